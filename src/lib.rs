@@ -1,0 +1,8 @@
+//! Redweir: a replication-aware TCP proxy for Redis.
+//!
+//! Layers, each using only those before it:
+//! `core` (decisions, pure) < `wire` (bytes and words, pure) < `config`, `telemetry` < `net` (sockets) <
+//! `admin` < `app` < `cli` < `main`. `tests/tidy.rs` enforces the order.
+
+pub mod core;
+pub mod wire;

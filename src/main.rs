@@ -1,0 +1,3 @@
+//! The `redweir` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Bytes and words, pure: resumable, bounded, `None` = need more. No I/O, no clock.
