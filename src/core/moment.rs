@@ -28,6 +28,7 @@ impl Moment {
     }
 
     /// The moment `span` later, saturating at the end of time.
+    #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }

@@ -1,0 +1,130 @@
+//! What a read may tolerate, and which policy a command falls under.
+
+use std::time::Duration;
+
+/// How fresh a read must be. Levels nest: each promises what those above it promise, and more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Consistency {
+    /// Some past value.
+    Eventual,
+    /// Data at most `max_lag` old and at most `max_lag_bytes` behind.
+    Bounded,
+    /// … and every write acknowledged on this client connection, never going back in time.
+    Session,
+    /// … and every write to the key acknowledged through this proxy, or seen on the stream.
+    Fenced,
+    /// … and every write acknowledged by the primary to anyone before the read arrived.
+    Strong,
+}
+
+impl Consistency {
+    /// All levels, weakest first.
+    pub const ALL: [Self; 5] = [Self::Eventual, Self::Bounded, Self::Session, Self::Fenced, Self::Strong];
+
+    /// The name in the config file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Eventual => "eventual",
+            Self::Bounded => "bounded",
+            Self::Session => "session",
+            Self::Fenced => "fenced",
+            Self::Strong => "strong",
+        }
+    }
+}
+
+/// What to do with a read when no replica is fresh enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WhenBehind {
+    /// Send it to the primary.
+    Primary,
+    /// Wait up to `wait_timeout` for a replica, then send it to the primary.
+    Wait,
+    /// Answer `-MASTERDOWN`.
+    Refuse,
+}
+
+impl WhenBehind {
+    /// All choices.
+    pub const ALL: [Self; 3] = [Self::Primary, Self::Wait, Self::Refuse];
+
+    /// The name in the config file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Wait => "wait",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
+/// One `[policy.NAME]` table of the config file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The name of the table.
+    pub name: String,
+    /// `consistency`
+    pub consistency: Consistency,
+    /// `max-lag`: the highest staleness, in time. Applies from `bounded` up.
+    pub max_lag: Duration,
+    /// `max-lag-bytes`: the highest lag in bytes of replication stream. Applies from `bounded` up.
+    pub max_lag_bytes: u64,
+    /// `replica-serve-stale-data`: whether a replica whose link is down may serve `eventual` and `bounded` reads.
+    pub serve_stale: bool,
+    /// `max-stale`: for how long after its link dropped.
+    pub max_stale: Duration,
+    /// `when-behind`
+    pub when_behind: WhenBehind,
+    /// `wait-timeout`: how long a read may wait for a replica (`when-behind = "wait"`) or for its barrier (`strong`).
+    pub wait_timeout: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            consistency: Consistency::Fenced,
+            max_lag: Duration::from_secs(1),
+            max_lag_bytes: 16 << 20,
+            serve_stale: false,
+            max_stale: Duration::from_mins(1),
+            when_behind: WhenBehind::Primary,
+            wait_timeout: Duration::from_millis(20),
+        }
+    }
+}
+
+/// Index of a policy in [`Policies`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct PolicyId(pub u16);
+
+/// One `[[route]]`: first match wins. An empty list matches everything.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Route {
+    /// Lower-case command names; subcommands as `name|subcommand`.
+    pub commands: Vec<String>,
+    /// Glob patterns as in `KEYS`; every key of the command must match one of them.
+    pub keys: Vec<String>,
+    /// ACL user names.
+    pub users: Vec<String>,
+    /// Names given by `CLIENT SETNAME`.
+    pub client_names: Vec<String>,
+    /// The policy that applies.
+    pub policy: PolicyId,
+}
+
+/// All policies and routes of one configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policies {
+    /// Every `[policy.NAME]`; never empty.
+    pub all: Vec<Policy>,
+    /// Every `[[route]]`, in the order of the file.
+    pub routes: Vec<Route>,
+}
+
+impl Policies {
+    /// The policy of this name.
+    pub fn find(&self, name: &str) -> Option<PolicyId> {
+        self.all.iter().position(|p| p.name == name).map(|i| PolicyId(i as u16))
+    }
+}
