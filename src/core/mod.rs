@@ -12,6 +12,12 @@
 //! - **policy**: what a read may tolerate. **reason**: why a decision was taken.
 
 pub mod argv;
+pub mod fence;
+pub mod lag;
 pub mod moment;
+pub mod node;
 pub mod policy;
 pub mod position;
+pub mod reason;
+pub mod route;
+pub mod view;

@@ -1,0 +1,234 @@
+//! Fences: per key, the offset that a replica must have applied before it may serve that key.
+//!
+//! A fixed array of atomics; a key's slot is a keyed hash, so that clients cannot aim collisions. A slot holds either
+//! the highest offset stamped for any of its keys, or *pending until anchor n*: a write was acknowledged, and the
+//! first anchor sent after the acknowledgement will bound its offset. Pending orders above every offset, so that one
+//! `fetch_max` serves both. Collisions, other databases and forgotten keys only over-fence. Nothing is ever evicted.
+//!
+//! **Why an anchor bounds it**: the acknowledgement had been received before anchor n was sent, so the primary had
+//! executed the write before it answered `ROLE`, and the head in that answer is at or after the write's end.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ahash::RandomState;
+
+use super::position::Offset;
+
+/// Number of an anchor, in the order in which they are sent; the first is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct AnchorSeq(pub u64);
+
+/// A slot of the fence table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot(u32);
+
+/// What a slot says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// No write is known.
+    Clear,
+    /// The last write ended at or before this offset.
+    At(Offset),
+    /// The last write's offset is bounded by the first resolved anchor with this number or a higher one.
+    Pending(AnchorSeq),
+}
+
+/// Anchors: how many were sent. Shared by the prober, which counts, and everyone who stamps.
+#[derive(Debug, Default)]
+pub struct AnchorCounter(AtomicU64);
+
+impl AnchorCounter {
+    /// Takes the next number. To be called *before* the question is written to the socket.
+    pub fn take(&self) -> AnchorSeq {
+        AnchorSeq(self.0.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    /// The number of the next anchor to be sent: the first that covers whatever was acknowledged before this call.
+    pub fn next(&self) -> AnchorSeq {
+        let sent = self.0.load(Ordering::SeqCst);
+        // The mutant believes that an anchor already under way covers the write.
+        AnchorSeq(if cfg!(mutant = "anchor-too-early") { sent } else { sent + 1 })
+    }
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct FenceTable {
+    slots: Box<[AtomicU64]>,
+    floor: AtomicU64,
+    hasher: RandomState,
+}
+
+const PENDING: u64 = 1 << 63;
+
+impl FenceTable {
+    /// A table of at least `slots` slots (rounded up to a power of two), its hash keyed by `seeds`. Until
+    /// [`FenceTable::raise_floor`] is called with something better, everything is pending for ever.
+    pub fn new(slots: usize, seeds: [u64; 4]) -> Self {
+        let count = slots.clamp(1, 1 << 31).next_power_of_two();
+        let [a, b, c, d] = seeds;
+        Self {
+            slots: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            floor: AtomicU64::new(u64::MAX),
+            hasher: RandomState::with_seeds(a, b, c, d),
+        }
+    }
+
+    /// The slot of a key.
+    pub fn slot(&self, key: &[u8]) -> Slot {
+        let mask = self.slots.len() as u64 - 1;
+        Slot((self.hasher.hash_one(key) & mask) as u32)
+    }
+
+    /// A write to a key of this slot ended at `end`.
+    pub fn stamp(&self, slot: Slot, end: Offset) {
+        self.raise(slot, encode(Mark::At(end)));
+    }
+
+    /// A write to a key of this slot was acknowledged; `anchor` comes from [`AnchorCounter::next`] *after* that.
+    pub fn stamp_pending(&self, slot: Slot, anchor: AnchorSeq) {
+        if cfg!(mutant = "stamp-skipped") {
+            return;
+        }
+        self.raise(slot, encode(Mark::Pending(anchor)));
+    }
+
+    /// Anchor `anchor` answered `head`: a slot that waits for it, or for an earlier one, takes that offset.
+    pub fn settle(&self, slot: Slot, anchor: AnchorSeq, head: Offset) {
+        if let Some(cell) = self.slots.get(slot.0 as usize) {
+            settle(cell, anchor, head);
+        }
+    }
+
+    /// What the slot says.
+    pub fn load(&self, slot: Slot) -> Mark {
+        self.slots.get(slot.0 as usize).map_or(Mark::Clear, |cell| decode(cell.load(Ordering::SeqCst)))
+    }
+
+    /// What holds for all keys.
+    pub fn floor(&self) -> Mark {
+        decode(self.floor.load(Ordering::SeqCst))
+    }
+
+    /// A write whose keys cannot be known was acknowledged, or the stream had a gap: raises the floor of all keys.
+    pub fn raise_floor(&self, mark: Mark) {
+        self.floor.fetch_max(encode(mark), Ordering::SeqCst);
+    }
+
+    /// Like [`FenceTable::settle`], for the floor.
+    pub fn settle_floor(&self, anchor: AnchorSeq, head: Offset) {
+        settle(&self.floor, anchor, head);
+    }
+
+    /// The stream was followed without a gap up to `passed`, so that the slots are precise: a floor at or below it
+    /// falls back to `since`, from where on the stream has been followed.
+    pub fn lower_floor(&self, passed: Offset, since: Offset) {
+        let present = self.floor.load(Ordering::SeqCst);
+        if matches!(decode(present), Mark::At(floor) if floor <= passed && floor > since) {
+            // A floor raised meanwhile wins: then the exchange fails.
+            let _ = self.floor.compare_exchange(
+                present,
+                encode(Mark::At(since)),
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
+        }
+    }
+
+    /// An unrelated history began: all offsets are void. Everything is fenced while the slots are emptied, and then
+    /// until the first anchor sent after that; `next` is asked for its number at the right time.
+    pub fn restart(&self, next: impl FnOnce() -> AnchorSeq) {
+        self.floor.store(u64::MAX, Ordering::SeqCst);
+        for slot in &self.slots {
+            slot.store(0, Ordering::SeqCst);
+        }
+        self.floor.store(encode(Mark::Pending(next())), Ordering::SeqCst);
+    }
+
+    fn raise(&self, slot: Slot, value: u64) {
+        if let Some(cell) = self.slots.get(slot.0 as usize) {
+            cell.fetch_max(value, Ordering::SeqCst);
+        }
+    }
+}
+
+fn settle(cell: &AtomicU64, anchor: AnchorSeq, head: Offset) {
+    let mut present = cell.load(Ordering::SeqCst);
+    while matches!(decode(present), Mark::Pending(waits_for) if waits_for <= anchor) {
+        match cell.compare_exchange_weak(present, encode(Mark::At(head)), Ordering::SeqCst, Ordering::SeqCst)
+        {
+            Ok(_) => return,
+            Err(now) => present = now,
+        }
+    }
+}
+
+fn encode(mark: Mark) -> u64 {
+    match mark {
+        Mark::Clear => 0,
+        Mark::At(offset) => offset.bytes().saturating_add(1).min(PENDING - 1),
+        Mark::Pending(AnchorSeq(n)) => PENDING | n,
+    }
+}
+
+fn decode(value: u64) -> Mark {
+    match value {
+        0 => Mark::Clear,
+        v if v & PENDING != 0 => Mark::Pending(AnchorSeq(v & !PENDING)),
+        v => Mark::At(Offset::new(v - 1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> FenceTable {
+        FenceTable::new(1024, [1, 2, 3, 4])
+    }
+
+    #[test]
+    fn pending_orders_above_every_offset_and_settles_only_by_a_later_anchor() {
+        let (table, anchors) = (table(), AnchorCounter::default());
+        let slot = table.slot(b"k");
+        assert_eq!(table.load(slot), Mark::Clear);
+        let under_way = anchors.take();
+        table.stamp_pending(slot, anchors.next());
+        table.stamp(slot, Offset::new(900));
+        assert_eq!(table.load(slot), Mark::Pending(AnchorSeq(2)));
+        table.settle(slot, under_way, Offset::new(10));
+        assert_eq!(table.load(slot), Mark::Pending(AnchorSeq(2)), "an anchor sent before proves nothing");
+        table.settle(slot, anchors.take(), Offset::new(1000));
+        assert_eq!(table.load(slot), Mark::At(Offset::new(1000)));
+    }
+
+    #[test]
+    fn a_fence_never_falls() {
+        let table = table();
+        let slot = table.slot(b"k");
+        table.stamp(slot, Offset::new(100));
+        table.stamp(slot, Offset::new(50));
+        assert_eq!(table.load(slot), Mark::At(Offset::new(100)));
+    }
+
+    #[test]
+    fn a_new_table_fences_everything_until_it_is_told_better() {
+        let table = table();
+        assert!(matches!(table.floor(), Mark::Pending(_)));
+        table.restart(|| AnchorSeq(7));
+        assert_eq!(table.floor(), Mark::Pending(AnchorSeq(7)));
+        table.settle_floor(AnchorSeq(8), Offset::new(500));
+        assert_eq!(table.floor(), Mark::At(Offset::new(500)));
+    }
+
+    #[test]
+    fn the_floor_falls_back_only_once_the_stream_has_passed_it() {
+        let table = table();
+        table.restart(|| AnchorSeq(1));
+        table.settle_floor(AnchorSeq(1), Offset::new(500));
+        table.lower_floor(Offset::new(499), Offset::new(100));
+        assert_eq!(table.floor(), Mark::At(Offset::new(500)));
+        table.lower_floor(Offset::new(500), Offset::new(100));
+        assert_eq!(table.floor(), Mark::At(Offset::new(100)));
+    }
+}

@@ -1,0 +1,139 @@
+//! Staleness from anchors: how old a replica's data can be, in time, without a synchronised clock.
+//!
+//! An anchor (sent at, offset) is a `ROLE` reply of the primary: every write acknowledged before `sent at` has an
+//! offset ≤ `offset`. A replica that has applied that offset therefore holds every write acknowledged before
+//! `sent at`: its data is fresh *from* that moment, and at `now` at most `now − sent at` old. Nothing else is
+//! assumed: a primary that stops answering, or a proxy that is stopped, gets no new anchors, and every proof ages.
+
+use std::collections::VecDeque;
+
+use super::moment::Moment;
+use super::position::Offset;
+
+/// How many anchors are kept. Above it every second of the older half is forgotten, which only makes the staleness
+/// of a replica that lags far behind a little pessimistic.
+pub const ANCHORS_KEPT: usize = 1024;
+
+/// Every write acknowledged before `sent_at` has an offset ≤ `offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// When the question was sent.
+    pub sent_at: Moment,
+    /// The head that the primary answered.
+    pub offset: Offset,
+}
+
+/// The anchors of one history, oldest first; offsets and moments both rise.
+#[derive(Clone, Debug, Default)]
+pub struct Anchors {
+    kept: VecDeque<Anchor>,
+}
+
+impl Anchors {
+    /// Adds an anchor of the same history. Returns false, and forgets all others, when the offset went backwards:
+    /// that is another history, whatever its name.
+    pub fn add(&mut self, anchor: Anchor) -> bool {
+        let Some(newest) = self.kept.back().copied() else {
+            self.kept.push_back(anchor);
+            return true;
+        };
+        if anchor.offset < newest.offset {
+            self.kept.clear();
+            self.kept.push_back(anchor);
+            return false;
+        }
+        if anchor.sent_at <= newest.sent_at {
+            return true;
+        }
+        if anchor.offset == newest.offset {
+            // The same head later on: the later moment proves more.
+            self.kept.pop_back();
+        } else if self.kept.len() >= ANCHORS_KEPT {
+            self.thin();
+        }
+        self.kept.push_back(anchor);
+        true
+    }
+
+    /// Forgets everything: the history changed.
+    pub fn clear(&mut self) {
+        self.kept.clear();
+    }
+
+    /// The newest anchor.
+    pub fn newest(&self) -> Option<Anchor> {
+        self.kept.back().copied()
+    }
+
+    /// From which moment on the data of a replica that has applied `applied` can be missing writes; `None` when no
+    /// kept anchor is covered.
+    pub fn fresh_from(&self, applied: Offset) -> Option<Moment> {
+        let covered = self.kept.partition_point(|anchor| anchor.offset <= applied);
+        covered.checked_sub(1).and_then(|i| self.kept.get(i)).map(|anchor| anchor.sent_at)
+    }
+
+    fn thin(&mut self) {
+        let half = self.kept.len() / 2;
+        let mut index = 0;
+        self.kept.retain(|_| {
+            index += 1;
+            index > half || index % 2 == 0
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anchor(ms: u64, offset: u64) -> Anchor {
+        Anchor { sent_at: Moment::from_millis(ms), offset: Offset::new(offset) }
+    }
+
+    #[test]
+    fn a_replica_is_as_fresh_as_the_newest_anchor_it_has_applied() {
+        let mut anchors = Anchors::default();
+        for (ms, offset) in [(100, 10), (200, 20), (300, 30)] {
+            assert!(anchors.add(anchor(ms, offset)));
+        }
+        assert_eq!(anchors.fresh_from(Offset::new(9)), None);
+        assert_eq!(anchors.fresh_from(Offset::new(10)), Some(Moment::from_millis(100)));
+        assert_eq!(anchors.fresh_from(Offset::new(29)), Some(Moment::from_millis(200)));
+        assert_eq!(anchors.fresh_from(Offset::new(1000)), Some(Moment::from_millis(300)));
+    }
+
+    #[test]
+    fn an_idle_primary_keeps_one_anchor_that_gets_younger() {
+        let mut anchors = Anchors::default();
+        for ms in 0..10_000 {
+            anchors.add(anchor(ms, 14));
+        }
+        assert_eq!(anchors.kept.len(), 1);
+        assert_eq!(anchors.fresh_from(Offset::new(14)), Some(Moment::from_millis(9_999)));
+    }
+
+    #[test]
+    fn an_offset_that_goes_backwards_voids_all_proofs() {
+        let mut anchors = Anchors::default();
+        anchors.add(anchor(1, 500));
+        assert!(!anchors.add(anchor(2, 100)));
+        assert_eq!(anchors.fresh_from(Offset::new(99)), None);
+        assert_eq!(anchors.newest(), Some(anchor(2, 100)));
+    }
+
+    #[test]
+    fn thinning_bounds_memory_and_never_makes_a_replica_younger() {
+        let (mut anchors, mut all) = (Anchors::default(), Vec::new());
+        for n in 0..20_000_u64 {
+            anchors.add(anchor(n, n * 7));
+            all.push(anchor(n, n * 7));
+        }
+        assert!(anchors.kept.len() <= ANCHORS_KEPT);
+        for applied in (0..140_000).step_by(997) {
+            let applied = Offset::new(applied);
+            let exact = all.iter().rev().find(|a| a.offset <= applied).map(|a| a.sent_at);
+            assert!(anchors.fresh_from(applied) <= exact);
+        }
+        assert_eq!(anchors.fresh_from(Offset::new(u64::MAX)), Some(Moment::from_millis(19_999)));
+    }
+}

@@ -1,0 +1,250 @@
+//! One node as the view knows it: what it said last, since when it is silent, and whether it has earned reads.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::moment::Moment;
+use super::position::{History, Offset};
+
+/// Good samples in a row that a node which was out has to give before it may serve again.
+pub const GOOD_SAMPLES: u8 = 3;
+
+/// Index of a node in the view. Stable for the life of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u16);
+
+impl NodeId {
+    /// As an index into `View::nodes`.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a node says that it is, in its own `ROLE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// `master`
+    Primary,
+    /// `slave`
+    Replica,
+}
+
+impl Role {
+    /// In words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+/// A replica's link to its primary, from the state in `ROLE` (`replication.c`, `roleCommand`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Link {
+    /// `connected`
+    Up,
+    /// `sync`: a full resync is running.
+    Syncing,
+    /// Anything else.
+    Down,
+}
+
+impl Link {
+    /// In words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Syncing => "syncing",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// What `INFO` adds to `ROLE`. Absent is not zero.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// `master_replid` and `master_replid2`/`second_repl_offset`.
+    pub history: Option<History>,
+    /// `loading:1`: reads get `-LOADING`.
+    pub loading: bool,
+    /// `async_loading:1`: reads get the old data.
+    pub async_loading: bool,
+    /// `master_sync_in_progress:1`.
+    pub sync_in_progress: bool,
+    /// `master_link_down_since_seconds`; `None` when the link is up.
+    pub link_down: Option<LinkDown>,
+    /// `redis_version`.
+    pub version: Option<String>,
+    /// `run_id`.
+    pub run_id: Option<String>,
+    /// `repl_backlog_active:1`: a partial resync is possible.
+    pub backlog_active: bool,
+    /// `min-replicas-to-write`, from `min_slaves_good_slaves` being present or `CONFIG GET`.
+    pub min_replicas_to_write: Option<u64>,
+}
+
+/// How long the link has been down, as the replica tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkDown {
+    /// `-1`: it was never up.
+    Never,
+    /// For this long.
+    For(Duration),
+}
+
+/// Going out is immediate; coming back takes [`GOOD_SAMPLES`] good samples in a row. A gate that never saw a sample
+/// takes the first one's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Gate {
+    state: GateState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+enum GateState {
+    #[default]
+    New,
+    Open,
+    Closed {
+        good: u8,
+    },
+}
+
+impl Gate {
+    /// Takes one sample.
+    pub fn sample(&mut self, good: bool) {
+        self.state = match (self.state, good) {
+            (_, false) => GateState::Closed { good: 0 },
+            (GateState::Closed { good }, true) if good + 1 < GOOD_SAMPLES => {
+                GateState::Closed { good: good + 1 }
+            }
+            (_, true) => GateState::Open,
+        };
+    }
+
+    /// Whether the node may serve.
+    pub fn is_open(self) -> bool {
+        self.state == GateState::Open
+    }
+}
+
+/// One configured node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its place in the view.
+    pub id: NodeId,
+    /// Its address, as configured.
+    pub name: String,
+    /// From its last `ROLE`; `None` until it answered on the present connection.
+    pub role: Option<Role>,
+    /// Its link, if it is a replica.
+    pub link: Option<Link>,
+    /// The primary that it names.
+    pub master: Option<(String, u16)>,
+    /// The offset that it has applied, in its own history. A lower bound from then on.
+    pub applied: Option<Offset>,
+    /// Every write acknowledged before this moment is in its data.
+    pub fresh_from: Option<Moment>,
+    /// Its last `INFO` on the present connection.
+    pub facts: Option<Facts>,
+    /// When it last answered anything.
+    pub heard_at: Option<Moment>,
+    /// Since when it has been silent; `None` while it answers.
+    pub silent_since: Option<Moment>,
+    /// When its link was last seen up.
+    pub last_up: Option<Moment>,
+    /// Whether its health has earned it reads.
+    pub standing: Gate,
+    /// Per policy: whether it has kept within `max-lag`.
+    pub within: Vec<Gate>,
+}
+
+impl Node {
+    /// A node not yet heard of, judged under `policies` policies.
+    pub fn new(id: NodeId, name: String, policies: usize) -> Self {
+        Self {
+            id,
+            name,
+            role: None,
+            link: None,
+            master: None,
+            applied: None,
+            fresh_from: None,
+            facts: None,
+            heard_at: None,
+            silent_since: None,
+            last_up: None,
+            standing: Gate::default(),
+            within: vec![Gate::default(); policies],
+        }
+    }
+
+    /// How old its data can be at `now`; `None` when nothing is proven.
+    pub fn staleness(&self, now: Moment) -> Option<Duration> {
+        self.fresh_from.map(|from| now.since(from))
+    }
+
+    /// Whether it has not answered for longer than `limit`. A node that was never heard is silent.
+    pub fn is_silent(&self, now: Moment, limit: Duration) -> bool {
+        self.silent_since.is_some() || self.heard_at.is_none_or(|at| now.since(at) > limit)
+    }
+
+    /// Its history.
+    pub fn history(&self) -> Option<History> {
+        self.facts.as_ref().and_then(|facts| facts.history)
+    }
+
+    /// The connection to it was lost: whatever it said may be about a process that is gone.
+    pub(super) fn forget(&mut self) {
+        self.role = None;
+        self.link = None;
+        self.master = None;
+        self.applied = None;
+        self.fresh_from = None;
+        self.facts = None;
+    }
+
+    /// For how long its link has been down at `now`, at least; `None` while it is up, or when nothing tells.
+    pub fn link_down_for(&self, now: Moment) -> Option<Duration> {
+        if self.link == Some(Link::Up) {
+            return None;
+        }
+        let told = match self.facts.as_ref()?.link_down {
+            // The report counts whole seconds and was made at or before `heard_at`.
+            Some(LinkDown::For(span)) => Some(span + Duration::from_secs(1)),
+            Some(LinkDown::Never) | None => None,
+        };
+        let seen = self.last_up.map(|up| now.since(up));
+        match (told, seen) {
+            (Some(told), Some(seen)) => Some(told.max(seen)),
+            (told, seen) => told.or(seen),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_closes_at_once_and_opens_after_three_good_samples() {
+        let mut gate = Gate::default();
+        assert!(!gate.is_open());
+        gate.sample(true);
+        assert!(gate.is_open(), "the first sample is believed");
+        gate.sample(false);
+        assert!(!gate.is_open());
+        for _ in 0..GOOD_SAMPLES - 1 {
+            gate.sample(true);
+            assert!(!gate.is_open());
+        }
+        gate.sample(true);
+        assert!(gate.is_open());
+    }
+}

@@ -1,0 +1,200 @@
+//! Why a decision was taken. One enum is the source of the metric label, the log field, the EXPLAIN text and the docs.
+
+/// The one reason of a decision. The order is that of "how close the replica came": when no replica may serve,
+/// the highest reason among the candidates is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    // Why no replica could serve, worst first.
+    /// No replica is configured, or none has been heard of.
+    NoReplica,
+    /// The replica does not answer.
+    Silent,
+    /// The replica has not reported enough yet to judge it.
+    Unobserved,
+    /// The node does not say that it is a replica.
+    NotAReplica,
+    /// The replica never finished a synchronisation: its dataset is empty.
+    NeverSynced,
+    /// The replica is loading a dataset.
+    Loading,
+    /// The replica holds another history than the primary: offsets do not compare.
+    ForeignHistory,
+    /// A full resync is running.
+    Syncing,
+    /// The replication link is down.
+    LinkDown,
+    /// The replica was out and has not yet given enough good samples.
+    Returning,
+    /// No anchor covers the replica's applied offset: staleness is unknown.
+    Unproven,
+    /// Staleness is above `max-lag`.
+    TooOld,
+    /// Lag is above `max-lag-bytes`.
+    TooFar,
+    /// The applied offset is below the floor that covers all keys.
+    BelowFloor,
+    /// The applied offset is below what this session has seen.
+    BelowSession,
+    /// A write to the key was acknowledged and its offset is not known yet.
+    FencePending,
+    /// The applied offset is below the fence of the key.
+    BelowFence,
+    /// The read's barrier is not known yet.
+    BarrierPending,
+    /// A write of this connection to the key is still in flight.
+    OwnWriteInFlight,
+
+    // Why a replica serves.
+    /// The replica satisfies the policy.
+    Fresh,
+    /// The primary is gone and the policy allows old data.
+    StaleAllowed,
+
+    // Why the primary is the place to go, whatever the replicas are like.
+    /// The command writes.
+    Write,
+    /// The command reads, but only the primary may answer it.
+    PrimaryOnly,
+    /// The command is not in the command table.
+    UnknownCommand,
+    /// The connection is in a state that only an exclusive primary connection can carry.
+    Pinned,
+    /// A replica failed to answer; the read is repeated.
+    Repeated,
+    /// The proof that was asked for together with the read failed; the read is repeated.
+    ProofFailed,
+    /// The cursor belongs to the primary.
+    Cursor,
+
+    // Why nothing is sent.
+    /// No primary is known, or it does not answer.
+    PrimaryDown,
+    /// `when-behind = "refuse"`.
+    Refused,
+    /// More than one node claims to be the primary and nothing decides between them.
+    TwoPrimaries,
+}
+
+impl Reason {
+    /// Every reason, in order.
+    pub const ALL: [Self; 31] = [
+        Self::NoReplica,
+        Self::Silent,
+        Self::Unobserved,
+        Self::NotAReplica,
+        Self::NeverSynced,
+        Self::Loading,
+        Self::ForeignHistory,
+        Self::Syncing,
+        Self::LinkDown,
+        Self::Returning,
+        Self::Unproven,
+        Self::TooOld,
+        Self::TooFar,
+        Self::BelowFloor,
+        Self::BelowSession,
+        Self::FencePending,
+        Self::BelowFence,
+        Self::BarrierPending,
+        Self::OwnWriteInFlight,
+        Self::Fresh,
+        Self::StaleAllowed,
+        Self::Write,
+        Self::PrimaryOnly,
+        Self::UnknownCommand,
+        Self::Pinned,
+        Self::Repeated,
+        Self::ProofFailed,
+        Self::Cursor,
+        Self::PrimaryDown,
+        Self::Refused,
+        Self::TwoPrimaries,
+    ];
+
+    /// Metric label and log field.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoReplica => "no_replica",
+            Self::Silent => "silent",
+            Self::Unobserved => "unobserved",
+            Self::NotAReplica => "not_a_replica",
+            Self::NeverSynced => "never_synced",
+            Self::Loading => "loading",
+            Self::ForeignHistory => "foreign_history",
+            Self::Syncing => "syncing",
+            Self::LinkDown => "link_down",
+            Self::Returning => "returning",
+            Self::Unproven => "unproven",
+            Self::TooOld => "too_old",
+            Self::TooFar => "too_far",
+            Self::BelowFloor => "below_floor",
+            Self::BelowSession => "below_session",
+            Self::FencePending => "fence_pending",
+            Self::BelowFence => "below_fence",
+            Self::BarrierPending => "barrier_pending",
+            Self::OwnWriteInFlight => "own_write_in_flight",
+            Self::Fresh => "fresh",
+            Self::StaleAllowed => "stale_allowed",
+            Self::Write => "write",
+            Self::PrimaryOnly => "primary_only",
+            Self::UnknownCommand => "unknown_command",
+            Self::Pinned => "pinned",
+            Self::Repeated => "repeated",
+            Self::ProofFailed => "proof_failed",
+            Self::Cursor => "cursor",
+            Self::PrimaryDown => "primary_down",
+            Self::Refused => "refused",
+            Self::TwoPrimaries => "two_primaries",
+        }
+    }
+
+    /// One sentence for EXPLAIN.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NoReplica => "no replica is known",
+            Self::Silent => "it does not answer",
+            Self::Unobserved => "it has not reported enough yet",
+            Self::NotAReplica => "it does not say that it is a replica",
+            Self::NeverSynced => "it never finished a synchronisation, its dataset is empty",
+            Self::Loading => "it is loading a dataset",
+            Self::ForeignHistory => "it holds another history than the primary",
+            Self::Syncing => "a full resync is running",
+            Self::LinkDown => "its replication link is down",
+            Self::Returning => "it was out and has to give a few good samples first",
+            Self::Unproven => "no anchor covers what it has applied, its staleness is unknown",
+            Self::TooOld => "its data may be older than max-lag",
+            Self::TooFar => "it is more than max-lag-bytes behind",
+            Self::BelowFloor => "it has not applied the floor that covers all keys",
+            Self::BelowSession => "it has not applied what this session has already seen",
+            Self::FencePending => "a write to the key was just acknowledged and its offset is not known yet",
+            Self::BelowFence => "it has not applied the last write to the key",
+            Self::BarrierPending => "the head at the time of the read is not known yet",
+            Self::OwnWriteInFlight => "a write of this connection to the key is still in flight",
+            Self::Fresh => "it is proven fresh enough",
+            Self::StaleAllowed => "the primary is gone and the policy allows old data",
+            Self::Write => "the command writes",
+            Self::PrimaryOnly => "only the primary may answer the command",
+            Self::UnknownCommand => "the command is unknown",
+            Self::Pinned => "the connection holds an exclusive primary connection",
+            Self::Repeated => "a replica failed to answer and the read is repeated",
+            Self::ProofFailed => "the replica had not applied enough and the read is repeated",
+            Self::Cursor => "the cursor was issued by this node",
+            Self::PrimaryDown => "no primary answers",
+            Self::Refused => "the policy refuses reads when no replica is fresh enough",
+            Self::TwoPrimaries => "two nodes claim to be the primary",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_lists_every_reason_once_in_order() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index, "{reason:?}");
+        }
+    }
+}

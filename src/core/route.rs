@@ -1,0 +1,218 @@
+//! The ladder: where one read goes, and why. The same function decides for traffic and explains for people.
+
+use std::time::Duration;
+
+use super::moment::Moment;
+use super::node::{Link, LinkDown, Node, NodeId, Role};
+use super::policy::{Consistency, Policy, PolicyId, WhenBehind};
+use super::position::Offset;
+use super::reason::Reason;
+use super::view::View;
+
+/// What a read demands of a replica beyond its policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Nothing.
+    Nothing,
+    /// It must have applied this offset of the primary's history, for this reason.
+    Applied(Offset, Reason),
+    /// It must have applied an offset that is not known yet: no replica can be proven.
+    Unknown(Reason),
+}
+
+/// One read to be routed. Time (`now`) and chance (`tie`) are arguments.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The nodes.
+    pub view: &'a View,
+    /// What the read tolerates.
+    pub policy: &'a Policy,
+    /// Which policy that is.
+    pub policy_id: PolicyId,
+    /// What it demands besides.
+    pub demand: Demand,
+    /// The replica that served this connection before.
+    pub sticky: Option<NodeId>,
+    /// Commands in flight per node; a missing entry is none.
+    pub load: &'a [u32],
+    /// The clock.
+    pub now: Moment,
+    /// A random number.
+    pub tie: u32,
+    /// The read has waited for `wait-timeout` already.
+    pub waited: bool,
+    /// A node that just failed to serve this read.
+    pub avoid: Option<NodeId>,
+}
+
+/// What to do with a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Send it to this node.
+    Send {
+        /// Where.
+        node: NodeId,
+        /// Why.
+        reason: Reason,
+    },
+    /// Ask again within `wait-timeout`.
+    Wait {
+        /// What it waits for.
+        reason: Reason,
+    },
+    /// Answer `-MASTERDOWN`.
+    Refuse {
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Decides where a read goes: an eligible replica, else wait if the policy says so, else the primary, else a stale
+/// replica if allowed, else nowhere.
+pub fn decide(ask: &Ask<'_>) -> Decision {
+    let (chosen, why_not) = choose(ask);
+    if let Some(node) = chosen {
+        return Decision::Send { node, reason: Reason::Fresh };
+    }
+    let primary = ask.view.usable_primary(ask.now);
+    match ask.policy.when_behind {
+        WhenBehind::Wait if !ask.waited && why_not >= Reason::Returning => {
+            return Decision::Wait { reason: why_not };
+        }
+        WhenBehind::Refuse => return stale(ask).unwrap_or(Decision::Refuse { reason: Reason::Refused }),
+        WhenBehind::Wait | WhenBehind::Primary => {}
+    }
+    match primary {
+        Some(node) => Decision::Send { node, reason: why_not },
+        None => stale(ask).unwrap_or(Decision::Refuse {
+            reason: if ask.view.two_primaries { Reason::TwoPrimaries } else { Reason::PrimaryDown },
+        }),
+    }
+}
+
+/// Whether one node may serve the read as a replica, and if not, why not.
+pub fn judge(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
+    let view = ask.view;
+    if ask.avoid == Some(node.id) {
+        return Err(Reason::Repeated);
+    }
+    if node.is_silent(ask.now, view.silence_limit) {
+        return Err(Reason::Silent);
+    }
+    let facts = match (node.role, &node.facts) {
+        (Some(Role::Primary), _) => return Err(Reason::NotAReplica),
+        (Some(Role::Replica), Some(facts)) => facts,
+        _ => return Err(Reason::Unobserved),
+    };
+    if facts.loading {
+        return Err(Reason::Loading);
+    }
+    match node.link {
+        Some(Link::Up) if !facts.sync_in_progress => {}
+        _ if facts.link_down == Some(LinkDown::Never) => return Err(Reason::NeverSynced),
+        Some(Link::Up | Link::Syncing) => return Err(Reason::Syncing),
+        Some(Link::Down) => return Err(Reason::LinkDown),
+        None => return Err(Reason::Unobserved),
+    }
+    let Some(applied) = node.applied else { return Err(Reason::Unobserved) };
+    if !view.comparable(node) {
+        return Err(Reason::ForeignHistory);
+    }
+    if !node.standing.is_open() {
+        return Err(Reason::Returning);
+    }
+    if ask.policy.consistency >= Consistency::Bounded {
+        judge_lag(node, ask)?;
+    }
+    match ask.demand {
+        Demand::Nothing => Ok(()),
+        Demand::Applied(offset, _) if applied >= offset => Ok(()),
+        Demand::Applied(_, reason) | Demand::Unknown(reason) => Err(reason),
+    }
+}
+
+fn judge_lag(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
+    let staleness = node.staleness(ask.now).ok_or(Reason::Unproven)?;
+    if staleness > ask.policy.max_lag {
+        return Err(Reason::TooOld);
+    }
+    let lag_bytes = ask.view.lag_bytes(node).ok_or(Reason::Unproven)?;
+    if lag_bytes > ask.policy.max_lag_bytes {
+        return Err(Reason::TooFar);
+    }
+    let gate = node.within.get(usize::from(ask.policy_id.0));
+    if gate.is_some_and(|gate| !gate.is_open()) { Err(Reason::Returning) } else { Ok(()) }
+}
+
+/// The replica to use, or why there is none: the reason of the one that came closest.
+///
+/// A connection stays with its replica; otherwise the less loaded of two random ones serves.
+fn choose(ask: &Ask<'_>) -> (Option<NodeId>, Reason) {
+    let mut why_not = Reason::NoReplica;
+    if let Some(node) = ask.sticky.and_then(|id| ask.view.node(id)) {
+        match judge(node, ask) {
+            Ok(()) => return (Some(node.id), Reason::Fresh),
+            Err(reason) => why_not = why_not.max(reason),
+        }
+    }
+    let count = ask.view.nodes.len().max(1);
+    let start = ask.tie as usize % count;
+    let second = (ask.tie >> 16) as usize;
+    let mut best: Option<NodeId> = None;
+    let mut seen = 0_usize;
+    for step in 0..count {
+        // A random start makes the first eligible node random; `second` picks the other one of the two to compare.
+        let Some(node) = ask.view.nodes.get((start + step) % count) else { continue };
+        if ask.view.primary == Some(node.id) {
+            continue;
+        }
+        match judge(node, ask) {
+            Ok(()) => {
+                seen += 1;
+                let load = |id: NodeId| ask.load.get(id.index()).copied().unwrap_or(0);
+                best = match best {
+                    Some(other)
+                        if load(other) <= load(node.id) || (seen > 2 && !second.is_multiple_of(seen)) =>
+                    {
+                        Some(other)
+                    }
+                    _ => Some(node.id),
+                };
+            }
+            Err(reason) => why_not = why_not.max(reason),
+        }
+    }
+    (best, why_not)
+}
+
+/// The last resort: a replica that lost its primary, if the policy allows old data.
+fn stale(ask: &Ask<'_>) -> Option<Decision> {
+    let policy = ask.policy;
+    if !policy.serve_stale || policy.consistency > Consistency::Bounded {
+        return None;
+    }
+    let allowed = ask.view.nodes.iter().find(|node| may_serve_stale(node, ask, policy.max_stale))?;
+    Some(Decision::Send { node: allowed.id, reason: Reason::StaleAllowed })
+}
+
+/// Whether a node may serve old data: it was synchronised once, is not loading, and its link dropped less than
+/// `max_stale` ago (`replica-serve-stale-data`).
+pub fn may_serve_stale(node: &Node, ask: &Ask<'_>, max_stale: Duration) -> bool {
+    let Some(facts) = &node.facts else { return false };
+    if node.role != Some(Role::Replica) || node.is_silent(ask.now, ask.view.silence_limit) || facts.loading {
+        return false;
+    }
+    if ask.avoid == Some(node.id) {
+        return false;
+    }
+    match node.link {
+        Some(Link::Up) => true,
+        Some(Link::Down | Link::Syncing) if facts.link_down != Some(LinkDown::Never) => {
+            node.link_down_for(ask.now).is_some_and(|span| span <= max_stale)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,343 @@
+//! The view: the immutable snapshot of all nodes that decisions read, and the one function that makes a new one
+//! out of an observation.
+
+use std::time::Duration;
+
+use super::lag::{Anchor, Anchors};
+use super::moment::Moment;
+use super::node::{Facts, Link, LinkDown, Node, NodeId, Role};
+use super::policy::{Consistency, Policies};
+use super::position::{History, Offset};
+
+/// All nodes at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Every configured node; `NodeId` is the index.
+    pub nodes: Vec<Node>,
+    /// The node that is believed to be the primary. It stays the last known one while it is silent.
+    pub primary: Option<NodeId>,
+    /// More than one node says `master` and nothing decides between them: writes are refused.
+    pub two_primaries: bool,
+    /// The primary's history.
+    pub history: Option<History>,
+    /// The newest anchor of that history.
+    pub head: Option<Anchor>,
+    /// How long a node may be silent before it is left out.
+    pub silence_limit: Duration,
+    /// How long the primary may be silent before requests for it are refused.
+    pub hold: Duration,
+}
+
+impl View {
+    /// The node with this ID.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(id.index())
+    }
+
+    /// The primary, unless it has been silent for longer than `hold`.
+    pub fn usable_primary(&self, now: Moment) -> Option<NodeId> {
+        let node = self.node(self.primary?)?;
+        let gone = node.silent_since.is_some_and(|since| now.since(since) > self.hold);
+        (!gone && !self.two_primaries).then_some(node.id)
+    }
+
+    /// Bytes by which `node` is behind the newest anchor; `None` when their histories differ or nothing is known.
+    pub fn lag_bytes(&self, node: &Node) -> Option<u64> {
+        self.comparable(node).then_some(())?;
+        Some(self.head?.offset.ahead_of(node.applied?))
+    }
+
+    /// Whether the applied offset of `node` means the same bytes as the primary's offsets.
+    pub fn comparable(&self, node: &Node) -> bool {
+        match (self.history, node.history(), node.applied) {
+            (Some(ours), Some(theirs), Some(applied)) => ours.covers(theirs.id, applied),
+            _ => false,
+        }
+    }
+}
+
+/// What was heard of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// `ROLE` answered `master`: an anchor.
+    Primary {
+        /// Who answered.
+        node: NodeId,
+        /// When the question was sent.
+        sent_at: Moment,
+        /// The head.
+        offset: Offset,
+    },
+    /// `ROLE` answered `slave`.
+    Replica {
+        /// Who answered.
+        node: NodeId,
+        /// The state of its link.
+        link: Link,
+        /// The primary that it follows.
+        master: (String, u16),
+        /// What it has applied.
+        applied: Option<Offset>,
+    },
+    /// `INFO` answered.
+    Info {
+        /// Who answered.
+        node: NodeId,
+        /// What it said.
+        facts: Box<Facts>,
+    },
+    /// No answer in time; the connection is still there.
+    Late {
+        /// Who did not answer.
+        node: NodeId,
+    },
+    /// The connection was refused, reset or closed: the process behind it may have been replaced.
+    Lost {
+        /// Who.
+        node: NodeId,
+    },
+}
+
+/// The owner's side of the view: applies observations, keeps what only applying needs.
+#[derive(Debug)]
+pub struct Tracker {
+    view: View,
+    anchors: Anchors,
+    policies: Policies,
+}
+
+impl Tracker {
+    /// Starts with nodes nobody has heard of. `primary` is the configured one, if any.
+    pub fn new(names: Vec<String>, primary: Option<NodeId>, policies: Policies, limits: Limits) -> Self {
+        let count = policies.all.len();
+        let nodes = names.into_iter().zip(0..).map(|(name, id)| Node::new(NodeId(id), name, count)).collect();
+        let view = View {
+            nodes,
+            primary,
+            two_primaries: false,
+            history: None,
+            head: None,
+            silence_limit: limits.silence,
+            hold: limits.hold,
+        };
+        Self { view, anchors: Anchors::default(), policies }
+    }
+
+    /// The present view.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Takes in one observation, made at `now`. Total: whatever was observed, there is a view afterwards.
+    pub fn apply(&mut self, observation: Observation, now: Moment) {
+        let (Observation::Primary { node, .. }
+        | Observation::Replica { node, .. }
+        | Observation::Info { node, .. }
+        | Observation::Late { node }
+        | Observation::Lost { node }) = observation;
+        let Some(entry) = self.view.nodes.get_mut(node.index()) else { return };
+        match observation {
+            Observation::Primary { sent_at, offset, .. } => {
+                let changed = entry.role != Some(Role::Primary);
+                entry.heard(now);
+                entry.role = Some(Role::Primary);
+                (entry.link, entry.master) = (None, None);
+                entry.applied = Some(offset);
+                if changed {
+                    self.elect();
+                }
+                // Only after INFO on the same connection: before it, the offset may be of another history.
+                let told = self.view.node(node).and_then(Node::history);
+                if self.view.primary == Some(node) && told.is_some() && told == self.view.history {
+                    self.add_anchor(Anchor { sent_at, offset });
+                }
+            }
+            Observation::Replica { link, master, applied, .. } => {
+                let moved = entry.master.as_ref().is_some_and(|known| *known != master);
+                let demoted = entry.role == Some(Role::Primary);
+                entry.heard(now);
+                entry.hear_replica(link, master, applied, now, moved || demoted);
+                if demoted || self.view.primary == Some(node) {
+                    self.elect();
+                }
+            }
+            Observation::Info { facts, .. } => {
+                entry.heard(now);
+                if entry.history() != facts.history {
+                    // Offsets heard before belong to another history.
+                    (entry.applied, entry.fresh_from) = (None, None);
+                }
+                entry.facts = Some(*facts);
+                self.elect();
+            }
+            Observation::Late { .. } => {
+                entry.silent_since.get_or_insert(now);
+            }
+            Observation::Lost { .. } => {
+                entry.silent_since.get_or_insert(now);
+                entry.forget();
+            }
+        }
+        self.judge_samples(node, now);
+    }
+
+    fn add_anchor(&mut self, anchor: Anchor) {
+        if !self.anchors.add(anchor) {
+            // The head went backwards: no offset heard before can be compared with it.
+            for node in &mut self.view.nodes {
+                node.fresh_from = None;
+            }
+        }
+        self.view.head = self.anchors.newest();
+        for index in 0..self.view.nodes.len() {
+            self.freshen(index);
+        }
+    }
+
+    /// Renews `fresh_from` of one replica from what it has applied.
+    fn freshen(&mut self, index: usize) {
+        let proven = match self.view.nodes.get(index) {
+            Some(node) if node.role == Some(Role::Replica) && self.view.comparable(node) => {
+                node.applied.and_then(|applied| self.anchors.fresh_from(applied))
+            }
+            _ => None,
+        };
+        if let (Some(node), Some(_)) = (self.view.nodes.get_mut(index), proven) {
+            node.fresh_from = node.fresh_from.max(proven);
+        }
+    }
+
+    /// Settles who the primary is, and which history counts.
+    ///
+    /// The last known primary is kept until another node itself says `master`. Of several, the one that continues our
+    /// history under a new replication ID was promoted later; otherwise the one we had stays; otherwise nobody can tell.
+    fn elect(&mut self) {
+        let claims: Vec<&Node> = self.view.nodes.iter().filter(|n| n.role == Some(Role::Primary)).collect();
+        let ours = self.view.history.map(|h| h.id);
+        let promoted = |n: &&&Node| match (ours, n.history()) {
+            (Some(old), Some(h)) => h.id != old && h.continues(old),
+            _ => false,
+        };
+        let kept = claims.iter().find(|n| Some(n.id) == self.view.primary);
+        let elected = match claims.as_slice() {
+            [] => None,
+            [only] => Some(only.id),
+            several => several.iter().find(promoted).or(kept).map(|n| n.id),
+        };
+        self.view.two_primaries = claims.len() > 1 && elected.is_none();
+        match elected {
+            Some(id) => self.follow(id),
+            // The one we had says that it is a replica now: nobody is known until a successor says so itself.
+            None if self
+                .view
+                .primary
+                .and_then(|id| self.view.node(id))
+                .is_some_and(|n| n.role == Some(Role::Replica)) =>
+            {
+                self.view.primary = None;
+            }
+            None => {}
+        }
+    }
+
+    fn follow(&mut self, id: NodeId) {
+        let history = self.view.node(id).and_then(Node::history);
+        let changed = self.view.primary != Some(id);
+        self.view.primary = Some(id);
+        if history.is_some() && history != self.view.history {
+            let renamed = self.view.history.zip(history).is_none_or(|(old, new)| !new.continues(old.id));
+            self.view.history = history;
+            if renamed || changed {
+                self.restart_proofs();
+            }
+        } else if changed {
+            self.view.history = history;
+            self.restart_proofs();
+        }
+    }
+
+    /// Another primary or an unrelated history: proofs start anew.
+    fn restart_proofs(&mut self) {
+        self.anchors.clear();
+        self.view.head = None;
+        for node in &mut self.view.nodes {
+            node.fresh_from = None;
+        }
+    }
+
+    /// Feeds the gates of a node after something was heard of it.
+    fn judge_samples(&mut self, id: NodeId, now: Moment) {
+        self.freshen(id.index());
+        let Some(node) = self.view.nodes.get(id.index()) else { return };
+        if node.role == Some(Role::Primary) || (node.facts.is_none() && node.silent_since.is_none()) {
+            return;
+        }
+        let comparable = self.view.comparable(node);
+        let lag_bytes = self.view.lag_bytes(node);
+        let Some(node) = self.view.nodes.get_mut(id.index()) else { return };
+        let healthy = node.is_healthy() && comparable;
+        node.standing.sample(healthy);
+        for (gate, policy) in node.within.iter_mut().zip(&self.policies.all) {
+            let near = lag_bytes.is_some_and(|bytes| bytes <= policy.max_lag_bytes);
+            let young = node.fresh_from.is_some_and(|from| now.since(from) <= policy.max_lag);
+            if policy.consistency >= Consistency::Bounded && node.fresh_from.is_some() {
+                gate.sample(healthy && near && young);
+            }
+        }
+    }
+}
+
+/// Limits in time that the view carries for decisions.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a node may be silent before it is left out.
+    pub silence: Duration,
+    /// How long the primary may be silent before requests for it are refused.
+    pub hold: Duration,
+}
+
+impl Node {
+    fn heard(&mut self, now: Moment) {
+        self.heard_at = Some(now);
+        self.silent_since = None;
+    }
+
+    fn hear_replica(
+        &mut self,
+        link: Link,
+        master: (String, u16),
+        applied: Option<Offset>,
+        now: Moment,
+        moved: bool,
+    ) {
+        if moved {
+            // It follows somebody else now: its offsets may be of another history. INFO has to say.
+            (self.facts, self.fresh_from) = (None, None);
+        }
+        if self.applied > applied {
+            // Backwards: another history, or a link that is down. A lower bound from before proves nothing now.
+            self.fresh_from = None;
+        }
+        self.role = Some(Role::Replica);
+        self.link = Some(link);
+        self.master = Some(master);
+        self.applied = applied;
+        if link == Link::Up {
+            self.last_up = Some(now);
+        }
+    }
+
+    /// Whether its own reports allow reads at all.
+    fn is_healthy(&self) -> bool {
+        let Some(facts) = &self.facts else { return false };
+        self.silent_since.is_none()
+            && self.role == Some(Role::Replica)
+            && self.link == Some(Link::Up)
+            && !facts.loading
+            && !facts.sync_in_progress
+            && facts.link_down != Some(LinkDown::Never)
+    }
+}
+
+#[cfg(test)]
+mod tests;
