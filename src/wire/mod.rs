@@ -1,1 +1,6 @@
 //! Bytes and words, pure: resumable, bounded, `None` = need more. No I/O, no clock.
+
+pub mod inline;
+mod number;
+pub mod reply;
+pub mod request;
