@@ -1,1 +1,4 @@
 //! Bytes and words, pure: resumable, bounded, `None` = need more. No I/O, no clock.
+
+pub mod info;
+pub mod role;
