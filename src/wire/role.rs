@@ -161,9 +161,9 @@ mod tests {
 
     #[test]
     fn a_primary_with_a_replica() {
-        let wire = b"*3\r\n$6\r\nmaster\r\n:154\r\n*1\r\n*3\r\n$9\r\n127.0.0.1\r\n$5\r\n27702\r\n$3\r\n140\r\n";
-        let seen =
-            ReplicaSeen { host: "127.0.0.1".to_owned(), port: 27702, acked: Some(Offset::new(140)) };
+        let wire =
+            b"*3\r\n$6\r\nmaster\r\n:154\r\n*1\r\n*3\r\n$9\r\n127.0.0.1\r\n$5\r\n27702\r\n$3\r\n140\r\n";
+        let seen = ReplicaSeen { host: "127.0.0.1".to_owned(), port: 27702, acked: Some(Offset::new(140)) };
         assert_eq!(parse(wire), Ok(RoleReport::Primary { offset: Offset::new(154), replicas: vec![seen] }));
     }
 
@@ -172,7 +172,10 @@ mod tests {
         let wire = b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:27701\r\n$7\r\nconnect\r\n:-1\r\n";
         let report = parse(wire).unwrap();
         let host = "127.0.0.1".to_owned();
-        assert_eq!(report, RoleReport::Replica { host, port: 27701, state: LinkState::Connect, applied: None });
+        assert_eq!(
+            report,
+            RoleReport::Replica { host, port: 27701, state: LinkState::Connect, applied: None }
+        );
     }
 
     #[test]
