@@ -5,4 +5,5 @@
 //! `admin` < `app` < `cli` < `main`. `tests/tidy.rs` enforces the order.
 
 pub mod core;
+pub mod net;
 pub mod wire;

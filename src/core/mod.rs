@@ -11,6 +11,7 @@
 //! - **view**: the immutable snapshot of all nodes that decisions read.
 //! - **policy**: what a read may tolerate. **reason**: why a decision was taken.
 
+pub mod address;
 pub mod argv;
 pub mod fence;
 pub mod lag;

@@ -1,6 +1,8 @@
 //! Bytes and words, pure: resumable, bounded, `None` = need more. No I/O, no clock.
 
+pub mod info;
 pub mod inline;
 mod number;
 pub mod reply;
 pub mod request;
+pub mod role;

@@ -1,0 +1,236 @@
+//! A connection to a node for Redweir's own use: reports, probes, configuration. Off the hot path, so replies
+//! are decoded whole, by `redis-protocol`.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use redis_protocol::codec::Resp2;
+use redis_protocol::resp2::types::BytesFrame;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+use tokio_util::codec::Decoder as _;
+
+use super::dial::{Connection, dial};
+use crate::core::address::{Address, Credentials};
+
+/// The longest reply that a control connection takes, in bytes. `COMMAND` of a server with many modules is the
+/// longest of the expected ones, well under a megabyte.
+const MAX_REPLY_BYTES: usize = 16 << 20;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The node could not be reached.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// No answer in time. The connection can't be used any more: a late answer would be taken for the next one.
+    #[error("no answer in time")]
+    Timeout,
+    /// `AUTH` was refused; the node's own words.
+    #[error("authentication refused: {0}")]
+    Auth(String),
+    /// The node answered an error; its own words, without the leading dash.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The connection is gone.
+    #[error("connection closed")]
+    Closed,
+    /// The answer is not RESP2, or too long.
+    #[error("malformed reply: {0}")]
+    Malformed(String),
+}
+
+/// [`ControlError`] without its details, for labels and log levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ControlErrorKind {
+    /// [`ControlError::Connect`]
+    Connect,
+    /// [`ControlError::Timeout`]
+    Timeout,
+    /// [`ControlError::Auth`]
+    Auth,
+    /// [`ControlError::Refused`]
+    Refused,
+    /// [`ControlError::Closed`]
+    Closed,
+    /// [`ControlError::Malformed`]
+    Malformed,
+}
+
+impl ControlError {
+    /// The kind.
+    pub const fn kind(&self) -> ControlErrorKind {
+        match self {
+            Self::Connect(_) => ControlErrorKind::Connect,
+            Self::Timeout => ControlErrorKind::Timeout,
+            Self::Auth(_) => ControlErrorKind::Auth,
+            Self::Refused(_) => ControlErrorKind::Refused,
+            Self::Closed => ControlErrorKind::Closed,
+            Self::Malformed(_) => ControlErrorKind::Malformed,
+        }
+    }
+
+    /// Whether the connection can still be used: only a refusal leaves it in order.
+    pub const fn is_fatal(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+}
+
+/// One connection to a node, in RESP2, with one caller at a time.
+pub struct ControlLink {
+    socket: Box<dyn Connection>,
+    inbound: BytesMut,
+    outbound: Vec<u8>,
+    /// Answers still to come. Not zero at the start of a call: an earlier one was abandoned, and the link is lost.
+    owed: usize,
+}
+
+impl ControlLink {
+    /// Connects and, when credentials are given, authenticates, each within `within`.
+    pub async fn connect(
+        address: &Address,
+        credentials: Option<&Credentials>,
+        within: Duration,
+    ) -> Result<Self, ControlError> {
+        let socket = dial(address, within).await.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => ControlError::Timeout,
+            _ => ControlError::Connect(error),
+        })?;
+        let mut link = Self { socket, inbound: BytesMut::new(), outbound: Vec::new(), owed: 0 };
+        if let Some(credentials) = credentials {
+            link.authenticate(credentials, within).await?;
+        }
+        Ok(link)
+    }
+
+    /// Sends one command and waits for its answer, at most `within`. An error answer is `Refused`.
+    /// Not cancel-safe: a call that is dropped, or that times out, makes the link unusable (`Closed`).
+    pub async fn call(&mut self, args: &[&[u8]], within: Duration) -> Result<BytesFrame, ControlError> {
+        match self.call_many(&[args], within).await?.pop() {
+            Some(BytesFrame::Error(text)) => Err(ControlError::Refused(text.to_string())),
+            Some(frame) => Ok(frame),
+            None => Err(ControlError::Closed),
+        }
+    }
+
+    /// Sends the commands in one write and waits for all answers, at most `within`. Error answers stand among the
+    /// others as [`BytesFrame::Error`]. Not cancel-safe, as [`Self::call`].
+    pub async fn call_many(
+        &mut self,
+        commands: &[&[&[u8]]],
+        within: Duration,
+    ) -> Result<Vec<BytesFrame>, ControlError> {
+        if self.owed > 0 {
+            return Err(ControlError::Closed);
+        }
+        self.outbound.clear();
+        for command in commands {
+            encode(command, &mut self.outbound);
+        }
+        self.owed = commands.len();
+        timeout(within, self.exchange(commands.len())).await.map_err(|_| ControlError::Timeout)?
+    }
+
+    async fn exchange(&mut self, count: usize) -> Result<Vec<BytesFrame>, ControlError> {
+        self.socket.write_all(&self.outbound).await.map_err(|_| ControlError::Closed)?;
+        let mut answers = Vec::with_capacity(count);
+        while answers.len() < count {
+            answers.push(self.answer().await?);
+            self.owed -= 1;
+        }
+        Ok(answers)
+    }
+
+    async fn answer(&mut self) -> Result<BytesFrame, ControlError> {
+        loop {
+            let decoded = Resp2::default().decode(&mut self.inbound);
+            if let Some(frame) = decoded.map_err(|e| ControlError::Malformed(e.to_string()))? {
+                return Ok(frame);
+            }
+            if self.inbound.len() > MAX_REPLY_BYTES {
+                return Err(ControlError::Malformed(format!("longer than {MAX_REPLY_BYTES} bytes")));
+            }
+            match self.socket.read_buf(&mut self.inbound).await {
+                Ok(0) | Err(_) => return Err(ControlError::Closed),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    async fn authenticate(&mut self, who: &Credentials, within: Duration) -> Result<(), ControlError> {
+        let password = who.password.as_bytes();
+        let answer = match &who.username {
+            Some(user) => self.call(&[b"AUTH", user.as_bytes(), password], within).await,
+            None => self.call(&[b"AUTH", password], within).await,
+        };
+        match answer {
+            Ok(_) => Ok(()),
+            Err(ControlError::Refused(text)) => Err(ControlError::Auth(text)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Appends a command as a RESP array of bulk strings.
+pub(super) fn encode(args: &[&[u8]], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
+    for arg in args {
+        out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+        out.extend_from_slice(arg);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis_protocol::resp2::types::Resp2Frame as _;
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_millis(200);
+
+    fn linked() -> (ControlLink, DuplexStream) {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let link =
+            ControlLink { socket: Box::new(near), inbound: BytesMut::new(), outbound: Vec::new(), owed: 0 };
+        (link, far)
+    }
+
+    #[tokio::test]
+    async fn answers_come_back_in_order_errors_among_them() {
+        let (mut link, mut far) = linked();
+        far.write_all(b"+PONG\r\n-NOPERM no\r\n:7\r\n").await.unwrap();
+        let ping: &[&[u8]] = &[b"PING"];
+        let answers = link.call_many(&[ping, ping, ping], WITHIN).await.unwrap();
+        assert_eq!(answers[0].as_str(), Some("PONG"));
+        assert!(matches!(&answers[1], BytesFrame::Error(text) if *text == "NOPERM no"));
+        assert_eq!(answers[2], BytesFrame::Integer(7));
+        let mut sent = vec![0; 42];
+        far.read_exact(&mut sent).await.unwrap();
+        assert_eq!(sent, b"*1\r\n$4\r\nPING\r\n".repeat(3));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_not_fatal_but_a_timeout_is() {
+        let (mut link, mut far) = linked();
+        far.write_all(b"-ERR unknown command\r\n").await.unwrap();
+        let refused = link.call(&[b"ROLE"], WITHIN).await.unwrap_err();
+        assert!(!refused.is_fatal());
+        assert_eq!(refused.to_string(), "refused: ERR unknown command");
+        assert_eq!(link.call(&[b"ROLE"], WITHIN).await.unwrap_err().kind(), ControlErrorKind::Timeout);
+        far.write_all(b"+LATE\r\n").await.unwrap();
+        assert_eq!(link.call(&[b"PING"], WITHIN).await.unwrap_err().kind(), ControlErrorKind::Closed);
+    }
+
+    #[tokio::test]
+    async fn garbage_and_a_closed_connection_are_told_apart() {
+        let (mut link, mut far) = linked();
+        far.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
+        assert_eq!(link.call(&[b"PING"], WITHIN).await.unwrap_err().kind(), ControlErrorKind::Malformed);
+        let (mut link, far) = linked();
+        drop(far);
+        assert_eq!(link.call(&[b"PING"], WITHIN).await.unwrap_err().kind(), ControlErrorKind::Closed);
+    }
+}
