@@ -1,0 +1,7 @@
+//! See `checks/inline.rs`.
+#![no_main]
+
+#[path = "../checks/mod.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| checks::inline::check(input));
