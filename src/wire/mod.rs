@@ -3,6 +3,8 @@
 pub mod info;
 pub mod inline;
 mod number;
+pub mod psync;
 pub mod reply;
 pub mod request;
 pub mod role;
+pub mod stream;
