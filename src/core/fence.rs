@@ -137,12 +137,14 @@ impl FenceTable {
 
     /// An unrelated history began: all offsets are void. Everything is fenced while the slots are emptied, and then
     /// until the first anchor sent after that; `next` is asked for its number at the right time.
-    pub fn restart(&self, next: impl FnOnce() -> AnchorSeq) {
+    pub fn restart(&self, next: impl Fn() -> AnchorSeq) {
         self.floor.store(u64::MAX, Ordering::SeqCst);
         for slot in &self.slots {
             slot.store(0, Ordering::SeqCst);
         }
         self.floor.store(encode(Mark::Pending(next())), Ordering::SeqCst);
+        // A floor raised between `next()` and the store was overwritten; asking again covers it too.
+        self.raise_floor(Mark::Pending(next()));
     }
 
     fn raise(&self, slot: Slot, value: u64) {

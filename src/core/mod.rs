@@ -21,4 +21,5 @@ pub mod policy;
 pub mod position;
 pub mod reason;
 pub mod route;
+pub mod session;
 pub mod view;

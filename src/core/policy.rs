@@ -122,9 +122,109 @@ pub struct Policies {
     pub routes: Vec<Route>,
 }
 
+impl Route {
+    /// Whether it is for this command (lower-case, subcommands as `name|subcommand`), user and client name.
+    pub fn is_for(&self, command: &str, user: &str, client_name: &str) -> bool {
+        let container = command.split_once('|').map_or(command, |(container, _)| container);
+        let names = |list: &[String], name: &str| list.is_empty() || list.iter().any(|n| n == name);
+        (names(&self.commands, command) || names(&self.commands, container))
+            && names(&self.users, user)
+            && names(&self.client_names, client_name)
+    }
+
+    /// Whether one of its patterns matches the key. True for a route without patterns.
+    pub fn has_key(&self, key: &[u8]) -> bool {
+        self.keys.is_empty() || self.keys.iter().any(|pattern| glob(pattern.as_bytes(), key))
+    }
+}
+
 impl Policies {
     /// The policy of this name.
     pub fn find(&self, name: &str) -> Option<PolicyId> {
         self.all.iter().position(|p| p.name == name).map(|i| PolicyId(i as u16))
+    }
+}
+
+/// Glob matching as in `KEYS` (`util.c`, `stringmatchlen`): `*`, `?`, `[a-c]`, `[^x]`, `\\` quotes. Iterative, so that a
+/// pattern of many stars costs no more than pattern × text.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p, t));
+            p += 1;
+            continue;
+        }
+        if let Some(used) = pattern.get(p..).and_then(|rest| match_one(rest, text[t])) {
+            (p, t) = (p + used, t + 1);
+        } else if let Some((at, from)) = star {
+            (p, t) = (at + 1, from + 1);
+            star = Some((at, from + 1));
+        } else {
+            return false;
+        }
+    }
+    pattern.get(p..).is_none_or(|rest| rest.iter().all(|&b| b == b'*'))
+}
+
+/// Matches one byte; returns how much of the pattern that took.
+fn match_one(pattern: &[u8], byte: u8) -> Option<usize> {
+    match *pattern.first()? {
+        b'?' => Some(1),
+        b'\\' if pattern.len() > 1 => (pattern[1] == byte).then_some(2),
+        b'[' => {
+            let negated = pattern.get(1) == Some(&b'^');
+            let (mut at, mut found) = (if negated { 2 } else { 1 }, false);
+            while at < pattern.len() && pattern[at] != b']' {
+                if pattern[at] == b'\\' && at + 1 < pattern.len() {
+                    at += 1;
+                    found |= pattern[at] == byte;
+                } else if at + 2 < pattern.len() && pattern[at + 1] == b'-' {
+                    let (low, high) = (pattern[at].min(pattern[at + 2]), pattern[at].max(pattern[at + 2]));
+                    found |= (low..=high).contains(&byte);
+                    at += 2;
+                } else {
+                    found |= pattern[at] == byte;
+                }
+                at += 1;
+            }
+            (found != negated).then_some((at + 1).min(pattern.len()))
+        }
+        literal => (literal == byte).then_some(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_as_in_redis() {
+        let yes = [
+            ("*", ""),
+            ("a*c", "abbc"),
+            ("h?llo", "hallo"),
+            ("h[ae]llo", "hello"),
+            ("h[^e]llo", "hallo"),
+            ("h[a-b]llo", "hbllo"),
+            ("catalog:*", "catalog:1"),
+            ("\\*", "*"),
+            ("**a**", "bab"),
+        ];
+        let no = [
+            ("", "a"),
+            ("a*c", "abb"),
+            ("h?llo", "hllo"),
+            ("h[^e]llo", "hello"),
+            ("\\*", "x"),
+            ("catalog:*", "cart:1"),
+        ];
+        for (pattern, text) in yes {
+            assert!(glob(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
+        }
+        for (pattern, text) in no {
+            assert!(!glob(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
+        }
     }
 }

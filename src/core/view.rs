@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::fence::AnchorSeq;
 use super::lag::{Anchor, Anchors};
 use super::moment::Moment;
 use super::node::{Facts, Link, LinkDown, Node, NodeId, Role};
@@ -22,6 +23,8 @@ pub struct View {
     pub history: Option<History>,
     /// The newest anchor of that history.
     pub head: Option<Anchor>,
+    /// The number of that anchor.
+    pub anchor: AnchorSeq,
     /// How long a node may be silent before it is left out.
     pub silence_limit: Duration,
     /// How long the primary may be silent before requests for it are refused.
@@ -47,6 +50,16 @@ impl View {
         Some(self.head?.offset.ahead_of(node.applied?))
     }
 
+    /// How many replicas are linked to the primary and have applied `offset` of its history.
+    pub fn replicas_at(&self, offset: Offset) -> usize {
+        let holds = |node: &&Node| {
+            node.link == Some(Link::Up)
+                && self.comparable(node)
+                && node.applied.is_some_and(|applied| applied >= offset)
+        };
+        self.nodes.iter().filter(|node| node.silent_since.is_none()).filter(holds).count()
+    }
+
     /// Whether the applied offset of `node` means the same bytes as the primary's offsets.
     pub fn comparable(&self, node: &Node) -> bool {
         match (self.history, node.history(), node.applied) {
@@ -63,6 +76,8 @@ pub enum Observation {
     Primary {
         /// Who answered.
         node: NodeId,
+        /// The number of the anchor, taken before the question was sent.
+        seq: AnchorSeq,
         /// When the question was sent.
         sent_at: Moment,
         /// The head.
@@ -86,16 +101,21 @@ pub enum Observation {
         /// What it said.
         facts: Box<Facts>,
     },
-    /// No answer in time; the connection is still there.
-    Late {
-        /// Who did not answer.
-        node: NodeId,
-    },
-    /// The connection was refused, reset or closed: the process behind it may have been replaced.
+    /// No answer in time, or the connection was refused, reset or closed: whoever answers next may be another process.
     Lost {
         /// Who.
         node: NodeId,
     },
+}
+
+/// What an observation did beyond changing the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Another history began that does not continue the one before: every offset known so far is void.
+    HistoryRestarted,
 }
 
 /// The owner's side of the view: applies observations, keeps what only applying needs.
@@ -117,6 +137,7 @@ impl Tracker {
             two_primaries: false,
             history: None,
             head: None,
+            anchor: AnchorSeq(0),
             silence_limit: limits.silence,
             hold: limits.hold,
         };
@@ -129,27 +150,27 @@ impl Tracker {
     }
 
     /// Takes in one observation, made at `now`. Total: whatever was observed, there is a view afterwards.
-    pub fn apply(&mut self, observation: Observation, now: Moment) {
+    pub fn apply(&mut self, observation: Observation, now: Moment) -> Effect {
         let (Observation::Primary { node, .. }
         | Observation::Replica { node, .. }
         | Observation::Info { node, .. }
-        | Observation::Late { node }
         | Observation::Lost { node }) = observation;
-        let Some(entry) = self.view.nodes.get_mut(node.index()) else { return };
+        let Some(entry) = self.view.nodes.get_mut(node.index()) else { return Effect::None };
+        let mut effect = Effect::None;
         match observation {
-            Observation::Primary { sent_at, offset, .. } => {
+            Observation::Primary { seq, sent_at, offset, .. } => {
                 let changed = entry.role != Some(Role::Primary);
                 entry.heard(now);
                 entry.role = Some(Role::Primary);
                 (entry.link, entry.master) = (None, None);
                 entry.applied = Some(offset);
                 if changed {
-                    self.elect();
+                    effect = self.elect();
                 }
                 // Only after INFO on the same connection: before it, the offset may be of another history.
                 let told = self.view.node(node).and_then(Node::history);
                 if self.view.primary == Some(node) && told.is_some() && told == self.view.history {
-                    self.add_anchor(Anchor { sent_at, offset });
+                    self.add_anchor(seq, Anchor { sent_at, offset });
                 }
             }
             Observation::Replica { link, master, applied, .. } => {
@@ -158,7 +179,7 @@ impl Tracker {
                 entry.heard(now);
                 entry.hear_replica(link, master, applied, now, moved || demoted);
                 if demoted || self.view.primary == Some(node) {
-                    self.elect();
+                    effect = self.elect();
                 }
             }
             Observation::Info { facts, .. } => {
@@ -168,10 +189,7 @@ impl Tracker {
                     (entry.applied, entry.fresh_from) = (None, None);
                 }
                 entry.facts = Some(*facts);
-                self.elect();
-            }
-            Observation::Late { .. } => {
-                entry.silent_since.get_or_insert(now);
+                effect = self.elect();
             }
             Observation::Lost { .. } => {
                 entry.silent_since.get_or_insert(now);
@@ -179,9 +197,10 @@ impl Tracker {
             }
         }
         self.judge_samples(node, now);
+        effect
     }
 
-    fn add_anchor(&mut self, anchor: Anchor) {
+    fn add_anchor(&mut self, seq: AnchorSeq, anchor: Anchor) {
         if !self.anchors.add(anchor) {
             // The head went backwards: no offset heard before can be compared with it.
             for node in &mut self.view.nodes {
@@ -189,6 +208,7 @@ impl Tracker {
             }
         }
         self.view.head = self.anchors.newest();
+        self.view.anchor = self.view.anchor.max(seq);
         for index in 0..self.view.nodes.len() {
             self.freshen(index);
         }
@@ -211,7 +231,7 @@ impl Tracker {
     ///
     /// The last known primary is kept until another node itself says `master`. Of several, the one that continues our
     /// history under a new replication ID was promoted later; otherwise the one we had stays; otherwise nobody can tell.
-    fn elect(&mut self) {
+    fn elect(&mut self) -> Effect {
         let claims: Vec<&Node> = self.view.nodes.iter().filter(|n| n.role == Some(Role::Primary)).collect();
         let ours = self.view.history.map(|h| h.id);
         let promoted = |n: &&&Node| match (ours, n.history()) {
@@ -225,35 +245,32 @@ impl Tracker {
             several => several.iter().find(promoted).or(kept).map(|n| n.id),
         };
         self.view.two_primaries = claims.len() > 1 && elected.is_none();
+        let ours = self.view.primary.and_then(|id| self.view.node(id));
         match elected {
-            Some(id) => self.follow(id),
+            Some(id) => return self.follow(id),
             // The one we had says that it is a replica now: nobody is known until a successor says so itself.
-            None if self
-                .view
-                .primary
-                .and_then(|id| self.view.node(id))
-                .is_some_and(|n| n.role == Some(Role::Replica)) =>
-            {
-                self.view.primary = None;
-            }
+            None if ours.is_some_and(|node| node.role == Some(Role::Replica)) => self.view.primary = None,
             None => {}
         }
+        Effect::None
     }
 
-    fn follow(&mut self, id: NodeId) {
-        let history = self.view.node(id).and_then(Node::history);
-        let changed = self.view.primary != Some(id);
-        self.view.primary = Some(id);
-        if history.is_some() && history != self.view.history {
-            let renamed = self.view.history.zip(history).is_none_or(|(old, new)| !new.continues(old.id));
-            self.view.history = history;
-            if renamed || changed {
+    /// Takes `id` as the primary. Fences survive when its history continues the one before (PSYNC2).
+    fn follow(&mut self, id: NodeId) -> Effect {
+        let changed = self.view.primary.replace(id) != Some(id);
+        let Some(new) = self.view.node(id).and_then(Node::history) else {
+            if changed {
+                self.view.history = None;
                 self.restart_proofs();
             }
-        } else if changed {
-            self.view.history = history;
-            self.restart_proofs();
+            return Effect::None;
+        };
+        let old = self.view.history.replace(new);
+        if old.is_some_and(|old| old.id == new.id) && !changed {
+            return Effect::None;
         }
+        self.restart_proofs();
+        if old.is_some_and(|old| new.continues(old.id)) { Effect::None } else { Effect::HistoryRestarted }
     }
 
     /// Another primary or an unrelated history: proofs start anew.

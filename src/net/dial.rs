@@ -35,7 +35,8 @@ pub async fn dial(address: &Address, within: Duration) -> io::Result<Box<dyn Con
     timeout(within, connect).await?
 }
 
-fn tune(stream: TcpStream) -> io::Result<TcpStream> {
+/// Small writes at once (no Nagle, as Redis does), and keep-alive probes, so that a peer that vanished is noticed.
+pub fn tune(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
