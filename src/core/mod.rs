@@ -13,6 +13,7 @@
 
 pub mod address;
 pub mod argv;
+pub mod command;
 pub mod fence;
 pub mod lag;
 pub mod moment;
