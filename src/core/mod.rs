@@ -23,4 +23,5 @@ pub mod position;
 pub mod reason;
 pub mod route;
 pub mod session;
+pub mod source;
 pub mod view;
