@@ -52,7 +52,7 @@ pub enum Handling {
     Pin(Pin),
 }
 
-/// Commands that Redweir answers, because they are about the client's own connection.
+/// Commands that Redweir answers, or has a say in, because they are about the client's own connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Local {
     /// `HELLO`
@@ -61,6 +61,8 @@ pub enum Local {
     Auth,
     /// `SELECT`
     Select,
+    /// `INFO`: the primary's, with a section of our own.
+    Info,
     /// `QUIT`
     Quit,
     /// `RESET`
@@ -131,6 +133,7 @@ pub(super) fn handling(entry: &CommandEntry) -> Handling {
         "hello" => Handling::Local(Local::Hello),
         "auth" => Handling::Local(Local::Auth),
         "select" => Handling::Local(Local::Select),
+        "info" => Handling::Local(Local::Info),
         "quit" => Handling::Local(Local::Quit),
         "reset" => Handling::Local(Local::Reset),
         "redweir" => Handling::Local(Local::Redweir),
