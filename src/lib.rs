@@ -4,6 +4,7 @@
 //! `core` (decisions, pure) < `wire` (bytes and words, pure) < `config`, `telemetry` < `net` (sockets) <
 //! `admin` < `app` < `cli` < `main`. `tests/tidy.rs` enforces the order.
 
+pub mod cli;
 pub mod config;
 pub mod core;
 pub mod net;
