@@ -3,4 +3,6 @@
 pub mod clock;
 pub mod control;
 pub mod dial;
+pub mod follower;
+pub mod jitter;
 pub mod task;
