@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn full_resyncs_are_rationed() {
         let at = Moment::from_millis;
-        let mut breaker = Breaker::new(Duration::from_secs(60));
+        let mut breaker = Breaker::new(Duration::from_mins(1));
         assert!(breaker.permits(true, at(0)), "there has never been one");
         breaker.resynced(true, at(1000));
         assert!(!breaker.permits(true, at(60_999)));

@@ -97,32 +97,31 @@ pub fn choose(
     let fallback = match choice {
         StreamSource::Off => return None,
         StreamSource::Primary => return primary,
-        StreamSource::Replica => None,
         StreamSource::Auto if min_replicas_to_write == Some(0) => {
             let answers = |node: &&Node| !node.is_silent(now, view.silence_limit);
             primary.and_then(|id| view.node(id)).filter(answers).map(|node| node.id)
         }
-        StreamSource::Auto => None,
+        StreamSource::Auto | StreamSource::Replica => None,
     };
     let serving: Vec<&Node> = view.nodes.iter().filter(|node| serves(view, node, now)).collect();
-    let untroubled = freshest(serving.iter().copied().filter(|n| !avoided.contains(n.id, now)), current);
+    let untroubled: Vec<&Node> = serving.iter().copied().filter(|n| !avoided.contains(n.id, now)).collect();
     let at_hand = || current.and_then(|id| view.node(id)).filter(|node| may_resume(view, node, now));
-    untroubled
+    freshest(&untroubled, current)
         .or(fallback)
-        .or_else(|| freshest(serving.iter().copied(), current))
+        .or_else(|| freshest(&serving, current))
         .or_else(|| at_hand().map(|node| node.id))
 }
 
 /// The replica that has applied the most, unless the present source is not far behind it. Attaching to a node
 /// without a backlog costs it a dump: such a node comes last.
-fn freshest<'a>(replicas: impl Iterator<Item = &'a Node> + Clone, current: Option<NodeId>) -> Option<NodeId> {
+fn freshest(replicas: &[&Node], current: Option<NodeId>) -> Option<NodeId> {
     let has_backlog = |node: &Node| node.facts.as_ref().is_some_and(|facts| facts.backlog_active);
-    let best = replicas.clone().max_by_key(|node| (has_backlog(node), node.applied))?;
-    let near = |node: &&Node| match (best.applied, node.applied) {
+    let best = replicas.iter().max_by_key(|node| (has_backlog(node), node.applied))?;
+    let near = |node: &&&Node| match (best.applied, node.applied) {
         (Some(best), Some(ours)) => best.ahead_of(ours) <= MOVE_AT_BYTES,
         _ => false,
     };
-    let kept = replicas.clone().find(|node| Some(node.id) == current).filter(near);
+    let kept = replicas.iter().find(|node| Some(node.id) == current).filter(near);
     Some(kept.unwrap_or(best).id)
 }
 

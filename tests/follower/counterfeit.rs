@@ -34,7 +34,6 @@ fn serve(mut stream: &TcpStream, offset: u64, script: &str) -> std::io::Result<(
     for line in BufReader::new(stream).lines() {
         match line?.as_str() {
             "PING" => stream.write_all(b"+PONG\r\n")?,
-            "capa" | "rdb-filter-only" => {}
             "psync2" => stream.write_all(b"+OK\r\n-ERR Unrecognized REPLCONF option\r\n")?,
             "INFO" => {
                 let info = format!(

@@ -45,7 +45,9 @@ fn the_offset_is_exact_whatever_is_written() {
         request(&["SET", "big", &"b".repeat(20 << 20)], &mut requests);
         request(&["FLUSHDB"], &mut requests);
         primary.pour(&requests, answers + 2);
-        ears.iter().for_each(|(ear, server)| ear.catches_up(server));
+        for (ear, server) in &ears {
+            ear.catches_up(server);
+        }
     }
     for (ear, server) in &ears {
         let heard = ear.heard();

@@ -164,7 +164,7 @@ impl<S: StreamSink> Link<'_, S> {
     /// Takes in the next bytes.
     fn hear(&mut self, chunk: &[u8]) -> Result<(), Detached> {
         let ear = &mut self.ear;
-        let result = self.decoder.feed(chunk, &mut |event| ear.hear(event));
+        let result = self.decoder.feed(chunk, &mut |event| ear.hear(&event));
         ear.progress(self.decoder.position());
         if let Err(PsyncError::Stream(_)) = &result {
             // The same bytes would come again: the next link begins after them, with a gap.
@@ -175,8 +175,8 @@ impl<S: StreamSink> Link<'_, S> {
 }
 
 impl<S: StreamSink> Ear<'_, S> {
-    fn hear(&mut self, event: Event<'_>) {
-        match event {
+    fn hear(&mut self, event: &Event<'_>) {
+        match *event {
             Event::Continued(id) => {
                 self.start.id = id;
                 self.breaker.continued();
