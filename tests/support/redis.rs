@@ -72,8 +72,14 @@ impl Redis {
         panic!("redis-server did not answer within {UP_WITHIN:?}:\n{}", self.log());
     }
 
+    /// A connection, authenticated if `--requirepass` is among the options.
     pub(crate) fn connect(&self) -> Conn {
-        Conn::open(self.port)
+        let mut conn = Conn::open(self.port);
+        let password = self.options.iter().skip_while(|option| *option != "--requirepass").nth(1);
+        if let Some(password) = password {
+            assert_eq!(conn.cmd(&["AUTH", password]), "OK");
+        }
+        conn
     }
 
     /// One command on a connection of its own.
