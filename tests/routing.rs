@@ -1,5 +1,6 @@
 //! Drop-in: through the proxy a client sees what it would see of one Redis, wherever its commands go. Reads go to
 //! replicas, the rest to the primary; replies come in order, errors in Redis' words, and nobody gets another's reply.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
 
 mod support;
@@ -136,7 +137,9 @@ fn many_clients_with_pipelines_get_their_own_replies() {
             })
         })
         .collect();
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
     assert!(topology.replica_calls("get").iter().sum::<u64>() > 1000);
 }
 
@@ -389,7 +392,9 @@ fn connections_of_two_users_never_mix() {
             }
         })
     });
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
     assert!(topology.replicas[0].calls("get") > 500, "replicas know who is asking, too");
 }
 
