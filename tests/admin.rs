@@ -241,7 +241,7 @@ fn a_busy_port_or_a_wrong_file_ends_the_start() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let address = format!("127.0.0.1:{}", busy.port);
-    let text = format!("[[listen]]\naddress = \"{address}\"\n[upstream]\nprimary = \"{address}\"\n");
+    let text = format!("[[listen]]\naddress = \"{address}\"\n[upstream]\nprimary = \"127.0.0.1:1\"\n");
     let (code, said) = run(&text);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(&address), "{said}");

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -106,8 +106,12 @@ impl Outcome {
     }
 }
 
+/// Every run has keys of its own: versions start at 1.
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
 struct Client {
     plan: Plan,
+    run: u64,
     /// Number of the connection; a writer's is that of its key.
     n: usize,
     stop: Arc<AtomicBool>,
@@ -115,12 +119,16 @@ struct Client {
 }
 
 impl Client {
+    fn key(&self, n: usize) -> String {
+        format!("register:{}:{n}", self.run)
+    }
+
     fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::SeqCst)
     }
 
     fn write(mut self) -> Outcome {
-        let (key, writer) = (name(self.n), format!("w{}", self.n));
+        let (key, writer) = (self.key(self.n), format!("w{}", self.n));
         let mut conn = None;
         let mut version = 0;
         while self.goes_on() {
@@ -153,7 +161,7 @@ impl Client {
     }
 
     fn read_once(&mut self, conn: &mut Option<Conn>, n: usize) {
-        let key = name(n);
+        let key = self.key(n);
         let start = Instant::now();
         let reply = attempt(conn, self.plan.read_port, &["GET", &key]);
         let end = Instant::now();
@@ -170,10 +178,6 @@ impl Client {
             thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-fn name(key: usize) -> String {
-    format!("register:{key}")
 }
 
 /// One command; connects first when there is no connection, and forgets one that failed.
