@@ -13,6 +13,7 @@
 
 pub mod address;
 pub mod argv;
+pub mod command;
 pub mod fence;
 pub mod lag;
 pub mod moment;
@@ -22,4 +23,5 @@ pub mod position;
 pub mod reason;
 pub mod route;
 pub mod session;
+pub mod source;
 pub mod view;

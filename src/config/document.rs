@@ -1,0 +1,137 @@
+//! The text being read: where a span of it is, and what has been found wrong with it so far.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::path::Path;
+
+use super::error::{ConfigError, Position, Problem};
+
+/// A text, its name, and its problems.
+#[derive(Debug)]
+pub(super) struct Document<'a> {
+    text: &'a str,
+    pub(super) path: &'a Path,
+    problems: RefCell<Vec<(usize, Problem)>>,
+}
+
+impl<'a> Document<'a> {
+    pub(super) fn new(text: &'a str, path: &'a Path) -> Self {
+        Self { text, path, problems: RefCell::default() }
+    }
+
+    /// Notes a mistake at a place.
+    pub(super) fn report(&self, span: Range<usize>, key: String, message: String, help: Option<String>) {
+        let position = Some(self.position(&span));
+        let problem = Problem { path: Some(self.path.to_owned()), position, key, message, help };
+        self.problems.borrow_mut().push((span.start, problem));
+    }
+
+    /// Notes that something is missing.
+    pub(super) fn report_missing(&self, key: &str, message: &str, help: &str) {
+        let (path, help) = (Some(self.path.to_owned()), Some(help.to_owned()));
+        let problem =
+            Problem { path, position: None, key: key.to_owned(), message: message.to_owned(), help };
+        self.problems.borrow_mut().push((self.text.len(), problem));
+    }
+
+    /// `value`, if nothing was found wrong.
+    pub(super) fn finish<T>(&self, value: T) -> Result<T, ConfigError> {
+        let mut problems = self.problems.take();
+        if problems.is_empty() {
+            return Ok(value);
+        }
+        problems.sort_by_key(|(at, _)| *at);
+        problems.dedup_by(|a, b| a.1 == b.1);
+        Err(ConfigError { problems: problems.into_iter().map(|(_, problem)| problem).collect() })
+    }
+
+    /// The number of the line that `at` is in, from 1.
+    pub(super) fn line(&self, at: usize) -> usize {
+        let bytes = self.text.as_bytes();
+        1 + bytes.iter().take(at).filter(|&&b| b == b'\n').count()
+    }
+
+    fn position(&self, span: &Range<usize>) -> Position {
+        // A syntax error at the very end points at the last line, not at nothing after it.
+        let at = span.start.min(self.text.trim_end_matches(['\n', '\r']).len());
+        let at = (0..=at).rev().find(|&i| self.text.is_char_boundary(i)).unwrap_or(0);
+        let start = self.text[..at].rfind('\n').map_or(0, |i| i + 1);
+        let end = self.text[at..].find('\n').map_or(self.text.len(), |i| at + i);
+        let line = self.text[start..end].trim_end_matches('\r');
+        let column = self.text[start..at].chars().count();
+        let marked =
+            self.text.get(at..span.end.clamp(at, start + line.len())).map_or(0, |s| s.chars().count());
+        let shown = without_secrets(line);
+        let skip = column.saturating_sub(EXCERPT / 2);
+        let skip = if shown.chars().count() > EXCERPT { skip } else { 0 };
+        let clean = |c: char| if c.is_control() { ' ' } else { c };
+        let excerpt: String = shown.chars().skip(skip).take(EXCERPT).map(clean).collect();
+        let caret = (column - skip).min(excerpt.chars().count());
+        let length = marked.min(excerpt.chars().count() - caret).max(1);
+        Position {
+            line: self.line(at),
+            column: column + 1,
+            excerpt: excerpt.trim_end().to_owned(),
+            caret,
+            length,
+        }
+    }
+}
+
+/// The line, with what follows a key that looks like a password replaced.
+fn without_secrets(line: &str) -> String {
+    let mut from = 0;
+    while let Some(equals) = line[from..].find('=').map(|i| from + i) {
+        let key = line[..equals].trim_end().trim_end_matches(['"', '\'']);
+        let key = key.rsplit(|c: char| c.is_whitespace() || "{,.\"'#".contains(c)).next().unwrap_or(key);
+        let lower = key.to_lowercase();
+        let secret =
+            ["password", "requirepass", "masterauth", "auth"].map(|s| strsim::jaro_winkler(&lower, s));
+        if secret.iter().any(|likeness| *likeness > 0.85) && !lower.ends_with("file") {
+            return format!("{}= …", &line[..equals]);
+        }
+        from = equals + 1;
+    }
+    line.to_owned()
+}
+
+/// The most characters of a line that are shown.
+const EXCERPT: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        for line in [
+            "password = \"hunter2\"",
+            "pasword=\"hunter2\"",
+            "upstream = { \"password\" = \"hunter2\" }",
+            "#passwd = hunter2",
+        ] {
+            assert!(!without_secrets(line).contains("hunter2"), "{line}");
+        }
+        for line in ["password-file = \"/run/secret\"", "primary = \"a:1\"", "max-lag = \"1s\" # = password"]
+        {
+            assert_eq!(without_secrets(line), line);
+        }
+    }
+
+    #[test]
+    fn a_place_is_told_in_lines_and_characters() {
+        let document = Document::new("a = 1\r\né = \"ü\"\r\n", Path::new("x"));
+        let at = |span| {
+            let position = document.position(&span);
+            (position.line, position.column, position.caret, position.length)
+        };
+        assert_eq!(at(0..1), (1, 1, 0, 1));
+        assert_eq!(at(12..16), (2, 5, 4, 3));
+        assert_eq!(at(18..18), (2, 8, 7, 1));
+        assert_eq!(at(900..901), (2, 8, 7, 1));
+        let long = format!("k = \"{}\" ?", "x".repeat(500));
+        let document = Document::new(&long, Path::new("x"));
+        let position = document.position(&(507..508));
+        assert_eq!((position.column, position.excerpt.chars().nth(position.caret)), (508, Some('?')));
+    }
+}

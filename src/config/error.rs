@@ -1,0 +1,90 @@
+//! What is wrong with a configuration, said so that it can be put right without the manual.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Everything that is wrong with one configuration; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// In the order of the file.
+    pub problems: Vec<Problem>,
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file; `None` for the command line.
+    pub path: Option<PathBuf>,
+    /// Where in the file; `None` when something is missing from it.
+    pub position: Option<Position>,
+    /// The key in full, such as `policy.default.max-lag`. Empty when there is none.
+    pub key: String,
+    /// What was expected and what was found.
+    pub message: String,
+    /// What was probably meant, or what to do.
+    pub help: Option<String>,
+}
+
+/// A place in the file, with the line for show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// The line, without secrets and cut to a readable length.
+    pub excerpt: String,
+    /// Where in the excerpt the mistake is, in characters from 0.
+    pub caret: usize,
+    /// How many characters it has; at least 1.
+    pub length: usize,
+}
+
+impl ConfigError {
+    /// The file cannot be read.
+    pub(super) fn unreadable(path: &Path, why: &str) -> Self {
+        let help = Some("`redweir config` prints a file to start from".to_owned());
+        let message = format!("cannot read the configuration: {why}");
+        let path = Some(path.to_owned());
+        Self { problems: vec![Problem { path, position: None, key: String::new(), message, help }] }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = &self.path {
+            write!(f, "{}:", path.display())?;
+            if let Some(Position { line, column, .. }) = self.position {
+                write!(f, "{line}:{column}:")?;
+            }
+            f.write_str(" ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)?;
+        let gutter = self.position.as_ref().map_or(0, |p| p.line.to_string().len());
+        if let Some(Position { line, excerpt, caret, length, .. }) = &self.position {
+            write!(f, "\n{:gutter$} |\n{line} | {excerpt}\n", "")?;
+            write!(f, "{:gutter$} | {:caret$}{}", "", "", "^".repeat(*length))?;
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\n{:gutter$} = help: {help}", "")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,367 @@
+//! The configuration: what a file or the command line may say, and what holds when they say nothing.
+//!
+//! `config/redweir.toml` is the manual. A new key goes into the type here, into [`schema`], into `read`, and into
+//! that file; `tests/config.rs` fails as long as one of them is missing.
+
+mod document;
+mod error;
+mod read;
+pub mod schema;
+mod section;
+pub mod units;
+
+use std::fmt;
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+pub use error::{ConfigError, Position, Problem};
+
+use crate::core::address::{Address, Credentials};
+use crate::core::policy::{Consistency, Policies, Policy, PolicyId};
+use crate::core::source::StreamSource;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Every `[[listen]]`; never empty.
+    pub listen: Vec<Listen>,
+    /// `[admin]`; without it there is no admin server.
+    pub admin: Option<Admin>,
+    /// `[upstream]`
+    pub upstream: Upstream,
+    /// Every `[policy.NAME]` and `[[route]]`. The first policy is `default`, whether the file has it or not.
+    pub policies: Policies,
+    /// `[stream]`
+    pub stream: Stream,
+    /// `[proxy]`
+    pub proxy: Proxy,
+    /// `[security]`
+    pub security: Security,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// One `[[listen]]`: where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// `address`
+    pub address: Address,
+    /// `policy`: what holds for its clients' reads unless a route says otherwise.
+    pub policy: PolicyId,
+}
+
+/// `[admin]`: the HTTP server for health, metrics and EXPLAIN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// `address`; always TCP.
+    pub address: Address,
+}
+
+/// `[upstream]`: the servers, and how Redweir watches them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// `primary`; `None` only when something other than the file is to name it.
+    pub primary: Option<Address>,
+    /// `replicas`
+    pub replicas: Vec<Address>,
+    /// `username` of Redweir's own connections; clients bring their own.
+    pub username: Option<String>,
+    /// `password`, or what `password-file` holds.
+    pub password: Option<String>,
+    /// `poll-interval`: how often every node is asked for its position. See [`Config::poll_interval`].
+    pub poll_interval: Duration,
+    /// `info-interval`: how often every node is asked for `INFO`.
+    pub info_interval: Duration,
+    /// `probe-timeout`: a node that takes longer to answer counts as silent.
+    pub probe_timeout: Duration,
+    /// `connect-timeout`
+    pub connect_timeout: Duration,
+    /// `write-hold`: how long writes wait for a primary when there is none.
+    pub write_hold: Duration,
+    /// `fence-interval`: the shortest time between two anchors that reads ask for.
+    pub fence_interval: Duration,
+}
+
+/// `[stream]`: following the replication stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// `source`
+    pub source: StreamSource,
+    /// `fence-slots`: 8 bytes each; a power of two.
+    pub fence_slots: usize,
+}
+
+/// `[proxy]`: the data plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// `workers`: threads; 0 for one per core.
+    pub workers: usize,
+    /// `maxclients` of Redis: more are refused.
+    pub max_clients: usize,
+    /// `client-output-buffer-limit`, in bytes: a client that owes more reading is disconnected.
+    pub client_output_buffer_limit: u64,
+    /// `drain-timeout`: how long clients may take to leave after SIGTERM.
+    pub drain_timeout: Duration,
+    /// `session-scope`
+    pub session_scope: SessionScope,
+}
+
+/// `[security]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Security {
+    /// `deny-commands`: lower case, subcommands as `name|subcommand`. A container's name denies all its subcommands.
+    pub deny_commands: Vec<String>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// `level`
+    pub level: LogLevel,
+    /// `format`
+    pub format: LogFormat,
+}
+
+/// Which connections share one session, and so see each other's writes at level `session`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SessionScope {
+    /// Each has its own.
+    #[default]
+    Connection,
+    /// Those of one `CLIENT SETNAME` name.
+    ClientName,
+    /// Those of one ACL user.
+    User,
+}
+
+impl SessionScope {
+    /// All choices.
+    pub const ALL: [Self; 3] = [Self::Connection, Self::ClientName, Self::User];
+
+    /// The name in the config file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::ClientName => "client-name",
+            Self::User => "user",
+        }
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogLevel {
+    /// What stops Redweir from doing its work.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// What changes: nodes, links, the stream.
+    #[default]
+    Info,
+    /// Every connection.
+    Debug,
+    /// Every command.
+    Trace,
+}
+
+impl LogLevel {
+    /// All levels, least first.
+    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// The name in the config file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl LogFormat {
+    /// All formats.
+    pub const ALL: [Self; 2] = [Self::Text, Self::Json];
+
+    /// The name in the config file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file, and the password file that it names.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read_file(path).map_err(|why| ConfigError::unreadable(path, &why))?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads a text. `path` stands in messages; a relative `password-file` is looked for beside it.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        read::read(text, path)
+    }
+
+    /// What the flags of `redweir run` say; the rest is as if the file did not mention it.
+    pub fn from_flags(
+        listen: Vec<Address>,
+        primary: Address,
+        replicas: Vec<Address>,
+        admin: Option<Address>,
+    ) -> Result<Self, ConfigError> {
+        let listen = listen.into_iter().map(|address| Listen { address, policy: PolicyId(0) }).collect();
+        let config = Self {
+            listen,
+            admin: admin.map(|address| Admin { address }),
+            upstream: Upstream { primary: Some(primary), replicas, ..Upstream::default() },
+            policies: Policies { all: vec![Policy::default()], routes: Vec::new() },
+            stream: Stream::default(),
+            proxy: Proxy::default(),
+            security: Security::default(),
+            log: Log::default(),
+        };
+        read::check_flags(&config).map(|()| config)
+    }
+
+    /// How often nodes are polled: as configured, but at least four times within the tightest `max-lag` in force.
+    pub fn poll_interval(&self) -> Duration {
+        let bounded = self.policies.all.iter().filter(|policy| policy.consistency > Consistency::Eventual);
+        let tightest = bounded.map(|policy| policy.max_lag / 4).min();
+        tightest.map_or(self.upstream.poll_interval, |quarter| quarter.min(self.upstream.poll_interval))
+    }
+}
+
+impl Upstream {
+    /// What Redweir's own connections authenticate with.
+    pub fn credentials(&self) -> Option<Credentials> {
+        let password = self.password.clone()?;
+        Some(Credentials { username: self.username.clone(), password })
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream")
+            .field("primary", &self.primary)
+            .field("replicas", &self.replicas)
+            .field("credentials", &self.credentials())
+            .field("poll_interval", &self.poll_interval)
+            .field("info_interval", &self.info_interval)
+            .field("probe_timeout", &self.probe_timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("write_hold", &self.write_hold)
+            .field("fence_interval", &self.fence_interval)
+            .finish()
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            primary: None,
+            replicas: Vec::new(),
+            username: None,
+            password: None,
+            poll_interval: Duration::from_millis(100),
+            info_interval: Duration::from_secs(1),
+            probe_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
+            write_hold: Duration::from_secs(2),
+            fence_interval: Duration::from_millis(2),
+        }
+    }
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self { source: StreamSource::Auto, fence_slots: 1 << 20 }
+    }
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            max_clients: 10_000,
+            client_output_buffer_limit: 64 << 20,
+            drain_timeout: Duration::from_secs(10),
+            session_scope: SessionScope::Connection,
+        }
+    }
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self { deny_commands: DENIED.iter().map(|&name| name.to_owned()).collect() }
+    }
+}
+
+/// Reads a whole file, if it is not absurdly large.
+fn read_file(path: &Path) -> Result<String, String> {
+    let file = fs::File::open(path).map_err(|e| e.to_string())?;
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(format!("it is larger than {}", units::size_text(FILE_MAX)));
+    }
+    String::from_utf8(bytes).map_err(|e| format!("it is not UTF-8 (byte {})", e.utf8_error().valid_up_to()))
+}
+
+/// The largest file that is read.
+const FILE_MAX: u64 = 1 << 20;
+
+/// What `deny-commands` holds when it is not given: what ends, reconfigures or rewires a server behind the back of
+/// those who run it, or would make Redweir's clients its replicas. Everything else is the business of the server's ACL.
+const DENIED: &[&str] = &[
+    "acl|deluser",
+    "acl|load",
+    "acl|save",
+    "acl|setuser",
+    "bgrewriteaof",
+    "bgsave",
+    "client|pause",
+    "client|unpause",
+    "cluster|addslots",
+    "cluster|addslotsrange",
+    "cluster|bumpepoch",
+    "cluster|delslots",
+    "cluster|delslotsrange",
+    "cluster|failover",
+    "cluster|flushslots",
+    "cluster|forget",
+    "cluster|meet",
+    "cluster|replicate",
+    "cluster|reset",
+    "cluster|saveconfig",
+    "cluster|set-config-epoch",
+    "cluster|setslot",
+    "config|resetstat",
+    "config|rewrite",
+    "config|set",
+    "debug",
+    "failover",
+    "migrate",
+    "module",
+    "psync",
+    "replconf",
+    "replicaof",
+    "save",
+    "shutdown",
+    "slaveof",
+    "sync",
+];

@@ -1,0 +1,360 @@
+//! From the tables of a file to a [`Config`]: defaults, ranges, and what must hold between keys.
+
+use std::path::Path;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::document::Document;
+use super::error::{ConfigError, Problem};
+use super::section::{At, Section, did_you_mean};
+use super::{
+    Admin, Config, Listen, Log, LogFormat, LogLevel, Proxy, Security, SessionScope, Stream, Upstream,
+    read_file,
+};
+use crate::core::address::Address;
+use crate::core::policy::{Consistency, Policies, Policy, PolicyId, Route, WhenBehind};
+use crate::core::source::StreamSource;
+
+/// Reads a text.
+pub(super) fn read(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    let document = Document::new(text, path);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let span = error.span().unwrap_or(text.len()..text.len());
+        document.report(span, String::new(), format!("this is not TOML: {}", error.message()), None);
+    }
+    // What a parser recovered from a broken file is not worth more words.
+    document.finish(())?;
+    let root = Section::open(&document, "", "", root.get_ref(), root.span());
+    let mut places = Places::default();
+    let policies = read_policies(&document, &root);
+    let config = Config {
+        listen: read_listen(&document, &root, &policies, &mut places),
+        admin: read_admin(&root, &mut places),
+        upstream: read_upstream(&document, &root.section("upstream"), &mut places),
+        policies,
+        stream: read_stream(&root.section("stream")),
+        proxy: read_proxy(&root.section("proxy")),
+        security: read_security(&root.section("security")),
+        log: read_log(&root.section("log")),
+    };
+    places.check(&document);
+    document.finish(config)
+}
+
+/// What must hold of a configuration that came from flags.
+pub(super) fn check_flags(config: &Config) -> Result<(), ConfigError> {
+    let mut problems = Vec::new();
+    let mut fault = |key: &str, message: String| {
+        problems.push(Problem { path: None, position: None, key: key.to_owned(), message, help: None });
+    };
+    if config.listen.is_empty() {
+        fault("--listen", "expected at least one".to_owned());
+    }
+    let admin = config.admin.as_ref().map(|admin| &admin.address);
+    if matches!(admin, Some(Address::Unix(_))) {
+        fault("--admin", "expected host:port; the admin server has no Unix socket".to_owned());
+    }
+    let named = |name: &'static str| move |address| (name, address);
+    let all: Vec<(&str, &Address)> = (config.listen.iter().map(|l| &l.address).map(named("--listen")))
+        .chain(admin.map(named("--admin")))
+        .chain(config.upstream.primary.as_ref().map(named("--primary")))
+        .chain(config.upstream.replicas.iter().map(named("--replica")))
+        .collect();
+    for (index, (key, address)) in all.iter().enumerate() {
+        if let Some((first, _)) = all[..index].iter().find(|(_, other)| is_same(other, address)) {
+            fault(key, format!("{address} is already given with {first}"));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+}
+
+/// All addresses of a file, to find one that is used twice.
+#[derive(Default)]
+struct Places(Vec<At<Address>>);
+
+impl Places {
+    fn note(&mut self, place: &At<Address>) {
+        self.0.push(place.clone());
+    }
+
+    fn check(&mut self, document: &Document<'_>) {
+        self.0.sort_by_key(|place| place.span.start);
+        for (index, place) in self.0.iter().enumerate() {
+            if let Some(first) = self.0[..index].iter().find(|other| is_same(&other.value, &place.value)) {
+                let (address, line) = (&place.value, document.line(first.span.start));
+                let message = format!("{address} is already used by `{}` on line {line}", first.key);
+                document.report(place.span.clone(), place.key.clone(), message, None);
+            }
+        }
+    }
+}
+
+fn is_same(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Tcp { host: a, port: p }, Address::Tcp { host: b, port: q }) => {
+            p == q && a.eq_ignore_ascii_case(b)
+        }
+        _ => one == other,
+    }
+}
+
+fn read_listen(
+    document: &Document<'_>,
+    root: &Section<'_>,
+    policies: &Policies,
+    places: &mut Places,
+) -> Vec<Listen> {
+    let mut listen = Vec::new();
+    for section in root.sections("listen") {
+        let policy = read_policy_name(&section, policies).unwrap_or_default();
+        match section.address("address") {
+            Some(address) => {
+                places.note(&address);
+                listen.push(Listen { address: address.value, policy });
+            }
+            None if !section.has("address") => section.fault("address", "it is missing".to_owned(), None),
+            None => {}
+        }
+    }
+    if !root.has("listen") {
+        let help = "add [[listen]] with address = \"127.0.0.1:6380\"";
+        document.report_missing("listen", "there is no [[listen]], so no client could connect", help);
+    }
+    if listen.len() > LISTEN_MAX {
+        root.fault(
+            "listen",
+            format!("there are {} [[listen]], at most {LISTEN_MAX} can be", listen.len()),
+            None,
+        );
+    }
+    listen
+}
+
+fn read_admin(root: &Section<'_>, places: &mut Places) -> Option<Admin> {
+    let section = root.section("admin");
+    let address = section.address("address");
+    match &address {
+        Some(At { value: Address::Unix(_), .. }) => {
+            section.fault(
+                "address",
+                "expected host:port; the admin server has no Unix socket".to_owned(),
+                None,
+            );
+        }
+        Some(address) => places.note(address),
+        None if section.is_present() && !section.has("address") => {
+            section.fault("address", "it is missing".to_owned(), None);
+        }
+        None => {}
+    }
+    address.map(|address| Admin { address: address.value })
+}
+
+fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Places) -> Upstream {
+    let (primary, replicas) = (section.address("primary"), section.addresses("replicas").unwrap_or_default());
+    primary.iter().chain(&replicas).for_each(|place| places.note(place));
+    if !section.has("primary") && !section.has("sentinel") {
+        let help = "add primary = \"127.0.0.1:6379\" to [upstream]";
+        document.report_missing("upstream.primary", "there is no primary, so writes could go nowhere", help);
+    }
+    if replicas.len() > REPLICAS_MAX {
+        let message = format!("there are {} replicas, at most {REPLICAS_MAX} can be", replicas.len());
+        section.fault("replicas", message, None);
+    }
+    let username = section.text("username").map(|at| at.value);
+    let password = read_password(document, section);
+    if username.is_some() && !section.has("password") && !section.has("password-file") {
+        let help = Some("add password-file = \"/path/to/file\"".to_owned());
+        section.fault("username", "a user name needs a password".to_owned(), help);
+    }
+    let default = Upstream::default();
+    Upstream {
+        primary: primary.map(|at| at.value),
+        replicas: replicas.into_iter().map(|at| at.value).collect(),
+        username,
+        password,
+        poll_interval: section.duration("poll-interval", default.poll_interval, MS * 5..=SECOND * 10),
+        info_interval: section.duration("info-interval", default.info_interval, MS * 10..=MINUTE),
+        probe_timeout: section.duration("probe-timeout", default.probe_timeout, MS * 10..=MINUTE),
+        connect_timeout: section.duration("connect-timeout", default.connect_timeout, MS * 10..=MINUTE),
+        write_hold: section.duration("write-hold", default.write_hold, Duration::ZERO..=MINUTE * 5),
+        fence_interval: section.duration("fence-interval", default.fence_interval, MS / 10..=SECOND),
+    }
+}
+
+fn read_password(document: &Document<'_>, section: &Section<'_>) -> Option<String> {
+    let (password, file) = (section.text("password"), section.text("password-file"));
+    if section.has("password") && section.has("password-file") {
+        section.fault("password-file", "there is a `password` already; only one can be".to_owned(), None);
+        return None;
+    }
+    let Some(file) = file else { return password.map(|at| at.value) };
+    let beside = document.path.parent().unwrap_or(Path::new(""));
+    let path = beside.join(&file.value);
+    let why = match read_file(&path) {
+        Ok(text) => {
+            let secret = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
+            if !secret.is_empty() && !secret.contains('\n') {
+                return Some(secret.to_owned());
+            }
+            "expected the password on one line, and nothing else".to_owned()
+        }
+        Err(why) => format!("cannot read it: {why}"),
+    };
+    document.report(file.span, file.key, format!("{}: {why}", path.display()), None);
+    None
+}
+
+fn read_policies(document: &Document<'_>, root: &Section<'_>) -> Policies {
+    let mut all = vec![Policy::default()];
+    for (name, section) in root.section("policy").named_sections("policy.*") {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.value.is_empty() || name.value.len() > NAME_MAX || !name.value.chars().all(allowed) {
+            let message = format!("expected a name of 1 to {NAME_MAX} letters, digits, `-` and `_`");
+            document.report(name.span, name.key, message, None);
+            continue;
+        }
+        let policy = read_policy(name.value, &section);
+        if policy.name == DEFAULT { all[0] = policy } else { all.push(policy) }
+    }
+    let mut policies = Policies { all, routes: Vec::new() };
+    policies.routes = root.sections("route").iter().map(|section| read_route(section, &policies)).collect();
+    for (what, count, most) in
+        [("policy", policies.all.len(), POLICIES_MAX), ("route", policies.routes.len(), ROUTES_MAX)]
+    {
+        if count > most {
+            root.fault(what, format!("there are {count}, at most {most} can be"), None);
+        }
+    }
+    policies
+}
+
+fn read_policy(name: String, section: &Section<'_>) -> Policy {
+    let default = Policy::default();
+    Policy {
+        name,
+        consistency: section.choice("consistency", default.consistency, &Consistency::ALL, Consistency::name),
+        max_lag: section.duration("max-lag", default.max_lag, MS..=MINUTE * 60),
+        max_lag_bytes: section.size("max-lag-bytes", default.max_lag_bytes, 1..=SIZE_MAX),
+        serve_stale: section.yes_no("replica-serve-stale-data", default.serve_stale),
+        max_stale: section.duration("max-stale", default.max_stale, MS..=MINUTE * 60 * 24),
+        when_behind: section.choice("when-behind", default.when_behind, &WhenBehind::ALL, WhenBehind::name),
+        wait_timeout: section.duration("wait-timeout", default.wait_timeout, MS..=MINUTE),
+    }
+}
+
+fn read_route(section: &Section<'_>, policies: &Policies) -> Route {
+    let names = |key: &str, plural: &str, one: &str, check| {
+        let list = section.texts(key, plural, one, check);
+        if section.has(key) && list.as_ref().is_some_and(Vec::is_empty) {
+            let help = Some("take the key out to match everything".to_owned());
+            section.fault(key, format!("expected {plural}, found none"), help);
+        }
+        list.unwrap_or_default().into_iter().map(|at| at.value).collect()
+    };
+    if !section.has("policy") {
+        section.fault("policy", "it is missing".to_owned(), None);
+    }
+    Route {
+        commands: names("commands", "command names", "a command name", command_name),
+        keys: names("keys", "glob patterns", "a glob pattern", not_empty),
+        users: names("users", "ACL users", "the name of an ACL user", not_empty),
+        client_names: names("client-names", "client names", "a client name", not_empty),
+        policy: read_policy_name(section, policies).unwrap_or_default(),
+    }
+}
+
+fn read_policy_name(section: &Section<'_>, policies: &Policies) -> Option<PolicyId> {
+    let name = section.text("policy")?;
+    let known = policies.find(&name.value);
+    if known.is_none() {
+        let names = policies.all.iter().map(|policy| policy.name.as_str());
+        let help =
+            did_you_mean(&name.value, names).unwrap_or_else(|| "define it in [policy.NAME]".to_owned());
+        section.fault_at(&name, format!("there is no policy {:?}", name.value), Some(help));
+    }
+    known
+}
+
+fn read_stream(section: &Section<'_>) -> Stream {
+    let default = Stream::default();
+    let power = Some(("a power of two", usize::is_power_of_two as fn(usize) -> bool));
+    Stream {
+        source: section.choice("source", default.source, &StreamSource::ALL, StreamSource::name),
+        fence_slots: section.number("fence-slots", default.fence_slots, 1 << 10..=1 << 30, power),
+    }
+}
+
+fn read_proxy(section: &Section<'_>) -> Proxy {
+    let default = Proxy::default();
+    let limit = default.client_output_buffer_limit;
+    Proxy {
+        workers: section.number("workers", default.workers, 0..=1024, None),
+        max_clients: section.number("max-clients", default.max_clients, 1..=1_000_000, None),
+        client_output_buffer_limit: section.size("client-output-buffer-limit", limit, 64 << 10..=SIZE_MAX),
+        drain_timeout: section.duration("drain-timeout", default.drain_timeout, Duration::ZERO..=MINUTE * 60),
+        session_scope: read_session_scope(section, default.session_scope),
+    }
+}
+
+fn read_session_scope(section: &Section<'_>, default: SessionScope) -> SessionScope {
+    let scope = section.choice("session-scope", default, &SessionScope::ALL, SessionScope::name);
+    if scope != SessionScope::Connection {
+        let help = Some("use \"connection\", or level `fenced`, which spans all connections".to_owned());
+        section.fault(
+            "session-scope",
+            format!("\"{}\" is not supported in this version", scope.name()),
+            help,
+        );
+    }
+    scope
+}
+
+fn read_security(section: &Section<'_>) -> Security {
+    let names = section.texts("deny-commands", "command names", "a command name", command_name);
+    let names = names.map(|names| names.into_iter().map(|at| at.value).collect());
+    names.map_or_else(Security::default, |deny_commands| Security { deny_commands })
+}
+
+fn read_log(section: &Section<'_>) -> Log {
+    let default = Log::default();
+    Log {
+        level: section.choice("level", default.level, &LogLevel::ALL, LogLevel::name),
+        format: section.choice("format", default.format, &LogFormat::ALL, LogFormat::name),
+    }
+}
+
+/// A command's name in lower case, `name` or `name|subcommand`. Whether a server has it is not known here.
+fn command_name(text: &str) -> Result<String, Option<String>> {
+    let word = |word: &str| {
+        !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    let (name, rest) = text.split_once('|').map_or((text, None), |(name, rest)| (name, Some(rest)));
+    if word(name) && rest.is_none_or(word) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let help = matches!(words[..], [a, b] if word(a) && word(b))
+        .then(|| format!("a subcommand is written \"{}\"", words.join("|").to_ascii_lowercase()));
+    Err(help)
+}
+
+fn not_empty(text: &str) -> Result<String, Option<String>> {
+    if text.is_empty() { Err(None) } else { Ok(text.to_owned()) }
+}
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The largest size: more than any machine has, and far from overflowing anything.
+const SIZE_MAX: u64 = 1 << 40;
+
+const DEFAULT: &str = "default";
+const NAME_MAX: usize = 64;
+const LISTEN_MAX: usize = 64;
+const REPLICAS_MAX: usize = 256;
+const POLICIES_MAX: usize = 256;
+const ROUTES_MAX: usize = 1024;
