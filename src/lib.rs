@@ -2,10 +2,14 @@
 //!
 //! Layers, each using only those before it:
 //! `core` (decisions, pure) < `wire` (bytes and words, pure) < `config`, `telemetry` < `net` (sockets) <
-//! `admin` < `app` < `cli` < `main`. `tests/tidy.rs` enforces the order.
+//! `admin` < `app` < {`demo`, `cli`} < `main`. `tests/tidy.rs` enforces the order.
 
+pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod demo;
 pub mod net;
+pub mod telemetry;
 pub mod wire;

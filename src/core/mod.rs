@@ -13,6 +13,7 @@
 
 pub mod address;
 pub mod argv;
+pub mod command;
 pub mod fence;
 pub mod lag;
 pub mod moment;
@@ -20,6 +21,7 @@ pub mod node;
 pub mod policy;
 pub mod position;
 pub mod reason;
+pub mod resume;
 pub mod route;
 pub mod session;
 pub mod source;

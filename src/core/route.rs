@@ -20,6 +20,16 @@ pub enum Demand {
     Unknown(Reason),
 }
 
+impl Demand {
+    /// How many bytes of the stream a replica that has applied `applied` lacks; `None` when that cannot be said.
+    pub fn deficit_bytes(self, applied: Offset) -> Option<u64> {
+        match self {
+            Self::Applied(offset, _) => Some(offset.ahead_of(applied)),
+            Self::Nothing | Self::Unknown(_) => None,
+        }
+    }
+}
+
 /// One read to be routed. Time (`now`) and chance (`tie`) are arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {

@@ -1,6 +1,31 @@
 //! Sockets, tasks and timers. Nothing here compares two offsets: what they mean is decided in `core`.
 
+pub mod client;
+mod client_command;
 pub mod clock;
+pub mod connection;
 pub mod control;
+pub mod demand;
 pub mod dial;
+pub mod explain;
+pub mod follower;
+pub mod identity;
+pub mod jitter;
+pub mod keeper;
+pub mod lane;
+mod lane_task;
+pub mod limits;
+pub mod listener;
+mod local;
+mod pending;
+mod pin;
+pub mod prober;
+mod round;
+pub mod say;
+mod serve;
+pub mod shared;
+pub mod stream;
 pub mod task;
+pub mod vocabulary;
+mod wait;
+pub mod worker;

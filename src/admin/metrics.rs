@@ -1,0 +1,142 @@
+//! `/metrics`: what the workers counted, and what the view says, in Prometheus' text format.
+//!
+//! Workers count into cells of their own; a scrape adds them up and tells the exporter absolute values through the
+//! `metrics` facade. Histograms are written by ourselves: the exporter would keep every sample until it is drained.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::core::node::Link;
+use crate::core::reason::Reason;
+use crate::core::view::View;
+use crate::net::clock;
+use crate::net::shared::Shared;
+use crate::telemetry::histogram::Total;
+use crate::telemetry::{Access, Counter, Stats, Target};
+
+/// Sums one counter over all workers.
+type Pick = fn(&Stats) -> &Counter;
+
+const COUNTERS: [(&str, &str, Pick); 7] = [
+    ("redweir_clients_accepted_total", "Clients accepted.", |s| &s.accepted),
+    ("redweir_clients_too_slow_total", "Clients disconnected at client-output-buffer-limit.", |s| {
+        &s.slow_clients
+    }),
+    ("redweir_protocol_errors_total", "Clients disconnected for a protocol error.", |s| &s.protocol_errors),
+    ("redweir_commands_denied_total", "Commands that deny-commands refused.", |s| &s.denied),
+    ("redweir_upstream_desynchronised_total", "Upstream connections that got out of step.", |s| {
+        &s.desynchronised
+    }),
+    ("redweir_uncertain_writes_total", "Writes whose connection was lost before the reply.", |s| {
+        &s.uncertain_writes
+    }),
+    ("redweir_repeated_reads_total", "Reads sent again elsewhere.", |s| &s.repeated_reads),
+];
+
+const GAUGES: [(&str, &str, Pick); 2] = [
+    ("redweir_clients", "Clients connected.", |s| &s.clients),
+    ("redweir_upstream_connections", "Upstream connections open.", |s| &s.lanes),
+];
+
+/// The exporter.
+#[derive(Debug)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    /// Installs the exporter as the process' recorder of metrics.
+    pub fn install() -> anyhow::Result<Self> {
+        let recorder: PrometheusRecorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder)?;
+        describe();
+        Ok(Self { handle })
+    }
+
+    /// Lets the exporter tidy up.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// The page.
+    pub fn render(&self, shared: &Shared) -> String {
+        publish_counts(shared);
+        publish_view(shared);
+        let mut page = self.handle.render();
+        Total::of(shared.stats.iter().map(|s| &s.request)).write(
+            &mut page,
+            "redweir_request_duration_seconds",
+            "From a command being read to its reply being ready to write.",
+        );
+        page
+    }
+}
+
+fn describe() {
+    for (name, help, _) in COUNTERS {
+        describe_counter!(name, help);
+    }
+    for (name, help, _) in GAUGES {
+        describe_gauge!(name, help);
+    }
+    describe_counter!("redweir_commands_total", "Commands by access, target and reason.");
+    describe_gauge!(
+        "redweir_replica_lag_bytes",
+        Unit::Bytes,
+        "Bytes that a replica is behind the newest anchor."
+    );
+    describe_gauge!("redweir_replica_staleness_seconds", Unit::Seconds, "How old a replica's data can be.");
+    describe_gauge!("redweir_replica_link_up", "1 when a replica's link to its primary is up.");
+    describe_gauge!("redweir_replica_eligible", "1 when a replica's health has earned it reads.");
+    describe_gauge!("redweir_primary_up", "1 when the primary answers.");
+    describe_gauge!("redweir_head_offset", Unit::Bytes, "The newest anchor's offset.");
+    describe_gauge!("redweir_stream_attached", "1 when the replication stream is followed.");
+}
+
+fn publish_counts(shared: &Shared) {
+    let sum = |pick: Pick| shared.stats.iter().map(|stats| pick(stats).value()).sum::<u64>();
+    for (name, _, pick) in COUNTERS {
+        counter!(name).absolute(sum(pick));
+    }
+    for (name, _, pick) in GAUGES {
+        gauge!(name).set(sum(pick) as f64);
+    }
+    for access in Access::ALL {
+        for target in Target::ALL {
+            for reason in Reason::ALL {
+                let count: u64 = shared.stats.iter().map(|s| s.commands(access, target, reason)).sum();
+                if count > 0 {
+                    let labels =
+                        [("access", access.label()), ("target", target.label()), ("reason", reason.label())];
+                    counter!("redweir_commands_total", &labels).absolute(count);
+                }
+            }
+        }
+    }
+}
+
+fn publish_view(shared: &Shared) {
+    let (view, now) = (shared.view.load(), clock::now());
+    let flag = |on: bool| f64::from(u8::from(on));
+    gauge!("redweir_primary_up").set(flag(primary_answers(&view)));
+    gauge!("redweir_head_offset").set(view.head.map_or(f64::NAN, |head| head.offset.bytes() as f64));
+    let attached = shared.stream_attached.load(std::sync::atomic::Ordering::Relaxed);
+    gauge!("redweir_stream_attached").set(flag(attached));
+    for node in view.nodes.iter().filter(|node| view.primary != Some(node.id)) {
+        // Absent is not zero: an unknown lag is NaN.
+        let known = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        let labels = [("node", node.name.clone())];
+        gauge!("redweir_replica_lag_bytes", &labels).set(known(view.lag_bytes(node).map(|b| b as f64)));
+        gauge!("redweir_replica_staleness_seconds", &labels)
+            .set(known(node.staleness(now).map(|s| s.as_secs_f64())));
+        gauge!("redweir_replica_link_up", &labels).set(flag(node.link == Some(Link::Up)));
+        let eligible = node.standing.is_open() && !node.is_silent(now, view.silence_limit);
+        gauge!("redweir_replica_eligible", &labels).set(flag(eligible));
+    }
+}
+
+fn primary_answers(view: &View) -> bool {
+    let node = view.primary.and_then(|id| view.node(id));
+    node.is_some_and(|node| node.heard_at.is_some() && node.silent_since.is_none())
+}

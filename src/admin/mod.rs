@@ -1,0 +1,207 @@
+//! The admin HTTP server, on a thread of its own: health, metrics, the view, EXPLAIN. It reads what the others
+//! publish and never makes them wait.
+
+mod metrics;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+
+pub use metrics::Metrics;
+
+use crate::core::address::Address;
+use crate::core::policy::PolicyId;
+use crate::net::demand::Reader;
+use crate::net::shared::Shared;
+use crate::net::{clock, explain, task};
+
+/// Connections served at once; more wait.
+const MOST_CONNECTIONS: usize = 64;
+
+/// How long a client may take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the exporter forgets what it has drained.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// The bound admin socket.
+#[derive(Debug)]
+pub struct Admin {
+    socket: TcpListener,
+}
+
+impl Admin {
+    /// Binds it. Only TCP.
+    pub fn bind(address: &Address) -> io::Result<Self> {
+        let Address::Tcp { host, port } = address else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the admin address must be host:port"));
+        };
+        let socket = TcpListener::bind((host.as_str(), *port))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket })
+    }
+
+    /// Serves until the process ends. Runs on its own thread.
+    pub fn run(self, shared: &Arc<Shared>, metrics: &Arc<Metrics>) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(self.socket)?;
+            let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
+            let keeper = Arc::clone(metrics);
+            task::spawn("upkeep", async move {
+                loop {
+                    tokio::time::sleep(UPKEEP).await;
+                    keeper.upkeep();
+                }
+            });
+            loop {
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+                let (stream, _) = match listener.accept().await {
+                    Ok(accepted) => accepted,
+                    Err(problem) => {
+                        tracing::warn!(%problem, "accept failed on the admin address");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                };
+                let (shared, metrics) = (Arc::clone(shared), Arc::clone(metrics));
+                task::spawn("admin", async move {
+                    let service = service_fn(|request| {
+                        let response = answer(&request, &shared, &metrics);
+                        async move { Ok::<_, Infallible>(response) }
+                    });
+                    let mut server = http1::Builder::new();
+                    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+                    if let Err(problem) = server.serve_connection(TokioIo::new(stream), service).await {
+                        tracing::debug!(%problem, "an admin connection ended");
+                    }
+                    drop(place);
+                });
+            }
+        })
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> Answer {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+    }
+    match request.uri().path() {
+        "/livez" => plain(StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" => ready(shared),
+        "/metrics" => {
+            reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render(shared))
+        }
+        "/view" => json(&explain::view_report(&shared.view.load(), clock::now())),
+        "/explain" => explained(request, shared),
+        _ => plain(
+            StatusCode::NOT_FOUND,
+            "there are /livez /readyz /metrics /view /explain?cmd=GET+key\n".to_owned(),
+        ),
+    }
+}
+
+/// Ready: a primary answers. The rest of the body says what is not as it should be.
+fn ready(shared: &Shared) -> Answer {
+    let view = shared.view.load();
+    let primary = view.usable_primary(clock::now()).and_then(|id| view.node(id));
+    let answers = primary.is_some_and(|node| node.heard_at.is_some() && node.silent_since.is_none());
+    let draining = *shared.drain.borrow();
+    let in_service = view.nodes.iter().filter(|n| view.primary != Some(n.id) && n.standing.is_open()).count();
+    let stream = shared.stream_attached.load(std::sync::atomic::Ordering::Relaxed);
+    let status = if answers && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = format!(
+        "{}\nprimary: {}\nreplicas in service: {in_service} of {}\nreplication stream: {}\n",
+        if draining {
+            "draining"
+        } else if answers {
+            "ready"
+        } else {
+            "not ready"
+        },
+        primary.map_or("none", |node| node.name.as_str()),
+        view.nodes.len().saturating_sub(1),
+        if stream { "attached" } else { "not attached" },
+    );
+    plain(status, body)
+}
+
+fn explained(request: &Request<Incoming>, shared: &Shared) -> Answer {
+    let query = request.uri().query().unwrap_or_default();
+    let Some(cmd) = query.split('&').find_map(|pair| pair.strip_prefix("cmd=")) else {
+        return plain(StatusCode::BAD_REQUEST, "say which command: /explain?cmd=GET+key\n".to_owned());
+    };
+    let args: Vec<Vec<u8>> = cmd.split('+').map(percent_decode).filter(|arg| !arg.is_empty()).collect();
+    if args.is_empty() {
+        return plain(StatusCode::BAD_REQUEST, "the command is empty\n".to_owned());
+    }
+    let reader = Reader {
+        policy: shared.config.listen.first().map_or(PolicyId(0), |l| l.policy),
+        user: "default",
+        name: "",
+        session: None,
+    };
+    let (view, vocabulary) = (shared.view.load(), shared.vocabulary.load());
+    let explained = explain::explain(shared, &reader, args.as_slice(), &view, &vocabulary, clock::now());
+    json(&explained)
+}
+
+fn percent_decode(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let hex = bytes.get(at + 1..at + 3).and_then(|h| std::str::from_utf8(h).ok());
+        if let Some(decoded) = hex.and_then(|h| u8::from_str_radix(h, 16).ok()).filter(|_| byte == b'%') {
+            out.push(decoded);
+            at += 3;
+        } else {
+            out.push(byte);
+            at += 1;
+        }
+    }
+    out
+}
+
+fn json<T: Serialize>(value: &T) -> Answer {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => reply(StatusCode::OK, "application/json", text + "\n"),
+        Err(problem) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{problem}\n")),
+    }
+}
+
+fn plain(status: StatusCode, text: String) -> Answer {
+    reply(status, "text/plain; charset=utf-8", text)
+}
+
+fn reply(status: StatusCode, kind: &'static str, text: String) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded_and_nonsense_stays_as_it_is() {
+        assert_eq!(percent_decode("a%20b%2B"), b"a b+");
+        assert_eq!(percent_decode("100%"), b"100%");
+        assert_eq!(percent_decode("%zz"), b"%zz");
+    }
+}

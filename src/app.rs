@@ -1,0 +1,159 @@
+//! The only assembly: builds the parts, starts them in order, stops them in order.
+//!
+//! Order: bind every socket (so that a busy port ends the start, whole), then the control thread (prober, keeper,
+//! follower, listeners), the workers, the admin thread. Stop: no more clients are accepted, those that are connected
+//! get what they are owed within `drain-timeout`, then the process ends.
+
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::Context as _;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::admin::{Admin, Metrics};
+use crate::config::Config;
+use crate::core::address::Address;
+use crate::core::fence::FenceTable;
+use crate::core::node::NodeId;
+use crate::core::view::{Limits, Tracker};
+use crate::net::listener::{Accepted, Listener};
+use crate::net::prober::Prober;
+use crate::net::shared::Shared;
+use crate::net::worker::Worker;
+use crate::net::{jitter, keeper, limits, task};
+
+/// Runs the proxy until SIGINT or SIGTERM.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let proxy = Proxy::start(config)?;
+    proxy.runtime.block_on(async {
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        }
+        anyhow::Ok(())
+    })?;
+    proxy.stop();
+    Ok(())
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    /// What its threads share.
+    pub shared: Arc<Shared>,
+    /// The control thread's runtime.
+    pub runtime: Runtime,
+    workers: Vec<thread::JoinHandle<std::io::Result<()>>>,
+}
+
+impl Proxy {
+    /// Starts everything; an error means that nothing runs.
+    pub fn start(config: Config) -> anyhow::Result<Self> {
+        let listeners = config
+            .listen
+            .iter()
+            .map(|l| {
+                Listener::bind(&l.address, l.policy)
+                    .with_context(|| format!("cannot listen on {}", l.address))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let admin = config
+            .admin
+            .as_ref()
+            .map(|a| {
+                Admin::bind(&a.address).with_context(|| format!("cannot listen on {} ([admin])", a.address))
+            })
+            .transpose()?;
+        let metrics = Arc::new(Metrics::install()?);
+        let count = match config.proxy.workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let (shared, tracker) = assemble(config, count);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .context("cannot start the control thread")?;
+        let (senders, workers) = start_workers(&shared, count)?;
+        start_control(&shared, tracker, &runtime, listeners, &senders);
+        if let Some(admin) = admin {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new().name("admin".to_owned()).spawn(move || {
+                if let Err(problem) = admin.run(&shared, &metrics) {
+                    tracing::error!(%problem, "the admin thread ended");
+                }
+            })?;
+        }
+        Ok(Self { shared, runtime, workers })
+    }
+
+    /// Drains and ends. Returns when every client is gone or `drain-timeout` has passed.
+    pub fn stop(self) {
+        self.shared.drain.send_replace(true);
+        for worker in self.workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+        self.runtime.shutdown_background();
+    }
+}
+
+fn assemble(config: Config, workers: usize) -> (Arc<Shared>, Tracker) {
+    let addresses: Vec<Address> =
+        config.upstream.primary.iter().chain(&config.upstream.replicas).cloned().collect();
+    let names = addresses.iter().map(ToString::to_string).collect();
+    let primary = config.upstream.primary.as_ref().map(|_| NodeId(0));
+    let limits = Limits { silence: config.upstream.probe_timeout * 2, hold: config.upstream.write_hold };
+    let tracker = Tracker::new(names, primary, config.policies.clone(), limits);
+    let fences = FenceTable::new(config.stream.fence_slots, jitter::seeds());
+    let shared = Shared::new(config, addresses, tracker.view().clone(), fences, workers);
+    (Arc::new(shared), tracker)
+}
+
+type Workers = (Vec<mpsc::Sender<Accepted>>, Vec<thread::JoinHandle<std::io::Result<()>>>);
+
+fn start_workers(shared: &Arc<Shared>, count: usize) -> anyhow::Result<Workers> {
+    let (mut senders, mut threads) = (Vec::new(), Vec::new());
+    for index in 0..count {
+        let (sender, accepted) = mpsc::channel(limits::ACCEPT_QUEUE);
+        let shared = Arc::clone(shared);
+        let thread = thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || Worker::run(index, shared, accepted))
+            .context("cannot start a worker")?;
+        senders.push(sender);
+        threads.push(thread);
+    }
+    Ok((senders, threads))
+}
+
+fn start_control(
+    shared: &Arc<Shared>,
+    tracker: Tracker,
+    runtime: &Runtime,
+    listeners: Vec<Listener>,
+    workers: &[mpsc::Sender<Accepted>],
+) {
+    let _context = runtime.enter();
+    let (observations, heard) = mpsc::channel(keeper::QUEUE);
+    task::spawn("keeper", keeper::keep(Arc::clone(shared), tracker, heard));
+    for (address, index) in shared.addresses.iter().zip(0..) {
+        let prober = Prober::new(Arc::clone(shared), NodeId(index), address.clone(), observations.clone());
+        task::spawn("prober", prober.run());
+    }
+    for listener in listeners {
+        let (shared, workers) = (Arc::clone(shared), workers.to_vec());
+        task::spawn("listener", async move {
+            if let Err(problem) = listener.run(shared, workers).await {
+                tracing::error!(%problem, "a listener ended");
+            }
+        });
+    }
+}

@@ -1,0 +1,163 @@
+//! From what a server says of a command to what Redweir does with it.
+
+use super::entry::CommandEntry;
+
+/// What a command does to the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads; a replica may answer.
+    Read,
+    /// Writes nothing that is fenced, but only the primary may answer.
+    PrimaryRead(Why),
+    /// Writes.
+    Write {
+        /// Whether its keys say what it writes.
+        keys: WriteKeys,
+    },
+    /// Not in the table: it may do anything.
+    Unknown,
+}
+
+/// Why only the primary may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It is not flagged `readonly`: it is about the server, or it has an effect of another kind (`PUBLISH`).
+    NotReadonly,
+    /// It is flagged `readonly` but changes what the server remembers of the key (`TOUCH`, `PFCOUNT`), or tells it
+    /// (`OBJECT FREQ`), which differs from node to node.
+    KeyState,
+}
+
+/// Whether the keys of a write say what it writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteKeys {
+    /// Nothing but its keys changes.
+    Known,
+    /// It may change any key: scripts, `FLUSHALL`, `SWAPDB`.
+    Unknowable,
+}
+
+/// What a command needs of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handling {
+    /// Nothing: a shared lane carries it.
+    Shared,
+    /// Carries a cursor, which only the node that issued it understands.
+    Scan,
+    /// Runs a read-only script, which the node may not know.
+    Script,
+    /// Redweir answers it.
+    Local(Local),
+    /// An exclusive connection.
+    Pin(Pin),
+}
+
+/// Commands that Redweir answers, or has a say in, because they are about the client's own connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// `HELLO`
+    Hello,
+    /// `AUTH`
+    Auth,
+    /// `SELECT`
+    Select,
+    /// `INFO`: the primary's, with a section of our own.
+    Info,
+    /// `QUIT`
+    Quit,
+    /// `RESET`
+    Reset,
+    /// `CLIENT`, except what changes how the server talks to the connection.
+    Client,
+    /// `REDWEIR`
+    Redweir,
+    /// `WAIT`
+    Wait,
+}
+
+/// Commands that give a connection a state, which a shared lane cannot carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// `MULTI`
+    Multi,
+    /// `EXEC`
+    Exec,
+    /// `DISCARD`
+    Discard,
+    /// `WATCH`
+    Watch,
+    /// `UNWATCH`
+    Unwatch,
+    /// Any blocking command.
+    Blocking,
+    /// `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE`
+    Subscribe,
+    /// `UNSUBSCRIBE`, `PUNSUBSCRIBE`, `SUNSUBSCRIBE`
+    Unsubscribe,
+    /// `MONITOR`
+    Monitor,
+    /// `CLIENT TRACKING`, `CACHING`, `REPLY`, `NO-EVICT`, `NO-TOUCH`; `SCRIPT DEBUG`
+    Tracking,
+    /// `SYNC`, `PSYNC`, `REPLCONF`
+    Sync,
+}
+
+/// What a command with a `BLOCK` option needs is seen from its arguments.
+pub(super) const BLOCK_OPTION: &[&str] = &["xread", "xreadgroup"];
+
+pub(super) fn access(entry: &CommandEntry) -> Access {
+    match entry.name.as_str() {
+        "touch" | "pfcount" | "object|freq" | "object|idletime" | "object|help" => {
+            return Access::PrimaryRead(Why::KeyState);
+        }
+        _ => {}
+    }
+    if entry.flags.readonly && !entry.flags.write {
+        return Access::Read;
+    }
+    if entry.flags.write {
+        let keys = if entry.specs.is_empty() { WriteKeys::Unknowable } else { WriteKeys::Known };
+        return Access::Write { keys };
+    }
+    // Neither flag, but keys: a script (`EVAL`, `FCALL`), or a module's command of that kind.
+    if entry.flags.movable_keys || !entry.specs.is_empty() {
+        return Access::Write { keys: WriteKeys::Unknowable };
+    }
+    Access::PrimaryRead(Why::NotReadonly)
+}
+
+pub(super) fn handling(entry: &CommandEntry) -> Handling {
+    let name = entry.name.as_str();
+    let container = name.split_once('|').map_or(name, |(container, _)| container);
+    match name {
+        "hello" => Handling::Local(Local::Hello),
+        "auth" => Handling::Local(Local::Auth),
+        "select" => Handling::Local(Local::Select),
+        "info" => Handling::Local(Local::Info),
+        "quit" => Handling::Local(Local::Quit),
+        "reset" => Handling::Local(Local::Reset),
+        "redweir" => Handling::Local(Local::Redweir),
+        "wait" => Handling::Local(Local::Wait),
+        "client|tracking" | "client|caching" | "client|reply" | "client|no-evict" | "client|no-touch"
+        | "script|debug" => Handling::Pin(Pin::Tracking),
+        _ if container == "client" => Handling::Local(Local::Client),
+        "multi" => Handling::Pin(Pin::Multi),
+        "exec" => Handling::Pin(Pin::Exec),
+        "discard" => Handling::Pin(Pin::Discard),
+        "watch" => Handling::Pin(Pin::Watch),
+        "unwatch" => Handling::Pin(Pin::Unwatch),
+        "subscribe" | "psubscribe" | "ssubscribe" => Handling::Pin(Pin::Subscribe),
+        "unsubscribe" | "punsubscribe" | "sunsubscribe" => Handling::Pin(Pin::Unsubscribe),
+        "monitor" => Handling::Pin(Pin::Monitor),
+        "sync" | "psync" | "replconf" => Handling::Pin(Pin::Sync),
+        "scan" | "sscan" | "hscan" | "zscan" => Handling::Scan,
+        "eval_ro" | "evalsha_ro" | "fcall_ro" => Handling::Script,
+        _ if BLOCK_OPTION.contains(&name) => Handling::Shared,
+        _ if entry.flags.blocking || BLOCKING_BEFORE_7.contains(&name) => Handling::Pin(Pin::Blocking),
+        _ => Handling::Shared,
+    }
+}
+
+/// Servers before 7.0 do not flag what blocks.
+const BLOCKING_BEFORE_7: &[&str] =
+    &["blpop", "brpop", "brpoplpush", "blmove", "bzpopmin", "bzpopmax", "blmpop", "bzmpop"];

@@ -1,0 +1,227 @@
+//! The command table: name → rule.
+
+use rustc_hash::FxHashMap;
+
+use super::entry::CommandEntry;
+use super::keys::{Begin, KeySpec, Keys};
+use super::rule::{self, Access, BLOCK_OPTION, Handling, Pin};
+use super::{CommandId, Intent};
+use crate::core::argv::Args;
+
+/// `COMMAND` of Redis 7.0.15, one line per command; `tests/commands_live.rs` writes it and keeps it true.
+const BUILTIN: &str = include_str!("table.txt");
+
+/// Names are compared in lower case in a buffer of this size; a longer name is no command.
+const NAME_MAX: usize = 64;
+
+#[derive(Debug)]
+struct Rule {
+    name: Box<str>,
+    access: Access,
+    handling: Handling,
+    specs: Box<[KeySpec]>,
+    has_block_option: bool,
+    has_subcommands: bool,
+}
+
+/// All commands that a server knows.
+#[derive(Debug)]
+pub struct CommandTable {
+    rules: Vec<Rule>,
+    by_name: FxHashMap<Box<[u8]>, CommandId>,
+}
+
+impl CommandTable {
+    /// The commands of Redis 7.0.15.
+    pub fn builtin() -> Self {
+        Self::assemble(builtin_entries())
+    }
+
+    /// The commands that a server reports. What it leaves out (subcommands and key specifications, before 7.0) comes
+    /// from the built-in table.
+    pub fn from_entries(mut entries: Vec<CommandEntry>) -> Self {
+        let container = |name: &str| name.split_once('|').map(|(container, _)| container.to_owned());
+        let with_subcommands: Vec<String> = entries.iter().filter_map(|e| container(&e.name)).collect();
+        let names: Vec<String> = entries.iter().map(|e| e.name.clone()).collect();
+        for known in builtin_entries() {
+            if let Some(entry) = entries.iter_mut().find(|e| e.name == known.name) {
+                if !entry.described && (entry.flags.movable_keys || !entry.specs.is_empty()) {
+                    entry.specs = known.specs;
+                }
+            } else if let Some(container) = container(&known.name)
+                && names.contains(&container)
+                && !with_subcommands.contains(&container)
+            {
+                entries.push(known);
+            }
+        }
+        Self::assemble(entries)
+    }
+
+    fn assemble(entries: Vec<CommandEntry>) -> Self {
+        let own = CommandEntry { name: "redweir".to_owned(), described: true, ..CommandEntry::default() };
+        let other = Rule {
+            name: "other".into(),
+            access: Access::Unknown,
+            handling: Handling::Shared,
+            specs: Box::default(),
+            has_block_option: false,
+            has_subcommands: false,
+        };
+        let mut table = Self { rules: vec![other], by_name: FxHashMap::default() };
+        for entry in entries.into_iter().filter(|e| e.name != "redweir").chain([own]) {
+            table.add(entry);
+        }
+        for index in 0..table.rules.len() {
+            let name = table.rules[index].name.clone();
+            if let Some((container, _)) = name.split_once('|')
+                && let Some(&id) = table.by_name.get(container.as_bytes())
+            {
+                table.rules[usize::from(id.0)].has_subcommands = true;
+            }
+        }
+        table
+    }
+
+    fn add(&mut self, mut entry: CommandEntry) {
+        if self.rules.len() >= usize::from(u16::MAX) || entry.name.len() > NAME_MAX {
+            return;
+        }
+        let access = rule::access(&entry);
+        if matches!(entry.name.as_str(), "sort" | "sort_ro") {
+            // What the server calls unknown can be known here.
+            entry.specs.retain(|spec| spec.begin != Begin::Unknown);
+            entry.specs.push(KeySpec::sort());
+        }
+        if matches!(access, Access::Write { .. }) && !entry.specs.iter().any(|spec| spec.writes) {
+            // `XREADGROUP` calls its keys read, but it writes who has read what.
+            entry.specs.iter_mut().for_each(|spec| spec.writes = true);
+        }
+        let id = CommandId(self.rules.len() as u16);
+        self.by_name.insert(entry.name.as_bytes().into(), id);
+        self.rules.push(Rule {
+            access,
+            handling: rule::handling(&entry),
+            has_block_option: BLOCK_OPTION.contains(&entry.name.as_str()),
+            has_subcommands: false,
+            name: entry.name.into_boxed_str(),
+            specs: entry.specs.into_boxed_slice(),
+        });
+    }
+
+    /// What this command is. Total: an unknown one is [`Access::Unknown`].
+    pub fn classify<A: Args + ?Sized>(&self, args: &A) -> Intent {
+        let id = self.find(args);
+        let rule = self.rule(id);
+        let mut handling = rule.handling;
+        if rule.has_block_option && blocks(args) {
+            handling = Handling::Pin(Pin::Blocking);
+        }
+        Intent { id, access: rule.access, handling }
+    }
+
+    fn find<A: Args + ?Sized>(&self, args: &A) -> CommandId {
+        let mut buffer = [0; NAME_MAX];
+        let Some(length) = lower(&mut buffer, 0, args.arg(0)) else { return CommandId::OTHER };
+        let Some(&id) = self.by_name.get(&buffer[..length]) else { return CommandId::OTHER };
+        if !self.rule(id).has_subcommands || args.count() < 2 {
+            return id;
+        }
+        let Some(bar) = buffer.get_mut(length) else { return id };
+        *bar = b'|';
+        let Some(length) = lower(&mut buffer, length + 1, args.arg(1)) else { return id };
+        self.by_name.get(&buffer[..length]).copied().unwrap_or(id)
+    }
+
+    fn rule(&self, id: CommandId) -> &Rule {
+        self.rules.get(usize::from(id.0)).unwrap_or(&self.rules[0])
+    }
+
+    /// Its name: `get`, `config|set`, or `other`.
+    pub fn name(&self, id: CommandId) -> &str {
+        &self.rule(id).name
+    }
+
+    /// How many commands there are, `other` among them.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Never: `other` is always there.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Tells every key that the command names.
+    pub fn for_each_key<A: Args + ?Sized>(
+        &self,
+        id: CommandId,
+        args: &A,
+        tell: &mut dyn FnMut(&[u8]),
+    ) -> Keys {
+        self.each(id, args, false, tell)
+    }
+
+    /// Tells every key that the command may change.
+    pub fn for_each_written_key<A: Args + ?Sized>(
+        &self,
+        id: CommandId,
+        args: &A,
+        tell: &mut dyn FnMut(&[u8]),
+    ) -> Keys {
+        self.each(id, args, true, tell)
+    }
+
+    fn each<A: Args + ?Sized>(
+        &self,
+        id: CommandId,
+        args: &A,
+        writes: bool,
+        tell: &mut dyn FnMut(&[u8]),
+    ) -> Keys {
+        let mut count = 0;
+        for spec in self.rule(id).specs.iter().filter(|spec| !writes || spec.writes) {
+            match spec.each(args, writes, tell) {
+                Some(told) => count += told,
+                None => return Keys::Unknowable,
+            }
+        }
+        Keys::Known { count }
+    }
+}
+
+fn builtin_entries() -> Vec<CommandEntry> {
+    BUILTIN.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Appends a name in lower case; returns where it ends. `None`: too long for a command.
+fn lower(buffer: &mut [u8; NAME_MAX], at: usize, name: &[u8]) -> Option<usize> {
+    let place = buffer.get_mut(at..at + name.len())?;
+    for (to, from) in place.iter_mut().zip(name) {
+        *to = from.to_ascii_lowercase();
+    }
+    Some(at + name.len())
+}
+
+/// Whether `XREAD`/`XREADGROUP` has the option `BLOCK` (`t_stream.c`, `xreadCommand`).
+fn blocks<A: Args + ?Sized>(args: &A) -> bool {
+    let mut at = 1;
+    while at < args.count() {
+        let word = args.arg(at);
+        if word.eq_ignore_ascii_case(b"streams") {
+            return false;
+        }
+        if word.eq_ignore_ascii_case(b"block") {
+            return true;
+        }
+        // COUNT n · GROUP group consumer
+        at += if word.eq_ignore_ascii_case(b"count") {
+            2
+        } else if word.eq_ignore_ascii_case(b"group") {
+            3
+        } else {
+            1
+        };
+    }
+    false
+}

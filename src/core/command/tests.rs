@@ -1,0 +1,197 @@
+//! Tests of the command table. `tests/commands_live.rs` holds it against real servers.
+
+use super::*;
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+fn keys(table: &CommandTable, line: &str) -> (Keys, Vec<String>) {
+    let (args, mut found) = (words(line), Vec::new());
+    let id = table.classify(args.as_slice()).id;
+    let keys = table
+        .for_each_key(id, args.as_slice(), &mut |key| found.push(String::from_utf8_lossy(key).into_owned()));
+    (keys, found)
+}
+
+fn access(table: &CommandTable, line: &str) -> Access {
+    table.classify(words(line).as_slice()).access
+}
+
+fn handling(table: &CommandTable, line: &str) -> Handling {
+    table.classify(words(line).as_slice()).handling
+}
+
+#[test]
+fn every_line_of_the_built_in_table_is_read_and_written_alike() {
+    let lines: Vec<&str> = include_str!("table.txt").lines().filter(|line| !line.starts_with('#')).collect();
+    assert!(lines.len() > 300, "{} lines", lines.len());
+    for line in lines {
+        assert_eq!(line.parse::<CommandEntry>().map(|entry| entry.to_string()), Ok(line.to_owned()));
+    }
+}
+
+#[test]
+fn reads_go_to_replicas_unless_only_the_primary_may_answer() {
+    let table = CommandTable::builtin();
+    for read in [
+        "GET k",
+        "get k",
+        "HGETALL k",
+        "EVAL_RO x 1 k",
+        "XREAD STREAMS s 0",
+        "SORT_RO k",
+        "object encoding k",
+    ] {
+        assert_eq!(access(&table, read), Access::Read, "{read}");
+    }
+    for primary in ["TOUCH k", "PFCOUNT k", "OBJECT FREQ k", "OBJECT IDLETIME k"] {
+        assert_eq!(access(&table, primary), Access::PrimaryRead(Why::KeyState), "{primary}");
+    }
+    for primary in ["PING", "INFO", "ROLE", "PUBLISH c m", "CONFIG GET x", "COMMAND", "TIME"] {
+        assert_eq!(access(&table, primary), Access::PrimaryRead(Why::NotReadonly), "{primary}");
+    }
+    let known = Access::Write { keys: WriteKeys::Known };
+    for write in ["SET k v", "DEL a b", "SORT k STORE d", "XREADGROUP GROUP g c STREAMS s >", "GETEX k"] {
+        assert_eq!(access(&table, write), known, "{write}");
+    }
+    let unknowable = Access::Write { keys: WriteKeys::Unknowable };
+    for write in
+        ["EVAL x 1 k", "EVALSHA x 0", "FCALL f 0", "FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "FUNCTION LOAD x"]
+    {
+        assert_eq!(access(&table, write), unknowable, "{write}");
+    }
+    for unknown in
+        ["NOSUCH", "", "JSON.GET k", "GETGETGETGETGETGETGETGETGETGETGETGETGETGETGETGETGETGETGETGETGETGET k"]
+    {
+        assert_eq!(access(&table, unknown), Access::Unknown, "{unknown}");
+        assert_eq!(table.name(table.classify(words(unknown).as_slice()).id), "other");
+    }
+}
+
+#[test]
+fn keys_are_found_where_the_arguments_put_them() {
+    let table = CommandTable::builtin();
+    let cases: &[(&str, &[&str])] = &[
+        ("GET k", &["k"]),
+        ("MGET a b c", &["a", "b", "c"]),
+        ("MSET a 1 b 2", &["a", "b"]),
+        ("EVAL_RO return 2 a b c", &["a", "b"]),
+        ("EVAL_RO return 0", &[]),
+        ("ZUNION 2 a b WEIGHTS 1 2", &["a", "b"]),
+        ("ZUNIONSTORE d 2 a b", &["d", "a", "b"]),
+        ("XREAD COUNT 2 STREAMS s t 0 0", &["s", "t"]),
+        ("XREAD STREAMS s 0", &["s"]),
+        ("GEORADIUS k 1 2 3 m STORE d", &["k", "d"]),
+        ("SORT k LIMIT 0 1 STORE d", &["k", "d"]),
+        ("SORT k GET # BY nosort", &["k"]),
+        ("OBJECT ENCODING k", &["k"]),
+        ("BLPOP a b 0", &["a", "b"]),
+        ("LMPOP 2 a b LEFT", &["a", "b"]),
+        ("DBSIZE", &[]),
+        ("SPUBLISH ch m", &[]),
+    ];
+    for (line, expected) in cases {
+        let (found, names) = keys(&table, line);
+        assert_eq!(
+            (found, names.as_slice()),
+            (Keys::Known { count: expected.len() }, expected.map_owned().as_slice()),
+            "{line}"
+        );
+    }
+    for line in [
+        "GET",
+        "SORT_RO k BY w_*",
+        "SORT_RO k GET o_*->f",
+        "EVAL_RO x nine k",
+        "EVAL_RO x 9 k",
+        "ZUNION -3 a",
+        "ZUNION 99999999999 a",
+    ] {
+        assert_eq!(keys(&table, line).0, Keys::Unknowable, "{line}");
+    }
+}
+
+trait MapOwned {
+    fn map_owned(&self) -> Vec<String>;
+}
+
+impl MapOwned for [&str] {
+    fn map_owned(&self) -> Vec<String> {
+        self.iter().map(|text| (*text).to_owned()).collect()
+    }
+}
+
+#[test]
+fn only_what_is_written_is_told_when_that_is_asked() {
+    let table = CommandTable::builtin();
+    let written = |line: &str| {
+        let (args, mut found) = (words(line), Vec::new());
+        let id = table.classify(args.as_slice()).id;
+        let keys = table.for_each_written_key(id, args.as_slice(), &mut |key| found.push(key.to_vec()));
+        (keys, found)
+    };
+    assert_eq!(written("SINTERSTORE d a b"), (Keys::Known { count: 1 }, vec![b"d".to_vec()]));
+    assert_eq!(written("SORT k BY w_* STORE d"), (Keys::Known { count: 1 }, vec![b"d".to_vec()]));
+    assert_eq!(written("SORT k BY w_*"), (Keys::Known { count: 0 }, vec![]));
+    let stream = written("XREADGROUP GROUP g c STREAMS s >");
+    assert_eq!(stream, (Keys::Known { count: 1 }, vec![b"s".to_vec()]));
+    assert_eq!(written("MIGRATE h 1 k 0 1").0, Keys::Unknowable);
+}
+
+#[test]
+fn what_needs_a_connection_of_its_own_says_so() {
+    let table = CommandTable::builtin();
+    let cases = [
+        ("MULTI", Pin::Multi),
+        ("BLPOP a 0", Pin::Blocking),
+        ("XREAD BLOCK 0 STREAMS s $", Pin::Blocking),
+        ("XREADGROUP GROUP block c BLOCK 5 STREAMS s >", Pin::Blocking),
+        ("SUBSCRIBE c", Pin::Subscribe),
+        ("SSUBSCRIBE c", Pin::Subscribe),
+        ("PUNSUBSCRIBE", Pin::Unsubscribe),
+        ("CLIENT REPLY OFF", Pin::Tracking),
+        ("CLIENT TRACKING ON", Pin::Tracking),
+        ("SCRIPT DEBUG YES", Pin::Tracking),
+        ("MONITOR", Pin::Monitor),
+        ("PSYNC ? -1", Pin::Sync),
+    ];
+    for (line, pin) in cases {
+        assert_eq!(handling(&table, line), Handling::Pin(pin), "{line}");
+    }
+    let shared = [
+        "XREAD STREAMS block 0",
+        "XREADGROUP GROUP block c COUNT 5 STREAMS s >",
+        "XREAD COUNT block STREAMS s 0",
+    ];
+    for line in shared {
+        assert_eq!(handling(&table, line), Handling::Shared, "{line}");
+    }
+    assert_eq!(handling(&table, "CLIENT ID"), Handling::Local(Local::Client));
+    assert_eq!(handling(&table, "CLIENT"), Handling::Local(Local::Client));
+    assert_eq!(handling(&table, "REDWEIR VIEW"), Handling::Local(Local::Redweir));
+    assert_eq!(handling(&table, "HSCAN k 0"), Handling::Scan);
+    assert_eq!(handling(&table, "EVALSHA_RO x 0"), Handling::Script);
+}
+
+#[test]
+fn an_old_servers_table_borrows_what_it_lacks() {
+    let old = |name: &str, readonly, specs: Vec<KeySpec>, movable_keys| CommandEntry {
+        name: name.to_owned(),
+        flags: Flags { readonly, write: !readonly, movable_keys, ..Flags::default() },
+        specs,
+        described: false,
+    };
+    let config = CommandEntry { name: "config".to_owned(), ..CommandEntry::default() };
+    let table = CommandTable::from_entries(vec![
+        old("object", true, vec![KeySpec::legacy(false, 2, 2, 1)], false),
+        old("xread", true, vec![KeySpec::unknown(false)], true),
+        old("mod.write", false, vec![KeySpec::legacy(true, 1, -1, 2)], false),
+        config,
+    ]);
+    assert_eq!(access(&table, "OBJECT FREQ k"), Access::PrimaryRead(Why::KeyState));
+    assert_eq!(keys(&table, "XREAD STREAMS a b 0 0").1, ["a", "b"]);
+    assert_eq!(keys(&table, "MOD.WRITE a 1 b 2").1, ["a", "b"]);
+    assert_eq!(table.name(table.classify(words("CONFIG SET a b").as_slice()).id), "config|set");
+    assert_eq!(access(&table, "GET k"), Access::Unknown, "what the server does not know is not known");
+}

@@ -1,0 +1,112 @@
+//! The demo's servers: real `redis-server` processes from the PATH, on free ports, in a directory that goes with them.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use redis_protocol::resp2::types::BytesFrame;
+
+use super::local;
+use crate::net::control::ControlLink;
+
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// A directory that is removed with everything in it.
+#[derive(Debug)]
+pub(super) struct Home(PathBuf);
+
+impl Home {
+    pub(super) fn create() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("redweir-demo-{}", std::process::id()));
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// One server; it ends with this value.
+#[derive(Debug)]
+pub(super) struct Redis {
+    process: Child,
+    pub(super) port: u16,
+}
+
+impl Redis {
+    pub(super) fn start(home: &Home, name: &str, args: &[String]) -> anyhow::Result<Self> {
+        let port = free_port()?;
+        let dir = home.0.join(name);
+        fs::create_dir_all(&dir)?;
+        let process = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--repl-diskless-sync-delay", "0", "--logfile", "server.log", "--dir"])
+            .arg(&dir)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start `redis-server`: is it installed? (apt-get install redis-server)")?;
+        let server = Self { process, port };
+        server.wait_for("redis_version:")?;
+        Ok(server)
+    }
+
+    /// Waits until `INFO` contains `text`.
+    pub(super) fn wait_for(&self, text: &str) -> anyhow::Result<()> {
+        for _ in 0..200 {
+            if self.info("everything").is_ok_and(|info| info.contains(text)) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("the redis-server on port {} did not get to `{text}` within 10 s", self.port)
+    }
+
+    pub(super) fn info_number(&self, field: &str) -> anyhow::Result<u64> {
+        number(&self.info("everything")?, &format!("{field}:"))
+            .with_context(|| format!("INFO tells no {field}"))
+    }
+
+    fn info(&self, section: &str) -> anyhow::Result<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.info_async(section))
+    }
+
+    pub(super) async fn info_async(&self, section: &str) -> anyhow::Result<String> {
+        let mut link = ControlLink::connect(&local(self.port), None, WITHIN).await?;
+        match link.call(&[b"INFO", section.as_bytes()], WITHIN).await? {
+            BytesFrame::BulkString(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
+            other => bail!("INFO answered {other:?}"),
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The number behind `field` in an INFO text.
+pub(super) fn number(info: &str, field: &str) -> Option<u64> {
+    info.lines().find_map(|line| line.strip_prefix(field)).and_then(|value| value.trim().parse().ok())
+}
+
+/// How often a command was called, by `INFO commandstats`.
+pub(super) fn calls(info: &str, command: &str) -> u64 {
+    let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    line.and_then(|rest| rest.split(',').next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// A port that was free just now.
+pub(super) fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

@@ -1,0 +1,47 @@
+//! The sole writer of the view: takes in observations, publishes snapshots.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::prober::Heard;
+use super::shared::Shared;
+use crate::core::node::Link;
+use crate::core::view::{Effect, Tracker, View};
+
+/// Observations that may wait to be taken in.
+pub const QUEUE: usize = 1024;
+
+/// Applies observations until all probers are gone.
+pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Receiver<Heard>) {
+    while let Some(first) = heard.recv().await {
+        let mut next = Some(first);
+        while let Some((observation, at)) = next {
+            if tracker.apply(observation, at) == Effect::HistoryRestarted {
+                tracing::info!("another history begins: every fence starts anew");
+                shared.fences.restart(|| shared.anchors.next());
+            }
+            next = heard.try_recv().ok();
+        }
+        publish(&shared, tracker.view());
+    }
+}
+
+fn publish(shared: &Shared, view: &View) {
+    let before = shared.view.load();
+    if **before == *view {
+        return;
+    }
+    if before.primary != view.primary || before.two_primaries != view.two_primaries {
+        let name = view.primary.and_then(|id| view.node(id)).map_or("none", |node| node.name.as_str());
+        tracing::warn!(primary = name, two_primaries = view.two_primaries, "the primary changed");
+    }
+    for (old, new) in before.nodes.iter().zip(&view.nodes) {
+        if old.link != new.link || old.standing.is_open() != new.standing.is_open() {
+            let (link, open) = (new.link.map(Link::name), new.standing.is_open());
+            tracing::info!(node = %new.name, ?link, in_service = open, "a replica changed");
+        }
+    }
+    shared.view.store(Arc::new(view.clone()));
+    shared.views.send_modify(|version| *version += 1);
+}

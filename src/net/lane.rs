@@ -1,0 +1,358 @@
+//! A lane: one pipelined upstream connection, shared by all clients of a worker that have the same node, identity,
+//! database and protocol — or exclusive to one client, for commands that leave state on the connection.
+//!
+//! Requests are appended to one buffer and stay in it until they are answered, so that a read can be sent again
+//! elsewhere without having been copied before. Replies are cut, not parsed, and handed on as they came.
+//! Whatever does not add up (a reply nobody asked for, bytes that are no reply) closes the lane: a connection that is
+//! out of step must never answer another command.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, BytesMut};
+
+use super::client::Client;
+use super::identity::IdentityId;
+use super::limits;
+use super::pending::{Kind, Pending};
+use super::round::Round;
+use super::stream::WriteHalf;
+use crate::core::node::NodeId;
+use crate::wire::request::Request;
+
+/// Protocol version spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Proto {
+    /// RESP2
+    #[default]
+    Resp2,
+    /// RESP3
+    Resp3,
+}
+
+/// What connections may be shared by: everything that a reply depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LaneKey {
+    /// The node.
+    pub node: NodeId,
+    /// As whom commands run.
+    pub identity: IdentityId,
+    /// The selected database.
+    pub db: u32,
+    /// The protocol of the replies.
+    pub proto: Proto,
+}
+
+/// Where a lane is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Connecting, or authenticating. Commands are taken but not sent.
+    Opening,
+    /// Commands flow.
+    Up,
+    /// Over, for this reason.
+    Closed(Closed),
+}
+
+/// Why a lane ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// No connection could be made.
+    Unreachable(String),
+    /// The node refused the handshake with this error line (without CRLF).
+    Refused(Vec<u8>),
+    /// The connection broke.
+    Broken(String),
+    /// Replies and requests got out of step.
+    Desynchronised(&'static str),
+    /// The node is not to be used any longer.
+    Withdrawn(&'static str),
+    /// Nobody uses it.
+    Idle,
+}
+
+/// One upstream connection.
+#[derive(Debug)]
+pub struct Lane {
+    /// What it is shared by.
+    pub key: LaneKey,
+    /// Only one client uses it.
+    pub exclusive: bool,
+    round: Rc<Round>,
+    inner: RefCell<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    phase: Phase,
+    write: Option<WriteHalf>,
+    /// Requests, from the oldest unanswered one on.
+    buffer: BytesMut,
+    /// How much of `buffer` is written.
+    sent: usize,
+    pending: VecDeque<Pending>,
+    dirty: bool,
+    blocked: bool,
+    /// Gets every byte that is no reply to a pending command (pushes, pub/sub messages).
+    listener: Option<Rc<Client>>,
+    /// The lane's own task.
+    task: Option<Waker>,
+    /// Tasks that wait for room or for the end of the opening.
+    waiters: Vec<Waker>,
+}
+
+/// What is left of a lane that ended, in the order in which it was taken.
+#[derive(Debug)]
+pub struct Leftover {
+    /// The command.
+    pub pending: Pending,
+    /// Its bytes.
+    pub request: BytesMut,
+    /// All of it had been written: the node may have executed it.
+    pub sent: bool,
+}
+
+impl Lane {
+    /// A lane that has yet to be opened.
+    pub fn new(key: LaneKey, exclusive: bool, round: Rc<Round>) -> Rc<Self> {
+        let inner = Inner {
+            phase: Phase::Opening,
+            write: None,
+            buffer: BytesMut::new(),
+            sent: 0,
+            pending: VecDeque::new(),
+            dirty: false,
+            blocked: false,
+            listener: None,
+            task: None,
+            waiters: Vec::new(),
+        };
+        Rc::new(Self { key, exclusive, round, inner: RefCell::new(inner) })
+    }
+
+    /// Takes a command. It is written at the end of the round.
+    pub fn push(self: &Rc<Self>, request: &Request<'_>, pending: Pending) {
+        self.push_with(pending, |buffer| request.encode_into(buffer));
+    }
+
+    /// Takes a command whose bytes are at hand.
+    pub fn push_bytes(self: &Rc<Self>, request: &[u8], pending: Pending) {
+        self.push_with(pending, |buffer| buffer.extend_from_slice(request));
+    }
+
+    fn push_with(self: &Rc<Self>, mut pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
+        let mut inner = self.inner.borrow_mut();
+        let before = inner.buffer.len();
+        encode(&mut inner.buffer);
+        pending.len = inner.buffer.len() - before;
+        inner.pending.push_back(pending);
+        if !inner.dirty && !inner.blocked && inner.phase == Phase::Up {
+            inner.dirty = true;
+            drop(inner);
+            self.round.add_lane(Rc::clone(self));
+        }
+    }
+
+    /// The connection is made: what was taken meanwhile goes out.
+    pub fn open(self: &Rc<Self>, write: WriteHalf) {
+        let mut inner = self.inner.borrow_mut();
+        inner.write = Some(write);
+        inner.phase = Phase::Up;
+        inner.wake_waiters();
+        drop(inner);
+        self.flush();
+    }
+
+    /// Writes what the socket takes; the rest goes out when it is writable again.
+    pub fn flush(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.dirty = false;
+        inner.flush();
+    }
+
+    /// To be polled by the lane's own task: remembers its waker, continues a blocked write, tells whether to end.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Option<Closed> {
+        let mut inner = self.inner.borrow_mut();
+        if inner.task.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
+            inner.task = Some(cx.waker().clone());
+        }
+        while inner.blocked && inner.phase == Phase::Up {
+            let Some(write) = &inner.write else { break };
+            match write.poll_writable(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Err(e)) => inner.phase = Phase::Closed(Closed::Broken(e.to_string())),
+                Poll::Ready(Ok(())) => {
+                    inner.blocked = false;
+                    inner.flush();
+                }
+            }
+        }
+        match &inner.phase {
+            Phase::Closed(why) => Some(why.clone()),
+            _ => None,
+        }
+    }
+
+    /// Ends the lane; its task hands back what is left.
+    pub fn close(&self, why: Closed) {
+        let mut inner = self.inner.borrow_mut();
+        if !matches!(inner.phase, Phase::Closed(_)) {
+            inner.phase = Phase::Closed(why);
+        }
+        inner.wake_waiters();
+        if let Some(task) = &inner.task {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        self.inner.borrow().phase.clone()
+    }
+
+    /// Whether it takes commands.
+    pub fn is_usable(&self) -> bool {
+        !matches!(self.inner.borrow().phase, Phase::Closed(_))
+    }
+
+    /// Whether it may take more from clients. Whoever finds it full is woken when there is room, through `waker`.
+    pub fn has_room(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.pending.len() < limits::LANE_PENDING && inner.buffer.len() < limits::LANE_BYTES
+    }
+
+    /// Wakes `waker` when there is room again, when the lane is open, or when it ended.
+    pub fn wake_on_change(&self, waker: &Waker) {
+        let mut inner = self.inner.borrow_mut();
+        if !inner.waiters.iter().any(|w| w.will_wake(waker)) {
+            inner.waiters.push(waker.clone());
+        }
+    }
+
+    /// Nothing is outstanding.
+    pub fn is_idle(&self) -> bool {
+        self.inner.borrow().pending.is_empty()
+    }
+
+    /// When the oldest outstanding command was taken.
+    pub fn oldest(&self) -> Option<crate::core::moment::Moment> {
+        self.inner.borrow().pending.front().map(|p| p.begun)
+    }
+
+    /// Who gets the bytes that answer no command. Only for exclusive lanes.
+    pub fn listen(&self, client: Rc<Client>) {
+        self.inner.borrow_mut().listener = Some(client);
+    }
+
+    /// The client that [`Lane::listen`] named.
+    pub fn listener(&self) -> Option<Rc<Client>> {
+        self.inner.borrow().listener.clone()
+    }
+
+    /// Bytes that expect no reply of their own, on a lane with a listener.
+    pub fn push_raw(self: &Rc<Self>, request: &Request<'_>) {
+        let mut inner = self.inner.borrow_mut();
+        request.encode_into(&mut inner.buffer);
+        if !inner.dirty && !inner.blocked && inner.phase == Phase::Up {
+            inner.dirty = true;
+            drop(inner);
+            self.round.add_lane(Rc::clone(self));
+        }
+    }
+
+    /// The client of the oldest outstanding command, to pass on a part of its reply.
+    pub fn front(&self) -> Option<(Rc<Client>, u64)> {
+        self.inner.borrow().pending.front().map(|p| (Rc::clone(&p.client), p.seq))
+    }
+
+    /// Whether the oldest outstanding command may be sent again.
+    pub fn front_kind(&self) -> Option<Kind> {
+        self.inner.borrow().pending.front().map(|p| p.kind)
+    }
+
+    /// The oldest command is answered. With `keep` its bytes are returned, to be sent again.
+    pub fn pop(&self, keep: bool) -> Option<(Pending, Option<BytesMut>)> {
+        let mut inner = self.inner.borrow_mut();
+        let pending = inner.pending.pop_front()?;
+        inner.sent = inner.sent.checked_sub(pending.len)?;
+        let request = if keep {
+            Some(inner.buffer.split_to(pending.len))
+        } else {
+            inner.buffer.advance(pending.len);
+            None
+        };
+        if !inner.waiters.is_empty() && inner.pending.len() < limits::LANE_PENDING / 2 {
+            inner.wake_waiters();
+        }
+        Some((pending, request))
+    }
+
+    /// Gives back a buffer that a burst has blown up.
+    pub fn shrink(&self) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.buffer.is_empty() && inner.buffer.capacity() > limits::BUFFER_KEPT * 4 {
+            inner.buffer = BytesMut::new();
+        }
+    }
+
+    /// Takes out whatever is outstanding.
+    pub fn drain(&self) -> Vec<Leftover> {
+        let mut inner = self.inner.borrow_mut();
+        inner.write = None;
+        let (mut buffer, mut sent) = (std::mem::take(&mut inner.buffer), std::mem::take(&mut inner.sent));
+        let mut left = Vec::with_capacity(inner.pending.len());
+        while let Some(pending) = inner.pending.pop_front() {
+            let request = buffer.split_to(pending.len.min(buffer.len()));
+            let whole = sent >= pending.len;
+            sent = sent.saturating_sub(pending.len);
+            left.push(Leftover { pending, request, sent: whole });
+        }
+        inner.wake_waiters();
+        left
+    }
+}
+
+impl Inner {
+    fn flush(&mut self) {
+        if self.phase != Phase::Up {
+            return;
+        }
+        let Some(write) = &self.write else { return };
+        while self.sent < self.buffer.len() {
+            match write.try_write(&self.buffer[self.sent..]) {
+                Ok(0) => return self.broken("wrote nothing"),
+                Ok(n) => self.sent += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    if let Some(task) = &self.task {
+                        task.wake_by_ref();
+                    }
+                    return;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return self.broken(&e.to_string()),
+            }
+        }
+        if self.listener.is_some() && self.pending.is_empty() {
+            // Raw bytes have no entry that would release them when it is answered.
+            self.buffer.clear();
+            self.sent = 0;
+        }
+    }
+
+    fn broken(&mut self, why: &str) {
+        self.phase = Phase::Closed(Closed::Broken(why.to_owned()));
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
+
+    fn wake_waiters(&mut self) {
+        for waiter in self.waiters.drain(..) {
+            waiter.wake();
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! A lane's own task: connect, authenticate, then take whatever one read returned, cut it into replies, hand them on.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+
+use super::clock;
+use super::explain;
+use super::identity::{Credentials, IdentityId};
+use super::lane::{Closed, Lane, Phase, Proto};
+use super::limits;
+use super::pending::Kind;
+use super::say;
+use super::stream::{ReadHalf, Stream, WriteHalf};
+use super::worker::Worker;
+use crate::core::address::Address;
+use crate::core::moment::Moment;
+use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
+
+/// How a handshake without credentials begins.
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+/// Runs `lane` until it ends, then hands what is left of it back to the worker.
+pub(super) async fn run(worker: Rc<Worker>, lane: Rc<Lane>) {
+    let why = match open(&worker, &lane).await {
+        Ok((read, write)) => {
+            lane.open(write);
+            Reader::new(read).run(&worker, &lane).await
+        }
+        Err(why) => why,
+    };
+    lane.close(why.clone());
+    tracing::debug!(node = %lane.key.node, ?why, "lane closed");
+    worker.forget_lane(&lane);
+    worker.recover(&lane, &why);
+}
+
+/// Connects until it works or nobody should wait any longer. Nothing was sent until then, so nothing is lost.
+async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf), Closed> {
+    let opened_at = clock::now();
+    loop {
+        if let Phase::Closed(why) = lane.phase() {
+            return Err(why);
+        }
+        let connect_timeout = worker.shared.config.upstream.connect_timeout;
+        let problem = match tokio::time::timeout(connect_timeout, attempt(worker, lane)).await {
+            Ok(Ok(halves)) => return Ok(halves),
+            Ok(Err(Closed::Unreachable(problem))) => problem,
+            Ok(Err(other)) => return Err(other),
+            Err(_) => "timed out".to_owned(),
+        };
+        let patience = if worker.is_primary(lane.key.node) {
+            worker.shared.config.upstream.write_hold
+        } else {
+            Duration::ZERO
+        };
+        if clock::now().since(opened_at) >= patience {
+            return Err(Closed::Unreachable(problem));
+        }
+        tokio::time::sleep(limits::RECONNECT_PAUSE).await;
+    }
+}
+
+async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), Closed> {
+    let address = worker.shared.address(lane.key.node).ok_or(Closed::Withdrawn("node removed"))?;
+    let stream = Stream::connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
+    let (mut read, write) = stream.split();
+    let (hello, replies) = handshake(worker, lane);
+    let outcome = shake_hands(&mut read, &write, &hello, replies).await;
+    if lane.key.identity == IdentityId::ANONYMOUS {
+        // The server says whether its default user needs a password; until then its clients are strangers.
+        let stranger = matches!(&outcome, Err(Closed::Refused(error)) if error.starts_with(b"-NOAUTH"));
+        worker.shared.auth_required.store(stranger, Ordering::Relaxed);
+    }
+    outcome.map(|()| (read, write))
+}
+
+/// Asks a node whether these credentials are right, on a connection of its own.
+pub(super) async fn verify(address: &Address, credentials: &Credentials) -> Result<(), Closed> {
+    let stream = Stream::connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
+    let (mut read, write) = stream.split();
+    let mut hello = BytesMut::new();
+    authenticate(&mut hello, credentials);
+    shake_hands(&mut read, &write, &hello, 1).await
+}
+
+fn authenticate(out: &mut BytesMut, credentials: &Credentials) {
+    match &credentials.user {
+        Some(user) => say::command(out, &[b"AUTH", user, credentials.password.expose()]),
+        None => say::command(out, &[b"AUTH", credentials.password.expose()]),
+    }
+}
+
+/// The commands that make a fresh connection what `lane` promises, and how many replies they get.
+fn handshake(worker: &Worker, lane: &Lane) -> (BytesMut, usize) {
+    let (mut out, mut replies) = (BytesMut::new(), 1);
+    match worker.shared.identities.credentials(lane.key.identity) {
+        Some(credentials) => authenticate(&mut out, &credentials),
+        // Tells whether the default user may do anything at all.
+        None => say::command(&mut out, &[b"PING"]),
+    }
+    let mut say = |args: &[&[u8]]| {
+        say::command(&mut out, args);
+        replies += 1;
+    };
+    if lane.key.proto == Proto::Resp3 {
+        say(&[b"HELLO", b"3"]);
+    }
+    if lane.key.db != 0 {
+        say(&[b"SELECT", lane.key.db.to_string().as_bytes()]);
+    }
+    (out, replies)
+}
+
+/// Sends the handshake and reads its replies; the first error ends it.
+async fn shake_hands(
+    read: &mut ReadHalf,
+    write: &WriteHalf,
+    hello: &[u8],
+    mut replies: usize,
+) -> Result<(), Closed> {
+    let broken = |e: std::io::Error| Closed::Unreachable(e.to_string());
+    let mut sent = 0;
+    while sent < hello.len() {
+        poll_fn(|cx| write.poll_writable(cx)).await.map_err(broken)?;
+        match write.try_write(&hello[sent..]) {
+            Ok(n) => sent += n,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(broken(e)),
+        }
+    }
+    let (mut scanner, mut buffer, mut scanned) = (ReplyScanner::new(), BytesMut::with_capacity(1024), 0);
+    let mut first = true;
+    while replies > 0 {
+        match scanner.scan(&buffer[scanned..]) {
+            Err(_) => return Err(Closed::Desynchronised("the handshake was not answered in RESP")),
+            Ok(Some(extent)) => {
+                let reply = buffer.split_to(scanned + extent.end);
+                scanned = 0;
+                let first = std::mem::take(&mut first);
+                match extent.kind {
+                    // A user that may not PING, or a server that is loading, is no reason to give up.
+                    ReplyKind::Error
+                        if hello.starts_with(PING) && !reply.starts_with(b"-NOAUTH") && first =>
+                    {
+                        replies -= 1;
+                    }
+                    ReplyKind::Error => return Err(Closed::Refused(reply[..reply.len() - 2].to_vec())),
+                    ReplyKind::Push => {}
+                    ReplyKind::Value => replies -= 1,
+                }
+            }
+            Ok(None) => {
+                scanned = buffer.len();
+                buffer.reserve(1024);
+                if poll_fn(|cx| read.poll_read(cx, &mut buffer)).await.map_err(broken)? == 0 {
+                    return Err(Closed::Unreachable("closed during the handshake".to_owned()));
+                }
+            }
+        }
+    }
+    if buffer.is_empty() {
+        Ok(())
+    } else {
+        Err(Closed::Desynchronised("more replies than commands in the handshake"))
+    }
+}
+
+/// The reading side of an open lane.
+struct Reader {
+    read: ReadHalf,
+    buffer: BytesMut,
+    scanner: ReplyScanner,
+    /// How much of `buffer` the scanner has seen: the beginning of a reply.
+    scanned: usize,
+    /// The beginning of the present reply was passed on already.
+    cut: bool,
+    /// Since when a client that takes nothing has held the lane up.
+    paused: Option<Moment>,
+}
+
+enum Event {
+    Read(usize),
+    Paused,
+    Closed(Closed),
+}
+
+impl Reader {
+    fn new(read: ReadHalf) -> Self {
+        let buffer = BytesMut::with_capacity(limits::LANE_READ);
+        Self { read, buffer, scanner: ReplyScanner::new(), scanned: 0, cut: false, paused: None }
+    }
+
+    async fn run(mut self, worker: &Rc<Worker>, lane: &Rc<Lane>) -> Closed {
+        loop {
+            match self.next(lane).await {
+                Event::Closed(why) => return why,
+                Event::Read(0) => return Closed::Broken("the node closed the connection".to_owned()),
+                Event::Read(_) => {
+                    self.paused = None;
+                    if let Err(why) = self.take(worker, lane, clock::now()) {
+                        return why;
+                    }
+                }
+                Event::Paused => {
+                    let since = *self.paused.get_or_insert_with(clock::now);
+                    if clock::now().since(since) > limits::LANE_PAUSE_LONGEST
+                        && let Some((client, _)) = lane.front()
+                    {
+                        client.leave(super::client::Gone::TooSlow);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Cancel-safe: bytes read stay in the buffer.
+    async fn next(&mut self, lane: &Lane) -> Event {
+        self.buffer.reserve(if self.cut { limits::LANE_READ } else { limits::LANE_READ / 4 });
+        let mut timer = None;
+        poll_fn(|cx| {
+            if let Some(why) = lane.poll(cx) {
+                return Poll::Ready(Event::Closed(why));
+            }
+            let slow = self.cut && lane.front().is_some_and(|(client, _)| client.should_pause(cx.waker()));
+            if slow {
+                let timer =
+                    timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::LANE_PAUSE_LONGEST / 8)));
+                return Future::poll(timer.as_mut(), cx).map(|()| Event::Paused);
+            }
+            self.read.poll_read(cx, &mut self.buffer).map(|result| match result {
+                Ok(n) => Event::Read(n),
+                Err(e) => Event::Closed(Closed::Broken(e.to_string())),
+            })
+        })
+        .await
+    }
+
+    /// Cuts what was read into replies and hands them on.
+    fn take(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
+        if let Some(client) = lane.listener().filter(|_| lane.is_idle()) {
+            client.push_raw(&self.buffer);
+            self.buffer.clear();
+            return Ok(());
+        }
+        let mut begin = 0;
+        while self.scanned < self.buffer.len() {
+            let fresh = &self.buffer[self.scanned..];
+            let found =
+                self.scanner.scan(fresh).map_err(|_| Closed::Desynchronised("a reply is not RESP"))?;
+            let Some(extent) = found else {
+                self.scanned = self.buffer.len();
+                break;
+            };
+            let end = self.scanned + extent.end;
+            let reply = &self.buffer[begin..end];
+            match extent.kind {
+                ReplyKind::Push => {
+                    if let Some(client) = lane.listener() {
+                        client.push_raw(reply);
+                    }
+                }
+                kind => answer(worker, lane, reply, kind, std::mem::take(&mut self.cut), now)?,
+            }
+            (begin, self.scanned) = (end, end);
+        }
+        self.buffer.advance(begin);
+        self.scanned -= begin;
+        if self.buffer.len() > limits::CUT_THROUGH && self.scanner.head().first() != Some(&b'-') {
+            self.pass_on(lane)?;
+        }
+        if self.buffer.is_empty() && self.buffer.capacity() > limits::LANE_READ * 2 {
+            self.buffer = BytesMut::with_capacity(limits::LANE_READ);
+        }
+        lane.shrink();
+        Ok(())
+    }
+
+    /// Passes on the beginning of a long reply, so that it is never held as a whole.
+    fn pass_on(&mut self, lane: &Lane) -> Result<(), Closed> {
+        if self.scanner.head().first() == Some(&b'>') {
+            return Ok(());
+        }
+        let (client, seq) = lane.front().ok_or(Closed::Desynchronised("a reply nobody asked for"))?;
+        client.deliver(seq, &self.buffer, false);
+        self.buffer.clear();
+        (self.scanned, self.cut) = (0, true);
+        Ok(())
+    }
+}
+
+/// One whole reply, or its last part, to the oldest command.
+fn answer(
+    worker: &Rc<Worker>,
+    lane: &Rc<Lane>,
+    reply: &[u8],
+    kind: ReplyKind,
+    cut: bool,
+    now: Moment,
+) -> Result<(), Closed> {
+    let nobody = Closed::Desynchronised("a reply nobody asked for");
+    let again = kind == ReplyKind::Error
+        && !cut
+        && lane.front_kind() == Some(Kind::Read)
+        && say::asks_for_another_node(reply);
+    let (pending, request) = lane.pop(again).ok_or(nobody)?;
+    worker.unload(lane.key.node);
+    let pending = match request {
+        Some(request) => match worker.repeat(pending, &request, lane) {
+            Ok(()) => return Ok(()),
+            Err(pending) => pending,
+        },
+        None => pending,
+    };
+    worker.acknowledged(&pending, lane, reply, now);
+    if pending.is_info && !cut {
+        let section = explain::info_section(&worker.shared, now);
+        pending.client.deliver(pending.seq, &say::append(reply, &section), true);
+    } else {
+        pending.client.deliver(pending.seq, reply, true);
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! Limits of the data plane that are not worth a config key. Every queue, buffer and wait has one.
+
+use std::time::Duration;
+
+/// Bytes a client's read buffer offers to one read.
+pub const CLIENT_READ: usize = 16 * 1024;
+
+/// Bytes a lane's read buffer offers to one read.
+pub const LANE_READ: usize = 64 * 1024;
+
+/// Buffers above this are given back when they run empty.
+pub const BUFFER_KEPT: usize = 64 * 1024;
+
+/// Replies that one client may have outstanding before its input is no longer read.
+pub const CLIENT_PENDING: usize = 4096;
+
+/// Bytes in a client's output buffer above which its input is no longer read.
+pub const CLIENT_OUTPUT_PAUSE: usize = 1024 * 1024;
+
+/// Bytes in a client's output buffer above which a reply to it that is still arriving makes the lane wait.
+pub const LANE_PAUSE: usize = 4 * 1024 * 1024;
+
+/// How long a lane waits for a client that takes nothing before that client is disconnected.
+pub const LANE_PAUSE_LONGEST: Duration = Duration::from_secs(2);
+
+/// Commands that a shared lane may have outstanding.
+pub const LANE_PENDING: usize = 32 * 1024;
+
+/// Request bytes that a shared lane may hold.
+pub const LANE_BYTES: usize = 16 * 1024 * 1024;
+
+/// A reply longer than this is passed on before it is complete.
+pub const CUT_THROUGH: usize = 32 * 1024;
+
+/// Connection attempts to a node are this far apart, at least.
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A lane that carried nothing for this long is closed, unless it is one that every client uses.
+pub const LANE_IDLE: Duration = Duration::from_mins(1);
+
+/// New connections waiting for a worker to take them.
+pub const ACCEPT_QUEUE: usize = 1024;
+
+/// Read buffers that a worker keeps for clients to come.
+pub const BUFFERS_POOLED: usize = 64;
+
+/// Bytes that a client may send ahead while its connection waits for something else.
+pub const READ_AHEAD: usize = 64 * 1024;
+
+/// How often a command that waits for a node is tried again.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long a client that has closed its sending side may take to receive what is still owed to it.
+pub const LINGER: Duration = Duration::from_secs(5);

@@ -1,0 +1,248 @@
+//! Commands that Redweir answers itself, because they are about the client's connection, and that connection is ours:
+//! HELLO, AUTH, SELECT, RESET, QUIT, CLIENT, REDWEIR. Credentials and databases are checked with the primary.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::client_command;
+use super::connection::{Connection, Step, shown_name};
+use super::explain;
+use super::identity::{Credentials, IdentityId, Password};
+use super::lane::{Closed, Lane, LaneKey, Phase, Proto};
+use super::vocabulary::Vocabulary;
+use super::{clock, lane_task, limits, say, wait};
+use crate::core::argv::Args;
+use crate::core::command::Local;
+use crate::core::moment::Moment;
+use crate::core::view::View;
+use crate::wire::request::Request;
+
+/// Answers what can be answered at once; what has to ask somebody comes back as [`Step::Later`].
+pub(super) fn answer(
+    connection: &mut Connection,
+    which: Local,
+    request: &Request<'_>,
+    view: &View,
+    vocabulary: &Vocabulary,
+    now: Moment,
+) -> Step {
+    match which {
+        Local::Hello | Local::Auth | Local::Select | Local::Wait => {
+            return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
+        }
+        Local::Quit => {
+            connection.client.answer(say::OK);
+            return Step::Close;
+        }
+        Local::Reset => {
+            reset(connection);
+            connection.client.answer(b"+RESET\r\n");
+        }
+        Local::Client => return client_command::answer(connection, request, view, now),
+        Local::Info => return connection.pass_on_info(request, view, now),
+        Local::Redweir => redweir(connection, request, view, vocabulary, now),
+    }
+    Step::Done
+}
+
+/// Answers a command that has to ask somebody. Everything before it is answered.
+pub(super) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) {
+    let name = shown_name(args);
+    let reply = match name.as_str() {
+        "select" => select(connection, args).await,
+        "auth" => auth(connection, args).await,
+        "hello" => hello(connection, args).await,
+        _ => wait::wait(connection, args).await,
+    };
+    let reply = reply.unwrap_or_else(|error| error);
+    connection.client.answer(&reply);
+}
+
+/// A reply, or an error reply.
+type Answer = Result<Vec<u8>, Vec<u8>>;
+
+/// `networking.c`, `resetCommand`
+fn reset(connection: &mut Connection) {
+    (connection.identity, connection.db, connection.proto) = (IdentityId::ANONYMOUS, 0, Proto::Resp2);
+    "default".clone_into(&mut connection.user);
+    connection.name.clear();
+    connection.policy = connection.listener_policy;
+    connection.rekey();
+    connection.register();
+}
+
+async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
+    let [_, db] = args else { return Err(say::wrong_arity("select")) };
+    let number = std::str::from_utf8(db).ok().and_then(|text| text.parse::<i64>().ok());
+    let Some(number) = number else { return Err(say::BAD_DB.to_vec()) };
+    let Ok(db) = u32::try_from(number) else { return Err(say::error("ERR DB index is out of range")) };
+    if db != connection.db {
+        let before = std::mem::replace(&mut connection.db, db);
+        if let Err(error) = open_primary_lane(connection).await {
+            connection.db = before;
+            return Err(error);
+        }
+        connection.rekey();
+        connection.register();
+    }
+    Ok(say::OK.to_vec())
+}
+
+async fn auth(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
+    let (user, password) = match args {
+        [_, password] => (None, password),
+        [_, user, password] => (Some(user), password),
+        _ if args.len() > 3 => return Err(say::SYNTAX.to_vec()),
+        _ => return Err(say::wrong_arity("auth")),
+    };
+    authenticate(connection, user, password).await?;
+    Ok(say::OK.to_vec())
+}
+
+/// Asks the primary, on a connection of its own: a lane that exists already proves only that the password was right once.
+async fn authenticate(
+    connection: &mut Connection,
+    user: Option<&Vec<u8>>,
+    password: &[u8],
+) -> Result<(), Vec<u8>> {
+    let credentials = Credentials { user: user.cloned(), password: Password::new(password) };
+    let view = connection.worker.shared.view.load_full();
+    let primary = view.usable_primary(clock::now()).ok_or_else(|| say::MASTERDOWN.to_vec())?;
+    let shared = &connection.worker.shared;
+    let address = shared.address(primary).ok_or_else(|| say::MASTERDOWN.to_vec())?;
+    let attempt = lane_task::verify(address, &credentials);
+    match tokio::time::timeout(shared.config.upstream.connect_timeout, attempt).await {
+        Ok(Ok(())) => {}
+        Ok(Err(Closed::Refused(error))) => return Err([error.as_slice(), b"\r\n"].concat()),
+        Ok(Err(_)) | Err(_) => return Err(say::MASTERDOWN.to_vec()),
+    }
+    connection.user = user.map_or_else(|| "default".to_owned(), |u| String::from_utf8_lossy(u).into_owned());
+    connection.identity = shared.identities.intern(credentials);
+    connection.rekey();
+    connection.register();
+    Ok(())
+}
+
+/// `networking.c`, `helloCommand`: every check comes before any change.
+async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
+    let proto = match args.get(1).map(Vec::as_slice) {
+        None => connection.proto,
+        Some(b"2") => Proto::Resp2,
+        Some(b"3") => Proto::Resp3,
+        Some(text) if std::str::from_utf8(text).is_ok_and(|t| t.parse::<i64>().is_ok()) => {
+            return Err(say::NOPROTO.to_vec());
+        }
+        Some(_) => return Err(say::error("ERR Protocol version is not an integer or out of range")),
+    };
+    let (mut login, mut name) = (None, None);
+    let mut rest = args.get(2..).unwrap_or_default();
+    loop {
+        rest = match rest {
+            [] => break,
+            [word, user, password, more @ ..] if word.eq_ignore_ascii_case(b"auth") => {
+                login = Some((user, password));
+                more
+            }
+            [word, value, more @ ..] if word.eq_ignore_ascii_case(b"setname") => {
+                client_command::check_name(value)?;
+                name = Some(value);
+                more
+            }
+            [word, ..] => {
+                let shown = String::from_utf8_lossy(word);
+                return Err(say::error(&format!("ERR Syntax error in HELLO option '{shown}'")));
+            }
+        };
+    }
+    if let Some((user, password)) = login {
+        authenticate(connection, Some(user), password).await?;
+    }
+    let before = std::mem::replace(&mut connection.proto, proto);
+    if let Err(error) = open_primary_lane(connection).await {
+        connection.proto = before;
+        return Err(if error.starts_with(b"-NOAUTH") { say::HELLO_NOAUTH.to_vec() } else { error });
+    }
+    connection.rekey();
+    if let Some(name) = name {
+        connection.name = String::from_utf8_lossy(name).into_owned();
+    }
+    connection.register();
+    let view = connection.worker.shared.view.load();
+    let version =
+        view.primary.and_then(|id| view.node(id)).and_then(|node| node.facts.as_ref()?.version.clone());
+    let version = version.unwrap_or_else(|| "7.0.0".to_owned());
+    Ok(say::hello(&version, proto == Proto::Resp3, connection.client.id))
+}
+
+/// Waits until the primary has accepted a connection with the present identity, database and protocol.
+async fn open_primary_lane(connection: &Connection) -> Result<(), Vec<u8>> {
+    let view = connection.worker.shared.view.load_full();
+    let node = view.usable_primary(clock::now()).ok_or_else(|| say::MASTERDOWN.to_vec())?;
+    let lane = connection.worker.lane(LaneKey { node, ..connection.key(node) });
+    match opened(&lane).await {
+        Phase::Closed(Closed::Refused(error)) => Err([error.as_slice(), b"\r\n"].concat()),
+        Phase::Closed(_) => Err(say::MASTERDOWN.to_vec()),
+        Phase::Opening | Phase::Up => Ok(()),
+    }
+}
+
+async fn opened(lane: &Rc<Lane>) -> Phase {
+    std::future::poll_fn(|cx| match lane.phase() {
+        Phase::Opening => {
+            lane.wake_on_change(cx.waker());
+            std::task::Poll::Pending
+        }
+        phase => std::task::Poll::Ready(phase),
+    })
+    .await
+}
+
+/// `REDWEIR …`
+fn redweir(
+    connection: &mut Connection,
+    request: &Request<'_>,
+    view: &View,
+    vocabulary: &Vocabulary,
+    now: Moment,
+) {
+    let resp3 = connection.proto == Proto::Resp3;
+    let policies = &connection.worker.shared.config.policies;
+    let word = request.arg(1).to_ascii_lowercase();
+    let reply = match (word.as_slice(), request.count()) {
+        (b"help", 2) => say::lines(say::HELP),
+        (b"view", 2) => say::text(&explain::view_text(view, now), resp3),
+        (b"policy", 2) => {
+            let name = policies.all.get(usize::from(connection.policy.0)).map(|p| p.name.as_bytes());
+            say::maybe_bulk(name, resp3)
+        }
+        (b"policy", 3) => {
+            let wanted = String::from_utf8_lossy(request.arg(2)).into_owned();
+            if let Some(policy) = policies.find(&wanted) {
+                connection.policy = policy;
+                say::OK.to_vec()
+            } else {
+                let known: Vec<&str> = policies.all.iter().map(|p| p.name.as_str()).collect();
+                say::error(&format!("ERR no policy '{wanted}'; there are: {}", known.join(", ")))
+            }
+        }
+        (b"explain", 3..) => {
+            let args: Vec<&[u8]> = (2..request.count()).map(|i| request.arg(i)).collect();
+            let reader = connection.reader();
+            let shared = &connection.worker.shared;
+            say::text(
+                &explain::explain(shared, &reader, args.as_slice(), view, vocabulary, now).text(),
+                resp3,
+            )
+        }
+        (b"help" | b"view" | b"policy" | b"explain" | b"", _) => {
+            say::wrong_arity(&format!("redweir|{}", String::from_utf8_lossy(&word)))
+        }
+        _ => say::unknown_subcommand("redweir", request.arg(1)),
+    };
+    connection.client.answer(&reply);
+}
+
+/// A pause between two looks at the view, for what waits inside a command.
+pub(super) async fn breathe() {
+    tokio::time::sleep(limits::RETRY_PAUSE.max(Duration::from_millis(1))).await;
+}

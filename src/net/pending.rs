@@ -1,0 +1,37 @@
+//! One command that a lane has taken and that is not answered yet.
+
+use std::rc::Rc;
+
+use super::client::Client;
+use crate::core::moment::Moment;
+use crate::core::session::Stamps;
+
+/// What may be done with a command when its lane is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It changes nothing: it may be sent again, once.
+    Read,
+    /// It was sent again already, or can only be answered by this connection.
+    Final,
+    /// It may change something: never sent twice.
+    Write,
+}
+
+/// An entry of a lane's queue. The client may have left: then it is a tombstone, whose reply is read and dropped.
+#[derive(Debug)]
+pub struct Pending {
+    /// Who gets the reply.
+    pub client: Rc<Client>,
+    /// Its slot there.
+    pub seq: u64,
+    /// Length of the request in the lane's buffer, in bytes.
+    pub len: usize,
+    /// What may be done with it when the lane is lost.
+    pub kind: Kind,
+    /// It is `INFO`: Redweir's own section is appended to the reply.
+    pub is_info: bool,
+    /// The fences that its acknowledgement stamps.
+    pub stamps: Stamps,
+    /// When the command had been read.
+    pub begun: Moment,
+}

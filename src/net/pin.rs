@@ -1,0 +1,203 @@
+//! Commands that leave state on a connection get an exclusive one to the primary: transactions, blocking commands,
+//! subscriptions, MONITOR, tracking.
+//!
+//! A transaction or a blocking command gives its connection back clean as soon as its state is gone, so that the next
+//! client may use it. A subscription (and whatever else makes the server speak unasked, or stay silent) turns the
+//! connection into a plain relay, until the client leaves or says `RESET`; then it is closed. The order of a pipeline
+//! is kept by entering and leaving only with nothing outstanding.
+
+use std::rc::Rc;
+
+use super::connection::{Connection, Step};
+use super::lane::{Closed, Lane};
+use super::say;
+use super::vocabulary::Vocabulary;
+use crate::core::argv::Args;
+use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
+use crate::core::moment::Moment;
+use crate::core::reason::Reason;
+use crate::core::session::Stamps;
+use crate::core::view::View;
+use crate::telemetry::{self, Target};
+use crate::wire::request::Request;
+
+/// An exclusive connection and the state it carries.
+#[derive(Debug)]
+pub struct Pin {
+    lane: Rc<Lane>,
+    /// Between MULTI and EXEC or DISCARD.
+    multi: bool,
+    /// Between WATCH and EXEC, DISCARD or UNWATCH.
+    watching: bool,
+    /// A blocking command is outstanding, or was the last.
+    pub blocking: bool,
+    /// A plain relay: replies are not counted any longer.
+    pub raw: bool,
+    /// Its state cannot be followed: never given back.
+    stuck: bool,
+    /// What the queued commands write.
+    queued: Stamps,
+}
+
+impl Connection {
+    /// Sends a command on the exclusive connection, taking one first if it needs one. `None` when the command needs
+    /// none and the connection holds none any longer.
+    pub fn dispatch_pinned(
+        &mut self,
+        request: &Request<'_>,
+        intent: Intent,
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Option<Step> {
+        match intent.handling {
+            Handling::Local(Local::Quit) => {
+                self.client.answer(say::OK);
+                return Some(Step::Close);
+            }
+            Handling::Local(Local::Reset | Local::Redweir) => {
+                if matches!(intent.handling, Handling::Local(Local::Reset)) {
+                    self.release_pin(false);
+                }
+                return None;
+            }
+            _ => {}
+        }
+        let enters = matches!(intent.handling, Handling::Pin(_));
+        match &self.pin {
+            Some(pin) if !pin.raw && !pin.holds_state() && !enters => {
+                // The state is gone; once the last reply is there, the connection is given back.
+                if !self.client.is_drained() {
+                    return Some(Step::Drain);
+                }
+                self.release_pin(true);
+                return None;
+            }
+            Some(_) => {}
+            None => {
+                if !self.client.is_drained() {
+                    return Some(Step::Drain);
+                }
+                let Some(primary) = view.usable_primary(now) else {
+                    self.worker.stats.command(telemetry::Access::Other, Target::Refused, Reason::PrimaryDown);
+                    self.client.answer(say::MASTERDOWN);
+                    return Some(Step::Done);
+                };
+                let lane = self.worker.exclusive_lane(self.key(primary));
+                self.pin = Some(Pin::new(lane));
+            }
+        }
+        Some(self.send_pinned(request, intent, vocabulary, now))
+    }
+
+    fn send_pinned(
+        &mut self,
+        request: &Request<'_>,
+        intent: Intent,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Step {
+        let written = match intent.access {
+            Access::Write { .. } | Access::Unknown => self.stamps(request, intent, vocabulary),
+            _ => Stamps::None,
+        };
+        let Some(pin) = &mut self.pin else { return Step::Close };
+        if !pin.lane.is_usable() {
+            return Step::Close;
+        }
+        if pin.blocking && !self.client.is_drained() {
+            // What follows a blocking command waits for it, on the server as well as here.
+            return Step::Drain;
+        }
+        if !pin.lane.has_room() {
+            return Step::Drain;
+        }
+        if matches!(
+            intent.handling,
+            Handling::Pin(Pins::Subscribe | Pins::Monitor | Pins::Tracking | Pins::Unsubscribe)
+        ) && !pin.raw
+            && !pin.multi
+        {
+            if !self.client.is_drained() {
+                return Step::Drain;
+            }
+            pin.raw = true;
+            pin.lane.listen(Rc::clone(&self.client));
+        }
+        if pin.raw {
+            self.worker.stats.command(telemetry::Access::Other, Target::Primary, Reason::Pinned);
+            pin.lane.push_raw(request);
+            return Step::Done;
+        }
+        let was_multi = pin.multi;
+        pin.follow(intent, request);
+        let stamps = match intent.handling {
+            Handling::Pin(Pins::Exec) => std::mem::take(&mut pin.queued),
+            _ if was_multi => {
+                pin.queue(written);
+                Stamps::None
+            }
+            _ => written,
+        };
+        let access = if stamps == Stamps::None { telemetry::Access::Other } else { telemetry::Access::Write };
+        let lane = Rc::clone(&pin.lane);
+        self.push_pinned(&lane, request, access, stamps, now);
+        Step::Done
+    }
+
+    /// Gives the exclusive connection up: to be used again if it is `clean` and carries no state, else it is closed.
+    pub fn release_pin(&mut self, clean: bool) {
+        let Some(pin) = self.pin.take() else { return };
+        if clean && !pin.stuck && !pin.raw && !pin.holds_state() {
+            self.worker.give_back(&pin.lane);
+        } else {
+            pin.lane.close(Closed::Idle);
+        }
+    }
+}
+
+impl Pin {
+    fn new(lane: Rc<Lane>) -> Self {
+        Self {
+            lane,
+            multi: false,
+            watching: false,
+            blocking: false,
+            raw: false,
+            stuck: false,
+            queued: Stamps::None,
+        }
+    }
+
+    fn holds_state(&self) -> bool {
+        self.multi || self.watching || self.stuck
+    }
+
+    /// Follows what the command does to the connection's state.
+    fn follow(&mut self, intent: Intent, request: &Request<'_>) {
+        self.blocking = false;
+        match intent.handling {
+            Handling::Pin(Pins::Multi) => self.multi = true,
+            Handling::Pin(Pins::Exec | Pins::Discard) => (self.multi, self.watching) = (false, false),
+            Handling::Pin(Pins::Watch) => self.watching = true,
+            Handling::Pin(Pins::Unwatch) if !self.multi => self.watching = false,
+            Handling::Pin(Pins::Blocking) if !self.multi => self.blocking = true,
+            // SELECT, AUTH, HELLO or CLIENT in the middle of a transaction change the connection itself.
+            Handling::Local(Local::Select | Local::Auth | Local::Hello | Local::Client)
+            | Handling::Pin(Pins::Tracking) => self.stuck = true,
+            _ => {}
+        }
+        if request.count() == 0 {
+            self.stuck = true;
+        }
+    }
+
+    fn queue(&mut self, written: Stamps) {
+        match written {
+            Stamps::None => {}
+            Stamps::One(slot) => self.queued.add(slot),
+            Stamps::Many(slots) => slots.iter().for_each(|slot| self.queued.add(*slot)),
+            Stamps::All => self.queued = Stamps::All,
+        }
+    }
+}

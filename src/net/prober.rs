@@ -1,0 +1,230 @@
+//! Asks every node how it is: `ROLE` each `poll-interval`, `INFO` each second, all with a deadline.
+//!
+//! The primary's `ROLE` replies are the anchors. They are asked for on demand as well (a fence or a read waits), at
+//! most one per `fence-interval` and one at a time, shared by everyone who waits. Every connection begins with `INFO`:
+//! an offset means nothing until its history is known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis_protocol::resp2::types::BytesFrame;
+use tokio::sync::mpsc;
+
+use super::control::{ControlError, ControlLink};
+use super::shared::Shared;
+use super::vocabulary::Vocabulary;
+use super::{clock, jitter};
+use crate::core::address::{Address, Credentials};
+use crate::core::command::CommandTable;
+use crate::core::moment::Moment;
+use crate::core::node::{Facts, Link, LinkDown, NodeId};
+use crate::core::view::Observation;
+use crate::wire::commands;
+use crate::wire::info::{self, Info};
+use crate::wire::role::{LinkState, RoleReport};
+
+/// What the keeper receives: what was heard, and when.
+pub type Heard = (Observation, Moment);
+
+/// Pauses between attempts to connect: from the first, doubling up to the second.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_secs(1);
+
+/// The prober of one node.
+pub struct Prober {
+    shared: Arc<Shared>,
+    node: NodeId,
+    address: Address,
+    credentials: Option<Credentials>,
+    keeper: mpsc::Sender<Heard>,
+    poll_interval: Duration,
+    min_replicas_to_write: Option<u64>,
+}
+
+impl Prober {
+    /// A prober of `node` that reports to `keeper`.
+    pub fn new(shared: Arc<Shared>, node: NodeId, address: Address, keeper: mpsc::Sender<Heard>) -> Self {
+        let (credentials, poll_interval) =
+            (shared.config.upstream.credentials(), shared.config.poll_interval());
+        Self { shared, node, address, credentials, keeper, poll_interval, min_replicas_to_write: None }
+    }
+
+    /// Runs until the keeper is gone.
+    pub async fn run(mut self) {
+        let mut pause = RETRY_FIRST;
+        let mut last_problem = String::new();
+        while !self.keeper.is_closed() {
+            let connect_timeout = self.shared.config.upstream.connect_timeout;
+            let link = ControlLink::connect(&self.address, self.credentials.as_ref(), connect_timeout).await;
+            let problem = match link {
+                Ok(link) => {
+                    pause = RETRY_FIRST;
+                    self.watch(link).await
+                }
+                Err(problem) => problem,
+            };
+            self.tell(Observation::Lost { node: self.node }).await;
+            let text = problem.to_string();
+            if text != last_problem {
+                tracing::warn!(node = %self.address, problem = %text, "a node does not answer");
+                last_problem = text;
+            }
+            tokio::time::sleep(jitter::around(pause)).await;
+            pause = (pause * 2).min(RETRY_LONGEST);
+        }
+    }
+
+    async fn tell(&self, observation: Observation) {
+        // A closed channel means that the process ends; `run` looks.
+        let _ = self.keeper.send((observation, clock::now())).await;
+    }
+
+    /// Polls over one connection until it fails.
+    async fn watch(&mut self, mut link: ControlLink) -> ControlError {
+        if let Err(problem) = self.introduce(&mut link).await {
+            return problem;
+        }
+        let mut informed = clock::now();
+        let mut command_table_tried = false;
+        loop {
+            if self.is_primary() && !command_table_tried {
+                command_table_tried = true;
+                if let Err(problem) = self.learn_commands(&mut link).await {
+                    return problem;
+                }
+            }
+            self.pause().await;
+            let inform = clock::now().since(informed) >= self.shared.config.upstream.info_interval;
+            if inform {
+                informed = clock::now();
+            }
+            if let Err(problem) = self.poll(&mut link, inform).await {
+                return problem;
+            }
+        }
+    }
+
+    fn is_primary(&self) -> bool {
+        self.shared.view.load().primary == Some(self.node)
+    }
+
+    /// Until the next poll is due, or somebody cannot wait for it.
+    async fn pause(&self) {
+        let due = tokio::time::sleep(jitter::slightly_less(self.poll_interval));
+        if self.is_primary() {
+            tokio::select! {
+                () = due => return,
+                () = self.shared.look_now.notified() => {}
+                () = self.shared.anchor_wanted.notified() => {}
+            }
+            // At most one anchor per `fence-interval`: whoever else comes to want one meanwhile shares it.
+            tokio::time::sleep(self.shared.config.upstream.fence_interval).await;
+        } else {
+            tokio::select! {
+                () = due => {}
+                () = self.shared.look_now.notified() => {}
+            }
+        }
+    }
+
+    async fn introduce(&mut self, link: &mut ControlLink) -> Result<(), ControlError> {
+        let within = self.shared.config.upstream.probe_timeout;
+        let config: [&[u8]; 3] = [b"CONFIG", b"GET", b"min-replicas-to-write"];
+        // Refused on managed services: then it is unknown.
+        self.min_replicas_to_write = match link.call(&config, within).await {
+            Ok(frame) => second_number(&frame),
+            Err(problem) if problem.is_fatal() => return Err(problem),
+            Err(_) => None,
+        };
+        self.poll(link, true).await
+    }
+
+    /// One round of questions, and what they tell.
+    async fn poll(&self, link: &mut ControlLink, inform: bool) -> Result<(), ControlError> {
+        let within = self.shared.config.upstream.probe_timeout;
+        let questions: &[&[&[u8]]] = if inform { &[&[b"INFO"], &[b"ROLE"]] } else { &[&[b"ROLE"]] };
+        // The number is taken before the question is sent: what is acknowledged after this line waits for the next one.
+        let (seq, sent_at) = (self.shared.anchors.take(), clock::now());
+        let answers = link.call_many(questions, within).await?;
+        let (info, role) = match answers.as_slice() {
+            [info, role] => (Some(info), role),
+            [role] => (None, role),
+            _ => return Err(ControlError::Closed),
+        };
+        if let Some(BytesFrame::BulkString(text)) = info {
+            let facts = Box::new(self.facts(&Info::parse(text)));
+            self.tell(Observation::Info { node: self.node, facts }).await;
+        }
+        if let BytesFrame::Error(text) = role {
+            return Err(ControlError::Refused(text.to_string()));
+        }
+        let observation = match RoleReport::parse(role) {
+            Ok(RoleReport::Primary { offset, .. }) => {
+                Observation::Primary { node: self.node, seq, sent_at, offset }
+            }
+            Ok(RoleReport::Replica { host, port, state, applied }) => {
+                Observation::Replica { node: self.node, link: link_of(state), master: (host, port), applied }
+            }
+            Ok(RoleReport::Sentinel { .. }) | Err(_) => Observation::Lost { node: self.node },
+        };
+        self.tell(observation).await;
+        Ok(())
+    }
+
+    fn facts(&self, info: &Info) -> Facts {
+        Facts {
+            history: info.history(),
+            loading: info.loading.unwrap_or(false),
+            async_loading: info.async_loading.unwrap_or(false),
+            sync_in_progress: info.sync_in_progress.unwrap_or(false),
+            link_down: match info.link_down {
+                Some(info::LinkDown::NeverUp) => Some(LinkDown::Never),
+                Some(info::LinkDown::For(span)) => Some(LinkDown::For(span)),
+                None => None,
+            },
+            version: info.version.clone(),
+            run_id: info.run_id.clone(),
+            backlog_active: info.backlog_active.unwrap_or(false),
+            min_replicas_to_write: self.min_replicas_to_write,
+        }
+    }
+
+    /// Takes the primary's own command table, modules included.
+    async fn learn_commands(&self, link: &mut ControlLink) -> Result<(), ControlError> {
+        let answer = match link.call(&[b"COMMAND"], self.shared.config.upstream.probe_timeout).await {
+            Ok(answer) => answer,
+            Err(problem) if problem.is_fatal() => return Err(problem),
+            Err(problem) => {
+                tracing::warn!(%problem, "the primary does not tell its commands: the built-in table stays");
+                return Ok(());
+            }
+        };
+        match commands::decode(&answer) {
+            Ok(entries) => {
+                tracing::info!(commands = entries.len(), "took the primary's command table");
+                let table = CommandTable::from_entries(entries);
+                let vocabulary = Vocabulary::live(table, &self.shared.config.security.deny_commands);
+                self.shared.vocabulary.store(Arc::new(vocabulary));
+            }
+            Err(problem) => {
+                tracing::warn!(%problem, "the reply to COMMAND makes no sense: the built-in table stays");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn link_of(state: LinkState) -> Link {
+    match state {
+        LinkState::Connected => Link::Up,
+        LinkState::Sync => Link::Syncing,
+        _ => Link::Down,
+    }
+}
+
+/// The value in the reply to `CONFIG GET name`.
+fn second_number(frame: &BytesFrame) -> Option<u64> {
+    let BytesFrame::Array(items) = frame else { return None };
+    let BytesFrame::BulkString(value) = items.get(1)? else { return None };
+    std::str::from_utf8(value).ok()?.parse().ok()
+}

@@ -1,0 +1,148 @@
+//! Every text that Redweir itself says to clients and nodes. One place, so that the wording is Redis' own.
+
+use std::fmt::Write;
+
+use bytes::{BufMut, BytesMut};
+
+/// Redis' text for a read that no node may answer (`server.c`, `shared.masterdownerr`).
+pub const MASTERDOWN: &[u8] =
+    b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n";
+/// A write, or a command with another effect, was sent and its connection lost before the reply.
+pub const UNCERTAIN: &[u8] =
+    b"-ERR the connection to the primary was lost before it answered: the command may have been executed\r\n";
+/// A command that only its own connection could answer was lost with it.
+pub const LOST: &[u8] = b"-ERR the connection to the primary was lost before it answered\r\n";
+/// `server.c`, `shared.noautherr`
+pub const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
+/// `networking.c`, `helloCommand`
+pub const HELLO_NOAUTH: &[u8] = b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n";
+/// `networking.c`, `helloCommand`
+pub const NOPROTO: &[u8] = b"-NOPROTO unsupported protocol version\r\n";
+/// `networking.c`, `acceptCommonHandler`
+pub const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
+/// `+OK`
+pub const OK: &[u8] = b"+OK\r\n";
+/// `db.c`, `selectCommand`
+pub const BAD_DB: &[u8] = b"-ERR value is not an integer or out of range\r\n";
+/// `server.c`, `shared.syntaxerr`
+pub const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
+/// `REDWEIR HELP`.
+pub const HELP: &[&str] = &[
+    "REDWEIR <subcommand> [<arg> ...]. Subcommands are:",
+    "EXPLAIN <command> [<arg> ...]",
+    "    Tell where the command would go now, and why, for every node.",
+    "POLICY [<name>]",
+    "    Tell or choose the policy of this connection.",
+    "VIEW",
+    "    Tell what Redweir knows of every node.",
+    "HELP",
+    "    Print this help.",
+];
+
+/// Whether an error says that another node should be asked: loading, cut off, or a script that is only known elsewhere.
+pub fn asks_for_another_node(reply: &[u8]) -> bool {
+    [&b"-LOADING "[..], b"-MASTERDOWN ", b"-NOSCRIPT "].iter().any(|code| reply.starts_with(code))
+}
+
+/// Encodes a command.
+pub fn command(out: &mut BytesMut, args: &[&[u8]]) {
+    let mut head = String::with_capacity(24);
+    let _ = write!(head, "*{}\r\n", args.len());
+    out.put_slice(head.as_bytes());
+    for arg in args {
+        bulk(out, arg);
+    }
+}
+
+/// Encodes a bulk string.
+pub fn bulk(out: &mut BytesMut, bytes: &[u8]) {
+    let mut head = String::with_capacity(24);
+    let _ = write!(head, "${}\r\n", bytes.len());
+    out.put_slice(head.as_bytes());
+    out.put_slice(bytes);
+    out.put_slice(b"\r\n");
+}
+
+/// An error reply. CR and LF in `text` become spaces.
+pub fn error(text: &str) -> Vec<u8> {
+    format!("-{}\r\n", text.replace(['\r', '\n'], " ")).into_bytes()
+}
+
+/// `networking.c`, `addReplySubcommandSyntaxError`
+pub fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Vec<u8> {
+    let shown = String::from_utf8_lossy(&subcommand[..subcommand.len().min(128)]);
+    error(&format!("ERR unknown subcommand '{shown}'. Try {} HELP.", container.to_uppercase()))
+}
+
+/// `server.c`, `rejectCommandFormat` for a wrong number of arguments.
+pub fn wrong_arity(command: &str) -> Vec<u8> {
+    error(&format!("ERR wrong number of arguments for '{command}' command"))
+}
+
+/// `acl.c`, for a command that the user may not run; here: that `deny-commands` names.
+pub fn denied(command: &str) -> Vec<u8> {
+    error(&format!(
+        "NOPERM Redweir does not pass on the '{command}' command (deny-commands in its configuration)"
+    ))
+}
+
+/// An array of bulk or status strings, as `HELP` subcommands answer.
+pub fn lines<S: AsRef<str>>(lines: &[S]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", lines.len());
+    for line in lines {
+        let _ = write!(out, "+{}\r\n", line.as_ref().replace(['\r', '\n'], " "));
+    }
+    out.into_bytes()
+}
+
+/// An integer.
+pub fn integer(n: i64) -> Vec<u8> {
+    format!(":{n}\r\n").into_bytes()
+}
+
+/// A bulk string, or null in the client's protocol.
+pub fn maybe_bulk(text: Option<&[u8]>, resp3: bool) -> Vec<u8> {
+    match text {
+        Some(text) => {
+            let mut out = BytesMut::with_capacity(text.len() + 32);
+            bulk(&mut out, text);
+            out.to_vec()
+        }
+        None if resp3 => b"_\r\n".to_vec(),
+        None => b"$-1\r\n".to_vec(),
+    }
+}
+
+/// A text of several lines: a verbatim string in RESP3, a bulk string in RESP2 (`addReplyVerbatim`).
+pub fn text(text: &str, resp3: bool) -> Vec<u8> {
+    if resp3 {
+        format!("={}\r\ntxt:{text}\r\n", text.len() + 4).into_bytes()
+    } else {
+        maybe_bulk(Some(text.as_bytes()), false)
+    }
+}
+
+/// A bulk or verbatim string with more text at its end; any other reply stays as it is.
+pub fn append(reply: &[u8], more: &str) -> Vec<u8> {
+    let body = memchr::memchr(b'\n', reply).and_then(|at| reply.get(at + 1..reply.len().checked_sub(2)?));
+    let Some(body) = body else { return reply.to_vec() };
+    let length = body.len() + more.len();
+    let head = match reply.first() {
+        Some(b'$') => format!("${length}\r\n"),
+        Some(b'=') => format!("={length}\r\n"),
+        _ => return reply.to_vec(),
+    };
+    [head.as_bytes(), body, more.as_bytes(), b"\r\n"].concat()
+}
+
+/// The reply to `HELLO` (`networking.c`, `helloCommand`).
+pub fn hello(version: &str, resp3: bool, id: u64) -> Vec<u8> {
+    let proto = if resp3 { 3 } else { 2 };
+    let head = if resp3 { "%7" } else { "*14" };
+    let version_length = version.len();
+    format!(
+        "{head}\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${version_length}\r\n{version}\r\n$5\r\nproto\r\n:{proto}\r\n\
+         $2\r\nid\r\n:{id}\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"
+    )
+    .into_bytes()
+}

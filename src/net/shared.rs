@@ -1,0 +1,128 @@
+//! What all threads share: the configuration, the view, the command table, the fences, the registry of clients.
+//! Everything here is either immutable, an atomic, or off the path of a command.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use tokio::sync::{Notify, watch};
+
+use super::identity::Identities;
+use super::vocabulary::Vocabulary;
+use crate::config::Config;
+use crate::core::address::Address;
+use crate::core::fence::{AnchorCounter, FenceTable};
+use crate::core::node::NodeId;
+use crate::core::policy::Consistency;
+use crate::core::view::View;
+use crate::telemetry::Stats;
+
+/// What `CLIENT LIST` tells of one client. Changed rarely, read rarely.
+#[derive(Clone, Debug, Default)]
+pub struct ClientEntry {
+    /// Its address.
+    pub peer: String,
+    /// The address that it connected to.
+    pub local: String,
+    /// `CLIENT SETNAME`
+    pub name: String,
+    /// `AUTH`
+    pub user: String,
+    /// `CLIENT SETINFO LIB-NAME`
+    pub lib_name: String,
+    /// `CLIENT SETINFO LIB-VER`
+    pub lib_version: String,
+    /// `SELECT`
+    pub db: u32,
+    /// 2 or 3.
+    pub resp: u8,
+    /// When it connected.
+    pub since: crate::core::moment::Moment,
+}
+
+/// Shared by all threads.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration in force.
+    pub config: Config,
+    /// The addresses of the nodes, by `NodeId`.
+    pub addresses: Vec<Address>,
+    /// The present view.
+    pub view: ArcSwap<View>,
+    /// Counts published views; whoever waits for a change waits here.
+    pub views: watch::Sender<u64>,
+    /// Some policy needs fences: acknowledgements stamp them.
+    pub fencing: bool,
+    /// The command table and what follows from it.
+    pub vocabulary: ArcSwap<Vocabulary>,
+    /// The fence table.
+    pub fences: FenceTable,
+    /// Counts anchors.
+    pub anchors: AnchorCounter,
+    /// Somebody waits for an anchor.
+    pub anchor_wanted: Notify,
+    /// A node behaves differently from what the view says: look at all of them now.
+    pub look_now: Notify,
+    /// Verified credentials.
+    pub identities: Identities,
+    /// Connected clients.
+    pub clients: DashMap<u64, ClientEntry>,
+    /// One per worker.
+    pub stats: Vec<Arc<Stats>>,
+    /// True once the process is to end.
+    pub drain: watch::Sender<bool>,
+    /// The nodes' default user needs a password: clients that gave none are strangers.
+    pub auth_required: AtomicBool,
+    /// The replication stream is attached.
+    pub stream_attached: AtomicBool,
+    next_client: AtomicU64,
+}
+
+impl Shared {
+    /// Puts the pieces together.
+    pub fn new(
+        config: Config,
+        addresses: Vec<Address>,
+        view: View,
+        fences: FenceTable,
+        workers: usize,
+    ) -> Self {
+        let fencing = config.policies.all.iter().any(|p| p.consistency >= Consistency::Session);
+        let vocabulary = Vocabulary::builtin(&config.security.deny_commands);
+        Self {
+            config,
+            addresses,
+            view: ArcSwap::from_pointee(view),
+            views: watch::Sender::new(0),
+            fencing,
+            vocabulary: ArcSwap::from_pointee(vocabulary),
+            fences,
+            anchors: AnchorCounter::default(),
+            anchor_wanted: Notify::new(),
+            look_now: Notify::new(),
+            identities: Identities::default(),
+            clients: DashMap::new(),
+            stats: (0..workers).map(|_| Arc::default()).collect(),
+            drain: watch::Sender::new(false),
+            auth_required: AtomicBool::new(false),
+            stream_attached: AtomicBool::new(false),
+            next_client: AtomicU64::new(1),
+        }
+    }
+
+    /// The address of a node.
+    pub fn address(&self, node: NodeId) -> Option<&Address> {
+        self.addresses.get(node.index())
+    }
+
+    /// An ID for a new client.
+    pub fn next_client(&self) -> u64 {
+        self.next_client.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Clients connected now.
+    pub fn client_count(&self) -> u64 {
+        self.stats.iter().map(|s| s.clients.value()).sum()
+    }
+}

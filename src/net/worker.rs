@@ -1,0 +1,356 @@
+//! A worker: one thread, one current-thread runtime, its clients and its lanes. Nothing on a command's path is shared
+//! with other workers but one `ArcSwap` load and atomics.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use super::lane::{Closed, Lane, LaneKey, Leftover};
+use super::limits;
+use super::listener::Accepted;
+use super::pending::{Kind, Pending};
+use super::round::Round;
+use super::shared::Shared;
+use super::{clock, lane_task, say, serve, task};
+use crate::core::fence::{AnchorSeq, Mark, Slot};
+use crate::core::moment::Moment;
+use crate::core::node::{NodeId, Role};
+use crate::core::session::Stamps;
+use crate::telemetry::Stats;
+
+/// What one worker owns.
+#[derive(Debug)]
+pub struct Worker {
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// What it counts.
+    pub stats: Arc<Stats>,
+    /// The end of its scheduling rounds.
+    pub round: Rc<Round>,
+    /// Commands in flight per node.
+    pub load: RefCell<Vec<u32>>,
+    lanes: RefCell<FxHashMap<LaneKey, Rc<Lane>>>,
+    /// Exclusive lanes that were given back clean.
+    spare: RefCell<FxHashMap<LaneKey, Vec<Rc<Lane>>>>,
+    /// Slots stamped *pending*, in the order of the anchors they wait for.
+    unsettled: RefCell<VecDeque<(Slot, AnchorSeq)>>,
+    /// Read buffers that no client is using.
+    buffers: RefCell<Vec<BytesMut>>,
+    dice: Cell<u32>,
+}
+
+/// How many stamped slots a worker remembers to settle; the rest is settled by whoever reads them.
+const UNSETTLED_KEPT: usize = 1 << 16;
+
+/// Clean exclusive lanes kept per key.
+const SPARE_KEPT: usize = 16;
+
+impl Worker {
+    /// Worker number `index`.
+    pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let stats = shared.stats.get(index).cloned().unwrap_or_default();
+        let load = RefCell::new(vec![0; shared.addresses.len()]);
+        Rc::new(Self {
+            shared,
+            stats,
+            round: Rc::default(),
+            load,
+            lanes: RefCell::default(),
+            spare: RefCell::default(),
+            unsettled: RefCell::default(),
+            buffers: RefCell::default(),
+            dice: Cell::new(0x9e37_79b9 ^ (index as u32 + 1)),
+        })
+    }
+
+    /// Serves until the process drains; returns when its clients are gone or `drain-timeout` has passed.
+    pub fn run(
+        index: usize,
+        shared: Arc<Shared>,
+        mut accepted: mpsc::Receiver<Accepted>,
+    ) -> std::io::Result<()> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            let worker = Self::new(index, shared);
+            let round = Rc::clone(&worker.round);
+            task::spawn_local("round", async move { round.run().await });
+            let watcher = Rc::clone(&worker);
+            task::spawn_local("watch", async move { watcher.watch().await });
+            while let Some(accepted) = accepted.recv().await {
+                task::spawn_local("client", serve::serve(Rc::clone(&worker), accepted));
+            }
+            let deadline = clock::now().after(worker.shared.config.proxy.drain_timeout);
+            while worker.stats.clients.value() > 0 && clock::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// A random number (xorshift); good enough to break ties.
+    pub fn roll(&self) -> u32 {
+        let mut x = self.dice.get();
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        self.dice.set(x);
+        x
+    }
+
+    /// A read buffer. Clients have one only while they have bytes in it, so that idle ones cost nothing.
+    pub fn take_buffer(&self) -> BytesMut {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| BytesMut::with_capacity(limits::CLIENT_READ))
+    }
+
+    /// Gives an empty read buffer back.
+    pub fn put_buffer(&self, mut buffer: BytesMut) {
+        buffer.clear();
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.len() < limits::BUFFERS_POOLED && buffer.capacity() <= limits::BUFFER_KEPT {
+            buffers.push(buffer);
+        }
+    }
+
+    /// Whether the view says that this node is the primary.
+    pub fn is_primary(&self, node: NodeId) -> bool {
+        self.shared.view.load().primary == Some(node)
+    }
+
+    /// The shared lane of this key; opened if there is none.
+    pub fn lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
+        if let Some(lane) = self.lanes.borrow().get(&key)
+            && lane.is_usable()
+        {
+            return Rc::clone(lane);
+        }
+        let lane = self.start(key, false);
+        self.lanes.borrow_mut().insert(key, Rc::clone(&lane));
+        lane
+    }
+
+    /// An exclusive lane of this key: a clean spare one, or a new one.
+    pub fn exclusive_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
+        while let Some(lane) = self.spare.borrow_mut().get_mut(&key).and_then(Vec::pop) {
+            if lane.is_usable() {
+                return lane;
+            }
+        }
+        self.start(key, true)
+    }
+
+    /// Takes back an exclusive lane that carries no state and has nothing outstanding.
+    pub fn give_back(&self, lane: &Rc<Lane>) {
+        let mut spare = self.spare.borrow_mut();
+        let kept = spare.entry(lane.key).or_default();
+        if lane.is_usable() && lane.is_idle() && kept.len() < SPARE_KEPT {
+            kept.push(Rc::clone(lane));
+        } else {
+            lane.close(Closed::Idle);
+        }
+    }
+
+    fn start(self: &Rc<Self>, key: LaneKey, exclusive: bool) -> Rc<Lane> {
+        let lane = Lane::new(key, exclusive, Rc::clone(&self.round));
+        self.stats.lanes.add(1);
+        task::spawn_local("lane", lane_task::run(Rc::clone(self), Rc::clone(&lane)));
+        lane
+    }
+
+    /// One more command is in flight to `node`.
+    pub fn load(&self, node: NodeId) {
+        if let Some(load) = self.load.borrow_mut().get_mut(node.index()) {
+            *load += 1;
+        }
+    }
+
+    /// One command fewer is in flight to `node`.
+    pub fn unload(&self, node: NodeId) {
+        if let Some(load) = self.load.borrow_mut().get_mut(node.index()) {
+            *load = load.saturating_sub(1);
+        }
+    }
+
+    /// A lane ended: it is not used again.
+    pub fn forget_lane(&self, lane: &Rc<Lane>) {
+        self.stats.lanes.sub(1);
+        let mut lanes = self.lanes.borrow_mut();
+        if lanes.get(&lane.key).is_some_and(|known| Rc::ptr_eq(known, lane)) {
+            lanes.remove(&lane.key);
+        }
+    }
+
+    /// A command was answered: its fences are stamped before anyone can see the answer.
+    pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: &[u8], now: Moment) {
+        self.stats.request.record(now.since(pending.begun).as_nanos() as u64);
+        if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
+            self.shared.look_now.notify_waiters();
+        }
+        if pending.stamps != Stamps::None {
+            self.stamp(&pending.stamps);
+            pending.client.session.borrow_mut().settled(pending.seq);
+        }
+    }
+
+    fn stamp(&self, stamps: &Stamps) {
+        let anchor = self.shared.anchors.next();
+        let one = |slot: Slot| {
+            self.shared.fences.stamp_pending(slot, anchor);
+            let mut unsettled = self.unsettled.borrow_mut();
+            if unsettled.len() < UNSETTLED_KEPT {
+                unsettled.push_back((slot, anchor));
+            }
+        };
+        match stamps {
+            Stamps::None => {}
+            Stamps::One(slot) => one(*slot),
+            Stamps::Many(slots) => slots.iter().copied().for_each(one),
+            Stamps::All => self.shared.fences.raise_floor(Mark::Pending(anchor)),
+        }
+    }
+
+    /// Gives the slots that waited for an anchor its offset.
+    fn settle(&self) {
+        let view = self.shared.view.load();
+        let Some(head) = view.head else { return };
+        self.shared.fences.settle_floor(view.anchor, head.offset);
+        let mut unsettled = self.unsettled.borrow_mut();
+        while let Some((slot, _)) =
+            unsettled.front().copied().filter(|(_, waits_for)| *waits_for <= view.anchor)
+        {
+            self.shared.fences.settle(slot, view.anchor, head.offset);
+            unsettled.pop_front();
+        }
+    }
+
+    /// A replica could not answer a read: asks the primary instead, or another replica when the policy is content
+    /// with any. Returns whether somebody was asked.
+    pub fn repeat(
+        self: &Rc<Self>,
+        mut pending: Pending,
+        request: &[u8],
+        failed: &Lane,
+    ) -> Result<(), Pending> {
+        let now = clock::now();
+        let view = self.shared.view.load();
+        let Some(node) = view.usable_primary(now).filter(|node| *node != failed.key.node) else {
+            return Err(pending);
+        };
+        pending.kind = Kind::Final;
+        self.stats.repeated_reads.add(1);
+        self.load(node);
+        self.lane(LaneKey { node, ..failed.key }).push_bytes(request, pending);
+        Ok(())
+    }
+
+    /// What a lane that ended still owed.
+    pub fn recover(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed) {
+        if let Closed::Desynchronised(what) = why {
+            self.stats.desynchronised.add(1);
+            tracing::warn!(node = %lane.key.node, what, "lane closed: out of step");
+        }
+        for left in lane.drain() {
+            self.unload(lane.key.node);
+            if left.pending.client.gone().is_none() {
+                self.recover_one(lane, why, left);
+            } else {
+                left.pending.client.session.borrow_mut().settled(left.pending.seq);
+            }
+        }
+        if let Some(client) = lane.listener() {
+            client.end();
+        }
+    }
+
+    fn recover_one(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed, left: Leftover) {
+        let Leftover { pending, request, sent } = left;
+        let (error, pending) = match (why, pending.kind) {
+            (Closed::Refused(error), _) => ([error, &b"\r\n"[..]].concat(), pending),
+            (_, Kind::Read) if !lane.exclusive => {
+                match self.repeat_after_loss(pending, &request, lane, why) {
+                    Ok(()) => return,
+                    Err(pending) => (say::MASTERDOWN.to_vec(), pending),
+                }
+            }
+            (_, Kind::Write) if sent => {
+                self.stats.uncertain_writes.add(1);
+                (say::UNCERTAIN.to_vec(), pending)
+            }
+            (Closed::Unreachable(_), _) => (say::MASTERDOWN.to_vec(), pending),
+            (_, Kind::Write) if !lane.exclusive => {
+                // Not a byte of it was executed: it goes to whoever is the primary now.
+                let primary = self.shared.view.load().primary.unwrap_or(lane.key.node);
+                self.load(primary);
+                self.lane(LaneKey { node: primary, ..lane.key }).push_bytes(&request, pending);
+                return;
+            }
+            _ => (say::LOST.to_vec(), pending),
+        };
+        if lane.exclusive {
+            // The connection's state went with it; going on would pretend that it is still there.
+            pending.client.end();
+        }
+        pending.client.session.borrow_mut().settled(pending.seq);
+        pending.client.deliver(pending.seq, &error, true);
+    }
+
+    /// A read whose lane was lost: elsewhere if there is an elsewhere, else once more on a new connection.
+    fn repeat_after_loss(
+        self: &Rc<Self>,
+        pending: Pending,
+        request: &[u8],
+        lane: &Rc<Lane>,
+        why: &Closed,
+    ) -> Result<(), Pending> {
+        let mut pending = match self.repeat(pending, request, lane) {
+            Ok(()) => return Ok(()),
+            Err(pending) => pending,
+        };
+        if !self.is_primary(lane.key.node) || matches!(why, Closed::Unreachable(_)) {
+            return Err(pending);
+        }
+        pending.kind = Kind::Final;
+        self.stats.repeated_reads.add(1);
+        self.load(lane.key.node);
+        self.lane(lane.key).push_bytes(request, pending);
+        Ok(())
+    }
+
+    /// Keeps lanes in line with the view: those to nodes that do not answer, or that are no longer the primary, are
+    /// ended, so that what waits on them is recovered.
+    async fn watch(self: Rc<Self>) {
+        let mut last_primary = None;
+        let mut views = self.shared.views.subscribe();
+        while views.changed().await.is_ok() {
+            self.settle();
+            let view = self.shared.view.load_full();
+            let now = clock::now();
+            let gone = |node: NodeId| {
+                let Some(entry) = view.node(node) else { return Some("node removed") };
+                if view.primary == Some(node) {
+                    None
+                } else if last_primary == Some(node) || entry.role == Some(Role::Primary) {
+                    Some("it is not the primary any longer")
+                } else if entry.silent_since.is_some() && entry.is_silent(now, view.silence_limit) {
+                    Some("it does not answer")
+                } else {
+                    None
+                }
+            };
+            for lane in self.lanes.borrow().values() {
+                if let Some(why) = gone(lane.key.node) {
+                    lane.close(Closed::Withdrawn(why));
+                }
+            }
+            last_primary = view.primary;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A log-linear histogram of durations with one writer: eight buckets per power of two, 1 µs to 64 s.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Sub-buckets per power of two, as a power of two.
+const SUB_BITS: u32 = 3;
+/// Durations below 2^10 ns share the first bucket.
+const LOWEST_BITS: u32 = 10;
+/// Durations from 2^36 ns (69 s) on share the last one.
+const HIGHEST_BITS: u32 = 36;
+const BUCKETS: usize = ((HIGHEST_BITS - LOWEST_BITS) << SUB_BITS) as usize + 2;
+
+/// The upper edges that are exported, in microseconds.
+const EDGES_US: [u64; 20] = [
+    50, 100, 200, 300, 500, 750, 1_000, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000,
+    500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000,
+];
+
+/// Counts of durations. Only its owner records; anyone may add it up.
+#[derive(Debug)]
+pub struct Histogram {
+    buckets: Vec<AtomicU64>,
+    sum_nanos: AtomicU64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), sum_nanos: AtomicU64::new(0) }
+    }
+}
+
+impl Histogram {
+    /// Counts one duration. One writer only.
+    pub fn record(&self, nanos: u64) {
+        let bump = |cell: &AtomicU64, by: u64| {
+            cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+        };
+        if let Some(cell) = self.buckets.get(bucket(nanos)) {
+            bump(cell, 1);
+        }
+        bump(&self.sum_nanos, nanos);
+    }
+}
+
+/// The sum of many histograms, ready to be written out.
+#[derive(Debug)]
+pub struct Total {
+    buckets: Vec<u64>,
+    sum_nanos: u64,
+}
+
+impl Total {
+    /// Adds up what several workers counted.
+    pub fn of<'a>(parts: impl Iterator<Item = &'a Histogram>) -> Self {
+        let mut total = Self { buckets: vec![0; BUCKETS], sum_nanos: 0 };
+        for part in parts {
+            for (sum, cell) in total.buckets.iter_mut().zip(&part.buckets) {
+                *sum += cell.load(Ordering::Relaxed);
+            }
+            total.sum_nanos = total.sum_nanos.wrapping_add(part.sum_nanos.load(Ordering::Relaxed));
+        }
+        total
+    }
+
+    /// Writes it as a Prometheus histogram in seconds. A bucket of ours counts for an edge when it lies below it
+    /// as a whole, so that counts are never too early.
+    pub fn write(&self, out: &mut String, name: &str, help: &str) {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+        for edge in EDGES_US {
+            let count: u64 = self.buckets.iter().take(bucket(edge * 1_000)).sum();
+            let _ = writeln!(out, "{name}_bucket{{le=\"{}\"}} {count}", edge as f64 / 1e6);
+        }
+        let count: u64 = self.buckets.iter().sum();
+        let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}");
+        let _ = writeln!(out, "{name}_sum {}\n{name}_count {count}", self.sum_nanos as f64 / 1e9);
+    }
+}
+
+fn bucket(nanos: u64) -> usize {
+    let bits = nanos.checked_ilog2().unwrap_or(0);
+    if bits < LOWEST_BITS {
+        return 0;
+    }
+    if bits >= HIGHEST_BITS {
+        return BUCKETS - 1;
+    }
+    let sub = (nanos >> (bits - SUB_BITS)) & ((1 << SUB_BITS) - 1);
+    (u64::from((bits - LOWEST_BITS) << SUB_BITS) + sub + 1) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_rise_with_the_duration_and_cover_every_value() {
+        let mut last = 0;
+        for shift in 0..64 {
+            for nanos in [1_u64 << shift, (1_u64 << shift) + (1 << shift) / 2] {
+                let index = bucket(nanos);
+                assert!(index >= last && index < BUCKETS, "{nanos}");
+                last = index;
+            }
+        }
+    }
+
+    #[test]
+    fn the_export_is_cumulative_and_complete() {
+        let histogram = Histogram::default();
+        for nanos in [10_000, 80_000, 80_000, 400_000_000, u64::MAX >> 8] {
+            histogram.record(nanos);
+        }
+        let mut text = String::new();
+        Total::of([&histogram].into_iter()).write(&mut text, "x_seconds", "x");
+        assert!(text.contains("x_seconds_bucket{le=\"0.00005\"} 1\n"), "{text}");
+        assert!(text.contains("x_seconds_bucket{le=\"0.0001\"} 3\n"), "{text}");
+        assert!(text.contains("x_seconds_bucket{le=\"10\"} 4\n"), "{text}");
+        assert!(text.contains("x_seconds_count 5\n"), "{text}");
+    }
+}

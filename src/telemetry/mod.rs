@@ -1,0 +1,146 @@
+//! Counting without cost: every worker owns plain counters that only it writes; a scrape adds them up.
+//!
+//! A shared counter costs an atomic read-modify-write on a contended cache line per command. Here a worker does a
+//! relaxed load and a relaxed store on a line of its own, and the exporter is told absolute values once per scrape.
+
+pub mod histogram;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::core::reason::Reason;
+use histogram::Histogram;
+
+/// What a command does, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It reads and may go to a replica.
+    Read,
+    /// It may change something.
+    Write,
+    /// It reads, but only the primary or Redweir may answer.
+    Other,
+}
+
+impl Access {
+    /// All values.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Other];
+
+    /// Metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Where a command went, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The primary.
+    Primary,
+    /// A replica.
+    Replica,
+    /// Nowhere: it was refused.
+    Refused,
+}
+
+impl Target {
+    /// All values.
+    pub const ALL: [Self; 3] = [Self::Primary, Self::Replica, Self::Refused];
+
+    /// Metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owner may call it: two writers would lose counts.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Takes `n` away, for gauges.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    /// The present value.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Everything one worker counts.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Stats {
+    commands: Vec<Counter>,
+    /// From a command being read to its reply being ready to write, in nanoseconds.
+    pub request: Histogram,
+    /// Clients connected now.
+    pub clients: Counter,
+    /// Clients accepted.
+    pub accepted: Counter,
+    /// Clients disconnected because they did not read.
+    pub slow_clients: Counter,
+    /// Protocol errors of clients.
+    pub protocol_errors: Counter,
+    /// Commands that `deny-commands` refused.
+    pub denied: Counter,
+    /// Upstream connections open now.
+    pub lanes: Counter,
+    /// Upstream connections that ended out of step.
+    pub desynchronised: Counter,
+    /// Writes whose connection was lost after they had been sent.
+    pub uncertain_writes: Counter,
+    /// Reads sent again elsewhere.
+    pub repeated_reads: Counter,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        let cells = Access::ALL.len() * Target::ALL.len() * Reason::ALL.len();
+        Self {
+            commands: (0..cells).map(|_| Counter::default()).collect(),
+            request: Histogram::default(),
+            clients: Counter::default(),
+            accepted: Counter::default(),
+            slow_clients: Counter::default(),
+            protocol_errors: Counter::default(),
+            denied: Counter::default(),
+            lanes: Counter::default(),
+            desynchronised: Counter::default(),
+            uncertain_writes: Counter::default(),
+            repeated_reads: Counter::default(),
+        }
+    }
+}
+
+impl Stats {
+    /// One command went to `target` for `reason`.
+    pub fn command(&self, access: Access, target: Target, reason: Reason) {
+        if let Some(counter) = self.commands.get(cell(access, target, reason)) {
+            counter.add(1);
+        }
+    }
+
+    /// How many commands went to `target` for `reason`.
+    pub fn commands(&self, access: Access, target: Target, reason: Reason) -> u64 {
+        self.commands.get(cell(access, target, reason)).map_or(0, Counter::value)
+    }
+}
+
+fn cell(access: Access, target: Target, reason: Reason) -> usize {
+    (access as usize * Target::ALL.len() + target as usize) * Reason::ALL.len() + reason as usize
+}

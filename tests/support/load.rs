@@ -1,0 +1,192 @@
+//! Clients that write and read version registers until they are told to stop, and remember everything.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::checker::{self, History, Read, Write};
+use super::dice::Dice;
+use super::resp::{Conn, Value};
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) write_port: u16,
+    pub(crate) read_port: u16,
+    /// Each has a writer.
+    pub(crate) keys: usize,
+    pub(crate) readers: usize,
+    /// Between two writes of a key.
+    pub(crate) write_every: Duration,
+    /// Between two reads of a reader.
+    pub(crate) read_every: Duration,
+    /// Each writer also reads its key, right after a write, on the same connection.
+    pub(crate) writers_read: bool,
+}
+
+impl Plan {
+    pub(crate) fn on(port: u16) -> Self {
+        Self {
+            write_port: port,
+            read_port: port,
+            keys: 4,
+            readers: 4,
+            write_every: Duration::from_millis(5),
+            read_every: Duration::from_millis(1),
+            writers_read: false,
+        }
+    }
+
+    pub(crate) fn writing_to(self, write_port: u16) -> Self {
+        Self { write_port, ..self }
+    }
+
+    pub(crate) fn start(self) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let spawn = |client: Client, work: fn(Client) -> Outcome| thread::spawn(move || work(client));
+        let client =
+            |n: usize| Client { plan: self, n, stop: Arc::clone(&stop), outcome: Outcome::default() };
+        let writers = (0..self.keys).map(|n| spawn(client(n), Client::write));
+        let readers = (self.keys..self.keys + self.readers).map(|n| spawn(client(n), Client::read));
+        let threads = writers.collect::<Vec<_>>().into_iter().chain(readers).collect();
+        Load { stop, threads }
+    }
+
+    pub(crate) fn run(self, span: Duration) -> Outcome {
+        let load = self.start();
+        thread::sleep(span);
+        load.stop()
+    }
+}
+
+/// Clients at work.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Outcome>>,
+}
+
+impl Load {
+    pub(crate) fn stop(mut self) -> Outcome {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut all = Outcome::default();
+        for thread in self.threads.drain(..) {
+            let one = thread.join().expect("a client of the load failed");
+            all.history.merge(one.history);
+            all.read_errors.extend(one.read_errors);
+            all.write_errors.extend(one.write_errors);
+            all.slowest_read = all.slowest_read.max(one.slowest_read);
+        }
+        all
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What they remember.
+#[derive(Default, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) history: History,
+    pub(crate) read_errors: Vec<(Instant, String)>,
+    pub(crate) write_errors: Vec<(Instant, String)>,
+    pub(crate) slowest_read: Duration,
+}
+
+impl Outcome {
+    /// Fails when a client saw an error.
+    pub(crate) fn assert_no_errors(&self) {
+        let errors = (&self.read_errors.first(), &self.write_errors.first());
+        let counts = (self.read_errors.len(), self.write_errors.len());
+        assert_eq!(counts, (0, 0), "read and write errors; the first: {errors:?}");
+    }
+}
+
+/// Every run has keys of its own: versions start at 1.
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
+struct Client {
+    plan: Plan,
+    run: u64,
+    /// Number of the connection; a writer's is that of its key.
+    n: usize,
+    stop: Arc<AtomicBool>,
+    outcome: Outcome,
+}
+
+impl Client {
+    fn key(&self, n: usize) -> String {
+        format!("register:{}:{n}", self.run)
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::SeqCst)
+    }
+
+    fn write(mut self) -> Outcome {
+        let (key, writer) = (self.key(self.n), format!("w{}", self.n));
+        let mut conn = None;
+        let mut version = 0;
+        while self.goes_on() {
+            version += 1;
+            let value = checker::value(&key, version, &writer);
+            let invoked = Instant::now();
+            let reply = attempt(&mut conn, self.plan.write_port, &["SET", &key, &value]);
+            let acked = matches!(&reply, Ok(reply) if *reply == "OK").then(Instant::now);
+            if acked.is_none() {
+                self.outcome.write_errors.push((Instant::now(), format!("{reply:?}")));
+                thread::sleep(Duration::from_millis(20));
+            }
+            self.outcome.history.writes.push(Write { key: self.n, version, session: self.n, invoked, acked });
+            if self.plan.writers_read {
+                self.read_once(&mut conn, self.n);
+            }
+            thread::sleep(self.plan.write_every);
+        }
+        self.outcome
+    }
+
+    fn read(mut self) -> Outcome {
+        let mut dice = Dice::new(self.n as u64);
+        let mut conn = None;
+        while self.goes_on() {
+            self.read_once(&mut conn, dice.below(self.plan.keys));
+            thread::sleep(self.plan.read_every);
+        }
+        self.outcome
+    }
+
+    fn read_once(&mut self, conn: &mut Option<Conn>, n: usize) {
+        let key = self.key(n);
+        let start = Instant::now();
+        let reply = attempt(conn, self.plan.read_port, &["GET", &key]);
+        let end = Instant::now();
+        let version = match &reply {
+            Ok(Value::Null) => Some(0),
+            Ok(Value::Bulk(bytes)) => checker::version(&key, &String::from_utf8_lossy(bytes)),
+            _ => None,
+        };
+        self.outcome.slowest_read = self.outcome.slowest_read.max(end - start);
+        if let Some(version) = version {
+            self.outcome.history.reads.push(Read { key: n, session: self.n, start, end, version });
+        } else {
+            self.outcome.read_errors.push((end, format!("{reply:?}")));
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// One command; connects first when there is no connection, and forgets one that failed.
+fn attempt(conn: &mut Option<Conn>, port: u16, args: &[&str]) -> io::Result<Value> {
+    let mut present = match conn.take() {
+        Some(present) => present,
+        None => Conn::try_open(port)?,
+    };
+    let reply = present.try_cmd(args)?;
+    *conn = Some(present);
+    Ok(reply)
+}

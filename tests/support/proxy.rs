@@ -1,0 +1,260 @@
+//! The proxy itself, as a user starts it: `redweir run -c FILE`.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::redis::{end, signal};
+use super::resp::{Conn, Value, http_get};
+use super::topology::Topology;
+use super::{eventually, free_port};
+
+/// How long the proxy may take to answer `/readyz` with 200.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the configuration file will say.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    primary: u16,
+    replicas: Vec<u16>,
+    listeners: Vec<String>,
+    upstream: String,
+    rest: String,
+    workers: usize,
+}
+
+impl Setup {
+    /// One listener with the policy `default`, in front of this topology.
+    pub(crate) fn of(topology: &Topology) -> Self {
+        Self::to(topology.primary.port, &topology.replica_ports())
+    }
+
+    /// The same by ports.
+    pub(crate) fn to(primary: u16, replicas: &[u16]) -> Self {
+        Self {
+            primary,
+            replicas: replicas.to_vec(),
+            listeners: vec!["default".to_owned()],
+            upstream: String::new(),
+            rest: String::new(),
+            workers: 2,
+        }
+    }
+
+    /// `[policy.NAME]` with these lines.
+    pub(crate) fn policy(self, name: &str, lines: &str) -> Self {
+        self.toml(&format!("[policy.{name}]\n{lines}"))
+    }
+
+    /// One more listener, with this policy.
+    pub(crate) fn listener(mut self, policy: &str) -> Self {
+        self.listeners.push(policy.to_owned());
+        self
+    }
+
+    /// More lines of `[upstream]`.
+    pub(crate) fn upstream(mut self, lines: &str) -> Self {
+        let _ = writeln!(self.upstream, "{lines}");
+        self
+    }
+
+    /// More tables.
+    pub(crate) fn toml(mut self, text: &str) -> Self {
+        let _ = writeln!(self.rest, "{text}");
+        self
+    }
+
+    pub(crate) fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    fn text(&self, ports: &[u16], admin_port: u16) -> String {
+        let mut text = String::new();
+        for (port, policy) in ports.iter().zip(&self.listeners) {
+            let _ = writeln!(text, "[[listen]]\naddress = \"127.0.0.1:{port}\"\npolicy = \"{policy}\"");
+        }
+        let replicas: Vec<String> =
+            self.replicas.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        let _ = writeln!(text, "[admin]\naddress = \"127.0.0.1:{admin_port}\"");
+        let _ = writeln!(text, "[upstream]\nprimary = \"127.0.0.1:{}\"", self.primary);
+        let _ = writeln!(text, "replicas = [{}]\n{}", replicas.join(", "), self.upstream);
+        let _ = writeln!(text, "[proxy]\nworkers = {}\n{}", self.workers, self.rest);
+        text
+    }
+
+    /// Starts the proxy; waits until it is ready and all its replicas are in service.
+    pub(crate) fn start(self) -> Proxy {
+        let replicas = self.replicas.len();
+        let proxy = self.start_with_any_replicas();
+        proxy.await_replicas(replicas);
+        proxy
+    }
+
+    /// Starts the proxy and waits until it is ready.
+    pub(crate) fn start_with_any_replicas(self) -> Proxy {
+        let proxy = self.spawn();
+        eventually("the proxy is ready", READY_WITHIN, || {
+            matches!(http_get(proxy.admin_port, "/readyz"), Ok((200, _)))
+        });
+        proxy
+    }
+
+    /// Starts the proxy and waits until it accepts connections, ready or not.
+    pub(crate) fn spawn(&self) -> Proxy {
+        let mut log = String::new();
+        for _ in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let ports: Vec<u16> = self.listeners.iter().map(|_| free_port()).collect();
+            let admin_port = free_port();
+            let file = dir.path().join("redweir.toml");
+            fs::write(&file, self.text(&ports, admin_port)).unwrap();
+            let output = File::create(dir.path().join("redweir.log")).unwrap();
+            let child = Command::new(env!("CARGO_BIN_EXE_redweir"))
+                .args(["run", "-c"])
+                .arg(&file)
+                .stdin(Stdio::null())
+                .stdout(output.try_clone().unwrap())
+                .stderr(output)
+                .spawn()
+                .unwrap();
+            let mut proxy = Proxy { child, port: ports[0], ports, admin_port, dir };
+            if proxy.accepts() {
+                return proxy;
+            }
+            log = proxy.log();
+            assert!(log.contains("in use"), "the proxy did not start:\n{log}\n{}", self.text(&[1, 2, 3], 4));
+        }
+        panic!("the proxy found no free port in five attempts:\n{log}");
+    }
+}
+
+/// A running proxy.
+pub(crate) struct Proxy {
+    child: Child,
+    /// The first listener's.
+    pub(crate) port: u16,
+    /// Every listener's.
+    pub(crate) ports: Vec<u16>,
+    pub(crate) admin_port: u16,
+    dir: TempDir,
+}
+
+impl Proxy {
+    /// Whether it comes to answer on its admin port; false when it ended instead.
+    fn accepts(&mut self) -> bool {
+        let deadline = Instant::now() + READY_WITHIN;
+        while Instant::now() < deadline {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if matches!(http_get(self.admin_port, "/livez"), Ok((200, _)))
+                && Conn::try_open(self.port).is_ok()
+            {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the proxy did not answer /livez within {READY_WITHIN:?}:\n{}", self.log());
+    }
+
+    /// Waits until so many replicas may serve reads.
+    pub(crate) fn await_replicas(&self, count: usize) {
+        eventually(&format!("{count} replicas are in service"), READY_WITHIN, || self.eligible() == count);
+    }
+
+    /// How many replicas are in service.
+    pub(crate) fn eligible(&self) -> usize {
+        self.metric("redweir_replica_eligible", &[]) as usize
+    }
+
+    pub(crate) fn connect(&self) -> Conn {
+        Conn::open(self.port)
+    }
+
+    /// One command on a connection of its own.
+    pub(crate) fn cmd<A: AsRef<[u8]>>(&self, args: &[A]) -> Value {
+        self.connect().cmd(args)
+    }
+
+    /// The status and the body.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        http_get(self.admin_port, path).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    fn page(&self, path: &str) -> String {
+        let (status, body) = self.get(path);
+        assert_eq!(status, 200, "GET {path}: {body}");
+        body
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        self.page("/metrics")
+    }
+
+    /// The sum of all series of this name that have these labels; 0 when there is none.
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let page = self.metrics();
+        let series = page.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, rest) = series.split_once('{').unwrap_or((series, ""));
+            let has = |(label, value): &(&str, &str)| rest.contains(&format!("{label}=\"{value}\""));
+            (found == name && labels.iter().all(has)).then(|| value.parse::<f64>().ok()).flatten()
+        });
+        series.filter(|value| !value.is_nan()).sum()
+    }
+
+    pub(crate) fn view(&self) -> serde_json::Value {
+        serde_json::from_str(&self.page("/view")).unwrap()
+    }
+
+    /// The words are joined with `+`.
+    pub(crate) fn explain(&self, words: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.page(&format!("/explain?cmd={}", words.join("+")))).unwrap()
+    }
+
+    /// SIGSTOP
+    pub(crate) fn pause(&self) {
+        signal(&self.child, Signal::SIGSTOP);
+    }
+
+    /// SIGCONT
+    pub(crate) fn resume(&self) {
+        signal(&self.child, Signal::SIGCONT);
+    }
+
+    /// SIGTERM; the exit code, `None` when a signal ended it.
+    pub(crate) fn stop(&mut self) -> Option<i32> {
+        signal(&self.child, Signal::SIGTERM);
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the proxy did not end after SIGTERM:\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What it said on stdout and stderr.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("redweir.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        end(&mut self.child);
+        if thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("the proxy's last words:");
+            tail.iter().rev().for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}

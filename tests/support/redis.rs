@@ -1,0 +1,221 @@
+//! A `redis-server` of our own: it ends with the test, and can be stopped, killed and started again.
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::free_port;
+use super::resp::{Conn, Value};
+
+/// How long a server may take to answer `PING`.
+const UP_WITHIN: Duration = Duration::from_secs(10);
+
+pub(crate) struct Redis {
+    child: Child,
+    pub(crate) port: u16,
+    dir: TempDir,
+    options: Vec<String>,
+}
+
+impl Redis {
+    /// Starts one with these options (`--name value …`) and waits until it answers.
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let mut log = String::new();
+        for _ in 0..5 {
+            let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+            let child = spawn(&dir, port, &options);
+            let mut server = Self { child, port, dir, options: options.clone() };
+            if server.comes_up() {
+                return server;
+            }
+            log = server.log();
+            assert!(log.contains("Address already in use"), "redis-server did not come up:\n{log}");
+        }
+        panic!("redis-server found no free port in five attempts:\n{log}");
+    }
+
+    /// Starts a replica of whoever listens on that port.
+    pub(crate) fn replica_of(port: u16, options: &[&str]) -> Self {
+        let primary = format!("127.0.0.1 {port}");
+        Self::start(&[&["--replicaof", primary.as_str()], options].concat())
+    }
+
+    fn comes_up(&mut self) -> bool {
+        let deadline = Instant::now() + UP_WITHIN;
+        while Instant::now() < deadline {
+            // The port may be another's, who then answers for a child that has already failed.
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            let mine = self.child.id().to_string();
+            let answers = Conn::try_open(self.port).and_then(|mut conn| conn.try_cmd(&["INFO", "server"]));
+            match answers {
+                Ok(Value::Bulk(info)) => {
+                    return String::from_utf8_lossy(&info).contains(&format!("process_id:{mine}\r"));
+                }
+                // It asks for a password: then the log has to say whose port it is.
+                Ok(Value::Error(error)) if error.starts_with("NOAUTH") => {
+                    return self.log().contains("Ready to accept connections");
+                }
+                _ => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        panic!("redis-server did not answer within {UP_WITHIN:?}:\n{}", self.log());
+    }
+
+    /// A connection, authenticated if `--requirepass` is among the options.
+    pub(crate) fn connect(&self) -> Conn {
+        let mut conn = Conn::open(self.port);
+        let password = self.options.iter().skip_while(|option| *option != "--requirepass").nth(1);
+        if let Some(password) = password {
+            assert_eq!(conn.cmd(&["AUTH", password]), "OK");
+        }
+        conn
+    }
+
+    /// One command on a connection of its own.
+    pub(crate) fn cmd<A: AsRef<[u8]>>(&self, args: &[A]) -> Value {
+        self.connect().cmd(args)
+    }
+
+    /// The fields of a section of `INFO`.
+    pub(crate) fn info(&self, section: &str) -> HashMap<String, String> {
+        let reply = self.cmd(&["INFO", section]);
+        assert!(!reply.is_error(), "{reply:?}");
+        let text = reply.text();
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// A number of `INFO stats`.
+    pub(crate) fn stat(&self, name: &str) -> u64 {
+        self.info("stats")[name].parse().unwrap()
+    }
+
+    /// How often this command was executed here, subcommands (`client|setname`) by their own name.
+    pub(crate) fn calls(&self, command: &str) -> u64 {
+        let stats = self.info("commandstats");
+        let Some(line) = stats.get(&format!("cmdstat_{command}")) else { return 0 };
+        let calls = line.split(',').find_map(|pair| pair.strip_prefix("calls="));
+        calls.and_then(|calls| calls.parse().ok()).unwrap_or_else(|| panic!("no calls in {line}"))
+    }
+
+    /// `master_repl_offset`: the head of a primary.
+    pub(crate) fn head(&self) -> i64 {
+        self.info("replication")["master_repl_offset"].parse().unwrap()
+    }
+
+    /// What a replica has applied, while its link is up.
+    pub(crate) fn applied(&self) -> Option<i64> {
+        let info = self.info("replication");
+        if info.get("master_link_status").map(String::as_str) != Some("up") {
+            return None;
+        }
+        info["slave_repl_offset"].parse().ok()
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// SIGSTOP: its sockets stay open, nothing answers.
+    pub(crate) fn pause(&self) {
+        signal(&self.child, Signal::SIGSTOP);
+    }
+
+    /// SIGCONT
+    pub(crate) fn resume(&self) {
+        signal(&self.child, Signal::SIGCONT);
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        end(&mut self.child);
+    }
+
+    /// Kills it if it runs, and starts it on the same port in the same directory. Doesn't wait until it answers.
+    pub(crate) fn restart_unready(&mut self) {
+        self.kill();
+        self.child = spawn(&self.dir, self.port, &self.options);
+    }
+
+    /// Kills it if it runs, starts it again and waits until it answers.
+    pub(crate) fn restart(&mut self) {
+        self.restart_unready();
+        assert!(self.comes_up(), "redis-server did not come back:\n{}", self.log());
+    }
+
+    /// For the next start.
+    pub(crate) fn add_options(&mut self, options: &[&str]) {
+        self.options.extend(options.iter().map(|&option| option.to_owned()));
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(log_path(&self.dir)).unwrap_or_default()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn log_path(dir: &TempDir) -> PathBuf {
+    dir.path().join("redis.log")
+}
+
+fn spawn(dir: &TempDir, port: u16, options: &[String]) -> Child {
+    let log = OpenOptions::new().create(true).append(true).open(log_path(dir)).unwrap();
+    let spawned = Command::new("redis-server")
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--enable-debug-command",
+            "yes",
+        ])
+        // Without it a new replica waits five seconds for others to come.
+        .args(["--repl-diskless-sync-delay", "0", "--dir"])
+        .arg(dir.path())
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn();
+    match spawned {
+        Ok(child) => child,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            panic!(
+                "redis-server is not on PATH: these tests need a real one (Debian: apt install redis-server)"
+            )
+        }
+        Err(error) => panic!("cannot start redis-server: {error}"),
+    }
+}
+
+/// Sends a signal to a child that has not been waited for yet.
+pub(super) fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).unwrap_or_else(|error| panic!("{signal}: {error}"));
+}
+
+/// Kills a child, stopped or not, and waits for it. No harm when it is gone already.
+pub(super) fn end(child: &mut Child) {
+    if let Ok(None) = child.try_wait() {
+        let _ = child.kill();
+        let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGCONT);
+        let _ = child.wait();
+    }
+}
