@@ -199,7 +199,7 @@ fn free() -> String {
 fn a_full_pipe_behind_stderr_stalls_nothing() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     // As much as a pipe holds on Linux: whatever is written to it after this blocks.
-    writer.write_all(&[b'.'; 65_536]).unwrap();
+    writer.write_all(&vec![b'.'; 65_536]).unwrap();
     let (listen, admin) = (free(), free());
     let mut proxy = Proxy::start(&listen, &admin, writer.into());
     let mut asked = 0;
