@@ -1,3 +1,7 @@
 //! The `redweir` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    redweir::cli::main()
+}

@@ -266,7 +266,7 @@ impl fmt::Debug for Upstream {
             .field("connect_timeout", &self.connect_timeout)
             .field("write_hold", &self.write_hold)
             .field("fence_interval", &self.fence_interval)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -273,7 +273,7 @@ fn read_policy_name(section: &Section<'_>, policies: &Policies) -> Option<Policy
         let names = policies.all.iter().map(|policy| policy.name.as_str());
         let help =
             did_you_mean(&name.value, names).unwrap_or_else(|| "define it in [policy.NAME]".to_owned());
-        section.fault_at(&name, format!("there is no policy {:?}", name.value), Some(help));
+        section.fault_at(&name, format!("expected the name of a policy, found {:?}", name.value), Some(help));
     }
     known
 }
@@ -347,7 +347,7 @@ fn not_empty(text: &str) -> Result<String, Option<String>> {
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// The largest size: more than any machine has, and far from overflowing anything.
 const SIZE_MAX: u64 = 1 << 40;

@@ -32,6 +32,9 @@ pub(super) struct Section<'a> {
     pub(super) span: Range<usize>,
 }
 
+/// What else must hold of a number, in words and as a test.
+type Rule<'r> = (&'r str, fn(usize) -> bool);
+
 /// Why a value is not as expected, when there is more to say than that.
 type Fault = Option<String>;
 
@@ -203,7 +206,7 @@ impl<'a> Section<'a> {
         key: &str,
         default: usize,
         range: RangeInclusive<usize>,
-        also: Option<(&str, fn(usize) -> bool)>,
+        also: Option<Rule<'_>>,
     ) -> usize {
         let what = also.map_or("a whole number", |(what, _)| what);
         let expected = format!("{what} from {} to {}", range.start(), range.end());
@@ -250,7 +253,9 @@ impl<'a> Section<'a> {
             self.document.report(value.span(), self.full(key), message, help);
             return None;
         };
-        Some(items.iter().filter_map(|item| self.read_value(key, item, one, &read)).collect())
+        // All are read before one that is wrong makes the list wrong, so that every mistake is told.
+        let items: Vec<_> = items.iter().map(|item| self.read_value(key, item, one, &read)).collect();
+        items.into_iter().collect()
     }
 
     fn read<T>(
@@ -294,20 +299,20 @@ impl<'a> Section<'a> {
                 Some("take it out; without it, nothing in this file promises what it would give".to_owned());
             return self.document.report(key.span(), full, message, help);
         }
-        let help = self.help_for(table, name);
+        let help = Some(self.help_for(table, name));
         let what = if table.name.is_empty() { "table" } else { "key" };
         self.document.report(key.span(), full, format!("unknown {what} `{}`", printable(name)), help);
     }
 
-    fn help_for(&self, table: &Table, name: &str) -> Option<String> {
+    fn help_for(&self, table: &Table, name: &str) -> String {
         if let Some(help) = did_you_mean(name, table.keys.iter().copied()) {
-            return Some(help);
+            return help;
         }
         if let Some(home) = schema::home_of(name) {
-            return Some(format!("`{name}` belongs in [{}]", home.name.replace('*', "NAME")));
+            return format!("`{name}` belongs in [{}]", home.name.replace('*', "NAME"));
         }
         let here = if self.name.is_empty() { "there are".to_owned() } else { format!("[{}] has", self.name) };
-        Some(format!("{here} {}", table.keys.join(", ")))
+        format!("{here} {}", table.keys.join(", "))
     }
 
     fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {

@@ -21,6 +21,7 @@ pub mod node;
 pub mod policy;
 pub mod position;
 pub mod reason;
+pub mod resume;
 pub mod route;
 pub mod session;
 pub mod source;

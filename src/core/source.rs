@@ -1,16 +1,36 @@
-//! Where Redweir follows the replication stream.
+//! Which node the replication stream is read from.
+//!
+//! A replica as the source is invisible to the primary: it counts neither toward `WAIT` nor toward
+//! `min-replicas-to-write`, and Sentinel does not list it. Attached to the primary, Redweir earns no `WAIT` credit
+//! either (it acknowledges offset 0), but it does count toward `min-replicas-to-write`, which looks at the age of
+//! acknowledgements only. So `auto` goes to the primary only when that setting is *known* to be 0: where it is not
+//! known, attaching could quietly keep writes accepted that nobody else holds, and a missing stream costs but speed.
 
-/// `source` of `[stream]`.
+use std::time::Duration;
+
+use super::moment::Moment;
+use super::node::{Node, NodeId, Role};
+use super::view::View;
+
+/// A source is left for a fresher replica when it is more than this many bytes behind it. Well above what two
+/// replicas that were asked a poll interval apart seem to differ by.
+pub const MOVE_AT_BYTES: u64 = 64 << 20;
+/// How long a source that failed is passed over; doubles with each failure, up to [`AVOID_LONGEST`].
+pub const AVOID_FIRST: Duration = Duration::from_secs(10);
+/// The longest that a source is passed over.
+pub const AVOID_LONGEST: Duration = Duration::from_mins(10);
+
+/// `[stream] source`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum StreamSource {
-    /// The freshest replica that can serve it; the primary when none can and that costs its writers nothing.
+    /// The freshest replica; the primary if no replica can serve and `min-replicas-to-write` is known to be 0.
     #[default]
     Auto,
-    /// The primary.
+    /// Only ever the primary.
     Primary,
-    /// A replica, never the primary.
+    /// Only ever a replica.
     Replica,
-    /// Nowhere.
+    /// No stream.
     Off,
 }
 
@@ -26,5 +46,222 @@ impl StreamSource {
             Self::Replica => "replica",
             Self::Off => "off",
         }
+    }
+}
+
+/// Sources that failed of late. Bounded by the number of nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Avoided(Vec<Failed>);
+
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    node: NodeId,
+    until: Moment,
+    times: u32,
+}
+
+impl Avoided {
+    /// `node` failed as a source, through its own fault.
+    pub fn failed(&mut self, node: NodeId, now: Moment) {
+        let times = self.0.iter().find(|f| f.node == node).map_or(0, |f| f.times);
+        let span = AVOID_FIRST.saturating_mul(1 << times.min(16)).min(AVOID_LONGEST);
+        self.served(node);
+        self.0.push(Failed { node, until: now.after(span), times: times.saturating_add(1) });
+    }
+
+    /// `node` serves: its failures are forgotten.
+    pub fn served(&mut self, node: NodeId) {
+        self.0.retain(|f| f.node != node);
+    }
+
+    /// Whether `node` is to be passed over if there is another.
+    pub fn contains(&self, node: NodeId, now: Moment) -> bool {
+        self.0.iter().any(|f| f.node == node && now < f.until)
+    }
+}
+
+/// The node to read the stream from. `current` is the present source, `min_replicas_to_write` the primary's setting
+/// if it is known.
+///
+/// The present source stays while it is good, and also when it is not and nothing better is to be had: a replica
+/// that lost its own link keeps ours, and goes on when it has resumed. A replica that failed as a source is better
+/// than none.
+pub fn choose(
+    view: &View,
+    choice: StreamSource,
+    current: Option<NodeId>,
+    avoided: &Avoided,
+    min_replicas_to_write: Option<u64>,
+    now: Moment,
+) -> Option<NodeId> {
+    let primary = view.primary.filter(|_| !view.two_primaries);
+    let fallback = match choice {
+        StreamSource::Off => return None,
+        StreamSource::Primary => return primary,
+        StreamSource::Auto if min_replicas_to_write == Some(0) => {
+            let answers = |node: &&Node| !node.is_silent(now, view.silence_limit);
+            primary.and_then(|id| view.node(id)).filter(answers).map(|node| node.id)
+        }
+        StreamSource::Auto | StreamSource::Replica => None,
+    };
+    let serving: Vec<&Node> = view.nodes.iter().filter(|node| serves(view, node, now)).collect();
+    let untroubled: Vec<&Node> = serving.iter().copied().filter(|n| !avoided.contains(n.id, now)).collect();
+    let at_hand = || current.and_then(|id| view.node(id)).filter(|node| may_resume(view, node, now));
+    freshest(&untroubled, current)
+        .or(fallback)
+        .or_else(|| freshest(&serving, current))
+        .or_else(|| at_hand().map(|node| node.id))
+}
+
+/// The replica that has applied the most, unless the present source is not far behind it. Attaching to a node
+/// without a backlog costs it a dump: such a node comes last.
+fn freshest(replicas: &[&Node], current: Option<NodeId>) -> Option<NodeId> {
+    let has_backlog = |node: &Node| node.facts.as_ref().is_some_and(|facts| facts.backlog_active);
+    let best = replicas.iter().max_by_key(|node| (has_backlog(node), node.applied))?;
+    let near = |node: &&&Node| match (best.applied, node.applied) {
+        (Some(best), Some(ours)) => best.ahead_of(ours) <= MOVE_AT_BYTES,
+        _ => false,
+    };
+    let kept = replicas.iter().find(|node| Some(node.id) == current).filter(near);
+    Some(kept.unwrap_or(best).id)
+}
+
+/// Whether a node is a healthy replica in the primary's history. `standing` is closed while the link is down, while
+/// it loads or syncs, and for a few samples after.
+fn serves(view: &View, node: &Node, now: Moment) -> bool {
+    node.role == Some(Role::Replica)
+        && node.standing.is_open()
+        && node.facts.as_ref().is_some_and(|facts| !facts.async_loading)
+        && view.comparable(node)
+        && !node.is_silent(now, view.silence_limit)
+}
+
+/// Whether a replica that does not serve now may go on by itself.
+fn may_resume(view: &View, node: &Node, now: Moment) -> bool {
+    node.role == Some(Role::Replica) && !node.is_silent(now, view.silence_limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::fence::AnchorSeq;
+    use crate::core::node::{Facts, Gate};
+    use crate::core::position::{History, Offset, ReplId};
+
+    const NOW: Moment = Moment::from_millis(100_000);
+    const PRIMARY: NodeId = NodeId(0);
+
+    /// A primary and replicas that have applied so much.
+    fn view(applied: &[u64]) -> View {
+        let history = History::new(ReplId::parse(&[b'a'; 40]).unwrap());
+        let node = |id: u16, role, at| {
+            let mut node = Node::new(NodeId(id), format!("n{id}"), 1);
+            (node.role, node.applied, node.heard_at) = (Some(role), Some(Offset::new(at)), Some(NOW));
+            node.facts = Some(Facts { history: Some(history), backlog_active: true, ..Facts::default() });
+            node.standing = Gate::default();
+            node.standing.sample(true);
+            node
+        };
+        let replicas = applied.iter().zip(1..).map(|(&at, id)| node(id, Role::Replica, at));
+        View {
+            nodes: std::iter::once(node(0, Role::Primary, 1 << 30)).chain(replicas).collect(),
+            primary: Some(PRIMARY),
+            two_primaries: false,
+            history: Some(history),
+            head: None,
+            anchor: AnchorSeq(1),
+            silence_limit: Duration::from_secs(1),
+            hold: Duration::from_secs(1),
+        }
+    }
+
+    fn auto(view: &View, current: Option<u16>) -> Option<u16> {
+        pick(view, StreamSource::Auto, current, Some(0))
+    }
+
+    fn pick(view: &View, choice: StreamSource, current: Option<u16>, min: Option<u64>) -> Option<u16> {
+        choose(view, choice, current.map(NodeId), &Avoided::default(), min, NOW).map(|id| id.0)
+    }
+
+    fn fail(view: &mut View, id: usize) {
+        view.nodes[id].standing.sample(false);
+    }
+
+    #[test]
+    fn auto_takes_the_freshest_replica_and_stays() {
+        let view = view(&[500, 900, 700]);
+        assert_eq!(auto(&view, None), Some(2));
+        assert_eq!(auto(&view, Some(1)), Some(1), "near enough");
+        assert_eq!(auto(&view, Some(0)), Some(2), "the primary is a stopgap");
+    }
+
+    #[test]
+    fn a_source_that_fails_or_lags_is_left() {
+        let mut view = view(&[500, 900]);
+        view.nodes[2].applied = Some(Offset::new(501 + MOVE_AT_BYTES));
+        assert_eq!(auto(&view, Some(1)), Some(2));
+        view.nodes[2].applied = Some(Offset::new(500 + MOVE_AT_BYTES));
+        assert_eq!(auto(&view, Some(1)), Some(1));
+        fail(&mut view, 1);
+        assert_eq!(auto(&view, Some(1)), Some(2));
+        view.nodes[2].silent_since = Some(NOW);
+        assert_eq!(auto(&view, Some(1)), Some(0));
+    }
+
+    #[test]
+    fn the_primary_serves_only_when_it_is_known_not_to_count_replicas() {
+        let mut view = view(&[500]);
+        fail(&mut view, 1);
+        assert_eq!(pick(&view, StreamSource::Auto, None, Some(0)), Some(0));
+        assert_eq!(pick(&view, StreamSource::Auto, None, Some(1)), None);
+        assert_eq!(pick(&view, StreamSource::Auto, None, None), None, "unknown is not zero");
+        assert_eq!(
+            pick(&view, StreamSource::Auto, Some(0), Some(1)),
+            None,
+            "it was set while we were attached"
+        );
+        assert_eq!(pick(&view, StreamSource::Replica, Some(0), Some(0)), None);
+        assert_eq!(pick(&view, StreamSource::Primary, None, None), Some(0), "asked for in so many words");
+        assert_eq!(pick(&view, StreamSource::Off, Some(1), Some(0)), None);
+        view.two_primaries = true;
+        assert_eq!(pick(&view, StreamSource::Primary, None, None), None);
+    }
+
+    #[test]
+    fn a_replica_without_a_link_keeps_ours_when_there_is_nothing_better() {
+        let mut view = view(&[500]);
+        fail(&mut view, 1);
+        assert_eq!(pick(&view, StreamSource::Replica, Some(1), None), Some(1));
+        assert_eq!(pick(&view, StreamSource::Replica, None, None), None, "but it is not chosen anew");
+        view.nodes[1].role = Some(Role::Primary);
+        assert_eq!(pick(&view, StreamSource::Replica, Some(1), None), None, "it was promoted");
+    }
+
+    #[test]
+    fn a_replica_of_another_history_or_without_backlog_comes_last_or_never() {
+        let mut view = view(&[500, 900]);
+        view.nodes[2].facts.as_mut().unwrap().backlog_active = false;
+        assert_eq!(auto(&view, None), Some(1));
+        view.nodes[1].facts.as_mut().unwrap().history = None;
+        assert_eq!(auto(&view, None), Some(2));
+    }
+
+    #[test]
+    fn a_source_that_failed_is_passed_over_for_a_while_if_there_is_another() {
+        let view = view(&[500, 900]);
+        let mut avoided = Avoided::default();
+        let replica = |avoided: &Avoided, now| choose(&view, StreamSource::Replica, None, avoided, None, now);
+        avoided.failed(NodeId(2), NOW);
+        assert_eq!(replica(&avoided, NOW), Some(NodeId(1)));
+        avoided.failed(NodeId(1), NOW);
+        assert_eq!(replica(&avoided, NOW), Some(NodeId(2)), "better than none");
+        assert_eq!(choose(&view, StreamSource::Auto, None, &avoided, Some(0), NOW), Some(PRIMARY));
+        assert!(!avoided.contains(NodeId(1), NOW.after(AVOID_FIRST)));
+        avoided.failed(NodeId(1), NOW);
+        assert!(avoided.contains(NodeId(1), NOW.after(AVOID_FIRST)), "longer each time");
+        avoided.served(NodeId(1));
+        assert!(!avoided.contains(NodeId(1), NOW));
+        (0..100).for_each(|_| avoided.failed(NodeId(1), NOW));
+        assert!(!avoided.contains(NodeId(1), NOW.after(AVOID_LONGEST)));
     }
 }

@@ -132,6 +132,12 @@ impl ControlLink {
         timeout(within, self.exchange(commands.len())).await.map_err(|_| ControlError::Timeout)?
     }
 
+    /// Gives up the link for its connection, with the bytes that were read beyond the last answer. To be called
+    /// when no answer is owed.
+    pub fn into_parts(self) -> (Box<dyn Connection>, BytesMut) {
+        (self.socket, self.inbound)
+    }
+
     async fn exchange(&mut self, count: usize) -> Result<Vec<BytesFrame>, ControlError> {
         self.socket.write_all(&self.outbound).await.map_err(|_| ControlError::Closed)?;
         let mut answers = Vec::with_capacity(count);

@@ -147,6 +147,12 @@ impl Info {
         self.replid.map(|id| History { id, previous: self.replid2 })
     }
 
+    /// `min-replicas-to-write` as far as `INFO` tells: 0 when a primary shows no `min_slaves_good_slaves`, which it
+    /// does just when the setting is in force (checked on Redis 7.0); otherwise unknown, `CONFIG GET` has to say.
+    pub fn min_replicas_to_write(&self) -> Option<u64> {
+        (self.role == Some(Role::Primary) && self.good_replicas.is_none()).then_some(0)
+    }
+
     fn set_server(&mut self, field: &str, value: &str) -> bool {
         match field {
             "redis_version" => self.version = text(value),
@@ -321,6 +327,15 @@ mod tests {
             master_link_status:sideways\r\nmaster_link_down_since_seconds:-7\r\nmaster_replid:zz\r\n\xff\xfe:1\r\n\
             no colon\r\ntcp_port:70000\r\nrun_id:\r\n";
         assert_eq!(Info::parse(text), Info::default());
+    }
+
+    #[test]
+    fn a_primary_that_counts_no_replicas_is_known_not_to_require_any() {
+        let told = |text: &str| Info::parse(text.as_bytes()).min_replicas_to_write();
+        assert_eq!(told("role:master\nconnected_slaves:0\n"), Some(0));
+        assert_eq!(told("role:master\nmin_slaves_good_slaves:0\n"), None, "in force, who knows how many");
+        assert_eq!(told("role:slave\n"), None, "a replica's own setting says nothing of its primary's");
+        assert_eq!(told("redis_version:7.0.15\n"), None);
     }
 
     #[test]

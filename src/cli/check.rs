@@ -1,0 +1,53 @@
+//! What a configuration that is right comes to, in a few lines.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::config::{Config, units};
+use crate::core::policy::{Consistency, Policy};
+
+/// `FILE: ok`, and what it comes to.
+pub(super) fn summary(path: &Path, config: &Config) -> String {
+    let mut text = format!("{}: ok\n", path.display());
+    let mut line = |name: &str, value: &str| {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(text, "  {name:<9} {value}");
+    };
+    for listen in &config.listen {
+        let policy = config.policies.all.get(usize::from(listen.policy.0));
+        line("listen", &format!("{} (policy {})", listen.address, policy.map_or_else(String::new, describe)));
+    }
+    if let Some(admin) = &config.admin {
+        line("admin", &admin.address.to_string());
+    }
+    if let Some(primary) = &config.upstream.primary {
+        line("primary", &primary.to_string());
+    }
+    for replica in &config.upstream.replicas {
+        line("replica", &replica.to_string());
+    }
+    for route in &config.policies.routes {
+        if let Some(policy) = config.policies.all.get(usize::from(route.policy.0)) {
+            let lists = [
+                ("commands", &route.commands),
+                ("keys", &route.keys),
+                ("users", &route.users),
+                ("clients", &route.client_names),
+            ];
+            let given = lists.iter().filter(|(_, list)| !list.is_empty());
+            let given: Vec<String> = given.map(|(name, list)| format!("{name} {}", list.join(" "))).collect();
+            let what = if given.is_empty() { "everything".to_owned() } else { given.join(", ") };
+            line("route", &format!("{} (policy {})", what.escape_debug(), describe(policy)));
+        }
+    }
+    line("stream", config.stream.source.name());
+    text
+}
+
+fn describe(policy: &Policy) -> String {
+    let level = format!("{}: {}", policy.name, policy.consistency.name());
+    if policy.consistency == Consistency::Eventual {
+        return level;
+    }
+    format!("{level}, max-lag {}", units::duration_text(policy.max_lag))
+}

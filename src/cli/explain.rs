@@ -1,0 +1,188 @@
+//! `redweir explain`: asks a running proxy's admin server and prints the answer for people.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+use super::Format;
+use crate::core::address::Address;
+
+/// The admin address cannot be one.
+#[derive(Debug, thiserror::Error)]
+#[error("--admin: expected host:port; the admin server has no Unix socket")]
+pub(super) struct UsageError;
+
+/// What `/explain` answers. What it does not say is not printed.
+#[derive(Debug, Deserialize)]
+struct Explained {
+    command: String,
+    access: String,
+    policy: String,
+    consistency: String,
+    decision: String,
+    target: Option<String>,
+    reason: String,
+    why: String,
+    fence: Option<String>,
+    #[serde(default)]
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Candidate {
+    node: String,
+    role: String,
+    eligible: bool,
+    applied_offset: Option<u64>,
+    lag_bytes: Option<u64>,
+    staleness_ms: Option<f64>,
+    why: String,
+}
+
+/// Asks where `command` would go, and puts the answer into `format`.
+pub(super) fn ask(admin: &Address, command: &[OsString], format: Format) -> anyhow::Result<String> {
+    let Address::Tcp { host, port } = admin else { return Err(UsageError.into()) };
+    let args: Vec<String> = command.iter().map(|arg| encode(arg.as_bytes())).collect();
+    let body = fetch(host, *port, &format!("/explain?cmd={}", args.join("+")))
+        .with_context(|| format!("cannot ask the admin server at {admin}"))?;
+    match format {
+        Format::Json => Ok(body),
+        Format::Text => {
+            let explained = serde_json::from_str(&body);
+            Ok(render(&explained.with_context(|| format!("{admin} answered, but not as Redweir does"))?))
+        }
+    }
+}
+
+/// A GET over HTTP/1.0, whose answer ends when the server closes: no need for a client library.
+fn fetch(host: &str, port: u16, target: &str) -> anyhow::Result<String> {
+    let mut stream = connect(host, port)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    stream.write_all(format!("GET {target} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_MAX + 1).read_to_end(&mut answer)?;
+    anyhow::ensure!(answer.len() as u64 <= ANSWER_MAX, "the answer is longer than {ANSWER_MAX} bytes");
+    let answer = String::from_utf8(answer).context("the answer is not UTF-8")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
+    let status =
+        head.split(' ').nth(1).filter(|_| head.starts_with("HTTP/1.")).context("the answer is not HTTP")?;
+    anyhow::ensure!(status == "200", "it answered {status}: {}", body.trim_end().escape_debug());
+    Ok(body.to_owned())
+}
+
+fn connect(host: &str, port: u16) -> anyhow::Result<TcpStream> {
+    let mut last = None;
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, TIMEOUT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| anyhow::anyhow!("the name has no address"), Into::into))
+}
+
+/// Percent-encodes everything but what never needs it.
+fn encode(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a `String` cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+fn render(explained: &Explained) -> String {
+    let mut text = String::new();
+    let decision = match &explained.target {
+        Some(target) => format!("{} to {target}", explained.decision),
+        None => explained.decision.clone(),
+    };
+    let lines = [
+        ("command", format!("{} ({})", explained.command, explained.access)),
+        ("policy", format!("{} ({})", explained.policy, explained.consistency)),
+        ("fence", explained.fence.clone().unwrap_or_else(|| "none".to_owned())),
+        ("decision", decision),
+        ("because", format!("{} ({})", explained.why, explained.reason)),
+    ];
+    for (name, value) in lines {
+        let _ = writeln!(text, "{name:<9} {}", value.escape_debug());
+    }
+    let header = ["node", "role", "eligible", "applied", "lag", "staleness", "because"].map(str::to_owned);
+    let rows: Vec<[String; 7]> =
+        std::iter::once(header).chain(explained.candidates.iter().map(row)).collect();
+    if rows.len() == 1 {
+        return text;
+    }
+    text.push('\n');
+    let widths: [usize; 7] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+    }
+    text
+}
+
+fn row(candidate: &Candidate) -> [String; 7] {
+    let unknown = || "?".to_owned();
+    [
+        candidate.node.escape_debug().to_string(),
+        candidate.role.escape_debug().to_string(),
+        if candidate.eligible { "yes" } else { "no" }.to_owned(),
+        candidate.applied_offset.map_or_else(unknown, |offset| offset.to_string()),
+        candidate.lag_bytes.map_or_else(unknown, |bytes| format!("{bytes} B")),
+        candidate.staleness_ms.map_or_else(unknown, |ms| format!("{ms:.1} ms")),
+        candidate.why.escape_debug().to_string(),
+    ]
+}
+
+/// How long the admin server may take to do each: be connected to, be asked, answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest answer that is read.
+const ANSWER_MAX: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_asked_is_one_query() {
+        assert_eq!(encode(b"GET"), "GET");
+        assert_eq!(encode("a b+c&d=%\r\n\u{e9}".as_bytes()), "a%20b%2Bc%26d%3D%25%0D%0A%C3%A9");
+    }
+
+    #[test]
+    fn an_answer_is_a_few_lines() {
+        let json = r#"{"command": "get", "access": "read", "policy": "default", "consistency": "fenced",
+            "decision": "send", "target": "b:2", "reason": "fresh", "why": "it has applied the fence", "fence": "120",
+            "candidates": [
+                {"node": "b:2", "role": "replica", "eligible": true, "applied_offset": 120, "lag_bytes": 0,
+                 "staleness_ms": 3.25, "reason": "fresh", "why": "it has applied the fence", "answers": true},
+                {"node": "c:3", "role": "replica", "eligible": false, "reason": "silent", "why": "it\nis silent"}]}"#;
+        let expected = "\
+command   get (read)
+policy    default (fenced)
+fence     120
+decision  send to b:2
+because   it has applied the fence (fresh)
+
+node  role     eligible  applied  lag  staleness  because
+b:2   replica  yes       120      0 B  3.2 ms     it has applied the fence
+c:3   replica  no        ?        ?    ?          it\\nis silent
+";
+        assert_eq!(render(&serde_json::from_str(json).unwrap()), expected);
+    }
+}

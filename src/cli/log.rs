@@ -1,0 +1,92 @@
+//! The log: to stderr, through a queue that drops lines when nobody reads them, one line per event whatever a client
+//! may have sent.
+
+use std::io::{self, Write};
+
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::{Log, LogFormat};
+
+/// `REDWEIR_LOG` is not a filter.
+#[derive(Debug, thiserror::Error)]
+#[error("{VARIABLE}: {0}; expected a level or a list such as info,redweir::net=debug")]
+pub(super) struct FilterError(#[from] tracing_subscriber::filter::ParseError);
+
+/// Starts the log of this process. What is queued is written when the guard is dropped.
+pub(super) fn start(log: &Log) -> anyhow::Result<WorkerGuard> {
+    let filter = match std::env::var(VARIABLE) {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(text).map_err(FilterError)?,
+        _ => EnvFilter::try_new(log.level.name()).map_err(FilterError)?,
+    };
+    // Lossy: a full pipe behind stderr must never make a worker wait.
+    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_QUEUED);
+    let (queue, guard) = builder.thread_name("log").finish(io::stderr());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines(queue)).with_ansi(false);
+    let started = match log.format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))?;
+    Ok(guard)
+}
+
+/// Makes one line of each event.
+#[derive(Clone, Debug)]
+struct Lines(NonBlocking);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Lines {
+    /// `buf` is one whole event: `tracing-subscriber` formats it into a buffer and writes that once.
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write_all(&one_line(buf))?;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The event with its control characters escaped, except for the newline at its end: what a client sends may be
+/// logged, and must neither look like another line nor reach a terminal as an escape sequence.
+fn one_line(event: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(event);
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.trim_end_matches('\n').chars() {
+        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line.push('\n');
+    line.into_bytes()
+}
+
+/// The environment variable that overrides `level`.
+const VARIABLE: &str = "REDWEIR_LOG";
+
+/// Lines that may wait for stderr; more are dropped.
+const LINES_QUEUED: usize = 8192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_harmless_line() {
+        assert_eq!(one_line(b"INFO plain\n"), b"INFO plain\n");
+        assert_eq!(one_line(b"no end"), b"no end\n");
+        assert_eq!(one_line(b"name=a\r\nERROR forged \x1b[2J\n"), b"name=a\\r\\nERROR forged \\u{1b}[2J\n");
+        assert_eq!(one_line("é \u{85}\u{2028}\n".as_bytes()), "é \\u{85}\\u{2028}\n".as_bytes());
+    }
+}

@@ -1,0 +1,456 @@
+//! The configuration as its reader meets it: the reference file is complete and says the defaults, and whatever is
+//! wrong with a file is told with its line, its key and what was meant.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use redweir::config::{Config, ConfigError, LogFormat, Problem, schema};
+use redweir::core::address::Address;
+use redweir::core::policy::{Consistency, PolicyId};
+use redweir::core::source::StreamSource;
+
+const REFERENCE: &str = include_str!("../config/redweir.toml");
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("t.toml"))
+}
+
+fn address(text: &str) -> Address {
+    text.parse().unwrap()
+}
+
+/// What must be in any file, and then `rest`.
+fn with(rest: &str) -> String {
+    format!("[[listen]]\naddress = \"a:1\"\n[upstream]\nprimary = \"b:2\"\n{rest}")
+}
+
+/// The only problem of a text.
+fn problem(text: &str) -> Problem {
+    let mut error = parse(text).expect_err(text);
+    assert_eq!(error.problems.len(), 1, "{error}\n{text}");
+    error.problems.remove(0)
+}
+
+/// `#key = value` is a setting that is commented out; `# words` are words.
+fn uncommented() -> String {
+    let setting = |line: &&str| {
+        line.strip_prefix('#')
+            .is_some_and(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()))
+    };
+    let lines = REFERENCE.lines().filter(|line| !line.starts_with("#password = "));
+    lines.map(|line| if setting(&line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// A `key = value` of a text, and where in the text it is.
+struct Setting {
+    table: String,
+    key: String,
+    line: usize,
+    start: usize,
+    value: std::ops::Range<usize>,
+}
+
+impl Setting {
+    /// A key of this table, in full.
+    fn full(&self, key: &str) -> String {
+        format!("{}.{key}", self.table)
+    }
+}
+
+fn settings(text: &str) -> Vec<Setting> {
+    let (mut found, mut table, mut at, mut open) = (Vec::<Setting>::new(), String::new(), 0, false);
+    for (index, line) in text.lines().enumerate() {
+        let end = at + line.len();
+        if open {
+            found.last_mut().unwrap().value.end = end;
+            open = !line.starts_with(']');
+        } else if line.starts_with('[') {
+            line.trim_matches(['[', ']']).clone_into(&mut table);
+        } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            let value_at = end - value.len();
+            let (table, key) = (table.clone(), key.to_owned());
+            found.push(Setting { table, key, line: index + 1, start: at, value: value_at..end });
+            open = value == "[";
+        }
+        at = end + 1;
+    }
+    found
+}
+
+/// A directory with the password file that the reference names.
+fn home() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("redweir.password"), "secret\n").unwrap();
+    home
+}
+
+#[test]
+fn the_reference_says_the_defaults() {
+    let read = parse(REFERENCE).unwrap();
+    let replicas = vec![address("127.0.0.1:6381"), address("127.0.0.1:6382")];
+    let flags = Config::from_flags(
+        vec![address("127.0.0.1:6380")],
+        address("127.0.0.1:6379"),
+        replicas,
+        Some(address("127.0.0.1:9380")),
+    );
+    assert_eq!(read, flags.unwrap());
+    let empty_tables = with("replicas = []\n[policy.default]\n[stream]\n[proxy]\n[security]\n[log]\n");
+    let nothing_said = Config::from_flags(vec![address("a:1")], address("b:2"), vec![], None).unwrap();
+    assert_eq!(parse(&empty_tables).unwrap(), nothing_said);
+    assert_eq!(parse(&with("")).unwrap(), nothing_said);
+}
+
+#[test]
+fn the_reference_has_every_key_and_no_other() {
+    let text = uncommented();
+    let mut there: Vec<String> = settings(&text).iter().map(|s| s.full(&s.key)).collect();
+    there.push("upstream.password".to_owned());
+    let tables = schema::TABLES.iter().filter(|table| !table.name.is_empty());
+    let mut known: Vec<String> = tables
+        .flat_map(|table| {
+            table.keys.iter().map(|key| format!("{}.{key}", table.name.replace('*', "default")))
+        })
+        .collect();
+    there.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(there, known);
+    assert!(known.len() >= 35, "saw only {}", known.len());
+    assert!(REFERENCE.contains("\n#password = "));
+    for line in REFERENCE.lines() {
+        assert!(line.chars().count() <= 130, "too long to read: {line}");
+    }
+}
+
+#[test]
+fn the_settings_that_are_commented_out_work() {
+    let home = home();
+    let config = Config::parse(&uncommented(), &home.path().join("redweir.toml")).unwrap();
+    assert_eq!(config.upstream.password.as_deref(), Some("secret"));
+    assert_eq!(config.upstream.credentials().unwrap().username.as_deref(), Some("redweir"));
+    let route = &config.policies.routes[0];
+    assert_eq!((route.commands.len(), route.keys[0].as_str()), (2, "catalog:*"));
+    assert!(!format!("{config:?}").contains("secret"));
+}
+
+#[test]
+fn every_file_in_config_works() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config")).unwrap() {
+        let path = entry.unwrap().path();
+        let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!config.listen.is_empty());
+        seen += 1;
+    }
+    assert!(seen >= 3, "saw only {seen}");
+    let sidecar = Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config/sidecar.toml")).unwrap();
+    assert_eq!((sidecar.listen[1].policy, sidecar.policies.routes[0].policy), (PolicyId(1), PolicyId(1)));
+    assert_eq!(sidecar.policies.all[1].consistency, Consistency::Bounded);
+    assert_eq!((sidecar.proxy.workers, sidecar.log.format), (1, LogFormat::Json));
+}
+
+#[test]
+fn every_mistake_in_every_key_is_told_with_its_line_and_key() {
+    let (text, home) = (uncommented(), home());
+    let path = home.path().join("redweir.toml");
+    let mut tried = 0;
+    let mut corrupt =
+        |setting: &Setting, key: &str, range: std::ops::Range<usize>, with: &str, says: &str| {
+            let mut broken = text.clone();
+            broken.replace_range(range, with);
+            let error = Config::parse(&broken, &path).expect_err(&format!("{} {with}", setting.key));
+            let hit =
+                error.problems.iter().find(|p| p.position.as_ref().is_some_and(|at| at.line == setting.line));
+            let hit = hit.unwrap_or_else(|| panic!("no problem on line {}:\n{error}", setting.line));
+            assert_eq!(hit.key, key, "{error}");
+            assert!(hit.to_string().contains(says), "{says}? {error}");
+            let others = error.problems.iter().filter(|p| *p != hit && p.position.is_some());
+            // A policy that is not read leaves nothing else behind; a misspelt required key is also missing.
+            assert!(
+                others
+                    .clone()
+                    .all(|p| p.message.contains("missing") || p.message.contains("needs a password")),
+                "{error}"
+            );
+            tried += 1;
+        };
+    for s in settings(&text) {
+        let full = s.full(&s.key);
+        let misspelt = format!("{}x", s.key);
+        let name = s.start..s.start + s.key.len();
+        corrupt(&s, &s.full(&misspelt), name.clone(), &misspelt, &format!("did you mean `{}`?", s.key));
+        let snake = s.key.replace('-', "_").to_uppercase();
+        corrupt(&s, &s.full(&snake), name, &snake, &format!("did you mean `{}`?", s.key));
+        for (value, words) in
+            [("2024-01-01", "found a date"), ("{}", "found a table"), ("0.5", "found the number 0.5")]
+        {
+            corrupt(&s, &full, s.value.clone(), value, words);
+        }
+        let list = text[s.value.clone()].starts_with('[');
+        let bad: &[&str] = match s.key.as_str() {
+            _ if list => &["[\"\"]", "[7]", "\"text\"", "7", "true"],
+            "username" | "password-file" => &["\"\"", "[\"a\"]", "7", "true"],
+            "replica-serve-stale-data" => &["\"\"", "\"YES\"", "1", "[]"],
+            _ => &["\"\"", "\"-1\"", "-1", "[\"1s\"]", "true", "99999999999999999999"],
+        };
+        for value in bad {
+            corrupt(&s, &full, s.value.clone(), value, "expected");
+        }
+        if !full.starts_with("upstream.password") {
+            corrupt(&s, "", s.value.clone(), "\"open", "not TOML");
+        }
+    }
+    assert!(tried > 300, "tried only {tried}");
+}
+
+#[test]
+fn every_misspelt_table_is_told() {
+    let lines: Vec<&str> = REFERENCE.lines().collect();
+    let mut tried = 0;
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with('[')) {
+        if line.contains('.') {
+            continue;
+        }
+        let name = line.trim_matches(['[', ']']);
+        let misspelt = line.replace(name, &format!("{name}z"));
+        let broken = [&lines[..index], &[misspelt.as_str()], &lines[index + 1..]].concat();
+        let error = parse(&broken.join("\n")).unwrap_err();
+        let hit = error.problems.iter().find(|p| p.key == format!("{name}z")).unwrap();
+        assert_eq!(hit.position.as_ref().map(|p| p.line), Some(index + 1));
+        assert_eq!(hit.help.as_deref(), Some(format!("did you mean `{name}`?").as_str()));
+        tried += 1;
+    }
+    assert_eq!(tried, 7);
+}
+
+#[test]
+fn a_problem_reads_like_this() {
+    let text = "[[listen]]\naddress = \"127.0.0.1:6380\"\n[upstream]\nprimary = \"127.0.0.1:6379\"\n\n\
+                [policy.default]\nmax_lag = \"1s\"\nmax-stale = \"1 minute\"\n";
+    let expected = "\
+t.toml:7:1: policy.default.max_lag: unknown key `max_lag`
+  |
+7 | max_lag = \"1s\"
+  | ^^^^^^^
+  = help: did you mean `max-lag`?
+t.toml:8:13: policy.default.max-stale: expected a duration from \"1ms\" to \"24h\" (units: us, ms, s, m, h), found \"1 minute\"
+  |
+8 | max-stale = \"1 minute\"
+  |             ^^^^^^^^^^";
+    assert_eq!(parse(text).unwrap_err().to_string(), expected);
+    let missing = "\
+t.toml: listen: there is no [[listen]], so no client could connect
+ = help: add [[listen]] with address = \"127.0.0.1:6380\"
+t.toml: upstream.primary: there is no primary, so writes could go nowhere
+ = help: add primary = \"127.0.0.1:6379\" to [upstream]";
+    assert_eq!(parse("").unwrap_err().to_string(), missing);
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    let cases = [
+        ("[policy.default]\nmax-lag = \"0s\"", "policy.default.max-lag"),
+        ("[policy.default]\nmax-lag-bytes = 0", "policy.default.max-lag-bytes"),
+        ("[policy.default]\nwait-timeout = \"2h\"", "policy.default.wait-timeout"),
+        ("[policy.default]\nmax-lag = 100", "policy.default.max-lag"),
+        ("[stream]\nfence-slots = 1000", "stream.fence-slots"),
+        ("[stream]\nfence-slots = 1048577", "stream.fence-slots"),
+        ("[stream]\nfence-slots = 1", "stream.fence-slots"),
+        ("[proxy]\nmax-clients = 0", "proxy.max-clients"),
+        ("[proxy]\nclient-output-buffer-limit = \"1kb\"", "proxy.client-output-buffer-limit"),
+        ("[proxy]\nworkers = 100000", "proxy.workers"),
+        ("poll-interval = \"1us\"", "upstream.poll-interval"),
+        ("replicas = [\"c:0\"]", "upstream.replicas"),
+        ("replicas = [\"c\"]", "upstream.replicas"),
+        ("[[listen]]\naddress = \"d:0\"", "listen.address"),
+        ("[[listen]]\naddress = \"unix:relative.sock\"", "listen.address"),
+        ("[admin]\naddress = \"unix:/run/admin.sock\"", "admin.address"),
+        ("[admin]", "admin.address"),
+        ("[log]\nlevel = \"INFO\"", "log.level"),
+        ("[security]\ndeny-commands = [\"config set\"]", "security.deny-commands"),
+        ("[security]\ndeny-commands = [\"config|set|x\"]", "security.deny-commands"),
+        ("[[route]]\ncommands = []\npolicy = \"default\"", "route.commands"),
+        ("[[route]]\ncommands = [\"get\"]", "route.policy"),
+        ("[policy.\"a b\"]", "policy.a b"),
+        ("[policy]\ndefault = 1", "policy.default"),
+    ];
+    for (rest, key) in cases {
+        let problem = problem(&with(rest));
+        let last = with(rest).lines().count();
+        assert_eq!(problem.key, key);
+        let line = problem.position.unwrap().line;
+        assert!(line == last || line + 1 == last, "{rest}: line {line}");
+    }
+    assert_eq!(
+        problem(&with("[security]\ndeny-commands = [\"CONFIG set\"]")).help.unwrap(),
+        "a subcommand is written \"config|set\""
+    );
+    assert_eq!(
+        problem(&with("[policy.default]\nmax-lag = 100")).help.unwrap(),
+        "it needs a unit: \"100ms\" or \"100s\""
+    );
+}
+
+#[test]
+fn what_does_not_work_yet_is_refused() {
+    let cases = [
+        ("[upstream.tls]\nca = \"ca.pem\"", "upstream.tls"),
+        ("[upstream.sentinel]\nmaster-name = \"m\"", "upstream.sentinel"),
+        ("[[listen]]\naddress = \"c:3\"\n[listen.tls]\ncert = \"c.pem\"", "listen.tls"),
+        ("[proxy]\nsession-scope = \"user\"", "proxy.session-scope"),
+        ("[proxy]\nsession-scope = \"client-name\"", "proxy.session-scope"),
+    ];
+    for (rest, key) in cases {
+        let problem = problem(&with(rest));
+        assert_eq!(problem.key, key);
+        assert!(problem.message.contains("not supported in this version"), "{problem}");
+    }
+}
+
+#[test]
+fn a_policy_must_exist() {
+    let near = problem(&with("[policy.relaxed]\n[[listen]]\naddress = \"c:3\"\npolicy = \"relaxd\""));
+    assert_eq!((near.key.as_str(), near.help.as_deref()), ("listen.policy", Some("did you mean `relaxed`?")));
+    let far = problem(&with("[[route]]\npolicy = \"elsewhere\""));
+    assert_eq!((far.key.as_str(), far.help.as_deref()), ("route.policy", Some("define it in [policy.NAME]")));
+}
+
+#[test]
+fn an_address_is_used_once() {
+    let cases = [
+        ("[[listen]]\naddress = \"A:1\"", "listen.address", "already used by `listen.address` on line 2"),
+        (
+            "replicas = [\"c:3\", \"c:3\"]",
+            "upstream.replicas",
+            "already used by `upstream.replicas` on line 5",
+        ),
+        ("replicas = [\"b:2\"]", "upstream.replicas", "already used by `upstream.primary` on line 4"),
+        ("replicas = [\"a:1\"]", "upstream.replicas", "already used by `listen.address` on line 2"),
+        ("[admin]\naddress = \"a:1\"", "admin.address", "already used by `listen.address` on line 2"),
+    ];
+    for (rest, key, says) in cases {
+        let problem = problem(&with(rest));
+        assert_eq!(problem.key, key);
+        assert!(problem.message.contains(says), "{problem}");
+    }
+    let error =
+        Config::from_flags(vec![address("a:1")], address("b:2"), vec![address("c:3"), address("b:2")], None);
+    assert_eq!(error.unwrap_err().to_string(), "--replica: b:2 is already given with --primary");
+    let error = Config::from_flags(vec![], address("b:2"), vec![], Some(address("unix:/x"))).unwrap_err();
+    assert_eq!(error.problems.len(), 2);
+}
+
+#[test]
+fn a_password_comes_from_one_place_and_is_never_shown() {
+    let both = problem(&with("password = \"hunter2\"\npassword-file = \"f\""));
+    assert_eq!(both.key, "upstream.password-file");
+    assert_eq!(problem(&with("username = \"u\"")).key, "upstream.username");
+    for rest in [
+        "password = [\"hunter2\"]",
+        "pasword = \"hunter2\"",
+        "password = \"hunter2",
+        "password = \"hunter2\" x",
+    ] {
+        let error = parse(&with(rest)).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+    let home = home();
+    let path = home.path().join("t.toml");
+    let file = |name: &str| Config::parse(&with(&format!("password-file = \"{name}\"")), &path);
+    assert_eq!(file("redweir.password").unwrap().upstream.password.as_deref(), Some("secret"));
+    std::fs::write(home.path().join("two"), "one\ntwo\n").unwrap();
+    std::fs::write(home.path().join("none"), "\n").unwrap();
+    for (name, says) in
+        [("absent", "No such file"), ("two", "on one line"), ("none", "on one line"), (".", "directory")]
+    {
+        let error = file(name).unwrap_err();
+        assert_eq!(error.problems[0].key, "upstream.password-file");
+        assert_eq!(error.problems[0].position.as_ref().unwrap().line, 5);
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("redweir.toml");
+    let says = |path: &Path| Config::load(path).unwrap_err().to_string();
+    assert!(
+        says(&path).contains("redweir.toml: cannot read the configuration: No such file"),
+        "{}",
+        says(&path)
+    );
+    assert!(says(home.path()).contains("directory"));
+    std::fs::write(&path, b"a = \"\xff\"").unwrap();
+    assert!(says(&path).contains("not UTF-8 (byte 5)"));
+    std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
+    assert!(says(&path).contains("larger than 1mb"));
+}
+
+#[test]
+fn no_text_makes_the_reader_panic() {
+    let texts = [
+        "\0",
+        "\u{feff}",
+        "[",
+        "[[",
+        "a",
+        "=",
+        "a=",
+        "[policy]\n[[policy.x]]",
+        "listen = [[[1]]]",
+        "listen = []",
+        "é = ü",
+        "[a]\n[a]",
+        "\"\" = 1",
+    ];
+    for text in texts {
+        assert!(parse(text).is_err(), "{text:?}");
+    }
+    for cut in (0..REFERENCE.len()).filter(|&i| REFERENCE.is_char_boundary(i)).step_by(7) {
+        if let Err(error) = parse(&REFERENCE[..cut]) {
+            assert!(!error.to_string().is_empty());
+        }
+        let _ = parse(&REFERENCE[cut..]);
+    }
+    let deep = format!("a = {}", "[".repeat(100_000));
+    assert!(parse(&deep).is_err());
+}
+
+#[test]
+fn yes_and_true_are_the_same() {
+    for (value, yes) in [("\"yes\"", true), ("true", true), ("\"no\"", false), ("false", false)] {
+        let config = parse(&with(&format!("[policy.default]\nreplica-serve-stale-data = {value}"))).unwrap();
+        assert_eq!(config.policies.all[0].serve_stale, yes);
+    }
+}
+
+#[test]
+fn names_are_kept_in_lower_case_and_in_order() {
+    let rest = "[policy.z]\n[policy.a]\n[[route]]\ncommands = [\"HGetAll\", \"OBJECT|FREQ\", \"JSON.GET\"]\npolicy = \"a\"\n\
+                [stream]\nsource = \"off\"\n[security]\ndeny-commands = []";
+    let config = parse(&with(rest)).unwrap();
+    let names: Vec<&str> = config.policies.all.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["default", "z", "a"]);
+    assert_eq!(config.policies.routes[0].commands, ["hgetall", "object|freq", "json.get"]);
+    assert_eq!(config.policies.routes[0].policy, PolicyId(2));
+    assert_eq!(config.stream.source, StreamSource::Off);
+    assert!(config.security.deny_commands.is_empty());
+}
+
+#[test]
+fn nodes_are_polled_four_times_within_the_tightest_lag() {
+    let every = |rest: &str| parse(&with(rest)).unwrap().poll_interval();
+    assert_eq!(every(""), Duration::from_millis(100));
+    assert_eq!(every("[policy.tight]\nmax-lag = \"100ms\""), Duration::from_millis(25));
+    assert_eq!(
+        every("[policy.tight]\nmax-lag = \"100ms\"\nconsistency = \"eventual\""),
+        Duration::from_millis(100)
+    );
+    assert_eq!(
+        every("poll-interval = \"50ms\"\n[policy.default]\nmax-lag = \"10s\""),
+        Duration::from_millis(50)
+    );
+}
