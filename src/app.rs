@@ -10,7 +10,7 @@ use std::thread;
 use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::admin::{Admin, Metrics};
 use crate::config::Config;
@@ -18,6 +18,8 @@ use crate::core::address::Address;
 use crate::core::fence::FenceTable;
 use crate::core::node::NodeId;
 use crate::core::view::{Limits, Tracker};
+use crate::net::fencer::{self, Failures, Fencer};
+use crate::net::follower::{self, Follower};
 use crate::net::listener::{Accepted, Listener};
 use crate::net::prober::Prober;
 use crate::net::shared::Shared;
@@ -148,6 +150,13 @@ fn start_control(
         let prober = Prober::new(Arc::clone(shared), NodeId(index), address.clone(), observations.clone());
         task::spawn("prober", prober.run());
     }
+    let failures = Failures::default();
+    let (wanted, source) = watch::channel(None);
+    task::spawn("source", fencer::choose_source(Arc::clone(shared), Arc::clone(&failures), wanted));
+    let upstream = &shared.config.upstream;
+    let limits = follower::Limits { connect: upstream.connect_timeout, ..follower::Limits::DEFAULT };
+    let sink = Fencer::new(Arc::clone(shared), failures);
+    task::spawn("follower", Follower::new(source, upstream.credentials(), limits, sink).run());
     for listener in listeners {
         let (shared, workers) = (Arc::clone(shared), workers.to_vec());
         task::spawn("listener", async move {

@@ -91,6 +91,11 @@ fn describe() {
     describe_gauge!("redweir_replica_eligible", "1 when a replica's health has earned it reads.");
     describe_gauge!("redweir_primary_up", "1 when the primary answers.");
     describe_gauge!("redweir_head_offset", Unit::Bytes, "The newest anchor's offset.");
+    describe_gauge!("redweir_stream_offset", Unit::Bytes, "How far the replication stream was read.");
+    describe_counter!(
+        "redweir_stream_attach_total",
+        "Links to a source of the replication stream, made and lost, by result."
+    );
     describe_gauge!("redweir_stream_attached", "1 when the replication stream is followed.");
 }
 
@@ -123,6 +128,10 @@ fn publish_view(shared: &Shared) {
     gauge!("redweir_head_offset").set(view.head.map_or(f64::NAN, |head| head.offset.bytes() as f64));
     let attached = shared.stream_attached.load(std::sync::atomic::Ordering::Relaxed);
     gauge!("redweir_stream_attached").set(flag(attached));
+    if attached {
+        let offset = shared.stream_offset.load(std::sync::atomic::Ordering::Relaxed);
+        gauge!("redweir_stream_offset").set(offset as f64);
+    }
     for node in view.nodes.iter().filter(|node| view.primary != Some(node.id)) {
         // Absent is not zero: an unknown lag is NaN.
         let known = |value: Option<f64>| value.unwrap_or(f64::NAN);

@@ -56,6 +56,7 @@ impl AnchorCounter {
 pub struct FenceTable {
     slots: Box<[AtomicU64]>,
     floor: AtomicU64,
+    lives: AtomicU64,
     hasher: RandomState,
 }
 
@@ -70,8 +71,14 @@ impl FenceTable {
         Self {
             slots: (0..count).map(|_| AtomicU64::new(0)).collect(),
             floor: AtomicU64::new(u64::MAX),
+            lives: AtomicU64::new(0),
             hasher: RandomState::with_seeds(a, b, c, d),
         }
+    }
+
+    /// How many times the table was emptied.
+    pub fn life(&self) -> u64 {
+        self.lives.load(Ordering::SeqCst)
     }
 
     /// The slot of a key.
@@ -139,6 +146,7 @@ impl FenceTable {
     /// until the first anchor sent after that; `next` is asked for its number at the right time.
     pub fn restart(&self, next: impl Fn() -> AnchorSeq) {
         self.floor.store(u64::MAX, Ordering::SeqCst);
+        self.lives.fetch_add(1, Ordering::SeqCst);
         for slot in &self.slots {
             slot.store(0, Ordering::SeqCst);
         }

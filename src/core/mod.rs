@@ -20,6 +20,7 @@ pub mod moment;
 pub mod node;
 pub mod policy;
 pub mod position;
+pub mod precise;
 pub mod reason;
 pub mod resume;
 pub mod route;

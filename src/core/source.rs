@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::moment::Moment;
-use super::node::{Node, NodeId, Role};
+use super::node::{Link, Node, NodeId, Role};
 use super::view::View;
 
 /// A source is left for a fresher replica when it is more than this many bytes behind it. Well above what two
@@ -100,7 +100,10 @@ pub fn choose(
         StreamSource::Primary => return primary,
         StreamSource::Auto if min_replicas_to_write == Some(0) => {
             let answers = |node: &&Node| !node.is_silent(now, view.silence_limit);
-            primary.and_then(|id| view.node(id)).filter(answers).map(|node| node.id)
+            // A replica that is about to serve, or was not heard of yet, is worth the wait.
+            let promising =
+                view.nodes.iter().any(|node| primary != Some(node.id) && is_promising(view, node, now));
+            primary.and_then(|id| view.node(id)).filter(answers).filter(|_| !promising).map(|node| node.id)
         }
         StreamSource::Auto | StreamSource::Replica => None,
     };
@@ -134,6 +137,13 @@ fn serves(view: &View, node: &Node, now: Moment) -> bool {
         && node.facts.as_ref().is_some_and(|facts| !facts.async_loading)
         && view.comparable(node)
         && !node.is_silent(now, view.silence_limit)
+}
+
+/// Whether a node may soon be a healthy replica: nothing was heard of it yet, or its link is up.
+fn is_promising(view: &View, node: &Node, now: Moment) -> bool {
+    let unheard = node.heard_at.is_none() && node.silent_since.is_none();
+    let coming = node.link == Some(Link::Up) && view.comparable(node) && !node.standing.is_open();
+    unheard || (coming && node.role == Some(Role::Replica) && !node.is_silent(now, view.silence_limit))
 }
 
 /// Whether a replica that does not serve now may go on by itself.

@@ -8,6 +8,7 @@ pub mod control;
 pub mod demand;
 pub mod dial;
 pub mod explain;
+pub mod fencer;
 pub mod follower;
 pub mod identity;
 pub mod jitter;

@@ -185,7 +185,7 @@ impl Prober {
             version: info.version.clone(),
             run_id: info.run_id.clone(),
             backlog_active: info.backlog_active.unwrap_or(false),
-            min_replicas_to_write: self.min_replicas_to_write,
+            min_replicas_to_write: self.min_replicas_to_write.or(info.min_replicas_to_write()),
         }
     }
 

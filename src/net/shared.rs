@@ -76,6 +76,8 @@ pub struct Shared {
     pub auth_required: AtomicBool,
     /// The replication stream is attached.
     pub stream_attached: AtomicBool,
+    /// How far the replication stream was read, in bytes of its history.
+    pub stream_offset: AtomicU64,
     next_client: AtomicU64,
 }
 
@@ -107,6 +109,7 @@ impl Shared {
             drain: watch::Sender::new(false),
             auth_required: AtomicBool::new(false),
             stream_attached: AtomicBool::new(false),
+            stream_offset: AtomicU64::new(0),
             next_client: AtomicU64::new(1),
         }
     }

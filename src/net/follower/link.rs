@@ -200,7 +200,7 @@ impl<S: StreamSink> Ear<'_, S> {
 
     fn attached(&mut self) {
         let Start { id, told_to, resumed, .. } = self.start;
-        tracing::info!(source = %self.source, %id, from = %told_to, resumed, "attached to the replication stream");
+        tracing::debug!(source = %self.source, %id, from = %told_to, resumed, "attached to the replication stream");
         *self.reached = Some(Reached { id, offset: told_to });
         self.sink.attached(self.source, id, told_to, resumed);
         (self.streaming, self.owes_ack) = (true, true);

@@ -1,0 +1,128 @@
+//! What following the replication stream adds to the fences: every key of every write, by anyone, with the exact
+//! offset at which it ended; and from where on nothing is missing, so that the floor may fall.
+//!
+//! The floor covers all keys. It rises when a write's keys cannot be known, and when the stream begins or had a gap.
+//! Once the stream has been read past it, the slots say all that is to be said about what came after `since`, and
+//! the floor falls back to there. A command of the stream whose own keys cannot be known (`FLUSHALL`) moves `since`.
+
+use super::fence::{FenceTable, Mark, Slot};
+use super::position::{Offset, ReplId};
+
+/// The fences' side of the stream.
+#[derive(Debug, Default)]
+pub struct Precise {
+    followed: Option<Followed>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Followed {
+    id: ReplId,
+    /// Every write that ended after this is in the slots.
+    since: Offset,
+    /// The life of the table in which that is true.
+    life: u64,
+}
+
+impl Precise {
+    /// A link stands, in history `id`; every command that ends after `from` will be told. `resumed`: nothing is
+    /// missing between what was told before and `from`.
+    pub fn attached(&mut self, fences: &FenceTable, id: ReplId, from: Offset, resumed: bool) {
+        match &mut self.followed {
+            Some(followed) if resumed => followed.id = id,
+            followed => {
+                let life = fences.life();
+                fences.raise_floor(Mark::At(from));
+                *followed = Some(Followed { id, since: from, life });
+            }
+        }
+    }
+
+    /// A write to a key of this slot ended at `end`.
+    pub fn wrote(&self, fences: &FenceTable, slot: Slot, end: Offset) {
+        fences.stamp(slot, end);
+    }
+
+    /// A write that may have changed any key ended at `end`.
+    pub fn wrote_anything(&mut self, fences: &FenceTable, end: Offset) {
+        fences.raise_floor(Mark::At(end));
+        if let Some(followed) = &mut self.followed {
+            followed.since = followed.since.max(end);
+        }
+    }
+
+    /// Everything that ends at `upto` or before has been told. `history`: that of the primary, in which the floor
+    /// is; the stream of another says nothing about it.
+    pub fn progressed(&mut self, fences: &FenceTable, upto: Offset, history: Option<ReplId>) {
+        let Some(followed) = &mut self.followed else { return };
+        let life = fences.life();
+        if life != followed.life {
+            // The table was emptied since: what had been told is forgotten.
+            (followed.life, followed.since) = (life, upto);
+            fences.raise_floor(Mark::At(upto));
+        }
+        if history == Some(followed.id) {
+            fences.lower_floor(upto, followed.since);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::fence::AnchorSeq;
+
+    fn id() -> ReplId {
+        ReplId::parse(&[b'a'; 40]).expect("forty letters")
+    }
+
+    fn table() -> FenceTable {
+        let table = FenceTable::new(1024, [1, 2, 3, 4]);
+        table.restart(|| AnchorSeq(1));
+        table.settle_floor(AnchorSeq(1), Offset::new(100));
+        table
+    }
+
+    #[test]
+    fn the_floor_falls_to_where_the_stream_began_once_it_is_passed() {
+        let (table, mut precise) = (table(), Precise::default());
+        precise.attached(&table, id(), Offset::new(150), false);
+        assert_eq!(table.floor(), Mark::At(Offset::new(150)));
+        table.raise_floor(Mark::Pending(AnchorSeq(2)));
+        precise.progressed(&table, Offset::new(300), Some(id()));
+        assert_eq!(table.floor(), Mark::Pending(AnchorSeq(2)), "its offset is not known yet");
+        table.settle_floor(AnchorSeq(2), Offset::new(250));
+        precise.progressed(&table, Offset::new(300), None);
+        assert_eq!(table.floor(), Mark::At(Offset::new(250)), "another history proves nothing");
+        precise.progressed(&table, Offset::new(300), Some(id()));
+        assert_eq!(table.floor(), Mark::At(Offset::new(150)));
+    }
+
+    #[test]
+    fn a_write_to_any_key_stays_fenced() {
+        let (table, mut precise) = (table(), Precise::default());
+        precise.attached(&table, id(), Offset::new(150), false);
+        precise.wrote_anything(&table, Offset::new(200));
+        precise.progressed(&table, Offset::new(300), Some(id()));
+        assert_eq!(table.floor(), Mark::At(Offset::new(200)));
+    }
+
+    #[test]
+    fn a_gap_raises_the_floor_and_a_resumed_link_does_not() {
+        let (table, mut precise) = (table(), Precise::default());
+        precise.attached(&table, id(), Offset::new(150), false);
+        precise.attached(&table, id(), Offset::new(400), true);
+        assert_eq!(table.floor(), Mark::At(Offset::new(150)));
+        precise.attached(&table, id(), Offset::new(500), false);
+        assert_eq!(table.floor(), Mark::At(Offset::new(500)));
+    }
+
+    #[test]
+    fn an_emptied_table_is_precise_only_from_then_on() {
+        let (table, mut precise) = (table(), Precise::default());
+        precise.attached(&table, id(), Offset::new(150), false);
+        table.restart(|| AnchorSeq(5));
+        table.settle_floor(AnchorSeq(5), Offset::new(160));
+        precise.progressed(&table, Offset::new(300), Some(id()));
+        assert_eq!(table.floor(), Mark::At(Offset::new(300)));
+    }
+}

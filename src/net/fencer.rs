@@ -1,0 +1,133 @@
+//! Stamps the fences with what the replication stream tells, and chooses where it is read.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::sync::watch;
+
+use super::clock;
+use super::follower::{Detached, Source, StreamSink};
+use super::shared::Shared;
+use crate::core::argv::Args;
+use crate::core::command::{Access, Keys, WriteKeys};
+use crate::core::node::NodeId;
+use crate::core::position::{Offset, ReplId};
+use crate::core::precise::Precise;
+use crate::core::source::{self, Avoided};
+use crate::wire::stream::StreamCommand;
+
+/// How often the choice of the source is looked at when the view does not change: a source that failed may be tried
+/// again some time.
+const RECONSIDER: Duration = Duration::from_secs(1);
+
+/// Sources that failed, shared between the one who hears of it and the one who chooses.
+pub type Failures = Arc<Mutex<Avoided>>;
+
+/// Takes the stream in.
+#[derive(Debug)]
+pub struct Fencer {
+    shared: Arc<Shared>,
+    precise: Precise,
+    failures: Failures,
+}
+
+impl Fencer {
+    /// A sink for the stream; it reports sources that fail to `failures`.
+    pub fn new(shared: Arc<Shared>, failures: Failures) -> Self {
+        Self { shared, precise: Precise::default(), failures }
+    }
+}
+
+impl StreamSink for Fencer {
+    fn attached(&mut self, source: NodeId, id: ReplId, from: Offset, resumed: bool) {
+        self.precise.attached(&self.shared.fences, id, from, resumed);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
+        self.shared.stream_attached.store(true, Ordering::Relaxed);
+        let result = if resumed { "resumed" } else { "attached" };
+        counter!("redweir_stream_attach_total", "result" => result).increment(1);
+        let address = self.shared.address(source).map(ToString::to_string);
+        tracing::info!(source = address, %id, offset = %from, resumed, "following the replication stream");
+    }
+
+    fn command(&mut self, command: &StreamCommand<'_>, end: Offset) {
+        let vocabulary = self.shared.vocabulary.load();
+        let intent = vocabulary.table.classify(command);
+        match intent.access {
+            Access::Read | Access::PrimaryRead(_) => {}
+            Access::Write { keys: WriteKeys::Known } => {
+                let (fences, precise) = (&self.shared.fences, &self.precise);
+                let whole = Whole { command, cut: Cell::new(false) };
+                let mut stamp = |key: &[u8]| precise.wrote(fences, fences.slot(key), end);
+                let keys = vocabulary.table.for_each_written_key(intent.id, &whole, &mut stamp);
+                if keys == Keys::Unknowable || whole.cut.get() {
+                    self.precise.wrote_anything(fences, end);
+                }
+            }
+            Access::Write { keys: WriteKeys::Unknowable } | Access::Unknown => {
+                self.precise.wrote_anything(&self.shared.fences, end);
+            }
+        }
+    }
+
+    fn progressed(&mut self, upto: Offset) {
+        let history = self.shared.view.load().history.map(|history| history.id);
+        self.precise.progressed(&self.shared.fences, upto, history);
+        self.shared.stream_offset.store(upto.bytes(), Ordering::Relaxed);
+    }
+
+    fn detached(&mut self, source: NodeId, why: &Detached) {
+        self.shared.stream_attached.store(false, Ordering::Relaxed);
+        counter!("redweir_stream_attach_total", "result" => why.kind()).increment(1);
+        if why.blames_source() {
+            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.failed(source, clock::now());
+        }
+    }
+}
+
+/// A command of which it is noticed when an argument that was cut is looked at: a key that cannot be had is any key.
+struct Whole<'a, 'b> {
+    command: &'a StreamCommand<'b>,
+    cut: Cell<bool>,
+}
+
+impl Args for Whole<'_, '_> {
+    fn count(&self) -> usize {
+        self.command.count()
+    }
+
+    fn arg(&self, index: usize) -> &[u8] {
+        self.command.whole(index).unwrap_or_else(|| {
+            self.cut.set(true);
+            &[]
+        })
+    }
+}
+
+/// Tells the follower which node to read from, as the view changes. Ends when the follower is gone.
+pub async fn choose_source(shared: Arc<Shared>, failures: Failures, wanted: watch::Sender<Option<Source>>) {
+    let mut views = shared.views.subscribe();
+    while !wanted.is_closed() {
+        let view = shared.view.load_full();
+        let current = wanted.borrow().as_ref().map(|source| source.node);
+        let primary = view.primary.and_then(|id| view.node(id));
+        let min_replicas = primary.and_then(|node| node.facts.as_ref()?.min_replicas_to_write);
+        let chosen = {
+            let failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+            let choice = shared.config.stream.source;
+            source::choose(&view, choice, current, &failures, min_replicas, clock::now())
+        };
+        let source = chosen.and_then(|node| Some(Source { node, address: shared.address(node)?.clone() }));
+        wanted.send_if_modified(|present| {
+            let changed = *present != source;
+            if changed {
+                *present = source;
+            }
+            changed
+        });
+        let _ = tokio::time::timeout(RECONSIDER, views.changed()).await;
+    }
+}
