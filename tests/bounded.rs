@@ -183,6 +183,64 @@ fn a_read_right_after_a_write_sees_it() {
     }
 }
 
+/// A write, what reads it, and what the read must say.
+const WRITES: &[(&[&str], &[&str], &str)] = &[
+    (&["SET", "k", "1"], &["GET", "k"], "\"1\""),
+    (&["APPEND", "k", "2"], &["GET", "k"], "\"12\""),
+    (&["EVAL", "return redis.call('SET', KEYS[1], 'y')", "1", "k"], &["GET", "k"], "\"y\""),
+    (&["EVAL", "return redis.call('SET', 'hidden', 'x')", "0"], &["GET", "hidden"], "\"x\""),
+    (&["RENAME", "k", "renamed"], &["EXISTS", "k"], ":0"),
+    (&["COPY", "renamed", "copied"], &["GET", "copied"], "\"y\""),
+    (&["MSET", "a", "1", "b", "2"], &["MGET", "a", "b"], "[\"1\", \"2\"]"),
+    (&["BITOP", "OR", "dest", "a", "b"], &["STRLEN", "dest"], ":1"),
+    (&["SADD", "s", "1", "2"], &["SCARD", "s"], ":2"),
+    (&["SORT", "s", "STORE", "sorted"], &["LLEN", "sorted"], ":2"),
+    (&["SUNIONSTORE", "union", "s"], &["SCARD", "union"], ":2"),
+    (&["GEOADD", "geo", "15", "37", "here"], &["ZCARD", "geo"], ":1"),
+    (&["GEORADIUS", "geo", "15", "37", "9", "km", "STORE", "near"], &["ZCARD", "near"], ":1"),
+    (&["XADD", "x", "*", "f", "v"], &["XLEN", "x"], ":1"),
+    (&["LMPOP", "1", "sorted", "LEFT"], &["LLEN", "sorted"], ":1"),
+    (&["BLPOP", "sorted", "1"], &["LLEN", "sorted"], ":0"),
+    (&["GETDEL", "a"], &["EXISTS", "a"], ":0"),
+    (&["EXPIRE", "b", "1000"], &["TTL", "b"], ":1000"),
+    (&["PFADD", "p", "x"], &["TYPE", "p"], "+string"),
+    (&["MOVE", "b", "5"], &["EXISTS", "b"], ":0"),
+    (&["SWAPDB", "0", "5"], &["EXISTS", "b"], ":1"),
+    (&["SWAPDB", "0", "5"], &["EXISTS", "copied"], ":1"),
+    (&["FLUSHDB"], &["EXISTS", "copied"], ":0"),
+    (&["SET", "k", "z"], &["GET", "k"], "\"z\""),
+    (&["FLUSHALL"], &["GET", "k"], "null"),
+];
+
+/// The replica is a second behind and the policy minds only the fences.
+#[test]
+fn whatever_writes_a_key_fences_it() {
+    let topology = Topology::start(1);
+    let lines = "consistency = \"fenced\"\nmax-lag = \"60s\"";
+    let proxy = Setup::of(&topology).policy("default", lines).start();
+    topology.primary.cmd(&["SET", "untouched", "v"]);
+    topology.await_sync();
+    sleep_ms(300);
+    topology.lag(0, secs(1));
+    let (mut writer, mut reader) = (proxy.connect(), proxy.connect());
+    assert_eq!(reader.cmd(&["GET", "untouched"]), "v");
+    assert_eq!(topology.replica_calls("get"), [1]);
+    for (write, read, expected) in WRITES {
+        let reply = writer.cmd(write);
+        assert!(!reply.is_error(), "{write:?}: {reply:?}");
+        assert_eq!(format!("{:?}", reader.cmd(read)), *expected, "{read:?} after {write:?}");
+    }
+    writer.ask(&["MULTI"]).ask(&["SET", "k", "queued"]).ask(&["EXEC"]);
+    writer.read_many(3);
+    assert_eq!(reader.cmd(&["GET", "k"]), "queued");
+    let mut leaves = proxy.connect();
+    leaves.ask(&["SET", "k", "left behind"]);
+    drop(leaves);
+    eventually("it is executed", secs(2), || topology.primary.cmd(&["GET", "k"]) == "left behind");
+    sleep_ms(20);
+    assert_eq!(reader.cmd(&["GET", "k"]), "left behind", "a client that has left fences all the same");
+}
+
 /// The primary stops: nothing proves any more that a replica is fresh, however well the replicas agree.
 #[test]
 fn proofs_expire_when_the_primary_stops() {
