@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 fn redweir(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_redweir"));
@@ -156,6 +160,92 @@ fn a_port_in_use_exits_with_1() {
     assert_eq!(output.status.code(), Some(1), "{}", err(&output));
     let says = format!("redweir: cannot listen on {address}: Address already in use");
     assert!(err(&output).contains(&says), "{}", err(&output));
+}
+
+/// A running proxy, whose primary is not there. It ends with the test.
+struct Proxy(Child);
+
+impl Proxy {
+    fn start(listen: &str, admin: &str, stderr: Stdio) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_redweir"));
+        command.args(["run", "--listen", listen, "--primary", &free(), "--admin", admin, "--workers", "1"]);
+        Self(command.env("REDWEIR_LOG", "trace").stderr(stderr).spawn().unwrap())
+    }
+
+    /// Sends SIGTERM; returns the exit code.
+    fn terminate(&mut self) -> Option<i32> {
+        kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM).unwrap();
+        let ended = (0..300).find_map(|_| {
+            thread::sleep(Duration::from_millis(50));
+            self.0.try_wait().unwrap()
+        });
+        ended.expect("SIGTERM ends it").code()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that nothing listens on at present.
+fn free() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_full_pipe_behind_stderr_stalls_nothing() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // As much as a pipe holds on Linux: whatever is written to it after this blocks.
+    writer.write_all(&vec![b'.'; 65_536]).unwrap();
+    let (listen, admin) = (free(), free());
+    let mut proxy = Proxy::start(&listen, &admin, writer.into());
+    let mut asked = 0;
+    for _ in 0..200 {
+        // The primary is not there, which the prober logs; each lost client and the end of each lane are logged, too.
+        for (address, ask, expected) in [
+            (&listen, "GET k\r\nQUIT\r\n", "-MASTERDOWN"),
+            (&admin, "GET /livez HTTP/1.0\r\n\r\n", "HTTP/1.0 200"),
+        ] {
+            let Ok(mut stream) = TcpStream::connect(address) else { continue };
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            stream.write_all(ask.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with(expected), "{answer:?}");
+            asked += 1;
+        }
+        if asked >= 10 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(asked >= 10, "only {asked} were answered");
+    assert_eq!(proxy.terminate(), Some(0));
+    drop(reader);
+}
+
+#[test]
+fn explain_understands_the_proxy() {
+    let (listen, admin) = (free(), free());
+    let mut proxy = Proxy::start(&listen, &admin, Stdio::null());
+    let ask = |format: &str, command: &[&str]| {
+        redweir(&[&["explain", "--admin", &admin, "--format", format, "--"], command].concat())
+    };
+    let answers = (0..200).any(|_| {
+        thread::sleep(Duration::from_millis(50));
+        TcpStream::connect(&admin).is_ok()
+    });
+    assert!(answers);
+    let read = ask("text", &["GET", "a b+c"]);
+    assert_eq!((read.status.code(), err(&read)), (Some(0), ""));
+    assert!(out(&read).starts_with("command   get (read)\npolicy    default (fenced)\n"), "{}", out(&read));
+    assert!(out(&read).contains("node "), "{}", out(&read));
+    let write = ask("json", &["SET", "k", "v"]);
+    assert!(out(&write).contains("\"access\": \"write\""), "{}", out(&write));
+    assert_eq!(proxy.terminate(), Some(0));
 }
 
 #[test]

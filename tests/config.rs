@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use redweir::config::{Config, ConfigError, LogFormat, Problem, schema};
 use redweir::core::address::Address;
 use redweir::core::policy::{Consistency, PolicyId};
@@ -246,6 +247,7 @@ t.toml: listen: there is no [[listen]], so no client could connect
 t.toml: upstream.primary: there is no primary, so writes could go nowhere
  = help: add primary = \"127.0.0.1:6379\" to [upstream]";
     assert_eq!(parse("").unwrap_err().to_string(), missing);
+    assert_eq!(problem("listen = []\n[upstream]\nprimary = \"b:2\"").key, "listen");
 }
 
 #[test]
@@ -275,6 +277,8 @@ fn values_out_of_range_are_refused() {
         ("[[route]]\ncommands = [\"get\"]", "route.policy"),
         ("[policy.\"a b\"]", "policy.a b"),
         ("[policy]\ndefault = 1", "policy.default"),
+        ("[policy]\nconsistency = \"fenced\"", "policy.consistency"),
+        ("replicas = [\"redis://c:3\"]", "upstream.replicas"),
     ];
     for (rest, key) in cases {
         let problem = problem(&with(rest));
@@ -352,6 +356,7 @@ fn a_password_comes_from_one_place_and_is_never_shown() {
         "pasword = \"hunter2\"",
         "password = \"hunter2",
         "password = \"hunter2\" x",
+        "password = \"\"\"\nhunter2\n",
     ] {
         let error = parse(&with(rest)).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
@@ -417,7 +422,39 @@ fn no_text_makes_the_reader_panic() {
     }
     let deep = format!("a = {}", "[".repeat(100_000));
     assert!(parse(&deep).is_err());
+    let many = format!("replicas = [{}]", "\"a:0\", \"c:3\", ".repeat(30_000));
+    assert_eq!(parse(&with(&many)).unwrap_err().problems.len(), 50);
 }
+
+proptest! {
+    /// Whatever is done to a file, the reader answers, and its carets point into its excerpts.
+    #[test]
+    fn any_damage_is_survived(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, DAMAGE), 1..4),
+    ) {
+        let mut text: Vec<char> = REFERENCE.chars().collect();
+        for (at, length, with) in damage {
+            let at = at.index(text.len() + 1);
+            let end = (at + length).min(text.len());
+            text.splice(at..end, with.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(error) = parse(&text) {
+            prop_assert!(!error.problems.is_empty());
+            for problem in &error.problems {
+                prop_assert!(!problem.message.is_empty());
+                if let Some(at) = &problem.position {
+                    prop_assert!(at.line >= 1 && at.line <= text.lines().count() + 1);
+                    prop_assert!(at.caret <= at.excerpt.chars().count() && at.length >= 1);
+                    prop_assert!(!at.excerpt.contains(char::is_control));
+                }
+            }
+        }
+    }
+}
+
+/// What is put where something is damaged.
+const DAMAGE: &str = "[\\[\\]{}=\"'#.,a-z0-9 \n\r\t\0é\u{2028}-]{0,8}";
 
 #[test]
 fn yes_and_true_are_the_same() {

@@ -19,8 +19,11 @@ impl<'a> Document<'a> {
         Self { text, path, problems: RefCell::default() }
     }
 
-    /// Notes a mistake at a place.
+    /// Notes a mistake at a place. Nobody reads more than a screen of them.
     pub(super) fn report(&self, span: Range<usize>, key: String, message: String, help: Option<String>) {
+        if self.problems.borrow().len() >= PROBLEMS_MAX {
+            return;
+        }
         let position = Some(self.position(&span));
         let problem = Problem { path: Some(self.path.to_owned()), position, key, message, help };
         self.problems.borrow_mut().push((span.start, problem));
@@ -60,21 +63,17 @@ impl<'a> Document<'a> {
         let line = self.text[start..end].trim_end_matches('\r');
         let column = self.text[start..at].chars().count();
         let marked =
-            self.text.get(at..span.end.clamp(at, start + line.len())).map_or(0, |s| s.chars().count());
-        let shown = without_secrets(line);
+            self.text.get(at..span.end.min(start + line.len()).max(at)).map_or(0, |s| s.chars().count());
+        // Within a text of many lines nothing says whether it is a password.
+        let within = ["\"\"\"", "'''"].iter().any(|quote| self.text[..start].matches(quote).count() % 2 == 1);
+        let shown = if within { "…".to_owned() } else { without_secrets(line) };
         let skip = column.saturating_sub(EXCERPT / 2);
         let skip = if shown.chars().count() > EXCERPT { skip } else { 0 };
         let clean = |c: char| if c.is_control() { ' ' } else { c };
         let excerpt: String = shown.chars().skip(skip).take(EXCERPT).map(clean).collect();
         let caret = (column - skip).min(excerpt.chars().count());
         let length = marked.min(excerpt.chars().count() - caret).max(1);
-        Position {
-            line: self.line(at),
-            column: column + 1,
-            excerpt: excerpt.trim_end().to_owned(),
-            caret,
-            length,
-        }
+        Position { line: self.line(at), column: column + 1, excerpt, caret, length }
     }
 }
 
@@ -94,6 +93,9 @@ fn without_secrets(line: &str) -> String {
     }
     line.to_owned()
 }
+
+/// The most mistakes that are told at once.
+const PROBLEMS_MAX: usize = 50;
 
 /// The most characters of a line that are shown.
 const EXCERPT: usize = 100;

@@ -76,7 +76,10 @@ struct Places(Vec<At<Address>>);
 
 impl Places {
     fn note(&mut self, place: &At<Address>) {
-        self.0.push(place.clone());
+        // More than this are refused anyway.
+        if self.0.len() < LISTEN_MAX + REPLICAS_MAX + 2 {
+            self.0.push(place.clone());
+        }
     }
 
     fn check(&mut self, document: &Document<'_>) {
@@ -106,9 +109,9 @@ fn read_listen(
     policies: &Policies,
     places: &mut Places,
 ) -> Vec<Listen> {
-    let mut listen = Vec::new();
-    for section in root.sections("listen") {
-        let policy = read_policy_name(&section, policies).unwrap_or_default();
+    let (mut listen, sections) = (Vec::new(), root.sections("listen"));
+    for section in &sections {
+        let policy = read_policy_name(section, policies).unwrap_or_default();
         match section.address("address") {
             Some(address) => {
                 places.note(&address);
@@ -118,7 +121,7 @@ fn read_listen(
             None => {}
         }
     }
-    if !root.has("listen") {
+    if sections.is_empty() {
         let help = "add [[listen]] with address = \"127.0.0.1:6380\"";
         document.report_missing("listen", "there is no [[listen]], so no client could connect", help);
     }
@@ -236,7 +239,7 @@ fn read_policy(name: String, section: &Section<'_>) -> Policy {
     Policy {
         name,
         consistency: section.choice("consistency", default.consistency, &Consistency::ALL, Consistency::name),
-        max_lag: section.duration("max-lag", default.max_lag, MS..=MINUTE * 60),
+        max_lag: section.duration("max-lag", default.max_lag, LAG_MIN..=MINUTE * 60),
         max_lag_bytes: section.size("max-lag-bytes", default.max_lag_bytes, 1..=SIZE_MAX),
         serve_stale: section.yes_no("replica-serve-stale-data", default.serve_stale),
         max_stale: section.duration("max-stale", default.max_stale, MS..=MINUTE * 60 * 24),
@@ -348,6 +351,9 @@ fn not_empty(text: &str) -> Result<String, Option<String>> {
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
+
+/// Nodes are polled four times within `max-lag`, and no timer is finer than 1 ms.
+const LAG_MIN: Duration = Duration::from_millis(4);
 
 /// The largest size: more than any machine has, and far from overflowing anything.
 const SIZE_MAX: u64 = 1 << 40;

@@ -67,13 +67,15 @@ pub fn home_of(key: &str) -> Option<&'static Table> {
     homes.next().filter(|_| homes.next().is_none())
 }
 
-/// The name that was probably meant: the nearest, if it is near at all. Case and `_` for `-` don't count.
+/// The name that was probably meant: the nearest, if it is near at all or one of the two is short for the other. Case
+/// and `_` for `-` don't count.
 pub fn nearest<'n>(found: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let plain = found.to_lowercase().replace(['_', ' '], "-");
     let scored = names.into_iter().map(|name| (strsim::damerau_levenshtein(&plain, name), name));
     let (distance, name) = scored.min_by_key(|(distance, _)| *distance)?;
     let close = distance <= (name.len().max(plain.len()) / 3).max(1);
-    close.then_some(name)
+    let short = plain.len().min(name.len()) >= 3 && (plain.starts_with(name) || name.starts_with(&plain));
+    (close || short).then_some(name)
 }
 
 #[cfg(test)]
@@ -88,6 +90,7 @@ mod tests {
         assert_eq!(nearest("max-lga", names), Some("max-lag"));
         assert_eq!(nearest("consistensy", names), Some("consistency"));
         assert_eq!(nearest("timeout", names), None);
+        assert_eq!(nearest("information", ["error", "info"]), Some("info"));
         assert_eq!(nearest("x", []), None);
     }
 

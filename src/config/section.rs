@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::document::Document;
 use super::schema::{self, Table};
 use super::units;
-use crate::core::address::Address;
+use crate::core::address::{Address, AddressError};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -115,7 +115,7 @@ impl<'a> Section<'a> {
                 }
                 other => {
                     let message = format!("expected a table, [{name}], found {}", found(other));
-                    self.document.report(value.span(), name, message, None);
+                    self.document.report(value.span(), name, message, home_help(key.get_ref()));
                 }
             }
         }
@@ -308,8 +308,8 @@ impl<'a> Section<'a> {
         if let Some(help) = did_you_mean(name, table.keys.iter().copied()) {
             return help;
         }
-        if let Some(home) = schema::home_of(name) {
-            return format!("`{name}` belongs in [{}]", home.name.replace('*', "NAME"));
+        if let Some(help) = home_help(name) {
+            return help;
         }
         let here = if self.name.is_empty() { "there are".to_owned() } else { format!("[{}] has", self.name) };
         format!("{here} {}", table.keys.join(", "))
@@ -329,6 +329,11 @@ impl<'a> Section<'a> {
 /// "did you mean …?", when something is near.
 pub(super) fn did_you_mean<'n>(found: &str, names: impl IntoIterator<Item = &'n str>) -> Option<String> {
     schema::nearest(found, names).map(|name| format!("did you mean `{}`?", printable(name)))
+}
+
+/// Which table a key belongs in, when that is clear.
+fn home_help(key: &str) -> Option<String> {
+    schema::home_of(key).map(|home| format!("`{key}` belongs in [{}]", home.name.replace('*', "NAME")))
 }
 
 /// `"a", "b" or "c"`.
@@ -368,11 +373,11 @@ fn integer(value: &DeValue<'_>) -> Option<u64> {
 }
 
 fn read_address(value: &DeValue<'_>) -> Result<Address, Fault> {
-    value
-        .as_str()
-        .ok_or(None)?
-        .parse()
-        .map_err(|fault: crate::core::address::AddressError| Some(fault.to_string()))
+    let text = value.as_str().ok_or(None)?;
+    if let Some((scheme, _)) = text.split_once("://") {
+        return Err(Some(format!("expected host:port alone, without {}://", printable(scheme))));
+    }
+    text.parse().map_err(|fault: AddressError| Some(fault.to_string()))
 }
 
 /// The most characters of a name or value that a message repeats.

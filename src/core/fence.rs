@@ -87,9 +87,13 @@ impl FenceTable {
         Slot((self.hasher.hash_one(key) & mask) as u32)
     }
 
-    /// A write to a key of this slot ended at `end`.
-    pub fn stamp(&self, slot: Slot, end: Offset) {
-        self.raise(slot, encode(Mark::At(end)));
+    /// The stream told that a write to a key of this slot ended at `end`; `next` comes from [`AnchorCounter::next`]
+    /// after that. A slot that is pending waits for that anchor now: an earlier one may answer less than `end`, and
+    /// would bury this write.
+    pub fn stamp(&self, slot: Slot, end: Offset, next: AnchorSeq) {
+        if let Some(cell) = self.slots.get(slot.0 as usize) {
+            stamp(cell, end, next);
+        }
     }
 
     /// A write to a key of this slot was acknowledged; `anchor` comes from [`AnchorCounter::next`] *after* that.
@@ -117,9 +121,14 @@ impl FenceTable {
         decode(self.floor.load(Ordering::SeqCst))
     }
 
-    /// A write whose keys cannot be known was acknowledged, or the stream had a gap: raises the floor of all keys.
-    pub fn raise_floor(&self, mark: Mark) {
-        self.floor.fetch_max(encode(mark), Ordering::SeqCst);
+    /// A write whose keys cannot be known was acknowledged: like [`FenceTable::stamp_pending`], for all keys.
+    pub fn raise_floor(&self, anchor: AnchorSeq) {
+        self.floor.fetch_max(encode(Mark::Pending(anchor)), Ordering::SeqCst);
+    }
+
+    /// Like [`FenceTable::stamp`], for the floor.
+    pub fn stamp_floor(&self, end: Offset, next: AnchorSeq) {
+        stamp(&self.floor, end, next);
     }
 
     /// Like [`FenceTable::settle`], for the floor.
@@ -152,12 +161,28 @@ impl FenceTable {
         }
         self.floor.store(encode(Mark::Pending(next())), Ordering::SeqCst);
         // A floor raised between `next()` and the store was overwritten; asking again covers it too.
-        self.raise_floor(Mark::Pending(next()));
+        self.raise_floor(next());
     }
 
     fn raise(&self, slot: Slot, value: u64) {
         if let Some(cell) = self.slots.get(slot.0 as usize) {
             cell.fetch_max(value, Ordering::SeqCst);
+        }
+    }
+}
+
+fn stamp(cell: &AtomicU64, end: Offset, next: AnchorSeq) {
+    let mut present = cell.load(Ordering::SeqCst);
+    loop {
+        let raised = match decode(present) {
+            Mark::Pending(_) if cfg!(mutant = "stamp-buried") => return,
+            Mark::Pending(waits_for) => Mark::Pending(waits_for.max(next)),
+            Mark::At(known) => Mark::At(known.max(end)),
+            Mark::Clear => Mark::At(end),
+        };
+        match cell.compare_exchange_weak(present, encode(raised), Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => return,
+            Err(now) => present = now,
         }
     }
 }
@@ -204,7 +229,7 @@ mod tests {
         assert_eq!(table.load(slot), Mark::Clear);
         let under_way = anchors.take();
         table.stamp_pending(slot, anchors.next());
-        table.stamp(slot, Offset::new(900));
+        table.stamp(slot, Offset::new(900), anchors.next());
         assert_eq!(table.load(slot), Mark::Pending(AnchorSeq(2)));
         table.settle(slot, under_way, Offset::new(10));
         assert_eq!(table.load(slot), Mark::Pending(AnchorSeq(2)), "an anchor sent before proves nothing");
@@ -216,9 +241,22 @@ mod tests {
     fn a_fence_never_falls() {
         let table = table();
         let slot = table.slot(b"k");
-        table.stamp(slot, Offset::new(100));
-        table.stamp(slot, Offset::new(50));
+        table.stamp(slot, Offset::new(100), AnchorSeq(1));
+        table.stamp(slot, Offset::new(50), AnchorSeq(1));
         assert_eq!(table.load(slot), Mark::At(Offset::new(100)));
+    }
+
+    #[test]
+    fn a_pending_slot_does_not_bury_what_the_stream_tells() {
+        let (table, anchors) = (table(), AnchorCounter::default());
+        let slot = table.slot(b"k");
+        table.stamp_pending(slot, anchors.next());
+        let under_way = anchors.take();
+        table.stamp(slot, Offset::new(900), anchors.next());
+        table.settle(slot, under_way, Offset::new(800));
+        assert_eq!(table.load(slot), Mark::Pending(AnchorSeq(2)), "800 would hide the write at 900");
+        table.settle(slot, anchors.take(), Offset::new(950));
+        assert_eq!(table.load(slot), Mark::At(Offset::new(950)));
     }
 
     #[test]

@@ -70,6 +70,10 @@ impl Link {
 /// What `INFO` adds to `ROLE`. Absent is not zero.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Facts {
+    /// `role`
+    pub role: Option<Role>,
+    /// `master_host` and `master_port` of a replica.
+    pub master: Option<(String, u16)>,
     /// `master_replid` and `master_replid2`/`second_repl_offset`.
     pub history: Option<History>,
     /// `loading:1`: reads get `-LOADING`.
@@ -88,6 +92,18 @@ pub struct Facts {
     pub backlog_active: bool,
     /// `min-replicas-to-write`, from `min_slaves_good_slaves` being present or `CONFIG GET`.
     pub min_replicas_to_write: Option<u64>,
+}
+
+impl Facts {
+    /// Whether they are about a primary: what was told before a promotion names the history before it.
+    pub fn are_of_primary(&self) -> bool {
+        self.role == Some(Role::Primary)
+    }
+
+    /// Whether they are about a replica of `master`.
+    pub fn are_of_replica_of(&self, master: &(String, u16)) -> bool {
+        self.role == Some(Role::Replica) && self.master.as_ref().is_none_or(|told| told == master)
+    }
 }
 
 /// How long the link has been down, as the replica tells it.

@@ -124,6 +124,8 @@ pub struct Tracker {
     view: View,
     anchors: Anchors,
     policies: Policies,
+    /// The last history known, also while that of a new primary is not.
+    past: Option<History>,
 }
 
 impl Tracker {
@@ -141,7 +143,7 @@ impl Tracker {
             silence_limit: limits.silence,
             hold: limits.hold,
         };
-        Self { view, anchors: Anchors::default(), policies }
+        Self { view, anchors: Anchors::default(), policies, past: None }
     }
 
     /// The present view.
@@ -161,9 +163,7 @@ impl Tracker {
             Observation::Primary { seq, sent_at, offset, .. } => {
                 let changed = entry.role != Some(Role::Primary);
                 entry.heard(now);
-                entry.role = Some(Role::Primary);
-                (entry.link, entry.master) = (None, None);
-                entry.applied = Some(offset);
+                entry.hear_primary(offset);
                 if changed {
                     effect = self.elect();
                 }
@@ -174,10 +174,9 @@ impl Tracker {
                 }
             }
             Observation::Replica { link, master, applied, .. } => {
-                let moved = entry.master.as_ref().is_some_and(|known| *known != master);
                 let demoted = entry.role == Some(Role::Primary);
                 entry.heard(now);
-                entry.hear_replica(link, master, applied, now, moved || demoted);
+                entry.hear_replica(link, master, applied, now);
                 if demoted || self.view.primary == Some(node) {
                     effect = self.elect();
                 }
@@ -265,11 +264,12 @@ impl Tracker {
             }
             return Effect::None;
         };
-        let old = self.view.history.replace(new);
-        if old.is_some_and(|old| old.id == new.id) && !changed {
+        let known = self.view.history.replace(new);
+        if known.is_some_and(|known| known.id == new.id) && !changed {
             return Effect::None;
         }
         self.restart_proofs();
+        let old = self.past.replace(new);
         if old.is_some_and(|old| new.continues(old.id)) { Effect::None } else { Effect::HistoryRestarted }
     }
 
@@ -319,15 +319,18 @@ impl Node {
         self.silent_since = None;
     }
 
-    fn hear_replica(
-        &mut self,
-        link: Link,
-        master: (String, u16),
-        applied: Option<Offset>,
-        now: Moment,
-        moved: bool,
-    ) {
-        if moved {
+    fn hear_primary(&mut self, offset: Offset) {
+        if !self.facts.as_ref().is_some_and(Facts::are_of_primary) {
+            // It was promoted after INFO, so that its history is another one: INFO has to say which.
+            (self.facts, self.fresh_from) = (None, None);
+        }
+        self.role = Some(Role::Primary);
+        (self.link, self.master) = (None, None);
+        self.applied = Some(offset);
+    }
+
+    fn hear_replica(&mut self, link: Link, master: (String, u16), applied: Option<Offset>, now: Moment) {
+        if !self.facts.as_ref().is_some_and(|facts| facts.are_of_replica_of(&master)) {
             // It follows somebody else now: its offsets may be of another history. INFO has to say.
             (self.facts, self.fresh_from) = (None, None);
         }

@@ -43,7 +43,7 @@ impl Fencer {
 
 impl StreamSink for Fencer {
     fn attached(&mut self, source: NodeId, id: ReplId, from: Offset, resumed: bool) {
-        self.precise.attached(&self.shared.fences, id, from, resumed);
+        self.precise.attached(&self.shared.fences, id, from, resumed, self.shared.anchors.next());
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
         self.shared.stream_attached.store(true, Ordering::Relaxed);
         let result = if resumed { "resumed" } else { "attached" };
@@ -53,28 +53,29 @@ impl StreamSink for Fencer {
     }
 
     fn command(&mut self, command: &StreamCommand<'_>, end: Offset) {
-        let vocabulary = self.shared.vocabulary.load();
+        let (vocabulary, next) = (self.shared.vocabulary.load(), self.shared.anchors.next());
         let intent = vocabulary.table.classify(command);
         match intent.access {
             Access::Read | Access::PrimaryRead(_) => {}
             Access::Write { keys: WriteKeys::Known } => {
                 let (fences, precise) = (&self.shared.fences, &self.precise);
                 let whole = Whole { command, cut: Cell::new(false) };
-                let mut stamp = |key: &[u8]| precise.wrote(fences, fences.slot(key), end);
+                let mut stamp = |key: &[u8]| precise.wrote(fences, fences.slot(key), end, next);
                 let keys = vocabulary.table.for_each_written_key(intent.id, &whole, &mut stamp);
                 if keys == Keys::Unknowable || whole.cut.get() {
-                    self.precise.wrote_anything(fences, end);
+                    self.precise.wrote_anything(fences, end, next);
                 }
             }
             Access::Write { keys: WriteKeys::Unknowable } | Access::Unknown => {
-                self.precise.wrote_anything(&self.shared.fences, end);
+                self.precise.wrote_anything(&self.shared.fences, end, next);
             }
         }
     }
 
     fn progressed(&mut self, upto: Offset) {
         let history = self.shared.view.load().history.map(|history| history.id);
-        self.precise.progressed(&self.shared.fences, upto, history);
+        let next = self.shared.anchors.next();
+        self.precise.progressed(&self.shared.fences, upto, history, next);
         self.shared.stream_offset.store(upto.bytes(), Ordering::Relaxed);
     }
 

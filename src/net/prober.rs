@@ -17,7 +17,7 @@ use super::{clock, jitter};
 use crate::core::address::{Address, Credentials};
 use crate::core::command::CommandTable;
 use crate::core::moment::Moment;
-use crate::core::node::{Facts, Link, LinkDown, NodeId};
+use crate::core::node::{Facts, Link, LinkDown, NodeId, Role};
 use crate::core::view::Observation;
 use crate::wire::commands;
 use crate::wire::info::{self, Info};
@@ -94,7 +94,8 @@ impl Prober {
                 }
             }
             self.pause().await;
-            let inform = clock::now().since(informed) >= self.shared.config.upstream.info_interval;
+            let due = clock::now().since(informed) >= self.shared.config.upstream.info_interval;
+            let inform = due || self.is_unexplained();
             if inform {
                 informed = clock::now();
             }
@@ -106,6 +107,15 @@ impl Prober {
 
     fn is_primary(&self) -> bool {
         self.shared.view.load().primary == Some(self.node)
+    }
+
+    /// Whether its last `INFO` was before it changed its role: then the next one cannot wait.
+    fn is_unexplained(&self) -> bool {
+        self.shared
+            .view
+            .load()
+            .node(self.node)
+            .is_some_and(|node| node.role.is_some() && node.facts.is_none())
     }
 
     /// Until the next poll is due, or somebody cannot wait for it.
@@ -172,7 +182,13 @@ impl Prober {
     }
 
     fn facts(&self, info: &Info) -> Facts {
+        let role = info.role.map(|role| match role {
+            info::Role::Primary => Role::Primary,
+            info::Role::Replica => Role::Replica,
+        });
         Facts {
+            role,
+            master: info.master_host.clone().zip(info.master_port),
             history: info.history(),
             loading: info.loading.unwrap_or(false),
             async_loading: info.async_loading.unwrap_or(false),

@@ -19,7 +19,7 @@ use super::pending::{Kind, Pending};
 use super::round::Round;
 use super::shared::Shared;
 use super::{clock, lane_task, say, serve, task};
-use crate::core::fence::{AnchorSeq, Mark, Slot};
+use crate::core::fence::{AnchorSeq, Slot};
 use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
 use crate::core::session::Stamps;
@@ -213,7 +213,7 @@ impl Worker {
             Stamps::None => {}
             Stamps::One(slot) => one(*slot),
             Stamps::Many(slots) => slots.iter().copied().for_each(one),
-            Stamps::All => self.shared.fences.raise_floor(Mark::Pending(anchor)),
+            Stamps::All => self.shared.fences.raise_floor(anchor),
         }
     }
 

@@ -1,0 +1,75 @@
+# What there is to do with Redweir. `make test` is all that a change must pass, `make demo` shows what it is for.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+# Debian packages that tests and the demo need, and a program of each.
+PACKAGES := redis-server redis-tools
+PROGRAMS := redis-server redis-cli redis-benchmark
+
+FUZZ_TARGETS := req_scan reply_skip inline_args
+# How long each target is fuzzed.
+FUZZ_SECONDS ?= 60
+
+# Deliberate bugs, each of which the tests must catch.
+MUTANTS := anchor-too-early stamp-skipped
+
+.PHONY: help deps demo test lint bench fuzz mutants
+
+help: ## Say what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+deps: ## Install what tests and the demo need (as root, or through sudo)
+	@missing=""
+	for program in $(PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done
+	if [ -z "$$missing" ]; then exit 0; fi
+	echo "missing:$$missing"
+	if ! command -v apt-get >/dev/null; then
+		echo "Install these programs (Redis 6.2 or later), then try again." >&2; exit 1
+	fi
+	if [ "$$(id -u)" = 0 ]; then sudo=""
+	elif sudo -n true 2>/dev/null; then sudo="sudo -n"
+	else echo "Run this, then try again:  sudo apt-get install -y --no-install-recommends $(PACKAGES)" >&2; exit 1
+	fi
+	$$sudo apt-get update -qq
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
+
+demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after ten seconds
+	cargo build --release --locked
+	"$${CARGO_TARGET_DIR:-target}/release/redweir" demo $(if $(SECONDS),--seconds $(SECONDS))
+
+test: deps ## All tests, against real servers
+	cargo test --locked
+
+lint: ## Formatting, and every warning an error
+	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
+	cargo clippy --locked --all-targets -- -D warnings
+
+bench: deps ## Micro-benchmarks, then the proxy next to its peers
+	cargo bench --locked
+	if [ -f benches/run.sh ]; then bash benches/run.sh; fi
+
+fuzz: ## Fuzz each target for FUZZ_SECONDS
+	@if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
+		echo "Run this, then try again:  rustup toolchain install nightly && cargo install cargo-fuzz" >&2; exit 1
+	fi
+	for target in $(FUZZ_TARGETS); do
+		mkdir -p tests/fuzz/corpus/$$target
+		cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target \
+			tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS)
+	done
+
+mutants: deps ## Put each deliberate bug in, and expect the tests to fail
+	@export CARGO_TARGET_DIR=target/mutants
+	for mutant in $(MUTANTS); do
+		echo "== $$mutant"
+		export REDWEIR_MUTANT=$$mutant
+		cargo test --locked --no-run  # so that what fails next is a test, not the build
+		if cargo test --locked >"target/mutants/$$mutant.log" 2>&1; then
+			echo "$$mutant survived: no test failed" >&2; exit 1
+		fi
+		echo "$$mutant was caught by:"; grep -E '^test .* FAILED$$' "target/mutants/$$mutant.log"
+	done
