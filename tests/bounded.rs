@@ -115,6 +115,54 @@ fn a_strong_read_sees_every_write_by_anybody() {
     uneven("strong", Level::Fenced, false);
 }
 
+/// Others write. What a session has seen on a near replica it also sees when only a far one is left.
+#[test]
+fn a_session_never_goes_back_when_its_replica_is_gone() {
+    let mut topology = Topology::start(2);
+    let lines = "consistency = \"session\"\nmax-lag = \"10s\"";
+    let proxy = Setup::of(&topology).policy("default", lines).toml("[stream]\nsource = \"off\"").start();
+    for key in ["first", "second"] {
+        topology.primary.cmd(&["SET", key, "old"]);
+    }
+    topology.await_sync();
+    sleep_ms(300);
+    let mut clients: Vec<Conn> = (0..20).map(|_| proxy.connect()).collect();
+    for conn in &mut clients {
+        assert_eq!(conn.cmd(&["GET", "second"]), "old");
+    }
+    topology.lag(1, secs(3));
+    for key in ["first", "second"] {
+        topology.primary.cmd(&["SET", key, "new"]);
+    }
+    sleep_ms(300);
+    clients.retain_mut(|conn| conn.cmd(&["GET", "second"]) == "new");
+    assert!(!clients.is_empty(), "nobody read from the near replica");
+    topology.replicas[0].server.kill();
+    eventually("the far replica serves who has seen nothing yet", secs(2), || {
+        proxy.cmd(&["GET", "second"]) == "old"
+    });
+    for (n, conn) in clients.iter_mut().enumerate() {
+        assert_eq!(conn.cmd(&["GET", "second"]), "new", "client {n} went back");
+        assert_eq!(conn.cmd(&["GET", "first"]), "new", "client {n} saw a write and not the one before it");
+    }
+}
+
+#[test]
+fn a_session_never_goes_back_behind_what_the_primary_told_it() {
+    let topology = Topology::start(1);
+    let lines = "consistency = \"session\"\nmax-lag = \"10s\"";
+    let proxy = Setup::of(&topology).policy("default", lines).toml("[stream]\nsource = \"off\"").start();
+    topology.primary.cmd(&["SET", "k", "old"]);
+    topology.await_sync();
+    sleep_ms(300);
+    topology.lag(0, secs(2));
+    topology.primary.cmd(&["SET", "k", "new"]);
+    let mut conn = proxy.connect();
+    conn.ask(&["MULTI"]).ask(&["GET", "k"]).ask(&["EXEC"]);
+    assert_eq!(conn.read_many(3)[2].items()[0], "new");
+    assert_eq!(conn.cmd(&["GET", "k"]), "new");
+}
+
 /// A client that writes and reads at once, and another that has been told of it.
 #[test]
 fn a_read_right_after_a_write_sees_it() {
@@ -133,6 +181,64 @@ fn a_read_right_after_a_write_sees_it() {
         }
         assert_eq!(reader.cmd(&["GET", &key]), value.as_str());
     }
+}
+
+/// A write, what reads it, and what the read must say.
+const WRITES: &[(&[&str], &[&str], &str)] = &[
+    (&["SET", "k", "1"], &["GET", "k"], "\"1\""),
+    (&["APPEND", "k", "2"], &["GET", "k"], "\"12\""),
+    (&["EVAL", "return redis.call('SET', KEYS[1], 'y')", "1", "k"], &["GET", "k"], "\"y\""),
+    (&["EVAL", "return redis.call('SET', 'hidden', 'x')", "0"], &["GET", "hidden"], "\"x\""),
+    (&["RENAME", "k", "renamed"], &["EXISTS", "k"], ":0"),
+    (&["COPY", "renamed", "copied"], &["GET", "copied"], "\"y\""),
+    (&["MSET", "a", "1", "b", "2"], &["MGET", "a", "b"], "[\"1\", \"2\"]"),
+    (&["BITOP", "OR", "dest", "a", "b"], &["STRLEN", "dest"], ":1"),
+    (&["SADD", "s", "1", "2"], &["SCARD", "s"], ":2"),
+    (&["SORT", "s", "STORE", "sorted"], &["LLEN", "sorted"], ":2"),
+    (&["SUNIONSTORE", "union", "s"], &["SCARD", "union"], ":2"),
+    (&["GEOADD", "geo", "15", "37", "here"], &["ZCARD", "geo"], ":1"),
+    (&["GEORADIUS", "geo", "15", "37", "9", "km", "STORE", "near"], &["ZCARD", "near"], ":1"),
+    (&["XADD", "x", "*", "f", "v"], &["XLEN", "x"], ":1"),
+    (&["LMPOP", "1", "sorted", "LEFT"], &["LLEN", "sorted"], ":1"),
+    (&["BLPOP", "sorted", "1"], &["LLEN", "sorted"], ":0"),
+    (&["GETDEL", "a"], &["EXISTS", "a"], ":0"),
+    (&["EXPIRE", "b", "1000"], &["TTL", "b"], ":1000"),
+    (&["PFADD", "p", "x"], &["TYPE", "p"], "+string"),
+    (&["MOVE", "b", "5"], &["EXISTS", "b"], ":0"),
+    (&["SWAPDB", "0", "5"], &["EXISTS", "b"], ":1"),
+    (&["SWAPDB", "0", "5"], &["EXISTS", "copied"], ":1"),
+    (&["FLUSHDB"], &["EXISTS", "copied"], ":0"),
+    (&["SET", "k", "z"], &["GET", "k"], "\"z\""),
+    (&["FLUSHALL"], &["GET", "k"], "null"),
+];
+
+/// The replica is a second behind and the policy minds only the fences.
+#[test]
+fn whatever_writes_a_key_fences_it() {
+    let topology = Topology::start(1);
+    let lines = "consistency = \"fenced\"\nmax-lag = \"60s\"";
+    let proxy = Setup::of(&topology).policy("default", lines).start();
+    topology.primary.cmd(&["SET", "untouched", "v"]);
+    topology.await_sync();
+    sleep_ms(300);
+    topology.lag(0, secs(1));
+    let (mut writer, mut reader) = (proxy.connect(), proxy.connect());
+    assert_eq!(reader.cmd(&["GET", "untouched"]), "v");
+    assert_eq!(topology.replica_calls("get"), [1]);
+    for (write, read, expected) in WRITES {
+        let reply = writer.cmd(write);
+        assert!(!reply.is_error(), "{write:?}: {reply:?}");
+        assert_eq!(format!("{:?}", reader.cmd(read)), *expected, "{read:?} after {write:?}");
+    }
+    writer.ask(&["MULTI"]).ask(&["SET", "k", "queued"]).ask(&["EXEC"]);
+    writer.read_many(3);
+    assert_eq!(reader.cmd(&["GET", "k"]), "queued");
+    let mut leaves = proxy.connect();
+    leaves.ask(&["SET", "k", "left behind"]);
+    drop(leaves);
+    eventually("it is executed", secs(2), || topology.primary.cmd(&["GET", "k"]) == "left behind");
+    sleep_ms(20);
+    assert_eq!(reader.cmd(&["GET", "k"]), "left behind", "a client that has left fences all the same");
 }
 
 /// The primary stops: nothing proves any more that a replica is fresh, however well the replicas agree.
@@ -213,7 +319,9 @@ fn proofs_expire_when_only_the_proxy_is_cut_off_from_the_primary() {
 #[test]
 fn proofs_expire_while_the_proxy_is_stopped() {
     let topology = Topology::start(1);
-    let proxy = Setup::of(&topology).policy("default", &bounded("1s")).start();
+    // Only the age of the proofs is to tell, not that nodes seem to have been silent.
+    let patient = "probe-timeout = \"20s\"";
+    let proxy = Setup::of(&topology).upstream(patient).policy("default", &bounded("1s")).start();
     topology.primary.cmd(&["SET", "k", "old"]);
     topology.await_sync();
     sleep_ms(300);

@@ -103,6 +103,29 @@ fn clients_see_nothing_of_a_replica_behind_a_black_hole() {
     assert!(outcome.slowest_read < ms(1500), "{:?}", outcome.slowest_read);
 }
 
+/// Reads that are content with any replica are, also when one fails while the primary doesn't answer.
+#[test]
+fn eventual_reads_need_only_one_replica() {
+    let topology = Topology::start(2);
+    let proxy = Setup::of(&topology).upstream(SOON).policy("default", "consistency = \"eventual\"").start();
+    topology.primary.cmd(&["SET", "k", "v"]);
+    topology.await_sync();
+    let mut clients: Vec<Conn> = (0..20).map(|_| proxy.connect()).collect();
+    for conn in &mut clients {
+        assert_eq!(conn.cmd(&["GET", "k"]), "v");
+    }
+    topology.primary.pause();
+    sleep_ms(1500);
+    topology.replicas[0].pause();
+    for conn in &mut clients {
+        conn.ask(&["GET", "k"]);
+    }
+    for (n, conn) in clients.iter_mut().enumerate() {
+        assert_eq!(conn.read(), "v", "client {n}");
+    }
+    assert_eq!(proxy.cmd(&["GET", "k"]), "v");
+}
+
 /// A full resync under a new history, with a slow load: nobody sees LOADING, half a dataset or an old value.
 #[test]
 fn clients_see_nothing_of_a_full_resync() {
@@ -301,7 +324,8 @@ fn attaching_costs_the_servers_no_full_resync() {
 #[test]
 fn writes_of_others_are_fenced_by_the_stream() {
     let topology = Topology::start(2);
-    let proxy = Setup::of(&topology).start();
+    // A replica that serves the stream could itself be the one that lags.
+    let proxy = Setup::of(&topology).toml("[stream]\nsource = \"primary\"").start();
     eventually("the stream is attached", secs(5), || proxy.metric("redweir_stream_attached", &[]) > 0.5);
     topology.primary.cmd(&["SET", "k", "old"]);
     topology.await_sync();

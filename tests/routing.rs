@@ -11,7 +11,9 @@ use std::thread;
 use std::time::Instant;
 
 use support::dice::Dice;
-use support::{Conn, Proxy, Redis, Setup, Topology, Value, encode, eventually, ms, secs, sleep_ms};
+use support::{
+    Conn, Direction, Proxy, Redis, Relay, Setup, Topology, Value, encode, eventually, ms, secs, sleep_ms,
+};
 
 /// A primary and two replicas behind a proxy with default settings.
 fn two_replicas() -> (Topology, Proxy) {
@@ -107,6 +109,24 @@ fn replies_of_a_mixed_pipeline_come_in_order_and_show_own_writes() {
     sending.join().unwrap();
     let there: u64 = topology.replica_calls("get").iter().sum();
     assert!(there > COMMANDS as u64 / 20, "only {there} reads were served by replicas");
+}
+
+/// The read is on its way to a replica when the write is done: replication must not overtake it.
+#[test]
+fn a_read_does_not_see_what_its_own_client_writes_after_it() {
+    let topology = Topology::start(1);
+    let path = Relay::to(topology.replicas[0].port);
+    let proxy = Setup::to(topology.primary.port, &[path.port]).start();
+    topology.primary.cmd(&["SET", "k", "old"]);
+    topology.await_sync();
+    sleep_ms(300);
+    let mut conn = proxy.connect();
+    assert_eq!(conn.cmd(&["GET", "k"]), "old");
+    path.delay(Direction::Up, ms(200));
+    conn.ask(&["GET", "k"]).ask(&["SET", "k", "new"]).ask(&["GET", "k"]);
+    assert_eq!(conn.read_many(3).iter().map(Value::text).collect::<Vec<_>>(), ["old", "OK", "new"]);
+    conn.ask(&["GET", "k"]).ask(&["MULTI"]).ask(&["SET", "k", "newest"]).ask(&["EXEC"]);
+    assert_eq!(conn.read(), "new");
 }
 
 #[test]

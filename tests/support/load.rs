@@ -46,8 +46,9 @@ impl Plan {
     pub(crate) fn start(self) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let spawn = |client: Client, work: fn(Client) -> Outcome| thread::spawn(move || work(client));
+        let run = RUNS.fetch_add(1, Ordering::SeqCst);
         let client =
-            |n: usize| Client { plan: self, n, stop: Arc::clone(&stop), outcome: Outcome::default() };
+            |n: usize| Client { plan: self, run, n, stop: Arc::clone(&stop), outcome: Outcome::default() };
         let writers = (0..self.keys).map(|n| spawn(client(n), Client::write));
         let readers = (self.keys..self.keys + self.readers).map(|n| spawn(client(n), Client::read));
         let threads = writers.collect::<Vec<_>>().into_iter().chain(readers).collect();

@@ -57,10 +57,17 @@ impl Redis {
                 return false;
             }
             let mine = self.child.id().to_string();
-            let answers = Conn::try_open(self.port).and_then(|mut conn| conn.try_cmd(&["INFO", "server"]));
+            let answers = Conn::try_open(self.port).and_then(|mut conn| conn.try_cmd(&["INFO"]));
             match answers {
                 Ok(Value::Bulk(info)) => {
-                    return String::from_utf8_lossy(&info).contains(&format!("process_id:{mine}\r"));
+                    let info = String::from_utf8_lossy(&info);
+                    if !info.contains(&format!("process_id:{mine}\r")) {
+                        return false;
+                    }
+                    if info.contains("\nloading:0\r") {
+                        return true;
+                    }
+                    thread::sleep(Duration::from_millis(10));
                 }
                 // It asks for a password: then the log has to say whose port it is.
                 Ok(Value::Error(error)) if error.starts_with("NOAUTH") => {
