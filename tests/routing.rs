@@ -798,3 +798,125 @@ fn a_proxy_without_replicas_is_a_plain_proxy() {
     assert_eq!(conn.cmd(&["GET", "k"]), "v");
     assert_eq!(primary.calls("get"), 1);
 }
+
+/// How clients greet (ioredis, node-redis, redis-py): all at once, and with commands that an old server doesn't know.
+#[test]
+fn a_greeting_may_come_in_one_piece() {
+    let (topology, proxy) = one_replica();
+    let greeting: &[&[&str]] = &[
+        &["HELLO", "3", "SETNAME", "app"],
+        &["SELECT", "2"],
+        &["CLIENT", "SETINFO", "LIB-NAME", "x"],
+        &["CLIENT", "SETINFO", "LIB-VER", "1"],
+        &["CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", "none"],
+        &["READONLY"],
+        &["INFO"],
+        &["CLIENT", "GETNAME"],
+    ];
+    let mut conn = proxy.connect();
+    conn.send(&greeting.iter().flat_map(|command| encode(command)).collect::<Vec<_>>());
+    let replies = conn.read_many(greeting.len());
+    assert_eq!(replies[0].field("proto"), &3);
+    assert!(replies[1] == "OK" && replies[2] == "OK" && replies[3] == "OK", "{replies:?}");
+    assert!(replies[4].is_error(), "{replies:?}");
+    assert_eq!(replies[5], topology.primary.cmd(&["READONLY"]));
+    assert!(replies[6].text().contains("loading:0") && replies[7] == "app", "{replies:?}");
+    conn.cmd(&["SET", "k", "v"]);
+    let mut direct = topology.primary.connect();
+    direct.cmd(&["SELECT", "2"]);
+    assert_eq!(direct.cmd(&["GET", "k"]), "v");
+}
+
+#[test]
+fn replies_that_a_client_does_not_want_do_not_shift_the_others() {
+    let (_topology, proxy) = one_replica();
+    let mut conn = proxy.connect();
+    conn.ask(&["CLIENT", "REPLY", "SKIP"]).ask(&["SET", "k", "1"]).ask(&["GET", "k"]);
+    assert_eq!(conn.read(), "1");
+    conn.ask(&["CLIENT", "REPLY", "OFF"]).ask(&["SET", "k", "2"]).ask(&["GET", "k"]);
+    conn.ask(&["CLIENT", "REPLY", "ON"]);
+    assert_eq!(conn.read(), "OK");
+    assert_eq!(conn.cmd(&["GET", "k"]), "2");
+    assert_eq!(proxy.cmd(&["GET", "k"]), "2");
+}
+
+#[test]
+fn a_tracking_client_hears_what_becomes_invalid_and_nobody_else_does() {
+    let (_topology, proxy) = one_replica();
+    let (mut conn, mut other) = (proxy.connect(), proxy.connect());
+    other.cmd(&["HELLO", "3"]);
+    other.cmd(&["SET", "k", "1"]);
+    conn.cmd(&["HELLO", "3"]);
+    assert_eq!(conn.cmd(&["CLIENT", "TRACKING", "ON"]), "OK");
+    assert_eq!(conn.cmd(&["GET", "k"]), "1");
+    assert_eq!(other.cmd(&["SET", "k", "2"]), "OK");
+    assert_eq!(format!("{:?}", conn.read()), ">[\"invalidate\", [\"k\"]]");
+    assert!(other.is_silent_for(ms(50)));
+}
+
+/// Its connections end with it; who was it is nobody then, not somebody else.
+#[test]
+fn a_user_that_is_deleted_does_nothing_any_more() {
+    let topology = Topology::with(USERS, 1, USERS);
+    let proxy = Setup::of(&topology).start();
+    let mut conn = proxy.connect();
+    assert_eq!(conn.cmd(&["AUTH", "alice", "alice-pw"]), "OK");
+    assert_eq!(conn.cmd(&["SET", "a:1", "v"]), "OK");
+    topology.await_sync();
+    sleep_ms(300);
+    assert_eq!(conn.cmd(&["GET", "a:1"]), "v");
+    for server in [&topology.primary, &topology.replicas[0].server] {
+        assert_eq!(server.cmd(&["ACL", "DELUSER", "alice"]), 1);
+    }
+    for command in [&["SET", "a:1", "w"][..], &["GET", "a:1"], &["ACL", "WHOAMI"], &["SET", "a:1", "x"]] {
+        match conn.try_cmd(command) {
+            Ok(reply) => assert!(reply.is_error(), "{command:?}: {reply:?}"),
+            Err(_) => break,
+        }
+    }
+    assert_eq!(topology.primary.cmd(&["GET", "a:1"]), "v");
+    assert!(proxy.cmd(&["AUTH", "alice", "alice-pw"]).error().starts_with("WRONGPASS"));
+    assert_eq!(proxy.cmd(&["GET", "a:1"]), "v", "others go on");
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_disconnected_and_slows_nobody() {
+    let topology = Topology::start(1);
+    let limit = "[proxy]\nworkers = 1\nclient-output-buffer-limit = \"8mb\"";
+    let proxy = Setup::of(&topology).proxy(limit).start();
+    proxy.cmd(&["SET", "big", &"x".repeat(1 << 20)]);
+    topology.await_sync();
+    let mut greedy = proxy.connect();
+    greedy.send(&encode(&["GET", "big"]).repeat(300));
+    let mut other = proxy.connect();
+    let begun = Instant::now();
+    let mut slowest = ms(0);
+    while begun.elapsed() < secs(4) {
+        let sent = Instant::now();
+        assert_eq!(other.cmd(&["SET", "k", "v"]), "OK");
+        assert_eq!(other.cmd(&["GET", "k"]), "v");
+        assert_eq!(other.cmd(&["GET", "none"]), Value::Null);
+        slowest = slowest.max(sent.elapsed());
+        sleep_ms(10);
+    }
+    assert!(slowest < secs(1), "another client waited {slowest:?}");
+    eventually("the greedy one is gone", secs(6), || proxy.metric("redweir_clients", &[]) < 1.5);
+    assert!(proxy.metric("redweir_clients_too_slow_total", &[]) > 0.5);
+}
+
+#[test]
+fn more_than_max_clients_are_told_so() {
+    let topology = Topology::start(1);
+    let proxy = Setup::of(&topology).proxy("[proxy]\nmax-clients = 3").start();
+    let mut clients: Vec<Conn> = (0..3).map(|_| proxy.connect()).collect();
+    for conn in &mut clients {
+        assert_eq!(conn.cmd(&["PING"]), "PONG");
+    }
+    assert_eq!(proxy.connect().read_to_close(), b"-ERR max number of clients reached\r\n");
+    clients.pop();
+    eventually("there is room again", secs(2), || {
+        Conn::try_open(proxy.port)
+            .and_then(|mut conn| conn.try_cmd(&["PING"]))
+            .is_ok_and(|reply| reply == "PONG")
+    });
+}

@@ -25,7 +25,7 @@ pub(crate) struct Setup {
     listeners: Vec<String>,
     upstream: String,
     rest: String,
-    workers: usize,
+    proxy: String,
 }
 
 impl Setup {
@@ -42,7 +42,7 @@ impl Setup {
             listeners: vec!["default".to_owned()],
             upstream: String::new(),
             rest: String::new(),
-            workers: 2,
+            proxy: "[proxy]\nworkers = 2".to_owned(),
         }
     }
 
@@ -69,8 +69,9 @@ impl Setup {
         self
     }
 
-    pub(crate) fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
+    /// The whole `[proxy]` table.
+    pub(crate) fn proxy(mut self, table: &str) -> Self {
+        table.clone_into(&mut self.proxy);
         self
     }
 
@@ -84,7 +85,7 @@ impl Setup {
         let _ = writeln!(text, "[admin]\naddress = \"127.0.0.1:{admin_port}\"");
         let _ = writeln!(text, "[upstream]\nprimary = \"127.0.0.1:{}\"", self.primary);
         let _ = writeln!(text, "replicas = [{}]\n{}", replicas.join(", "), self.upstream);
-        let _ = writeln!(text, "[proxy]\nworkers = {}\n{}", self.workers, self.rest);
+        let _ = writeln!(text, "{}\n{}", self.proxy, self.rest);
         text
     }
 
