@@ -69,6 +69,16 @@ impl Metrics {
             "redweir_request_duration_seconds",
             "From a command being read to its reply being ready to write.",
         );
+        Total::of(shared.stats.iter().map(|s| &s.upstream)).write(
+            &mut page,
+            "redweir_upstream_duration_seconds",
+            "From a command being given to an upstream connection to its reply being read.",
+        );
+        Total::of(std::iter::once(&shared.anchor_latency)).write(
+            &mut page,
+            "redweir_anchor_seconds",
+            "From the primary being asked for its offset to the answer.",
+        );
         page
     }
 }

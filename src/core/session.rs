@@ -36,6 +36,19 @@ impl Stamps {
         };
     }
 
+    /// Adds what another command writes. More than a connection remembers one by one are all keys.
+    pub fn merge(&mut self, other: Self) {
+        match other {
+            Self::One(slot) if !self.touch(slot) => self.add(slot),
+            Self::None | Self::One(_) => {}
+            Self::Many(slots) => slots.iter().for_each(|slot| self.merge(Self::One(*slot))),
+            Self::All => *self = Self::All,
+        }
+        if matches!(self, Self::Many(slots) if slots.len() > IN_FLIGHT_KEPT) {
+            *self = Self::All;
+        }
+    }
+
     /// Whether a key of this slot is among them.
     pub fn touch(&self, slot: Slot) -> bool {
         match self {
@@ -54,6 +67,9 @@ pub struct Session {
     in_flight: SmallVec<[(u64, Slot); 4]>,
     /// Writes in flight whose keys are unknown or did not fit, up to this sequence number.
     all_until: Option<u64>,
+    reading: SmallVec<[(u64, Slot); 4]>,
+    /// Reads on their way whose keys did not fit, up to this sequence number.
+    reading_until: Option<u64>,
 }
 
 impl Session {
@@ -67,6 +83,29 @@ impl Session {
             }
             _ => self.all_until = Some(seq),
         }
+    }
+
+    /// Read number `seq` is on its way to a replica. `oldest` is the oldest command that is not answered yet.
+    pub fn reads(&mut self, seq: u64, slots: &[Slot], oldest: u64) {
+        if self.reading.len() + slots.len() > IN_FLIGHT_KEPT {
+            self.reading.retain(|(read, _)| *read >= oldest);
+        }
+        if self.reading.len() + slots.len() > IN_FLIGHT_KEPT {
+            self.reading_until = Some(seq);
+        } else {
+            self.reading.extend(slots.iter().map(|slot| (seq, *slot)));
+        }
+    }
+
+    /// Whether a write must wait: a read of one of its keys, sent before it, may still be on its way to a replica,
+    /// and would see what was written after it.
+    pub fn overtakes(&mut self, stamps: &Stamps, oldest: u64) -> bool {
+        if self.reading_until.is_some_and(|until| until < oldest) {
+            self.reading_until = None;
+        }
+        self.reading.retain(|(read, _)| *read >= oldest);
+        *stamps != Stamps::None
+            && (self.reading_until.is_some() || self.reading.iter().any(|(_, slot)| stamps.touch(*slot)))
     }
 
     /// Write number `seq` was answered, or will never be.
@@ -118,6 +157,22 @@ mod tests {
         assert!(session.is_writing(a), "covered by the write with unknown keys");
         session.settled(8);
         assert!(!session.is_writing_anything());
+    }
+
+    #[test]
+    fn a_write_does_not_overtake_a_read_of_its_key() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let (a, b) = (table.slot(b"a"), table.slot(b"b"));
+        let mut session = Session::default();
+        session.reads(5, &[a], 5);
+        assert!(session.overtakes(&Stamps::One(a), 5) && session.overtakes(&Stamps::All, 5));
+        assert!(!session.overtakes(&Stamps::One(b), 5) && !session.overtakes(&Stamps::None, 5));
+        assert!(!session.overtakes(&Stamps::One(a), 6), "it is answered");
+        for seq in 6..500 {
+            session.reads(seq, &[b], 6);
+        }
+        assert!(session.overtakes(&Stamps::One(a), 6), "too many to tell them apart");
+        assert!(!session.overtakes(&Stamps::One(a), 500));
     }
 
     #[test]

@@ -47,6 +47,8 @@ struct Inner {
     waits: bool,
     /// The client's own task.
     task: Option<Waker>,
+    /// It was waited for long enough: no lane waits again before everything is written.
+    hopeless: bool,
     /// Lanes that wait until the output is shorter.
     paused_lanes: Vec<Waker>,
 }
@@ -200,6 +202,17 @@ impl Client {
         self.inner.borrow().gone
     }
 
+    /// Sequence number of the slot that [`Client::open`] would open.
+    pub fn next(&self) -> u64 {
+        let inner = self.inner.borrow();
+        inner.head + inner.slots.len() as u64
+    }
+
+    /// Sequence number of the oldest command that is not answered yet.
+    pub fn oldest(&self) -> u64 {
+        self.inner.borrow().head
+    }
+
     /// No command is outstanding.
     pub fn is_drained(&self) -> bool {
         self.inner.borrow().slots.is_empty()
@@ -233,11 +246,18 @@ impl Client {
     /// Whether a lane should wait with more of a reply to this client; remembers `waker` if so.
     pub fn should_pause(&self, waker: &Waker) -> bool {
         let mut inner = self.inner.borrow_mut();
-        let pause = inner.gone.is_none() && inner.out.len() > limits::LANE_PAUSE;
+        let pause = inner.gone.is_none() && !inner.hopeless && inner.out.len() > limits::LANE_PAUSE;
         if pause && !inner.paused_lanes.iter().any(|w| w.will_wake(waker)) {
             inner.paused_lanes.push(waker.clone());
         }
         pause
+    }
+}
+
+impl Client {
+    /// A lane has waited long enough for it.
+    pub fn give_up(&self) {
+        self.inner.borrow_mut().hopeless = true;
     }
 }
 
@@ -280,6 +300,7 @@ impl Inner {
 
     /// After a write: gives a large buffer back, and wakes whoever waits for room.
     fn after_write(&mut self) {
+        self.hopeless &= !self.out.is_empty();
         if self.out.is_empty() && self.out.capacity() > limits::BUFFER_KEPT {
             self.out = BytesMut::new();
         }

@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 
+use smallvec::SmallVec;
+
 use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
@@ -13,6 +15,9 @@ use crate::core::reason::Reason;
 use crate::core::route::Demand;
 use crate::core::session::{Session, stronger};
 use crate::core::view::View;
+
+/// The fences of a command's keys.
+pub type Slots = SmallVec<[Slot; 4]>;
 
 /// On whose behalf a read is decided.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +56,9 @@ impl Reader<'_> {
         found.map_or(self.policy, |route| route.policy)
     }
 
-    /// What a replica must have applied to serve this read under `policy`.
+    #[allow(clippy::too_many_arguments, reason = "what a decision depends on, one by one")]
+    /// What a replica must have applied to serve this read under `policy`. `slots` takes the fences of its keys, as
+    /// far as they matter.
     pub fn demand<A: Args + ?Sized>(
         &self,
         policy: &Policy,
@@ -60,12 +67,15 @@ impl Reader<'_> {
         intent: Intent,
         view: &View,
         vocabulary: &Vocabulary,
+        slots: &mut Slots,
     ) -> Demand {
         match policy.consistency {
             Consistency::Eventual | Consistency::Bounded => Demand::Nothing,
             // A strong read needs a barrier of its own; until it has one, only the primary is proven.
             Consistency::Strong => Demand::Unknown(Reason::BarrierPending),
-            Consistency::Session | Consistency::Fenced => self.fences(shared, args, intent, view, vocabulary),
+            Consistency::Session | Consistency::Fenced => {
+                self.fences(shared, args, intent, view, vocabulary, slots)
+            }
         }
     }
 
@@ -76,11 +86,13 @@ impl Reader<'_> {
         intent: Intent,
         view: &View,
         vocabulary: &Vocabulary,
+        slots: &mut Slots,
     ) -> Demand {
         let session = self.session.map(RefCell::borrow).filter(|session| session.is_writing_anything());
         let (mut mark, mut writing) = (Mark::Clear, false);
         let keys = vocabulary.table.for_each_key(intent.id, args, &mut |key| {
             let slot = shared.fences.slot(key);
+            slots.push(slot);
             writing |= session.as_ref().is_some_and(|session| session.is_writing(slot));
             mark = stronger(mark, fence_of(shared, slot, view));
         });

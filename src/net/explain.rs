@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::demand::Reader;
+use super::demand::{Reader, Slots};
 use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
@@ -130,8 +130,11 @@ pub fn explain<A: Args + ?Sized>(
         (_, Access::Write { .. }) => (false, "write", Reason::Write),
         (_, Access::Unknown) => (false, "write", Reason::UnknownCommand),
     };
-    let demand =
-        if is_read { reader.demand(policy, shared, args, intent, view, vocabulary) } else { Demand::Nothing };
+    let demand = if is_read {
+        reader.demand(policy, shared, args, intent, view, vocabulary, &mut Slots::new())
+    } else {
+        Demand::Nothing
+    };
     let ask = Ask {
         view,
         policy,

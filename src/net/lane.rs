@@ -21,6 +21,7 @@ use super::pending::{Kind, Pending};
 use super::round::Round;
 use super::stream::WriteHalf;
 use crate::core::node::NodeId;
+use crate::core::session::Stamps;
 use crate::wire::request::Request;
 
 /// Protocol version spoken on a connection.
@@ -98,6 +99,8 @@ struct Inner {
     blocked: bool,
     /// Gets every byte that is no reply to a pending command (pushes, pub/sub messages).
     listener: Option<Rc<Client>>,
+    /// What was written on a lane whose replies are not counted: any byte that comes may acknowledge any of it.
+    raw_written: Stamps,
     /// The lane's own task.
     task: Option<Waker>,
     /// Tasks that wait for room or for the end of the opening.
@@ -127,6 +130,7 @@ impl Lane {
             dirty: false,
             blocked: false,
             listener: None,
+            raw_written: Stamps::None,
             task: None,
             waiters: Vec::new(),
         };
@@ -247,14 +251,30 @@ impl Lane {
         self.inner.borrow_mut().listener = Some(client);
     }
 
+    /// What bytes that answer no counted command may acknowledge.
+    pub fn raw_written(&self) -> Stamps {
+        self.inner.borrow().raw_written.clone()
+    }
+
+    /// The client has no more to do with it.
+    pub fn unlisten(&self) {
+        self.inner.borrow_mut().listener = None;
+    }
+
+    /// Whether the node refused the handshake: nothing was ever sent on it.
+    pub fn was_refused(&self) -> bool {
+        matches!(self.inner.borrow().phase, Phase::Closed(Closed::Refused(_)))
+    }
+
     /// The client that [`Lane::listen`] named.
     pub fn listener(&self) -> Option<Rc<Client>> {
         self.inner.borrow().listener.clone()
     }
 
     /// Bytes that expect no reply of their own, on a lane with a listener.
-    pub fn push_raw(self: &Rc<Self>, request: &Request<'_>) {
+    pub fn push_raw(self: &Rc<Self>, request: &Request<'_>, written: Stamps) {
         let mut inner = self.inner.borrow_mut();
+        inner.raw_written.merge(written);
         request.encode_into(&mut inner.buffer);
         if !inner.dirty && !inner.blocked && inner.phase == Phase::Up {
             inner.dirty = true;

@@ -208,10 +208,10 @@ impl Reader {
                 }
                 Event::Paused => {
                     let since = *self.paused.get_or_insert_with(clock::now);
-                    if clock::now().since(since) > limits::LANE_PAUSE_LONGEST
+                    if clock::now().since(since) >= limits::LANE_PAUSE_LONGEST
                         && let Some((client, _)) = lane.front()
                     {
-                        client.leave(super::client::Gone::TooSlow);
+                        client.give_up();
                     }
                 }
             }
@@ -229,7 +229,7 @@ impl Reader {
             let slow = self.cut && lane.front().is_some_and(|(client, _)| client.should_pause(cx.waker()));
             if slow {
                 let timer =
-                    timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::LANE_PAUSE_LONGEST / 8)));
+                    timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::LANE_PAUSE_LONGEST / 4)));
                 return Future::poll(timer.as_mut(), cx).map(|()| Event::Paused);
             }
             self.read.poll_read(cx, &mut self.buffer).map(|result| match result {
@@ -243,6 +243,7 @@ impl Reader {
     /// Cuts what was read into replies and hands them on.
     fn take(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
         if let Some(client) = lane.listener().filter(|_| lane.is_idle()) {
+            worker.stamp(&lane.raw_written());
             client.push_raw(&self.buffer);
             self.buffer.clear();
             return Ok(());

@@ -20,8 +20,9 @@ pub const CLIENT_OUTPUT_PAUSE: usize = 1024 * 1024;
 /// Bytes in a client's output buffer above which a reply to it that is still arriving makes the lane wait.
 pub const LANE_PAUSE: usize = 4 * 1024 * 1024;
 
-/// How long a lane waits for a client that takes nothing before that client is disconnected.
-pub const LANE_PAUSE_LONGEST: Duration = Duration::from_secs(2);
+/// How long a lane, which others share, waits for a client that does not keep up. From then on its replies pile up,
+/// until it has taken them all or reaches `client-output-buffer-limit`.
+pub const LANE_PAUSE_LONGEST: Duration = Duration::from_millis(200);
 
 /// Commands that a shared lane may have outstanding.
 pub const LANE_PENDING: usize = 32 * 1024;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::client::Client;
 use crate::core::moment::Moment;
+use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
 
 /// What may be done with a command when its lane is lost.
@@ -30,8 +31,12 @@ pub struct Pending {
     pub kind: Kind,
     /// It is `INFO`: Redweir's own section is appended to the reply.
     pub is_info: bool,
+    /// The policy under which it was decided, if it reads.
+    pub policy: PolicyId,
     /// The fences that its acknowledgement stamps.
     pub stamps: Stamps,
     /// When the command had been read.
     pub begun: Moment,
+    /// When it was given to the lane.
+    pub sent: Moment,
 }

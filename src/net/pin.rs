@@ -37,6 +37,8 @@ pub struct Pin {
     stuck: bool,
     /// What the queued commands write.
     queued: Stamps,
+    /// A command of the transaction was refused here: the server does not know of it, but `EXEC` must fail.
+    poisoned: bool,
 }
 
 impl Connection {
@@ -64,6 +66,16 @@ impl Connection {
             _ => {}
         }
         let enters = matches!(intent.handling, Handling::Pin(_));
+        if self.pin.as_ref().is_some_and(|pin| pin.lane.was_refused()) {
+            // It never held any state.
+            if !self.client.is_drained() {
+                return Some(Step::Drain);
+            }
+            self.pin = None;
+            if !enters {
+                return None;
+            }
+        }
         match &self.pin {
             Some(pin) if !pin.raw && !pin.holds_state() && !enters => {
                 // The state is gone; once the last reply is there, the connection is given back.
@@ -124,9 +136,17 @@ impl Connection {
             pin.raw = true;
             pin.lane.listen(Rc::clone(&self.client));
         }
+        if pin.poisoned && matches!(intent.handling, Handling::Pin(Pins::Exec)) {
+            if !self.client.is_drained() {
+                return Step::Drain;
+            }
+            self.client.answer(say::EXECABORT);
+            self.release_pin(false);
+            return Step::Done;
+        }
         if pin.raw {
             self.worker.stats.command(telemetry::Access::Other, Target::Primary, Reason::Pinned);
-            pin.lane.push_raw(request);
+            pin.lane.push_raw(request, written);
             return Step::Done;
         }
         let was_multi = pin.multi;
@@ -134,7 +154,7 @@ impl Connection {
         let stamps = match intent.handling {
             Handling::Pin(Pins::Exec) => std::mem::take(&mut pin.queued),
             _ if was_multi => {
-                pin.queue(written);
+                pin.queued.merge(written);
                 Stamps::None
             }
             _ => written,
@@ -145,12 +165,21 @@ impl Connection {
         Step::Done
     }
 
+    /// A command was refused here. In a transaction that is an error in queueing, as on the server
+    /// (`multi.c`, `flagTransaction`).
+    pub fn poison_transaction(&mut self) {
+        if let Some(pin) = self.pin.as_mut().filter(|pin| pin.multi) {
+            pin.poisoned = true;
+        }
+    }
+
     /// Gives the exclusive connection up: to be used again if it is `clean` and carries no state, else it is closed.
     pub fn release_pin(&mut self, clean: bool) {
         let Some(pin) = self.pin.take() else { return };
         if clean && !pin.stuck && !pin.raw && !pin.holds_state() {
             self.worker.give_back(&pin.lane);
         } else {
+            pin.lane.unlisten();
             pin.lane.close(Closed::Idle);
         }
     }
@@ -166,6 +195,7 @@ impl Pin {
             raw: false,
             stuck: false,
             queued: Stamps::None,
+            poisoned: false,
         }
     }
 
@@ -189,15 +219,6 @@ impl Pin {
         }
         if request.count() == 0 {
             self.stuck = true;
-        }
-    }
-
-    fn queue(&mut self, written: Stamps) {
-        match written {
-            Stamps::None => {}
-            Stamps::One(slot) => self.queued.add(slot),
-            Stamps::Many(slots) => slots.iter().for_each(|slot| self.queued.add(*slot)),
-            Stamps::All => self.queued = Stamps::All,
         }
     }
 }

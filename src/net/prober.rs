@@ -156,6 +156,9 @@ impl Prober {
         // The number is taken before the question is sent: what is acknowledged after this line waits for the next one.
         let (seq, sent_at) = (self.shared.anchors.take(), clock::now());
         let answers = link.call_many(questions, within).await?;
+        if self.is_primary() && !inform {
+            self.shared.anchor_latency.record(clock::now().since(sent_at).as_nanos() as u64);
+        }
         let (info, role) = match answers.as_slice() {
             [info, role] => (Some(info), role),
             [role] => (None, role),

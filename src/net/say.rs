@@ -7,6 +7,8 @@ use bytes::{BufMut, BytesMut};
 /// Redis' text for a read that no node may answer (`server.c`, `shared.masterdownerr`).
 pub const MASTERDOWN: &[u8] =
     b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n";
+/// `multi.c`, `execCommandAbort`
+pub const EXECABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 /// A write, or a command with another effect, was sent and its connection lost before the reply.
 pub const UNCERTAIN: &[u8] =
     b"-ERR the connection to the primary was lost before it answered: the command may have been executed\r\n";

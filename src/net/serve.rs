@@ -176,6 +176,9 @@ impl Server {
         draining: bool,
         drain: &mut tokio::sync::watch::Receiver<bool>,
     ) -> Event {
+        if self.input.ended && self.connection.is_abandoned() {
+            return Event::Gone(Gone::Left);
+        }
         if self.input.ended || draining {
             // A client that closed its sending side still gets what it asked for.
             self.linger().await;

@@ -17,6 +17,7 @@ use crate::core::node::NodeId;
 use crate::core::policy::Consistency;
 use crate::core::view::View;
 use crate::telemetry::Stats;
+use crate::telemetry::histogram::Histogram;
 
 /// What `CLIENT LIST` tells of one client. Changed rarely, read rarely.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +59,8 @@ pub struct Shared {
     pub vocabulary: ArcSwap<Vocabulary>,
     /// The fence table.
     pub fences: FenceTable,
+    /// How long the primary takes to answer, in nanoseconds. Written by its prober alone.
+    pub anchor_latency: Histogram,
     /// Counts anchors.
     pub anchors: AnchorCounter,
     /// Somebody waits for an anchor.
@@ -100,6 +103,7 @@ impl Shared {
             fencing,
             vocabulary: ArcSwap::from_pointee(vocabulary),
             fences,
+            anchor_latency: Histogram::default(),
             anchors: AnchorCounter::default(),
             anchor_wanted: Notify::new(),
             look_now: Notify::new(),

@@ -12,13 +12,13 @@ use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use super::lane::{Closed, Lane, LaneKey, Leftover};
+use super::lane::{Closed, Lane, LaneKey};
 use super::limits;
 use super::listener::Accepted;
 use super::pending::{Kind, Pending};
 use super::round::Round;
 use super::shared::Shared;
-use super::{clock, lane_task, say, serve, task};
+use super::{clock, lane_task, serve, task};
 use crate::core::fence::{AnchorSeq, Slot};
 use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
@@ -191,6 +191,7 @@ impl Worker {
     /// A command was answered: its fences are stamped before anyone can see the answer.
     pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: &[u8], now: Moment) {
         self.stats.request.record(now.since(pending.begun).as_nanos() as u64);
+        self.stats.upstream.record(now.since(pending.sent).as_nanos() as u64);
         if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
             self.shared.look_now.notify_waiters();
         }
@@ -200,7 +201,8 @@ impl Worker {
         }
     }
 
-    fn stamp(&self, stamps: &Stamps) {
+    /// Fences what was just acknowledged.
+    pub fn stamp(&self, stamps: &Stamps) {
         let anchor = self.shared.anchors.next();
         let one = |slot: Slot| {
             self.shared.fences.stamp_pending(slot, anchor);
@@ -229,99 +231,6 @@ impl Worker {
             self.shared.fences.settle(slot, view.anchor, head.offset);
             unsettled.pop_front();
         }
-    }
-
-    /// A replica could not answer a read: asks the primary instead, or another replica when the policy is content
-    /// with any. Returns whether somebody was asked.
-    pub fn repeat(
-        self: &Rc<Self>,
-        mut pending: Pending,
-        request: &[u8],
-        failed: &Lane,
-    ) -> Result<(), Pending> {
-        let now = clock::now();
-        let view = self.shared.view.load();
-        let Some(node) = view.usable_primary(now).filter(|node| *node != failed.key.node) else {
-            return Err(pending);
-        };
-        pending.kind = Kind::Final;
-        self.stats.repeated_reads.add(1);
-        self.load(node);
-        self.lane(LaneKey { node, ..failed.key }).push_bytes(request, pending);
-        Ok(())
-    }
-
-    /// What a lane that ended still owed.
-    pub fn recover(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed) {
-        if let Closed::Desynchronised(what) = why {
-            self.stats.desynchronised.add(1);
-            tracing::warn!(node = %lane.key.node, what, "lane closed: out of step");
-        }
-        for left in lane.drain() {
-            self.unload(lane.key.node);
-            if left.pending.client.gone().is_none() {
-                self.recover_one(lane, why, left);
-            } else {
-                left.pending.client.session.borrow_mut().settled(left.pending.seq);
-            }
-        }
-        if let Some(client) = lane.listener() {
-            client.end();
-        }
-    }
-
-    fn recover_one(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed, left: Leftover) {
-        let Leftover { pending, request, sent } = left;
-        let (error, pending) = match (why, pending.kind) {
-            (Closed::Refused(error), _) => ([error, &b"\r\n"[..]].concat(), pending),
-            (_, Kind::Read) if !lane.exclusive => {
-                match self.repeat_after_loss(pending, &request, lane, why) {
-                    Ok(()) => return,
-                    Err(pending) => (say::MASTERDOWN.to_vec(), pending),
-                }
-            }
-            (_, Kind::Write) if sent => {
-                self.stats.uncertain_writes.add(1);
-                (say::UNCERTAIN.to_vec(), pending)
-            }
-            (Closed::Unreachable(_), _) => (say::MASTERDOWN.to_vec(), pending),
-            (_, Kind::Write) if !lane.exclusive => {
-                // Not a byte of it was executed: it goes to whoever is the primary now.
-                let primary = self.shared.view.load().primary.unwrap_or(lane.key.node);
-                self.load(primary);
-                self.lane(LaneKey { node: primary, ..lane.key }).push_bytes(&request, pending);
-                return;
-            }
-            _ => (say::LOST.to_vec(), pending),
-        };
-        if lane.exclusive {
-            // The connection's state went with it; going on would pretend that it is still there.
-            pending.client.end();
-        }
-        pending.client.session.borrow_mut().settled(pending.seq);
-        pending.client.deliver(pending.seq, &error, true);
-    }
-
-    /// A read whose lane was lost: elsewhere if there is an elsewhere, else once more on a new connection.
-    fn repeat_after_loss(
-        self: &Rc<Self>,
-        pending: Pending,
-        request: &[u8],
-        lane: &Rc<Lane>,
-        why: &Closed,
-    ) -> Result<(), Pending> {
-        let mut pending = match self.repeat(pending, request, lane) {
-            Ok(()) => return Ok(()),
-            Err(pending) => pending,
-        };
-        if !self.is_primary(lane.key.node) || matches!(why, Closed::Unreachable(_)) {
-            return Err(pending);
-        }
-        pending.kind = Kind::Final;
-        self.stats.repeated_reads.add(1);
-        self.load(lane.key.node);
-        self.lane(lane.key).push_bytes(request, pending);
-        Ok(())
     }
 
     /// Keeps lanes in line with the view: those to nodes that do not answer, or that are no longer the primary, are

@@ -88,6 +88,8 @@ pub struct Stats {
     commands: Vec<Counter>,
     /// From a command being read to its reply being ready to write, in nanoseconds.
     pub request: Histogram,
+    /// From a command being given to a lane to its reply being read, in nanoseconds.
+    pub upstream: Histogram,
     /// Clients connected now.
     pub clients: Counter,
     /// Clients accepted.
@@ -114,6 +116,7 @@ impl Default for Stats {
         Self {
             commands: (0..cells).map(|_| Counter::default()).collect(),
             request: Histogram::default(),
+            upstream: Histogram::default(),
             clients: Counter::default(),
             accepted: Counter::default(),
             slow_clients: Counter::default(),

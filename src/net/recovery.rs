@@ -1,0 +1,147 @@
+//! What becomes of a command whose node could not answer it, or whose lane was lost: reads are repeated once elsewhere,
+//! writes are never sent twice.
+
+use std::rc::Rc;
+
+use super::demand::{Reader, Slots};
+use super::lane::{Closed, Lane, LaneKey, Leftover};
+use super::pending::{Kind, Pending};
+use super::worker::Worker;
+use super::{clock, say};
+use crate::core::command::Access;
+use crate::core::node::NodeId;
+use crate::core::route::{Ask, Decision, decide};
+use crate::wire::request::{Limits, RequestScanner, Scan};
+
+impl Worker {
+    /// A replica could not answer a read: asks the primary instead, or, when that does not answer either, another
+    /// replica that may serve it. Gives the command back when nobody can be asked.
+    pub fn repeat(
+        self: &Rc<Self>,
+        mut pending: Pending,
+        request: &[u8],
+        failed: &Lane,
+    ) -> Result<(), Pending> {
+        let Some(node) = self.elsewhere(&pending, request, failed.key.node) else { return Err(pending) };
+        pending.kind = Kind::Final;
+        self.stats.repeated_reads.add(1);
+        self.load(node);
+        self.lane(LaneKey { node, ..failed.key }).push_bytes(request, pending);
+        Ok(())
+    }
+
+    /// Who else may answer a read that `failed` could not: decided anew, from the bytes that were sent.
+    fn elsewhere(&self, pending: &Pending, request: &[u8], failed: NodeId) -> Option<NodeId> {
+        let (shared, now) = (&self.shared, clock::now());
+        let (view, vocabulary) = (shared.view.load(), shared.vocabulary.load());
+        if let Some(primary) = view.usable_primary(now).filter(|node| *node != failed)
+            && view.node(primary).is_some_and(|node| node.silent_since.is_none())
+        {
+            return Some(primary);
+        }
+        let mut scanner = RequestScanner::new(Limits::DEFAULT);
+        let Ok(Scan::Command { .. }) = scanner.scan(request) else { return None };
+        let request = scanner.request(request);
+        let intent = vocabulary.table.classify(&request);
+        if intent.access != Access::Read {
+            return None;
+        }
+        let policy = shared.config.policies.all.get(usize::from(pending.policy.0))?;
+        let reader =
+            Reader { policy: pending.policy, user: "", name: "", session: Some(&pending.client.session) };
+        let demand = reader.demand(policy, shared, &request, intent, &view, &vocabulary, &mut Slots::new());
+        let decision = decide(&Ask {
+            view: &view,
+            policy,
+            policy_id: pending.policy,
+            demand,
+            sticky: None,
+            load: &self.load.borrow(),
+            now,
+            tie: self.roll(),
+            waited: true,
+            avoid: Some(failed),
+        });
+        match decision {
+            Decision::Send { node, .. } => Some(node).filter(|node| *node != failed),
+            Decision::Wait { .. } | Decision::Refuse { .. } => None,
+        }
+    }
+
+    /// What a lane that ended still owed.
+    pub fn recover(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed) {
+        if let Closed::Desynchronised(what) = why {
+            self.stats.desynchronised.add(1);
+            tracing::warn!(node = %lane.key.node, what, "lane closed: out of step");
+        }
+        for left in lane.drain() {
+            self.unload(lane.key.node);
+            if left.pending.client.gone().is_none() {
+                self.recover_one(lane, why, left);
+            } else {
+                left.pending.client.session.borrow_mut().settled(left.pending.seq);
+            }
+        }
+        if let Some(client) = lane.listener() {
+            if let Closed::Refused(error) = why {
+                client.push_raw(&[error, &b"\r\n"[..]].concat());
+            } else {
+                client.end();
+            }
+        }
+    }
+
+    fn recover_one(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed, left: Leftover) {
+        let Leftover { pending, request, sent } = left;
+        let (error, pending) = match (why, pending.kind) {
+            (Closed::Refused(error), _) => ([error, &b"\r\n"[..]].concat(), pending),
+            (_, Kind::Read) if !lane.exclusive => {
+                match self.repeat_after_loss(pending, &request, lane, why) {
+                    Ok(()) => return,
+                    Err(pending) => (say::MASTERDOWN.to_vec(), pending),
+                }
+            }
+            (_, Kind::Write) if sent => {
+                self.stats.uncertain_writes.add(1);
+                (say::UNCERTAIN.to_vec(), pending)
+            }
+            (Closed::Unreachable(_), _) => (say::MASTERDOWN.to_vec(), pending),
+            (_, Kind::Write) if !lane.exclusive => {
+                // Not a byte of it was executed: it goes to whoever is the primary now.
+                let primary = self.shared.view.load().primary.unwrap_or(lane.key.node);
+                self.load(primary);
+                self.lane(LaneKey { node: primary, ..lane.key }).push_bytes(&request, pending);
+                return;
+            }
+            _ => (say::LOST.to_vec(), pending),
+        };
+        if lane.exclusive && !matches!(why, Closed::Refused(_)) {
+            // The connection's state went with it; going on would pretend that it is still there.
+            pending.client.end();
+        }
+        pending.client.session.borrow_mut().settled(pending.seq);
+        pending.client.deliver(pending.seq, &error, true);
+    }
+
+    /// A read whose lane was lost: elsewhere if there is an elsewhere, else once more on a new connection.
+    fn repeat_after_loss(
+        self: &Rc<Self>,
+        pending: Pending,
+        request: &[u8],
+        lane: &Rc<Lane>,
+        why: &Closed,
+    ) -> Result<(), Pending> {
+        let mut pending = match self.repeat(pending, request, lane) {
+            Ok(()) => return Ok(()),
+            Err(pending) => pending,
+        };
+        if !self.is_primary(lane.key.node) || matches!(why, Closed::Unreachable(_)) {
+            return Err(pending);
+        }
+        pending.kind = Kind::Final;
+        self.stats.repeated_reads.add(1);
+        self.load(lane.key.node);
+        self.lane(lane.key).push_bytes(request, pending);
+        Ok(())
+    }
+}
