@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::moment::Moment;
 use super::node::{Link, LinkDown, Node, NodeId, Role};
 use super::policy::{Consistency, Policy, PolicyId, WhenBehind};
@@ -165,34 +167,24 @@ fn choose(ask: &Ask<'_>) -> (Option<NodeId>, Reason) {
             Err(reason) => why_not = why_not.max(reason),
         }
     }
-    let count = ask.view.nodes.len().max(1);
-    let start = ask.tie as usize % count;
-    let second = (ask.tie >> 16) as usize;
-    let mut best: Option<NodeId> = None;
-    let mut seen = 0_usize;
-    for step in 0..count {
-        // A random start makes the first eligible node random; `second` picks the other one of the two to compare.
-        let Some(node) = ask.view.nodes.get((start + step) % count) else { continue };
-        if ask.view.primary == Some(node.id) {
-            continue;
-        }
+    let mut eligible: SmallVec<[NodeId; USUAL_REPLICAS]> = SmallVec::new();
+    for node in ask.view.nodes.iter().filter(|node| ask.view.primary != Some(node.id)) {
         match judge(node, ask) {
-            Ok(()) => {
-                seen += 1;
-                let load = |id: NodeId| ask.load.get(id.index()).copied().unwrap_or(0);
-                best = match best {
-                    Some(other)
-                        if load(other) <= load(node.id) || (seen > 2 && !second.is_multiple_of(seen)) =>
-                    {
-                        Some(other)
-                    }
-                    _ => Some(node.id),
-                };
-            }
+            Ok(()) => eligible.push(node.id),
             Err(reason) => why_not = why_not.max(reason),
         }
     }
-    (best, why_not)
+    (less_loaded_of_two(&eligible, ask), why_not)
+}
+
+/// Two different ones out of `eligible`, each pair as likely as any other; the first of them if both are as loaded.
+fn less_loaded_of_two(eligible: &[NodeId], ask: &Ask<'_>) -> Option<NodeId> {
+    let others = eligible.len().checked_sub(1)?;
+    let first = (ask.tie & 0xffff) as usize % eligible.len();
+    let step = if others == 0 { 0 } else { 1 + (ask.tie >> 16) as usize % others };
+    let second = (first + step) % eligible.len();
+    let load = |id: &&NodeId| ask.load.get(id.index()).copied().unwrap_or(0);
+    [first, second].into_iter().filter_map(|at| eligible.get(at)).min_by_key(load).copied()
 }
 
 /// The last resort: a replica that lost its primary, if the policy allows old data.
@@ -223,6 +215,9 @@ pub fn may_serve_stale(node: &Node, ask: &Ask<'_>, max_stale: Duration) -> bool 
         _ => false,
     }
 }
+
+/// With so many replicas or fewer, a decision allocates nothing.
+const USUAL_REPLICAS: usize = 16;
 
 #[cfg(test)]
 mod tests;
