@@ -120,7 +120,7 @@ pub fn judge(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
         return Err(Reason::Loading);
     }
     match node.link {
-        Some(Link::Up) if !facts.sync_in_progress => {}
+        Some(Link::Up) if !facts.is_resyncing() => {}
         _ if facts.link_down == Some(LinkDown::Never) => return Err(Reason::NeverSynced),
         Some(Link::Up | Link::Syncing) => return Err(Reason::Syncing),
         Some(Link::Down) => return Err(Reason::LinkDown),

@@ -354,7 +354,7 @@ impl Node {
             && self.role == Some(Role::Replica)
             && self.link == Some(Link::Up)
             && !facts.loading
-            && !facts.sync_in_progress
+            && !facts.is_resyncing()
             && facts.link_down != Some(LinkDown::Never)
     }
 }
