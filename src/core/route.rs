@@ -198,7 +198,7 @@ fn stale(ask: &Ask<'_>) -> Option<Decision> {
 }
 
 /// Whether a node may serve old data: it was synchronised once, is not loading, and its link dropped less than
-/// `max_stale` ago (`replica-serve-stale-data`).
+/// `max_stale` ago (`replica-serve-stale-data`). Where the link looks up, only the proof tells how old its data is.
 pub fn may_serve_stale(node: &Node, ask: &Ask<'_>, max_stale: Duration) -> bool {
     let Some(facts) = &node.facts else { return false };
     if node.role != Some(Role::Replica) || node.is_silent(ask.now, ask.view.silence_limit) || facts.loading {
@@ -208,10 +208,21 @@ pub fn may_serve_stale(node: &Node, ask: &Ask<'_>, max_stale: Duration) -> bool 
         return false;
     }
     match node.link {
-        Some(Link::Up) => true,
+        Some(Link::Up) if !facts.is_resyncing() => {
+            let young = || node.staleness(ask.now).is_some_and(|age| age <= max_stale);
+            !is_foreign(node, ask.view) && (ask.policy.consistency < Consistency::Bounded || young())
+        }
         Some(Link::Down | Link::Syncing) if facts.link_down != Some(LinkDown::Never) => {
             node.link_down_for(ask.now).is_some_and(|span| span <= max_stale)
         }
+        _ => false,
+    }
+}
+
+/// Whether a node is known to follow a primary that has nothing to do with ours.
+fn is_foreign(node: &Node, view: &View) -> bool {
+    match (view.history, node.history()) {
+        (Some(ours), Some(theirs)) => !ours.continues(theirs.id) && !theirs.continues(ours.id),
         _ => false,
     }
 }
