@@ -238,7 +238,7 @@ impl Node {
         }
         let told = match self.facts.as_ref()?.link_down {
             // The report counts whole seconds and was made at or before `heard_at`.
-            Some(LinkDown::For(span)) => Some(span + Duration::from_secs(1)),
+            Some(LinkDown::For(span)) => Some(span.saturating_add(Duration::from_secs(1))),
             Some(LinkDown::Never) | None => None,
         };
         let seen = self.last_up.map(|up| now.since(up));
