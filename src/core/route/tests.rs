@@ -29,7 +29,9 @@ fn ago(span: Duration) -> Moment {
 
 fn gate(samples: &[bool]) -> Gate {
     let mut gate = Gate::default();
-    samples.iter().for_each(|&good| gate.sample(good));
+    for &good in samples {
+        gate.sample(good);
+    }
     gate
 }
 
@@ -165,7 +167,7 @@ const DISQUALIFIED: &[Row] = &[
     }),
     ("loading", Consistency::Eventual, Reason::Loading, |c| c.facts().loading = true),
     ("loading beside the old data", Consistency::Eventual, Reason::Syncing, |c| {
-        c.facts().async_loading = true
+        c.facts().async_loading = true;
     }),
     ("syncing by ROLE", Consistency::Eventual, Reason::Syncing, |c| c.replica().link = Some(Link::Syncing)),
     ("syncing by INFO", Consistency::Eventual, Reason::Syncing, |c| c.facts().sync_in_progress = true),

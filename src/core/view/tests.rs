@@ -375,7 +375,8 @@ fn replicas_count_where_they_have_applied_the_offset_over_a_living_link() {
 
 #[test]
 fn whatever_makes_a_replica_unhealthy_puts_it_out_at_once_and_three_good_samples_bring_it_back() {
-    let set: [(&str, fn(&mut Facts)); 4] = [
+    type Row = (&'static str, fn(&mut Facts));
+    let set: [Row; 4] = [
         ("loading", |facts| facts.loading = true),
         ("loading beside the old data", |facts| facts.async_loading = true),
         ("syncing", |facts| facts.sync_in_progress = true),
