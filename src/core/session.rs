@@ -74,7 +74,8 @@ impl Session {
         if !self.in_flight.is_empty() {
             self.in_flight.retain(|(sent, _)| *sent != seq);
         }
-        if self.all_until.is_some_and(|until| until <= seq) {
+        // Not by a later number: a read on another node may be answered, or given up, before them.
+        if self.all_until == Some(seq) {
             self.all_until = None;
         }
     }
@@ -117,6 +118,17 @@ mod tests {
         session.settled(7);
         assert!(session.is_writing(a), "covered by the write with unknown keys");
         session.settled(8);
+        assert!(!session.is_writing_anything());
+    }
+
+    #[test]
+    fn a_later_command_that_is_done_first_does_not_settle_a_write_with_unknown_keys() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let mut session = Session::default();
+        session.sent(7, &Stamps::All);
+        session.settled(8);
+        assert!(session.is_writing(table.slot(b"k")));
+        session.settled(7);
         assert!(!session.is_writing_anything());
     }
 
