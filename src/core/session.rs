@@ -16,7 +16,7 @@ pub enum Stamps {
     /// One key.
     One(Slot),
     /// Several keys.
-    Many(Box<[Slot]>),
+    Many(Vec<Slot>),
     /// Keys that cannot be known.
     All,
 }
@@ -24,16 +24,12 @@ pub enum Stamps {
 impl Stamps {
     /// Adds a key.
     pub fn add(&mut self, slot: Slot) {
-        *self = match std::mem::take(self) {
-            Self::None => Self::One(slot),
-            Self::One(first) => Self::Many(Box::new([first, slot])),
-            Self::Many(slots) => {
-                let mut slots = slots.into_vec();
-                slots.push(slot);
-                Self::Many(slots.into_boxed_slice())
-            }
-            Self::All => Self::All,
-        };
+        match self {
+            Self::None => *self = Self::One(slot),
+            Self::One(first) => *self = Self::Many(vec![*first, slot]),
+            Self::Many(slots) => slots.push(slot),
+            Self::All => {}
+        }
     }
 
     /// Whether a key of this slot is among them.
