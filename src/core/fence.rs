@@ -155,10 +155,11 @@ impl FenceTable {
     /// until the first anchor sent after that; `next` is asked for its number at the right time.
     pub fn restart(&self, next: impl Fn() -> AnchorSeq) {
         self.floor.store(u64::MAX, Ordering::SeqCst);
-        self.lives.fetch_add(1, Ordering::SeqCst);
         for slot in &self.slots {
             slot.store(0, Ordering::SeqCst);
         }
+        // Only now: whoever sees the new life may count on what it stamps from here on.
+        self.lives.fetch_add(1, Ordering::SeqCst);
         self.floor.store(encode(Mark::Pending(next())), Ordering::SeqCst);
         // A floor raised between `next()` and the store was overwritten; asking again covers it too.
         self.raise_floor(next());
