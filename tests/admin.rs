@@ -7,7 +7,7 @@ mod support;
 use std::collections::{HashMap, HashSet};
 use std::process::Command;
 
-use support::{Conn, Proxy, Redis, Setup, Topology, Value, eventually, http_get, secs, sleep_ms};
+use support::{Conn, Proxy, Redis, Setup, Topology, Value, eventually, http_get, ms, secs, sleep_ms};
 
 fn started() -> (Topology, Proxy) {
     let topology = Topology::start(2);
@@ -102,6 +102,7 @@ fn metrics_are_what_prometheus_reads() {
         "redweir_replica_eligible",
         "redweir_stream_offset",
         "redweir_stream_attach_total",
+        "redweir_optimistic_reads_total",
         "redweir_anchor_seconds_bucket",
         "redweir_clients",
     ];
@@ -187,6 +188,25 @@ fn redweir_answers_in_band() {
     assert!(conn.cmd(&["REDWEIR"]).error().starts_with("ERR wrong number of arguments"));
     conn.cmd(&["HELLO", "3"]);
     assert!(matches!(conn.cmd(&["REDWEIR", "VIEW"]), Value::Verbatim(_)));
+}
+
+/// A token makes another service's reads see the first one's writes, whatever its level.
+#[test]
+fn a_token_carries_writes_from_one_service_to_another() {
+    let topology = Topology::start(1);
+    let setup = || Setup::of(&topology).policy("default", "consistency = \"session\"");
+    let (one, two) = (setup().start(), setup().start());
+    topology.lag(0, ms(600));
+    let mut writer = one.connect();
+    writer.cmd(&["SET", "k", "new"]);
+    let token = writer.cmd(&["REDWEIR", "TOKEN"]).text();
+    let (id, offset) = token.split_once(':').unwrap_or_else(|| panic!("no replid:offset: {token}"));
+    assert_eq!(id, topology.primary.info("replication")["master_replid"]);
+    assert!(offset.parse::<i64>().unwrap() > 0);
+    let mut reader = two.connect();
+    let reply = reader.cmd(&["REDWEIR", "AFTER", &token]);
+    assert!(!reply.is_error(), "{reply:?}");
+    assert_eq!(reader.cmd(&["GET", "k"]), "new");
 }
 
 #[test]

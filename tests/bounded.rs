@@ -110,6 +110,59 @@ fn a_fenced_read_sees_every_write_through_the_proxy() {
     uneven("fenced", Level::Fenced, true);
 }
 
+#[test]
+fn a_strong_read_sees_every_write_by_anybody() {
+    uneven("strong", Level::Fenced, false);
+}
+
+/// Others write. What a session has seen on a near replica it also sees when only a far one is left.
+#[test]
+fn a_session_never_goes_back_when_its_replica_is_gone() {
+    let mut topology = Topology::start(2);
+    let lines = "consistency = \"session\"\nmax-lag = \"10s\"";
+    let proxy = Setup::of(&topology).policy("default", lines).toml("[stream]\nsource = \"off\"").start();
+    for key in ["first", "second"] {
+        topology.primary.cmd(&["SET", key, "old"]);
+    }
+    topology.await_sync();
+    sleep_ms(300);
+    let mut clients: Vec<Conn> = (0..20).map(|_| proxy.connect()).collect();
+    for conn in &mut clients {
+        assert_eq!(conn.cmd(&["GET", "second"]), "old");
+    }
+    topology.lag(1, secs(3));
+    for key in ["first", "second"] {
+        topology.primary.cmd(&["SET", key, "new"]);
+    }
+    sleep_ms(300);
+    clients.retain_mut(|conn| conn.cmd(&["GET", "second"]) == "new");
+    assert!(!clients.is_empty(), "nobody read from the near replica");
+    topology.replicas[0].server.kill();
+    eventually("the far replica serves who has seen nothing yet", secs(2), || {
+        proxy.cmd(&["GET", "second"]) == "old"
+    });
+    for (n, conn) in clients.iter_mut().enumerate() {
+        assert_eq!(conn.cmd(&["GET", "second"]), "new", "client {n} went back");
+        assert_eq!(conn.cmd(&["GET", "first"]), "new", "client {n} saw a write and not the one before it");
+    }
+}
+
+#[test]
+fn a_session_never_goes_back_behind_what_the_primary_told_it() {
+    let topology = Topology::start(1);
+    let lines = "consistency = \"session\"\nmax-lag = \"10s\"";
+    let proxy = Setup::of(&topology).policy("default", lines).toml("[stream]\nsource = \"off\"").start();
+    topology.primary.cmd(&["SET", "k", "old"]);
+    topology.await_sync();
+    sleep_ms(300);
+    topology.lag(0, secs(2));
+    topology.primary.cmd(&["SET", "k", "new"]);
+    let mut conn = proxy.connect();
+    conn.ask(&["MULTI"]).ask(&["GET", "k"]).ask(&["EXEC"]);
+    assert_eq!(conn.read_many(3)[2].items()[0], "new");
+    assert_eq!(conn.cmd(&["GET", "k"]), "new");
+}
+
 /// A client that writes and reads at once, and another that has been told of it.
 #[test]
 fn a_read_right_after_a_write_sees_it() {

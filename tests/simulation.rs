@@ -291,7 +291,8 @@ impl World {
                 Some(key) => self.precise.wrote(&self.fences, self.slot(key), end, next),
                 None => self.precise.wrote_anything(&self.fences, end, next),
             }
-            let history = self.tracker.view().history.map(|history| history.id);
+            let view = self.tracker.view();
+            let history = (view.history.map(|history| history.id), view.era);
             self.precise.progressed(&self.fences, end, history, next);
         }
         self.stream = Some(link);
@@ -451,6 +452,8 @@ impl World {
                 demand,
                 sticky: None,
                 load: &[],
+                proven: &[],
+                may_try: &[],
                 now: self.now,
                 tie,
                 waited: false,

@@ -90,6 +90,10 @@ fn describe() {
     for (name, help, _) in GAUGES {
         describe_gauge!(name, help);
     }
+    describe_counter!(
+        "redweir_optimistic_reads_total",
+        "Reads sent to a replica behind a ROLE, by whether that proved enough."
+    );
     describe_counter!("redweir_commands_total", "Commands by access, target and reason.");
     describe_gauge!(
         "redweir_replica_lag_bytes",
@@ -116,6 +120,11 @@ fn publish_counts(shared: &Shared) {
     }
     for (name, _, pick) in GAUGES {
         gauge!(name).set(sum(pick) as f64);
+    }
+    for (outcome, count) in
+        [("proven", sum(|s| &s.optimistic_proven)), ("repeated", sum(|s| &s.optimistic_repeated))]
+    {
+        counter!("redweir_optimistic_reads_total", "outcome" => outcome).absolute(count);
     }
     for access in Access::ALL {
         for target in Target::ALL {

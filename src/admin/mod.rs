@@ -153,6 +153,7 @@ fn explained(request: &Request<Incoming>, shared: &Shared) -> Answer {
         user: "default",
         name: "",
         session: None,
+        barrier: None,
     };
     let (view, vocabulary) = (shared.view.load(), shared.vocabulary.load());
     let explained = explain::explain(shared, &reader, args.as_slice(), &view, &vocabulary, clock::now());

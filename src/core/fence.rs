@@ -22,7 +22,7 @@ pub struct AnchorSeq(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(u32);
 
-/// What a slot says.
+/// What a slot says, or what else a read demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// No write is known.
@@ -31,6 +31,26 @@ pub enum Mark {
     At(Offset),
     /// The last write's offset is bounded by the first resolved anchor with this number or a higher one.
     Pending(AnchorSeq),
+}
+
+impl Mark {
+    /// What it is once `anchor` has answered `head`.
+    #[must_use]
+    pub fn settled(self, anchor: AnchorSeq, head: Offset) -> Self {
+        match self {
+            Self::Pending(waits_for) if waits_for <= anchor => Self::At(head),
+            other => other,
+        }
+    }
+
+    /// Nothing, if the stream has passed it: then the fences of the keys say the same, one by one.
+    #[must_use]
+    pub fn unless_passed(self, passed: Option<Offset>) -> Self {
+        match (self, passed) {
+            (Self::At(offset), Some(passed)) if offset <= passed => Self::Clear,
+            (other, _) => other,
+        }
+    }
 }
 
 /// Anchors: how many were sent. Shared by the prober, which counts, and everyone who stamps.
@@ -51,12 +71,20 @@ impl AnchorCounter {
     }
 }
 
+/// Counts the histories of the view, so that an offset can be told from one of another history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Era(pub u16);
+
+/// An offset and its era share a word: 256 TiB of stream, then nothing counts as passed.
+const ERA_SHIFT: u32 = 48;
+
 /// The table.
 #[derive(Debug)]
 pub struct FenceTable {
     slots: Box<[AtomicU64]>,
     floor: AtomicU64,
     lives: AtomicU64,
+    passed: AtomicU64,
     hasher: RandomState,
 }
 
@@ -72,6 +100,7 @@ impl FenceTable {
             slots: (0..count).map(|_| AtomicU64::new(0)).collect(),
             floor: AtomicU64::new(u64::MAX),
             lives: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
             hasher: RandomState::with_seeds(a, b, c, d),
         }
     }
@@ -151,14 +180,35 @@ impl FenceTable {
         }
     }
 
+    /// The stream was followed without a gap up to `offset` of the history that the view's `era` names: from there
+    /// back, the slots and the floor say all there is to say.
+    pub fn pass(&self, era: Era, offset: Offset) {
+        let value =
+            if offset.bytes() >> ERA_SHIFT == 0 { u64::from(era.0) << ERA_SHIFT | offset.bytes() } else { 0 };
+        self.passed.store(value, Ordering::SeqCst);
+    }
+
+    /// How far the stream was followed, if it was in this era.
+    pub fn passed(&self, era: Era) -> Option<Offset> {
+        let value = self.passed.load(Ordering::SeqCst);
+        let offset = value & ((1 << ERA_SHIFT) - 1);
+        (value != 0 && value >> ERA_SHIFT == u64::from(era.0)).then(|| Offset::new(offset))
+    }
+
+    /// A fingerprint of a reply, to tell whether a later one is the same.
+    pub fn digest(&self, reply: &[u8]) -> u64 {
+        self.hasher.hash_one(reply)
+    }
+
     /// An unrelated history began: all offsets are void. Everything is fenced while the slots are emptied, and then
     /// until the first anchor sent after that; `next` is asked for its number at the right time.
     pub fn restart(&self, next: impl Fn() -> AnchorSeq) {
         self.floor.store(u64::MAX, Ordering::SeqCst);
-        self.lives.fetch_add(1, Ordering::SeqCst);
         for slot in &self.slots {
             slot.store(0, Ordering::SeqCst);
         }
+        // Only now: whoever sees the new life may count on what it stamps from here on.
+        self.lives.fetch_add(1, Ordering::SeqCst);
         self.floor.store(encode(Mark::Pending(next())), Ordering::SeqCst);
         // A floor raised between `next()` and the store was overwritten; asking again covers it too.
         self.raise_floor(next());

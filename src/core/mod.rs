@@ -21,6 +21,7 @@ pub mod node;
 pub mod policy;
 pub mod position;
 pub mod precise;
+pub mod proof;
 pub mod reason;
 pub mod resume;
 pub mod route;

@@ -100,6 +100,11 @@ impl Facts {
         self.role == Some(Role::Primary)
     }
 
+    /// Whether a full resync runs. Reads may be answered meanwhile, with data as old as its beginning.
+    pub fn is_resyncing(&self) -> bool {
+        self.sync_in_progress || self.async_loading
+    }
+
     /// Whether they are about a replica of `master`.
     pub fn are_of_replica_of(&self, master: &(String, u16)) -> bool {
         self.role == Some(Role::Replica) && self.master.as_ref().is_none_or(|told| told == master)
@@ -233,7 +238,7 @@ impl Node {
         }
         let told = match self.facts.as_ref()?.link_down {
             // The report counts whole seconds and was made at or before `heard_at`.
-            Some(LinkDown::For(span)) => Some(span + Duration::from_secs(1)),
+            Some(LinkDown::For(span)) => Some(span.saturating_add(Duration::from_secs(1))),
             Some(LinkDown::Never) | None => None,
         };
         let seen = self.last_up.map(|up| now.since(up));

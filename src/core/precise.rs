@@ -5,7 +5,7 @@
 //! Once the stream has been read past it, the slots say all that is to be said about what came after `since`, and
 //! the floor falls back to there. A command of the stream whose own keys cannot be known (`FLUSHALL`) moves `since`.
 
-use super::fence::{AnchorSeq, FenceTable, Slot};
+use super::fence::{AnchorSeq, Era, FenceTable, Slot};
 use super::position::{Offset, ReplId};
 
 /// The fences' side of the stream.
@@ -59,13 +59,13 @@ impl Precise {
         }
     }
 
-    /// Everything that ends at `upto` or before has been told. `history`: that of the primary, in which the floor
-    /// is; the stream of another says nothing about it.
+    /// Everything that ends at `upto` or before has been told. `history` and `era` are the view's: the floor
+    /// is in that history, and the stream of another says nothing about it.
     pub fn progressed(
         &mut self,
         fences: &FenceTable,
         upto: Offset,
-        history: Option<ReplId>,
+        (history, era): (Option<ReplId>, Era),
         next: AnchorSeq,
     ) {
         let Some(followed) = &mut self.followed else { return };
@@ -77,6 +77,7 @@ impl Precise {
         }
         if history == Some(followed.id) {
             fences.lower_floor(upto, followed.since);
+            fences.pass(era, upto);
         }
     }
 }
@@ -105,12 +106,12 @@ mod tests {
         precise.attached(&table, id(), Offset::new(150), false, NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(150)));
         table.raise_floor(AnchorSeq(2));
-        precise.progressed(&table, Offset::new(300), Some(id()), NEXT);
+        precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::Pending(AnchorSeq(2)), "its offset is not known yet");
         table.settle_floor(AnchorSeq(2), Offset::new(250));
-        precise.progressed(&table, Offset::new(300), None, NEXT);
+        precise.progressed(&table, Offset::new(300), (None, Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(250)), "another history proves nothing");
-        precise.progressed(&table, Offset::new(300), Some(id()), NEXT);
+        precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(150)));
     }
 
@@ -119,7 +120,7 @@ mod tests {
         let (table, mut precise) = (table(), Precise::default());
         precise.attached(&table, id(), Offset::new(150), false, NEXT);
         precise.wrote_anything(&table, Offset::new(200), NEXT);
-        precise.progressed(&table, Offset::new(300), Some(id()), NEXT);
+        precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(200)));
     }
 
@@ -139,7 +140,7 @@ mod tests {
         precise.attached(&table, id(), Offset::new(150), false, NEXT);
         table.restart(|| AnchorSeq(5));
         table.settle_floor(AnchorSeq(5), Offset::new(160));
-        precise.progressed(&table, Offset::new(300), Some(id()), NEXT);
+        precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(300)));
     }
 }

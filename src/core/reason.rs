@@ -112,6 +112,19 @@ impl Reason {
         Self::TwoPrimaries,
     ];
 
+    /// Whether it is about what one read demands, rather than about the state of a replica.
+    pub const fn is_about_the_read(self) -> bool {
+        matches!(
+            self,
+            Self::BelowFloor
+                | Self::BelowSession
+                | Self::FencePending
+                | Self::BelowFence
+                | Self::BarrierPending
+                | Self::OwnWriteInFlight
+        )
+    }
+
     /// Metric label and log field.
     pub const fn label(self) -> &'static str {
         match self {

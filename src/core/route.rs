@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::moment::Moment;
 use super::node::{Link, LinkDown, Node, NodeId, Role};
 use super::policy::{Consistency, Policy, PolicyId, WhenBehind};
@@ -45,6 +47,10 @@ pub struct Ask<'a> {
     pub sticky: Option<NodeId>,
     /// Commands in flight per node; a missing entry is none.
     pub load: &'a [u32],
+    /// What each node has proven to have applied beyond what the view knows; a missing entry is nothing.
+    pub proven: &'a [Option<Offset>],
+    /// Nodes of which a proof may be asked together with the read; a missing entry is none.
+    pub may_try: &'a [bool],
     /// The clock.
     pub now: Moment,
     /// A random number.
@@ -65,6 +71,13 @@ pub enum Decision {
         /// Why.
         reason: Reason,
     },
+    /// Send it to this replica after a `ROLE`, and to the primary as well should that not prove `need`.
+    Try {
+        /// Where.
+        node: NodeId,
+        /// What the replica must have applied.
+        need: Offset,
+    },
     /// Ask again within `wait-timeout`.
     Wait {
         /// What it waits for.
@@ -77,15 +90,23 @@ pub enum Decision {
     },
 }
 
-/// Decides where a read goes: an eligible replica, else wait if the policy says so, else the primary, else a stale
-/// replica if allowed, else nowhere.
+/// Decides where a read goes: an eligible replica, else one that may prove itself, else wait if the policy says so,
+/// else the primary, else a stale replica if allowed, else nowhere.
 pub fn decide(ask: &Ask<'_>) -> Decision {
     let (chosen, why_not) = choose(ask);
     if let Some(node) = chosen {
         return Decision::Send { node, reason: Reason::Fresh };
     }
+    if let Some(attempt) = attempt(ask) {
+        return attempt;
+    }
     let primary = ask.view.usable_primary(ask.now);
+    let strong = ask.policy.consistency == Consistency::Strong;
     match ask.policy.when_behind {
+        // A strong read waits for its barrier, whatever else the policy says.
+        _ if strong && !ask.waited && why_not == Reason::BarrierPending => {
+            return Decision::Wait { reason: why_not };
+        }
         WhenBehind::Wait if !ask.waited && why_not >= Reason::Returning => {
             return Decision::Wait { reason: why_not };
         }
@@ -118,13 +139,15 @@ pub fn judge(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
         return Err(Reason::Loading);
     }
     match node.link {
-        Some(Link::Up) if !facts.sync_in_progress => {}
+        Some(Link::Up) if !facts.is_resyncing() => {}
         _ if facts.link_down == Some(LinkDown::Never) => return Err(Reason::NeverSynced),
         Some(Link::Up | Link::Syncing) => return Err(Reason::Syncing),
         Some(Link::Down) => return Err(Reason::LinkDown),
         None => return Err(Reason::Unobserved),
     }
-    let Some(applied) = node.applied else { return Err(Reason::Unobserved) };
+    let Some(known) = node.applied else { return Err(Reason::Unobserved) };
+    let proven = ask.proven.get(node.id.index()).copied().flatten();
+    let applied = proven.map_or(known, |proven| proven.max(known));
     if !view.comparable(node) {
         return Err(Reason::ForeignHistory);
     }
@@ -154,6 +177,23 @@ fn judge_lag(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
     if gate.is_some_and(|gate| !gate.is_open()) { Err(Reason::Returning) } else { Ok(()) }
 }
 
+/// A replica that lacks nothing but what the demand names, as far as is known: it may have applied that meanwhile.
+fn attempt(ask: &Ask<'_>) -> Option<Decision> {
+    let Demand::Applied(need, _) = ask.demand else { return None };
+    let otherwise = Ask { demand: Demand::Nothing, ..*ask };
+    let may = |node: &&Node| {
+        ask.may_try.get(node.id.index()).copied().unwrap_or(false)
+            && ask.view.primary != Some(node.id)
+            && judge(node, &otherwise).is_ok()
+    };
+    let sticky = ask.sticky.and_then(|id| ask.view.node(id));
+    let node = match sticky {
+        Some(node) => may(&node).then_some(node)?,
+        None => ask.view.nodes.iter().filter(may).max_by_key(|node| node.applied)?,
+    };
+    Some(Decision::Try { node: node.id, need })
+}
+
 /// The replica to use, or why there is none: the reason of the one that came closest.
 ///
 /// A connection stays with its replica; otherwise the less loaded of two random ones serves.
@@ -162,37 +202,31 @@ fn choose(ask: &Ask<'_>) -> (Option<NodeId>, Reason) {
     if let Some(node) = ask.sticky.and_then(|id| ask.view.node(id)) {
         match judge(node, ask) {
             Ok(()) => return (Some(node.id), Reason::Fresh),
-            Err(reason) => why_not = why_not.max(reason),
-        }
-    }
-    let count = ask.view.nodes.len().max(1);
-    let start = ask.tie as usize % count;
-    let second = (ask.tie >> 16) as usize;
-    let mut best: Option<NodeId> = None;
-    let mut seen = 0_usize;
-    for step in 0..count {
-        // A random start makes the first eligible node random; `second` picks the other one of the two to compare.
-        let Some(node) = ask.view.nodes.get((start + step) % count) else { continue };
-        if ask.view.primary == Some(node.id) {
-            continue;
-        }
-        match judge(node, ask) {
-            Ok(()) => {
-                seen += 1;
-                let load = |id: NodeId| ask.load.get(id.index()).copied().unwrap_or(0);
-                best = match best {
-                    Some(other)
-                        if load(other) <= load(node.id) || (seen > 2 && !second.is_multiple_of(seen)) =>
-                    {
-                        Some(other)
-                    }
-                    _ => Some(node.id),
-                };
+            // It lacks this one write: for this one read the connection does not move to another replica.
+            Err(reason) if reason.is_about_the_read() && ask.policy.consistency >= Consistency::Session => {
+                return (None, reason);
             }
             Err(reason) => why_not = why_not.max(reason),
         }
     }
-    (best, why_not)
+    let mut eligible: SmallVec<[NodeId; USUAL_REPLICAS]> = SmallVec::new();
+    for node in ask.view.nodes.iter().filter(|node| ask.view.primary != Some(node.id)) {
+        match judge(node, ask) {
+            Ok(()) => eligible.push(node.id),
+            Err(reason) => why_not = why_not.max(reason),
+        }
+    }
+    (less_loaded_of_two(&eligible, ask), why_not)
+}
+
+/// Two different ones out of `eligible`, each pair as likely as any other; the first of them if both are as loaded.
+fn less_loaded_of_two(eligible: &[NodeId], ask: &Ask<'_>) -> Option<NodeId> {
+    let others = eligible.len().checked_sub(1)?;
+    let first = (ask.tie & 0xffff) as usize % eligible.len();
+    let step = if others == 0 { 0 } else { 1 + (ask.tie >> 16) as usize % others };
+    let second = (first + step) % eligible.len();
+    let load = |id: &&NodeId| ask.load.get(id.index()).copied().unwrap_or(0);
+    [first, second].into_iter().filter_map(|at| eligible.get(at)).min_by_key(load).copied()
 }
 
 /// The last resort: a replica that lost its primary, if the policy allows old data.
@@ -206,7 +240,7 @@ fn stale(ask: &Ask<'_>) -> Option<Decision> {
 }
 
 /// Whether a node may serve old data: it was synchronised once, is not loading, and its link dropped less than
-/// `max_stale` ago (`replica-serve-stale-data`).
+/// `max_stale` ago (`replica-serve-stale-data`). Where the link looks up, only the proof tells how old its data is.
 pub fn may_serve_stale(node: &Node, ask: &Ask<'_>, max_stale: Duration) -> bool {
     let Some(facts) = &node.facts else { return false };
     if node.role != Some(Role::Replica) || node.is_silent(ask.now, ask.view.silence_limit) || facts.loading {
@@ -216,13 +250,27 @@ pub fn may_serve_stale(node: &Node, ask: &Ask<'_>, max_stale: Duration) -> bool 
         return false;
     }
     match node.link {
-        Some(Link::Up) => true,
+        Some(Link::Up) if !facts.is_resyncing() => {
+            let young = || node.staleness(ask.now).is_some_and(|age| age <= max_stale);
+            !is_foreign(node, ask.view) && (ask.policy.consistency < Consistency::Bounded || young())
+        }
         Some(Link::Down | Link::Syncing) if facts.link_down != Some(LinkDown::Never) => {
             node.link_down_for(ask.now).is_some_and(|span| span <= max_stale)
         }
         _ => false,
     }
 }
+
+/// Whether a node is known to follow a primary that has nothing to do with ours.
+fn is_foreign(node: &Node, view: &View) -> bool {
+    match (view.history, node.history()) {
+        (Some(ours), Some(theirs)) => !ours.continues(theirs.id) && !theirs.continues(ours.id),
+        _ => false,
+    }
+}
+
+/// With so many replicas or fewer, a decision allocates nothing.
+const USUAL_REPLICAS: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,8 @@
 
 use smallvec::SmallVec;
 
-use super::fence::{Mark, Slot};
+use super::fence::{AnchorSeq, Mark, Slot};
+use super::position::Offset;
 
 /// How many writes in flight are remembered one by one; with more, every key counts as being written.
 const IN_FLIGHT_KEPT: usize = 64;
@@ -16,7 +17,7 @@ pub enum Stamps {
     /// One key.
     One(Slot),
     /// Several keys.
-    Many(Box<[Slot]>),
+    Many(Vec<Slot>),
     /// Keys that cannot be known.
     All,
 }
@@ -24,16 +25,12 @@ pub enum Stamps {
 impl Stamps {
     /// Adds a key.
     pub fn add(&mut self, slot: Slot) {
-        *self = match std::mem::take(self) {
-            Self::None => Self::One(slot),
-            Self::One(first) => Self::Many(Box::new([first, slot])),
-            Self::Many(slots) => {
-                let mut slots = slots.into_vec();
-                slots.push(slot);
-                Self::Many(slots.into_boxed_slice())
-            }
-            Self::All => Self::All,
-        };
+        match self {
+            Self::None => *self = Self::One(slot),
+            Self::One(first) => *self = Self::Many(vec![*first, slot]),
+            Self::Many(slots) => slots.push(slot),
+            Self::All => {}
+        }
     }
 
     /// Adds what another command writes. More than a connection remembers one by one are all keys.
@@ -68,6 +65,8 @@ pub struct Session {
     /// Writes in flight whose keys are unknown or did not fit, up to this sequence number.
     all_until: Option<u64>,
     reading: SmallVec<[(u64, Slot); 4]>,
+    /// What it has seen.
+    pub seen: Seen,
     /// Reads on their way whose keys did not fit, up to this sequence number.
     reading_until: Option<u64>,
 }
@@ -113,7 +112,8 @@ impl Session {
         if !self.in_flight.is_empty() {
             self.in_flight.retain(|(sent, _)| *sent != seq);
         }
-        if self.all_until.is_some_and(|until| until <= seq) {
+        // Not by a later number: a read on another node may be answered, or given up, before them.
+        if self.all_until == Some(seq) {
             self.all_until = None;
         }
     }
@@ -126,6 +126,81 @@ impl Session {
     /// Whether any write is in flight.
     pub fn is_writing_anything(&self) -> bool {
         self.all_until.is_some() || !self.in_flight.is_empty()
+    }
+}
+
+/// Keys read from the primary that are remembered one by one.
+const SEEN_KEPT: usize = 64;
+
+/// What a connection has seen, and its reads must not fall behind.
+///
+/// A replica that serves it never goes back by itself. Another replica can be behind it, so that a change of replica
+/// raises the floor of all keys to the next anchor. The primary is ahead of every replica: what it answered for a key
+/// holds for that key, until a replica has applied it, or until the stream has passed it and the key's own fence says
+/// the same. A key that is read again and again from the primary, with the same reply, is as it was the first time.
+#[derive(Debug)]
+pub struct Seen {
+    floor: Mark,
+    keys: SmallVec<[SeenKey; 2]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SeenKey {
+    slot: Slot,
+    digest: u64,
+    mark: Mark,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { floor: Mark::Clear, keys: SmallVec::new() }
+    }
+}
+
+impl Seen {
+    /// Everything up to now was seen; `next` is the next anchor.
+    pub fn everything(&mut self, next: AnchorSeq) {
+        self.floor = stronger(self.floor, Mark::Pending(next));
+    }
+
+    /// Everything up to `offset` is to be seen.
+    pub fn up_to(&mut self, offset: Offset) {
+        self.floor = stronger(self.floor, Mark::At(offset));
+    }
+
+    /// The primary has answered a read of this key; `next` is the next anchor.
+    pub fn key(&mut self, slot: Slot, digest: u64, next: AnchorSeq) {
+        let mark = Mark::Pending(next);
+        if let Some(seen) = self.keys.iter_mut().find(|seen| seen.slot == slot) {
+            if seen.digest != digest {
+                (seen.digest, seen.mark) = (digest, mark);
+            }
+        } else if self.keys.len() < SEEN_KEPT {
+            self.keys.push(SeenKey { slot, digest, mark });
+        } else {
+            self.keys.clear();
+            self.everything(next);
+        }
+    }
+
+    /// Anchor `anchor` has answered `head`, and the stream was followed up to `passed`.
+    pub fn settle(&mut self, anchor: AnchorSeq, head: Offset, passed: Option<Offset>) {
+        let settled = |mark: Mark| mark.settled(anchor, head).unless_passed(passed);
+        self.floor = settled(self.floor);
+        if !self.keys.is_empty() {
+            self.keys.iter_mut().for_each(|seen| seen.mark = settled(seen.mark));
+            self.keys.retain(|seen| seen.mark != Mark::Clear);
+        }
+    }
+
+    /// What a replica must have applied to serve any key.
+    pub fn floor(&self) -> Mark {
+        self.floor
+    }
+
+    /// What a replica must have applied to serve this key, beyond the floor.
+    pub fn of(&self, slot: Slot) -> Mark {
+        self.keys.iter().find(|seen| seen.slot == slot).map_or(Mark::Clear, |seen| seen.mark)
     }
 }
 
@@ -160,6 +235,34 @@ mod tests {
     }
 
     #[test]
+    fn what_was_seen_holds_until_the_stream_has_passed_it() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let (a, b) = (table.slot(b"a"), table.slot(b"b"));
+        let mut seen = Seen::default();
+        seen.key(a, 1, AnchorSeq(5));
+        seen.key(a, 1, AnchorSeq(9));
+        assert_eq!(seen.of(a), Mark::Pending(AnchorSeq(5)), "the same reply as before");
+        seen.key(a, 2, AnchorSeq(9));
+        assert_eq!((seen.of(a), seen.of(b)), (Mark::Pending(AnchorSeq(9)), Mark::Clear));
+        seen.settle(AnchorSeq(8), Offset::new(80), Some(Offset::new(1000)));
+        assert_eq!(seen.of(a), Mark::Pending(AnchorSeq(9)));
+        seen.settle(AnchorSeq(9), Offset::new(90), Some(Offset::new(89)));
+        assert_eq!(seen.of(a), Mark::At(Offset::new(90)));
+        seen.settle(AnchorSeq(10), Offset::new(100), Some(Offset::new(90)));
+        assert_eq!(seen.of(a), Mark::Clear);
+    }
+
+    #[test]
+    fn too_many_keys_seen_are_all_keys() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let mut seen = Seen::default();
+        for n in 0..=SEEN_KEPT as u64 {
+            seen.key(table.slot(&n.to_le_bytes()), n, AnchorSeq(n));
+        }
+        assert_eq!(seen.floor(), Mark::Pending(AnchorSeq(SEEN_KEPT as u64)));
+    }
+
+    #[test]
     fn a_write_does_not_overtake_a_read_of_its_key() {
         let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
         let (a, b) = (table.slot(b"a"), table.slot(b"b"));
@@ -173,6 +276,17 @@ mod tests {
         }
         assert!(session.overtakes(&Stamps::One(a), 6), "too many to tell them apart");
         assert!(!session.overtakes(&Stamps::One(a), 500));
+    }
+
+    #[test]
+    fn a_later_command_that_is_done_first_does_not_settle_a_write_with_unknown_keys() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let mut session = Session::default();
+        session.sent(7, &Stamps::All);
+        session.settled(8);
+        assert!(session.is_writing(table.slot(b"k")));
+        session.settled(7);
+        assert!(!session.is_writing_anything());
     }
 
     #[test]

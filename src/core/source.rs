@@ -154,7 +154,7 @@ fn may_resume(view: &View, node: &Node, now: Moment) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::fence::AnchorSeq;
+    use crate::core::fence::{AnchorSeq, Era};
     use crate::core::node::{Facts, Gate};
     use crate::core::position::{History, Offset, ReplId};
 
@@ -177,6 +177,7 @@ mod tests {
             nodes: std::iter::once(node(0, Role::Primary, 1 << 30)).chain(replicas).collect(),
             primary: Some(PRIMARY),
             two_primaries: false,
+            era: Era(0),
             history: Some(history),
             head: None,
             anchor: AnchorSeq(1),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::fence::AnchorSeq;
+use super::fence::{AnchorSeq, Era};
 use super::lag::{Anchor, Anchors};
 use super::moment::Moment;
 use super::node::{Facts, Link, LinkDown, Node, NodeId, Role};
@@ -21,6 +21,8 @@ pub struct View {
     pub two_primaries: bool,
     /// The primary's history.
     pub history: Option<History>,
+    /// Counts histories.
+    pub era: Era,
     /// The newest anchor of that history.
     pub head: Option<Anchor>,
     /// The number of that anchor.
@@ -48,6 +50,24 @@ impl View {
     pub fn lag_bytes(&self, node: &Node) -> Option<u64> {
         self.comparable(node).then_some(())?;
         Some(self.head?.offset.ahead_of(node.applied?))
+    }
+
+    /// What `ROLE` of `node`, answered now on another connection, proves that it has applied: nothing unless its link
+    /// is up, to the primary that it had when its history was learnt.
+    pub fn proves(
+        &self,
+        node: NodeId,
+        link: Link,
+        master: &(String, u16),
+        applied: Option<Offset>,
+    ) -> Option<Offset> {
+        let known = self.node(node)?;
+        let same = known.master.as_ref() == Some(master);
+        if !same || link != Link::Up || known.role != Some(Role::Replica) {
+            return None;
+        }
+        let history = known.history()?;
+        applied.filter(|applied| self.history.is_some_and(|ours| ours.covers(history.id, *applied)))
     }
 
     /// How many replicas are linked to the primary and have applied `offset` of its history.
@@ -138,6 +158,7 @@ impl Tracker {
             primary,
             two_primaries: false,
             history: None,
+            era: Era(0),
             head: None,
             anchor: AnchorSeq(0),
             silence_limit: limits.silence,
@@ -275,6 +296,9 @@ impl Tracker {
 
     /// Another primary or an unrelated history: proofs start anew.
     fn restart_proofs(&mut self) {
+        self.view.era.0 = self.view.era.0.wrapping_add(1);
+        // An anchor of the new history has to answer for whatever waits.
+        self.view.anchor = AnchorSeq(0);
         self.anchors.clear();
         self.view.head = None;
         for node in &mut self.view.nodes {
@@ -354,7 +378,7 @@ impl Node {
             && self.role == Some(Role::Replica)
             && self.link == Some(Link::Up)
             && !facts.loading
-            && !facts.sync_in_progress
+            && !facts.is_resyncing()
             && facts.link_down != Some(LinkDown::Never)
     }
 }

@@ -10,6 +10,7 @@ use super::lane::{Lane, LaneKey, Proto};
 use super::pin::Pin;
 use super::worker::Worker;
 use crate::core::argv::Args;
+use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
@@ -59,6 +60,10 @@ pub struct Connection {
     pub pin: Option<Pin>,
     /// Since when the present command waits for a node.
     pub(super) waiting_since: Option<Moment>,
+    /// How many times bytes have arrived.
+    pub arrivals: u64,
+    /// The anchor that strong reads wait for, and the arrival that it is good for.
+    pub(super) barrier: Option<(AnchorSeq, u64)>,
     /// The lane that was full.
     pub(super) full: Option<Rc<Lane>>,
 }
@@ -81,6 +86,8 @@ impl Connection {
             lanes,
             pin: None,
             waiting_since: None,
+            arrivals: 0,
+            barrier: None,
             full: None,
         }
     }
@@ -92,6 +99,7 @@ impl Connection {
             user: &self.user,
             name: &self.name,
             session: Some(&self.client.session),
+            barrier: None,
         }
     }
 

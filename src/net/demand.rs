@@ -9,7 +9,7 @@ use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
 use crate::core::command::{Intent, Keys};
-use crate::core::fence::{Mark, Slot};
+use crate::core::fence::{AnchorSeq, Mark, Slot};
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId};
 use crate::core::reason::Reason;
 use crate::core::route::Demand;
@@ -28,8 +28,10 @@ pub struct Reader<'a> {
     pub user: &'a str,
     /// `CLIENT SETNAME`
     pub name: &'a str,
-    /// The connection's own writes; `None` when nobody in particular asks.
+    /// What the connection has written and seen; `None` when nobody in particular asks.
     pub session: Option<&'a RefCell<Session>>,
+    /// The anchor that a strong read waits for: the first one sent after the read had arrived.
+    pub barrier: Option<AnchorSeq>,
 }
 
 impl Reader<'_> {
@@ -69,53 +71,72 @@ impl Reader<'_> {
         vocabulary: &Vocabulary,
         slots: &mut Slots,
     ) -> Demand {
-        match policy.consistency {
-            Consistency::Eventual | Consistency::Bounded => Demand::Nothing,
-            // A strong read needs a barrier of its own; until it has one, only the primary is proven.
-            Consistency::Strong => Demand::Unknown(Reason::BarrierPending),
-            Consistency::Session | Consistency::Fenced => {
-                self.fences(shared, args, intent, view, vocabulary, slots)
-            }
+        let passed = shared.fences.passed(view.era);
+        let mut session = self.session.map(RefCell::borrow_mut);
+        if let (Some(session), Some(head)) = (&mut session, view.head) {
+            session.seen.settle(view.anchor, head.offset, passed);
         }
-    }
-
-    fn fences<A: Args + ?Sized>(
-        &self,
-        shared: &Shared,
-        args: &A,
-        intent: Intent,
-        view: &View,
-        vocabulary: &Vocabulary,
-        slots: &mut Slots,
-    ) -> Demand {
-        let session = self.session.map(RefCell::borrow).filter(|session| session.is_writing_anything());
-        let (mut mark, mut writing) = (Mark::Clear, false);
+        let session = session.as_deref();
+        let floor = session.map_or(Mark::Clear, |session| session.seen.floor());
+        if policy.consistency < Consistency::Session {
+            // Only a token can have raised it.
+            return demand_of(&[(floor, Reason::BelowSession)], shared);
+        }
+        let barrier = if policy.consistency == Consistency::Strong {
+            match (self.barrier, view.head) {
+                (Some(barrier), Some(head)) if barrier <= view.anchor => {
+                    Mark::At(head.offset).unless_passed(passed)
+                }
+                _ => {
+                    shared.anchor_wanted.notify_one();
+                    return Demand::Unknown(Reason::BarrierPending);
+                }
+            }
+        } else {
+            Mark::Clear
+        };
+        let (mut mark, mut seen, mut writing) = (Mark::Clear, floor, false);
         let keys = vocabulary.table.for_each_key(intent.id, args, &mut |key| {
             let slot = shared.fences.slot(key);
             slots.push(slot);
-            writing |= session.as_ref().is_some_and(|session| session.is_writing(slot));
             mark = stronger(mark, fence_of(shared, slot, view));
+            if let Some(session) = session {
+                writing |= session.is_writing(slot);
+                seen = stronger(seen, session.seen.of(slot));
+            }
         });
         if !matches!(keys, Keys::Known { count: 1.. }) {
             // It reads keys that it does not name (KEYS, DBSIZE, RANDOMKEY): every acknowledged write counts.
-            return Demand::Unknown(if session.is_some() {
-                Reason::OwnWriteInFlight
-            } else {
-                Reason::FencePending
-            });
+            let writing = session.is_some_and(Session::is_writing_anything);
+            return Demand::Unknown(if writing { Reason::OwnWriteInFlight } else { Reason::FencePending });
         }
         if writing {
             return Demand::Unknown(Reason::OwnWriteInFlight);
         }
-        let floor = shared.fences.floor();
-        let reason = if stronger(mark, floor) == floor { Reason::BelowFloor } else { Reason::BelowFence };
-        match stronger(mark, floor) {
-            Mark::Clear => Demand::Nothing,
-            Mark::At(offset) => Demand::Applied(offset, reason),
-            Mark::Pending(_) => {
-                shared.anchor_wanted.notify_one();
-                Demand::Unknown(Reason::FencePending)
-            }
+        let demands = [
+            (mark, Reason::BelowFence),
+            (shared.fences.floor(), Reason::BelowFloor),
+            (seen, Reason::BelowSession),
+            (barrier, Reason::BarrierPending),
+        ];
+        demand_of(&demands, shared)
+    }
+}
+
+/// The strongest of several marks, and what it is about.
+fn demand_of(marks: &[(Mark, Reason)], shared: &Shared) -> Demand {
+    let mut strongest = (Mark::Clear, Reason::Fresh);
+    for (mark, reason) in marks {
+        if stronger(*mark, strongest.0) != strongest.0 {
+            strongest = (*mark, *reason);
+        }
+    }
+    match strongest {
+        (Mark::Clear, _) => Demand::Nothing,
+        (Mark::At(offset), reason) => Demand::Applied(offset, reason),
+        (Mark::Pending(_), _) => {
+            shared.anchor_wanted.notify_one();
+            Demand::Unknown(Reason::FencePending)
         }
     }
 }

@@ -1,21 +1,25 @@
 //! Where each command of a client goes: answered here, to a replica, to the primary, or to a connection of its own.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use super::connection::{Connection, Step};
-use super::demand::Slots;
+use super::demand::{Reader, Slots};
 use super::lane::Lane;
 use super::local;
 use super::pending::{Kind, Pending};
 use super::say;
+use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
 use crate::core::command::{Access, Handling, Intent, Keys, Why, WriteKeys};
+use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
-use crate::core::policy::PolicyId;
+use crate::core::policy::{Consistency, PolicyId};
+use crate::core::position::Offset;
 use crate::core::reason::Reason;
-use crate::core::route::{Ask, Decision, decide};
+use crate::core::route::{Ask, Decision, Demand, decide};
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::telemetry::{self, Target};
@@ -29,6 +33,8 @@ struct Outgoing {
     stamps: Stamps,
     is_info: bool,
     policy: PolicyId,
+    reads: Stamps,
+    need: Option<Offset>,
     now: Moment,
 }
 
@@ -58,7 +64,10 @@ impl Connection {
         }
         match (intent.handling, intent.access) {
             (Handling::Local(which), _) => local::answer(self, which, request, view, vocabulary, now),
-            (Handling::Scan, _) => self.send_to_primary(request, Outgoing::read(Reason::Cursor, now), view),
+            (Handling::Scan, _) => {
+                let outgoing = Outgoing { reads: self.all_keys(), ..Outgoing::read(Reason::Cursor, now) };
+                self.send_to_primary(request, outgoing, view)
+            }
             (_, Access::Read) => self.read(request, intent, view, vocabulary, now),
             (_, Access::PrimaryRead(Why::KeyState)) => {
                 self.send_to_primary(request, Outgoing::read(Reason::PrimaryOnly, now), view)
@@ -116,7 +125,8 @@ impl Connection {
     ) -> Step {
         let worker = Rc::clone(&self.worker);
         let shared = &worker.shared;
-        let reader = self.reader();
+        let barrier = self.barrier(shared);
+        let reader = Reader { barrier: Some(barrier), ..self.reader() };
         let policy_id = reader.policy_of(&shared.config.policies, request, intent, vocabulary);
         let Some(policy) = shared.config.policies.all.get(usize::from(policy_id.0)) else {
             return Step::Close;
@@ -124,6 +134,12 @@ impl Connection {
         let mut slots = Slots::new();
         let demand = reader.demand(policy, shared, request, intent, view, vocabulary, &mut slots);
         let waited = self.waiting_since.is_some_and(|since| now.since(since) >= policy.wait_timeout);
+        let mut proofs = worker.proofs.borrow_mut();
+        proofs.renew(view.era, now);
+        // While the stream is followed a barrier passes by itself, soon: no need to ask for a proof of it.
+        let patient = matches!(demand, Demand::Applied(_, Reason::BarrierPending))
+            && !waited
+            && shared.stream_attached.load(Ordering::Relaxed);
         let decision = decide(&Ask {
             view,
             policy,
@@ -131,24 +147,38 @@ impl Connection {
             demand,
             sticky: self.sticky,
             load: &worker.load.borrow(),
+            proven: proofs.proven(),
+            may_try: if patient { &[] } else { proofs.may_try() },
             now,
             tie: worker.roll(),
             waited,
             avoid: None,
         });
+        drop(proofs);
+        let outgoing = |reason| Outgoing {
+            policy: policy_id,
+            reads: if policy.consistency < Consistency::Session { Stamps::None } else { seen_of(&slots) },
+            ..Outgoing::read(reason, now)
+        };
         match decision {
+            Decision::Send { node, reason } if view.primary == Some(node) => {
+                self.send(node, request, outgoing(reason), view)
+            }
+            Decision::Send { node, .. } | Decision::Try { node, .. }
+                if policy.consistency >= Consistency::Session
+                    && self.sticky.is_some_and(|sticky| sticky != node) =>
+            {
+                // Another replica may be behind the one that served so far: all of what was seen comes first.
+                self.sticky = None;
+                self.client.session.borrow_mut().seen.everything(shared.anchors.next());
+                self.read(request, intent, view, vocabulary, now)
+            }
             Decision::Send { node, reason } => {
-                let outgoing = Outgoing { policy: policy_id, ..Outgoing::read(reason, now) };
-                if view.primary == Some(node) {
-                    return self.send(node, request, outgoing, view);
-                }
-                self.sticky = Some(node);
-                let (seq, oldest) = (self.client.next(), self.client.oldest());
-                let step = self.send(node, request, outgoing, view);
-                if matches!(step, Step::Done) && !slots.is_empty() {
-                    self.client.session.borrow_mut().reads(seq, &slots, oldest);
-                }
-                step
+                self.send_to_replica(node, request, outgoing(reason), &slots, view)
+            }
+            Decision::Try { node, need } => {
+                let outgoing = Outgoing { need: Some(need), ..outgoing(Reason::Fresh) };
+                self.send_to_replica(node, request, outgoing, &slots, view)
             }
             Decision::Wait { .. } => {
                 self.waiting_since.get_or_insert(now);
@@ -157,6 +187,32 @@ impl Connection {
             }
             Decision::Refuse { reason } => self.refuse(telemetry::Access::Read, reason),
         }
+    }
+
+    /// The anchor that a strong read waits for. All commands that had arrived with it share it; one that is being
+    /// retried keeps it.
+    fn barrier(&mut self, shared: &Shared) -> AnchorSeq {
+        let arrivals = self.arrivals;
+        let kept = self.barrier.filter(|(_, of)| *of == arrivals || self.waiting_since.is_some());
+        let (barrier, _) = *self.barrier.insert(kept.unwrap_or_else(|| (shared.anchors.next(), arrivals)));
+        barrier
+    }
+
+    fn send_to_replica(
+        &mut self,
+        node: NodeId,
+        request: &Request<'_>,
+        outgoing: Outgoing,
+        slots: &Slots,
+        view: &View,
+    ) -> Step {
+        self.sticky = Some(node);
+        let (seq, oldest) = (self.client.next(), self.client.oldest());
+        let step = self.send(node, request, outgoing, view);
+        if matches!(step, Step::Done) && !slots.is_empty() {
+            self.client.session.borrow_mut().reads(seq, slots, oldest);
+        }
+        step
     }
 
     /// Sends a write, unless it would overtake a read of the same key that is still on its way to a replica.
@@ -200,6 +256,9 @@ impl Connection {
         let begun = self.waiting_since.take().unwrap_or(outgoing.now);
         let target = if view.primary == Some(node) { Target::Primary } else { Target::Replica };
         self.worker.stats.command(outgoing.access, target, outgoing.reason);
+        if outgoing.need.is_some() {
+            self.worker.ask_for_proof(&lane, outgoing.now);
+        }
         self.push(&lane, request, outgoing, begun);
         Step::Done
     }
@@ -218,6 +277,8 @@ impl Connection {
             is_info: outgoing.is_info,
             policy: outgoing.policy,
             stamps: outgoing.stamps,
+            reads: outgoing.reads,
+            need: outgoing.need,
             begun,
             sent: outgoing.now,
         };
@@ -256,34 +317,14 @@ impl Connection {
 
 impl Outgoing {
     fn read(reason: Reason, now: Moment) -> Self {
-        let access = if matches!(reason, Reason::PrimaryOnly) {
-            telemetry::Access::Other
-        } else {
-            telemetry::Access::Read
-        };
-        Self {
-            access,
-            reason,
-            kind: Kind::Read,
-            stamps: Stamps::None,
-            is_info: false,
-            policy: PolicyId::default(),
-            now,
-        }
+        let other = matches!(reason, Reason::PrimaryOnly);
+        let access = if other { telemetry::Access::Other } else { telemetry::Access::Read };
+        Self { access, kind: Kind::Read, ..Self::write(reason, Stamps::None, now) }
     }
 
     /// What is not flagged as a read may have an effect (`PUBLISH`, `SCRIPT LOAD`): like a write it is sent once.
     fn other(now: Moment) -> Self {
-        let (access, reason) = (telemetry::Access::Other, Reason::PrimaryOnly);
-        Self {
-            access,
-            reason,
-            kind: Kind::Write,
-            stamps: Stamps::None,
-            is_info: false,
-            policy: PolicyId::default(),
-            now,
-        }
+        Self { access: telemetry::Access::Other, ..Self::write(Reason::PrimaryOnly, Stamps::None, now) }
     }
 
     fn write(reason: Reason, stamps: Stamps, now: Moment) -> Self {
@@ -294,7 +335,18 @@ impl Outgoing {
             stamps,
             is_info: false,
             policy: PolicyId::default(),
+            reads: Stamps::None,
+            need: None,
             now,
         }
+    }
+}
+
+/// What a session will have seen once the primary has answered a read of these keys.
+fn seen_of(slots: &Slots) -> Stamps {
+    match slots.as_slice() {
+        [] => Stamps::All,
+        [slot] => Stamps::One(*slot),
+        slots => Stamps::Many(slots.into()),
     }
 }

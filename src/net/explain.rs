@@ -142,6 +142,8 @@ pub fn explain<A: Args + ?Sized>(
         demand,
         sticky: None,
         load: &[],
+        proven: &[],
+        may_try: &[],
         now,
         tie: 0,
         waited: false,
@@ -157,6 +159,7 @@ pub fn explain<A: Args + ?Sized>(
     };
     let (word, target, reason) = match decision {
         Decision::Send { node, reason } => ("send", view.node(node).map(|n| n.name.clone()), reason),
+        Decision::Try { node, .. } => ("try", view.node(node).map(|n| n.name.clone()), Reason::Fresh),
         Decision::Wait { reason } => ("wait", None, reason),
         Decision::Refuse { reason } => ("refuse", None, reason),
     };

@@ -73,7 +73,8 @@ impl StreamSink for Fencer {
     }
 
     fn progressed(&mut self, upto: Offset) {
-        let history = self.shared.view.load().history.map(|history| history.id);
+        let view = self.shared.view.load();
+        let history = (view.history.map(|history| history.id), view.era);
         let next = self.shared.anchors.next();
         self.precise.progressed(&self.shared.fences, upto, history, next);
         self.shared.stream_offset.store(upto.bytes(), Ordering::Relaxed);

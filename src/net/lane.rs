@@ -21,6 +21,8 @@ use super::pending::{Kind, Pending};
 use super::round::Round;
 use super::stream::WriteHalf;
 use crate::core::node::NodeId;
+use crate::core::position::Offset;
+use crate::core::proof::suffices;
 use crate::core::session::Stamps;
 use crate::wire::request::Request;
 
@@ -75,6 +77,8 @@ pub enum Closed {
     Idle,
 }
 
+const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
+
 /// One upstream connection.
 #[derive(Debug)]
 pub struct Lane {
@@ -97,6 +101,10 @@ struct Inner {
     pending: VecDeque<Pending>,
     dirty: bool,
     blocked: bool,
+    /// A `ROLE` is among what the next flush writes.
+    asks: bool,
+    /// What the last `ROLE` proved that the node has applied.
+    proof: Option<Offset>,
     /// Gets every byte that is no reply to a pending command (pushes, pub/sub messages).
     listener: Option<Rc<Client>>,
     /// What was written on a lane whose replies are not counted: any byte that comes may acknowledge any of it.
@@ -129,6 +137,8 @@ impl Lane {
             pending: VecDeque::new(),
             dirty: false,
             blocked: false,
+            asks: false,
+            proof: None,
             listener: None,
             raw_written: Stamps::None,
             task: None,
@@ -140,6 +150,25 @@ impl Lane {
     /// Takes a command. It is written at the end of the round.
     pub fn push(self: &Rc<Self>, request: &Request<'_>, pending: Pending) {
         self.push_with(pending, |buffer| request.encode_into(buffer));
+    }
+
+    /// Puts a `ROLE` before whatever is taken next, unless this round has one already.
+    pub fn ask(self: &Rc<Self>, pending: impl FnOnce() -> Pending) {
+        let asked = std::mem::replace(&mut self.inner.borrow_mut().asks, true);
+        if !asked {
+            self.push_bytes(ROLE, pending());
+        }
+    }
+
+    /// `ROLE` was answered.
+    pub fn prove(&self, proof: Option<Offset>) {
+        self.inner.borrow_mut().proof = proof;
+    }
+
+    /// Whether the oldest command needs more than the last `ROLE` proved.
+    pub fn front_lacks_proof(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.pending.front().and_then(|p| p.need).is_some_and(|need| !suffices(inner.proof, need))
     }
 
     /// Takes a command whose bytes are at hand.
@@ -173,7 +202,7 @@ impl Lane {
     /// Writes what the socket takes; the rest goes out when it is writable again.
     pub fn flush(&self) {
         let mut inner = self.inner.borrow_mut();
-        inner.dirty = false;
+        (inner.dirty, inner.asks) = (false, false);
         inner.flush();
     }
 

@@ -272,7 +272,13 @@ impl Reader {
         self.buffer.advance(begin);
         self.scanned -= begin;
         if self.buffer.len() > limits::CUT_THROUGH && self.scanner.head().first() != Some(&b'-') {
-            self.pass_on(lane)?;
+            if lane.front_lacks_proof() {
+                // The read will be repeated: nobody needs this reply.
+                self.buffer.clear();
+                self.scanned = 0;
+            } else {
+                self.pass_on(lane)?;
+            }
         }
         if self.buffer.is_empty() && self.buffer.capacity() > limits::LANE_READ * 2 {
             self.buffer = BytesMut::with_capacity(limits::LANE_READ);
@@ -304,20 +310,32 @@ fn answer(
     now: Moment,
 ) -> Result<(), Closed> {
     let nobody = Closed::Desynchronised("a reply nobody asked for");
-    let again = kind == ReplyKind::Error
+    let unable = kind == ReplyKind::Error
         && !cut
         && lane.front_kind() == Some(Kind::Read)
         && say::asks_for_another_node(reply);
-    let (pending, request) = lane.pop(again).ok_or(nobody)?;
+    let unproven = lane.front_lacks_proof();
+    let (mut pending, request) = lane.pop(unable || unproven).ok_or(nobody)?;
     worker.unload(lane.key.node);
+    if pending.kind == Kind::Proof {
+        worker.take_proof(lane, reply);
+        return Ok(());
+    }
+    if pending.need.take().is_some() {
+        worker.judge_attempt(lane.key.node, !unproven, now);
+    }
     let pending = match request {
         Some(request) => match worker.repeat(pending, &request, lane) {
             Ok(()) => return Ok(()),
+            Err(pending) if unproven => {
+                pending.client.deliver(pending.seq, say::MASTERDOWN, true);
+                return Ok(());
+            }
             Err(pending) => pending,
         },
         None => pending,
     };
-    worker.acknowledged(&pending, lane, reply, now);
+    worker.acknowledged(&pending, lane, reply, !cut, now);
     if pending.is_info && !cut {
         let section = explain::info_section(&worker.shared, now);
         pending.client.deliver(pending.seq, &say::append(reply, &section), true);

@@ -10,7 +10,7 @@ use super::explain;
 use super::identity::{Credentials, IdentityId, Password};
 use super::lane::{Closed, Lane, LaneKey, Phase, Proto};
 use super::vocabulary::Vocabulary;
-use super::{clock, lane_task, limits, say, wait};
+use super::{clock, lane_task, limits, say, token, wait};
 use crate::core::argv::Args;
 use crate::core::command::Local;
 use crate::core::moment::Moment;
@@ -40,6 +40,9 @@ pub(super) fn answer(
         }
         Local::Client => return client_command::answer(connection, request, view, now),
         Local::Info => return connection.pass_on_info(request, view, now),
+        Local::Redweir if token::is_about(request) => {
+            return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
+        }
         Local::Redweir => redweir(connection, request, view, vocabulary, now),
     }
     Step::Done
@@ -52,6 +55,7 @@ pub(super) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) 
         "select" => select(connection, args).await,
         "auth" => auth(connection, args).await,
         "hello" => hello(connection, args).await,
+        "redweir" => token::answer(connection, args).await,
         _ => wait::wait(connection, args).await,
     };
     let reply = reply.unwrap_or_else(|error| error);

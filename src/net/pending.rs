@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::client::Client;
 use crate::core::moment::Moment;
 use crate::core::policy::PolicyId;
+use crate::core::position::Offset;
 use crate::core::session::Stamps;
 
 /// What may be done with a command when its lane is lost.
@@ -16,6 +17,8 @@ pub enum Kind {
     Final,
     /// It may change something: never sent twice.
     Write,
+    /// `ROLE`, asked for by Redweir itself: nobody gets the reply.
+    Proof,
 }
 
 /// An entry of a lane's queue. The client may have left: then it is a tombstone, whose reply is read and dropped.
@@ -35,6 +38,10 @@ pub struct Pending {
     pub policy: PolicyId,
     /// The fences that its acknowledgement stamps.
     pub stamps: Stamps,
+    /// What it reads, if its session must not fall behind what the primary answers.
+    pub reads: Stamps,
+    /// What the replica must prove to have applied, or the read is repeated.
+    pub need: Option<Offset>,
     /// When the command had been read.
     pub begun: Moment,
     /// When it was given to the lane.

@@ -233,7 +233,8 @@ impl Prober {
     }
 }
 
-fn link_of(state: LinkState) -> Link {
+/// What a replica's own word for its link comes to.
+pub fn link_of(state: LinkState) -> Link {
     match state {
         LinkState::Connected => Link::Up,
         LinkState::Sync => Link::Syncing,

@@ -47,8 +47,13 @@ impl Worker {
             return None;
         }
         let policy = shared.config.policies.all.get(usize::from(pending.policy.0))?;
-        let reader =
-            Reader { policy: pending.policy, user: "", name: "", session: Some(&pending.client.session) };
+        let reader = Reader {
+            policy: pending.policy,
+            user: "",
+            name: "",
+            session: Some(&pending.client.session),
+            barrier: None,
+        };
         let demand = reader.demand(policy, shared, &request, intent, &view, &vocabulary, &mut Slots::new());
         let decision = decide(&Ask {
             view: &view,
@@ -57,6 +62,8 @@ impl Worker {
             demand,
             sticky: None,
             load: &self.load.borrow(),
+            proven: &[],
+            may_try: &[],
             now,
             tie: self.roll(),
             waited: true,
@@ -64,7 +71,7 @@ impl Worker {
         });
         match decision {
             Decision::Send { node, .. } => Some(node).filter(|node| *node != failed),
-            Decision::Wait { .. } | Decision::Refuse { .. } => None,
+            Decision::Try { .. } | Decision::Wait { .. } | Decision::Refuse { .. } => None,
         }
     }
 

@@ -31,10 +31,15 @@ pub const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 /// `REDWEIR HELP`.
 pub const HELP: &[&str] = &[
     "REDWEIR <subcommand> [<arg> ...]. Subcommands are:",
+    "AFTER <token> [<timeout>]",
+    "    From now on, reads of this connection see what the token stands for. With a timeout (milliseconds)",
+    "    answer once a replica has it, or when the time is up, and tell how many have.",
     "EXPLAIN <command> [<arg> ...]",
     "    Tell where the command would go now, and why, for every node.",
     "POLICY [<name>]",
     "    Tell or choose the policy of this connection.",
+    "TOKEN",
+    "    Tell a token for every write acknowledged up to now, for another connection's AFTER.",
     "VIEW",
     "    Tell what Redweir knows of every node.",
     "HELP",

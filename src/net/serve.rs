@@ -121,7 +121,8 @@ impl Server {
             match event {
                 Event::Gone(why) => return why,
                 Event::Input(0) => self.input.ended = true,
-                Event::Input(_) | Event::Changed => {}
+                Event::Input(_) => self.connection.arrivals += 1,
+                Event::Changed => {}
             }
         }
     }
@@ -223,7 +224,8 @@ impl Server {
 
     /// Waits a moment before the same command is tried again.
     async fn pause(&mut self) -> Event {
-        tokio::time::sleep(limits::RETRY_PAUSE).await;
+        // The view changes when an anchor is answered; the stream passes an offset without a word.
+        let _ = tokio::time::timeout(limits::RETRY_PAUSE, self.worker.changed.notified()).await;
         self.client.gone().map_or(Event::Changed, Event::Gone)
     }
 

@@ -37,6 +37,7 @@ enum Reader {
 
 #[derive(Debug)]
 enum Writer {
+    Nowhere,
     Tcp(tcp::OwnedWriteHalf),
     Unix(unix::OwnedWriteHalf),
 }
@@ -88,9 +89,15 @@ impl ReadHalf {
 }
 
 impl WriteHalf {
+    /// Takes nothing.
+    pub const fn nowhere() -> Self {
+        Self(Writer::Nowhere)
+    }
+
     /// Writes what the socket takes now; `WouldBlock` when it takes nothing.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.0 {
+            Writer::Nowhere => Err(io::ErrorKind::BrokenPipe.into()),
             Writer::Tcp(half) => half.try_write(bytes),
             Writer::Unix(half) => half.try_write(bytes),
         }
@@ -99,6 +106,7 @@ impl WriteHalf {
     /// Ready when the socket takes bytes again.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
+            Writer::Nowhere => Poll::Ready(Ok(())),
             Writer::Tcp(half) => half.as_ref().poll_write_ready(cx),
             Writer::Unix(half) => {
                 // Unix halves lend no stream; a ready future made anew each time is enough for this rare path.

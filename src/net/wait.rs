@@ -39,6 +39,7 @@ pub(super) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
     }
 }
 
-fn covered(view: &View, anchor: AnchorSeq) -> Option<Offset> {
+/// The offset that `anchor`, or a later one, has answered.
+pub(super) fn covered(view: &View, anchor: AnchorSeq) -> Option<Offset> {
     if view.anchor >= anchor { view.head.map(|head| head.offset) } else { None }
 }

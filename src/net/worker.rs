@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustc_hash::FxHashMap;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
+use super::client::Client;
 use super::lane::{Closed, Lane, LaneKey};
 use super::limits;
 use super::listener::Accepted;
@@ -22,6 +23,7 @@ use super::{clock, lane_task, serve, task};
 use crate::core::fence::{AnchorSeq, Slot};
 use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
+use crate::core::proof::Proofs;
 use crate::core::session::Stamps;
 use crate::telemetry::Stats;
 
@@ -34,6 +36,12 @@ pub struct Worker {
     pub stats: Arc<Stats>,
     /// The end of its scheduling rounds.
     pub round: Rc<Round>,
+    /// What the nodes have proven on this worker's connections.
+    pub proofs: RefCell<Proofs>,
+    /// The view has changed: whoever waits looks again.
+    pub changed: Notify,
+    /// Who gets replies that nobody else gets.
+    nobody: Rc<Client>,
     /// Commands in flight per node.
     pub load: RefCell<Vec<u32>>,
     lanes: RefCell<FxHashMap<LaneKey, Rc<Lane>>>,
@@ -56,11 +64,15 @@ impl Worker {
     /// Worker number `index`.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let stats = shared.stats.get(index).cloned().unwrap_or_default();
-        let load = RefCell::new(vec![0; shared.addresses.len()]);
+        let nodes = shared.addresses.len();
+        let (load, round) = (RefCell::new(vec![0; nodes]), Rc::<Round>::default());
         Rc::new(Self {
             shared,
             stats,
-            round: Rc::default(),
+            proofs: RefCell::new(Proofs::new(nodes)),
+            changed: Notify::new(),
+            nobody: Client::nobody(Rc::clone(&round)),
+            round,
             load,
             lanes: RefCell::default(),
             spare: RefCell::default(),
@@ -94,6 +106,11 @@ impl Worker {
             }
         });
         Ok(())
+    }
+
+    /// Who gets replies that nobody else gets.
+    pub fn nobody(&self) -> Rc<Client> {
+        Rc::clone(&self.nobody)
     }
 
     /// A random number (xorshift); good enough to break ties.
@@ -182,6 +199,7 @@ impl Worker {
     /// A lane ended: it is not used again.
     pub fn forget_lane(&self, lane: &Rc<Lane>) {
         self.stats.lanes.sub(1);
+        self.proofs.borrow_mut().lost(lane.key.node);
         let mut lanes = self.lanes.borrow_mut();
         if lanes.get(&lane.key).is_some_and(|known| Rc::ptr_eq(known, lane)) {
             lanes.remove(&lane.key);
@@ -189,7 +207,7 @@ impl Worker {
     }
 
     /// A command was answered: its fences are stamped before anyone can see the answer.
-    pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: &[u8], now: Moment) {
+    pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: &[u8], whole: bool, now: Moment) {
         self.stats.request.record(now.since(pending.begun).as_nanos() as u64);
         self.stats.upstream.record(now.since(pending.sent).as_nanos() as u64);
         if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
@@ -198,6 +216,23 @@ impl Worker {
         if pending.stamps != Stamps::None {
             self.stamp(&pending.stamps);
             pending.client.session.borrow_mut().settled(pending.seq);
+        }
+        if pending.reads != Stamps::None && self.is_primary(lane.key.node) {
+            self.remember(pending, reply, whole);
+        }
+    }
+
+    /// A session has seen the primary's answer: no replica may take it back.
+    fn remember(&self, pending: &Pending, reply: &[u8], whole: bool) {
+        let (fences, next) = (&self.shared.fences, self.shared.anchors.next());
+        let mut session = pending.client.session.borrow_mut();
+        // Of a reply that was passed on in parts only the end is at hand: it counts as one that was never seen.
+        let digest = if whole { fences.digest(reply) } else { fences.digest(&pending.seq.to_le_bytes()) };
+        match &pending.reads {
+            Stamps::None => {}
+            Stamps::One(slot) => session.seen.key(*slot, digest, next),
+            Stamps::Many(slots) => slots.iter().for_each(|slot| session.seen.key(*slot, digest, next)),
+            Stamps::All => session.seen.everything(next),
         }
     }
 
@@ -240,6 +275,7 @@ impl Worker {
         let mut views = self.shared.views.subscribe();
         while views.changed().await.is_ok() {
             self.settle();
+            self.changed.notify_waiters();
             let view = self.shared.view.load_full();
             let now = clock::now();
             let gone = |node: NodeId| {

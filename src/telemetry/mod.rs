@@ -108,6 +108,10 @@ pub struct Stats {
     pub uncertain_writes: Counter,
     /// Reads sent again elsewhere.
     pub repeated_reads: Counter,
+    /// Reads sent on hope whose proof was enough.
+    pub optimistic_proven: Counter,
+    /// Reads sent on hope whose proof was not: repeated on the primary.
+    pub optimistic_repeated: Counter,
 }
 
 impl Default for Stats {
@@ -126,6 +130,8 @@ impl Default for Stats {
             desynchronised: Counter::default(),
             uncertain_writes: Counter::default(),
             repeated_reads: Counter::default(),
+            optimistic_proven: Counter::default(),
+            optimistic_repeated: Counter::default(),
         }
     }
 }

@@ -1,1 +1,521 @@
 //! Tests of the view.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::policy::Policy;
+use crate::core::position::ReplId;
+
+const P: NodeId = NodeId(0);
+const R: NodeId = NodeId(1);
+const S: NodeId = NodeId(2);
+const HOLD: Duration = Duration::from_secs(2);
+
+fn id(c: u8) -> ReplId {
+    ReplId::parse(&[c; 40]).unwrap()
+}
+
+fn ms(millis: u64) -> Moment {
+    Moment::from_millis(millis)
+}
+
+fn at(bytes: u64) -> Offset {
+    Offset::new(bytes)
+}
+
+/// A history promoted out of `old`, which ended before `end`.
+fn promoted(new: u8, old: u8, end: u64) -> History {
+    History { id: id(new), previous: Some((id(old), at(end))) }
+}
+
+/// A tracker of three nodes, `P` configured as the primary, and the numbers of its anchors.
+struct World {
+    tracker: Tracker,
+    seq: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(Some(P), Policy { consistency: Consistency::Bounded, ..Policy::default() })
+    }
+
+    fn with(primary: Option<NodeId>, policy: Policy) -> Self {
+        let names = ["p", "r", "s"].map(str::to_owned).to_vec();
+        let policies = Policies { all: vec![policy], routes: vec![] };
+        let limits = Limits { silence: Duration::from_secs(1), hold: HOLD };
+        Self { tracker: Tracker::new(names, primary, policies, limits), seq: 0 }
+    }
+
+    /// `P` is the primary and the two others follow it, all at 1000 in history `a`, known since 100 ms.
+    fn settled() -> Self {
+        let mut world = Self::new();
+        assert_eq!(world.primary(P, 1000, 100), Effect::None);
+        assert_eq!(world.info(P, primary_facts(History::new(id(b'a'))), 100), Effect::HistoryRestarted);
+        world.quiet_primary(P, 1000, 100);
+        for node in [R, S] {
+            world.quiet_replica(node, Link::Up, Some(1000), 100);
+            assert_eq!(world.info(node, replica_facts(b'a'), 100), Effect::None);
+            (0..3).for_each(|_| world.quiet_replica(node, Link::Up, Some(1000), 100));
+        }
+        world
+    }
+
+    fn view(&self) -> &View {
+        self.tracker.view()
+    }
+
+    fn node(&self, node: NodeId) -> &Node {
+        self.view().node(node).unwrap()
+    }
+
+    fn primary(&mut self, node: NodeId, offset: u64, now: u64) -> Effect {
+        self.seq += 1;
+        let seq = AnchorSeq(self.seq);
+        let heard = Observation::Primary { node, seq, sent_at: ms(now), offset: at(offset) };
+        self.tracker.apply(heard, ms(now))
+    }
+
+    fn quiet_primary(&mut self, node: NodeId, offset: u64, now: u64) {
+        assert_eq!(self.primary(node, offset, now), Effect::None);
+    }
+
+    fn replica(&mut self, node: NodeId, link: Link, master: &str, applied: Option<u64>, now: u64) -> Effect {
+        let (master, applied) = ((master.to_owned(), 6379), applied.map(at));
+        self.tracker.apply(Observation::Replica { node, link, master, applied }, ms(now))
+    }
+
+    fn quiet_replica(&mut self, node: NodeId, link: Link, applied: Option<u64>, now: u64) {
+        assert_eq!(self.replica(node, link, "p", applied, now), Effect::None);
+    }
+
+    fn info(&mut self, node: NodeId, facts: Facts, now: u64) -> Effect {
+        self.tracker.apply(Observation::Info { node, facts: Box::new(facts) }, ms(now))
+    }
+
+    fn lose(&mut self, node: NodeId, now: u64) {
+        assert_eq!(self.tracker.apply(Observation::Lost { node }, ms(now)), Effect::None);
+    }
+
+    /// `R` leaves `P` behind: it is promoted, in history `b`.
+    fn promote_r(&mut self, history: History, offset: u64, now: u64) -> Effect {
+        self.quiet_primary(R, offset, now);
+        self.info(R, primary_facts(history), now)
+    }
+}
+
+fn primary_facts(history: History) -> Facts {
+    Facts { role: Some(Role::Primary), history: Some(history), ..Facts::default() }
+}
+
+fn replica_facts(history: u8) -> Facts {
+    Facts {
+        role: Some(Role::Replica),
+        master: Some(("p".to_owned(), 6379)),
+        history: Some(History::new(id(history))),
+        ..Facts::default()
+    }
+}
+
+#[test]
+fn nothing_is_known_of_nodes_that_were_not_heard() {
+    let world = World::new();
+    assert_eq!(world.view().primary, Some(P), "the configured one");
+    assert_eq!((world.view().history, world.view().head), (None, None));
+    for node in &world.view().nodes {
+        assert!(node.is_silent(ms(0), Duration::MAX));
+        assert_eq!((node.role, node.staleness(ms(0)), world.view().lag_bytes(node)), (None, None, None));
+        assert!(!node.standing.is_open() && !world.view().comparable(node));
+    }
+}
+
+#[test]
+fn an_observation_of_a_node_that_is_not_configured_changes_nothing() {
+    let mut world = World::settled();
+    let before = world.view().clone();
+    world.quiet_primary(NodeId(9), 5000, 200);
+    world.lose(NodeId(u16::MAX), 200);
+    assert_eq!(*world.view(), before);
+}
+
+#[test]
+fn the_first_history_voids_whatever_was_stamped_before() {
+    let mut world = World::new();
+    world.quiet_primary(P, 1000, 1);
+    assert_eq!(world.info(P, primary_facts(History::new(id(b'a'))), 2), Effect::HistoryRestarted);
+    assert_eq!(world.info(P, primary_facts(History::new(id(b'a'))), 3), Effect::None, "and only once");
+}
+
+#[test]
+fn a_replica_is_fresh_from_the_newest_anchor_that_it_has_applied() {
+    let mut world = World::settled();
+    world.quiet_primary(P, 2000, 200);
+    world.quiet_replica(R, Link::Up, Some(1500), 210);
+    world.quiet_replica(S, Link::Up, Some(2000), 210);
+    assert_eq!(world.node(R).fresh_from, Some(ms(100)));
+    assert_eq!(world.node(S).fresh_from, Some(ms(200)));
+    assert_eq!(world.node(R).staleness(ms(350)), Some(Duration::from_millis(250)));
+    assert_eq!(world.view().lag_bytes(world.node(R)), Some(500));
+    assert_eq!(world.view().lag_bytes(world.node(S)), Some(0));
+    world.quiet_replica(S, Link::Up, Some(2300), 220);
+    assert_eq!(world.view().lag_bytes(world.node(S)), Some(0), "ahead of the anchor is not behind");
+}
+
+#[test]
+fn an_anchor_renews_what_replicas_had_told_before_it() {
+    let mut world = World::settled();
+    world.quiet_replica(R, Link::Up, Some(2000), 150);
+    world.quiet_primary(P, 2000, 200);
+    assert_eq!(world.node(R).fresh_from, Some(ms(200)));
+    assert_eq!(world.node(S).fresh_from, Some(ms(100)));
+}
+
+#[test]
+fn an_anchor_counts_from_when_it_was_asked_for() {
+    let mut world = World::settled();
+    let seq = AnchorSeq(77);
+    let heard = Observation::Primary { node: P, seq, sent_at: ms(200), offset: at(1000) };
+    assert_eq!(world.tracker.apply(heard, ms(900)), Effect::None);
+    assert_eq!(world.node(R).staleness(ms(900)), Some(Duration::from_millis(700)));
+    assert_eq!(world.view().anchor, seq);
+}
+
+#[test]
+fn proofs_age_while_the_primary_is_silent_and_requests_are_refused_after_hold() {
+    let mut world = World::settled();
+    world.lose(P, 1000);
+    for now in [1100, 2000, 2900] {
+        world.quiet_replica(R, Link::Up, Some(1000), now);
+        assert_eq!(world.node(R).staleness(ms(now)), Some(Duration::from_millis(now - 100)));
+    }
+    assert_eq!(world.view().usable_primary(ms(3000)), Some(P), "hold has not passed");
+    assert_eq!(world.view().usable_primary(ms(3001)), None);
+    assert_eq!(world.view().primary, Some(P), "it stays the last one known");
+    world.lose(P, 2999);
+    assert_eq!(world.view().usable_primary(ms(3001)), None, "silence counts from its beginning");
+    world.quiet_primary(P, 1000, 3100);
+    assert_eq!(world.view().usable_primary(ms(3100)), Some(P));
+}
+
+#[test]
+fn silence_is_measured_by_the_clock_even_when_nobody_reports_it() {
+    let world = World::settled();
+    let limit = Duration::from_secs(1);
+    assert!(!world.node(R).is_silent(ms(1100), limit));
+    assert!(world.node(R).is_silent(ms(1101), limit));
+}
+
+#[test]
+fn anchors_count_only_after_info_on_the_same_connection() {
+    let mut world = World::settled();
+    world.lose(P, 150);
+    world.quiet_primary(P, 9000, 200);
+    assert_eq!(world.view().head.unwrap().offset, at(1000), "it may be another process");
+    assert_eq!(world.view().anchor, AnchorSeq(2));
+    assert_eq!(world.info(P, primary_facts(History::new(id(b'a'))), 210), Effect::None);
+    world.quiet_primary(P, 9000, 220);
+    assert_eq!(world.view().head, Some(Anchor { sent_at: ms(220), offset: at(9000) }));
+}
+
+#[test]
+fn anchors_of_a_node_that_is_not_the_primary_are_ignored() {
+    let mut world = World::settled();
+    let (head, anchor) = (world.view().head, world.view().anchor);
+    assert_eq!(world.promote_r(History::new(id(b'c')), 9000, 200), Effect::None);
+    world.quiet_primary(R, 9000, 210);
+    assert_eq!((world.view().primary, world.view().head, world.view().anchor), (Some(P), head, anchor));
+    assert!(!world.view().two_primaries, "the one we had stays");
+}
+
+#[test]
+fn a_head_that_goes_backwards_voids_every_proof() {
+    let mut world = World::settled();
+    world.quiet_primary(P, 500, 200);
+    assert_eq!(world.view().head.unwrap().offset, at(500));
+    assert_eq!(world.node(R).fresh_from, Some(ms(200)), "1000 covers 500, under the new anchor only");
+    world.quiet_replica(R, Link::Up, Some(400), 210);
+    assert_eq!(world.node(R).fresh_from, None);
+}
+
+#[test]
+fn a_replica_that_goes_backwards_is_proven_anew() {
+    let mut world = World::settled();
+    world.quiet_primary(P, 2000, 200);
+    world.quiet_replica(R, Link::Up, Some(2000), 210);
+    world.quiet_replica(R, Link::Up, Some(1200), 220);
+    assert_eq!(world.node(R).fresh_from, Some(ms(100)));
+    world.quiet_replica(R, Link::Down, None, 230);
+    assert_eq!(world.node(R).fresh_from, None, "what it last told is no bound for what it will sync");
+    assert_eq!(world.view().lag_bytes(world.node(R)), None);
+}
+
+#[test]
+fn a_promoted_replica_that_continues_the_history_keeps_the_fences() {
+    let mut world = World::settled();
+    world.lose(P, 150);
+    assert_eq!(world.promote_r(promoted(b'b', b'a', 1001), 1000, 200), Effect::None);
+    assert_eq!((world.view().primary, world.view().head), (Some(R), None));
+    assert_eq!(world.view().history, Some(promoted(b'b', b'a', 1001)));
+    assert!(world.view().nodes.iter().all(|node| node.fresh_from.is_none()), "its anchors have yet to come");
+    assert!(world.view().comparable(world.node(S)), "1000 is common to both");
+    world.quiet_primary(R, 1100, 210);
+    world.quiet_replica(S, Link::Up, Some(1001), 220);
+    assert!(!world.view().comparable(world.node(S)), "1001 of the old history was lost with it");
+}
+
+#[test]
+fn an_unrelated_history_voids_all_offsets() {
+    let mut world = World::settled();
+    world.lose(P, 150);
+    assert_eq!(world.promote_r(History::new(id(b'c')), 9000, 3000), Effect::HistoryRestarted);
+    let mut world = World::settled();
+    assert_eq!(world.info(P, primary_facts(History::new(id(b'c'))), 200), Effect::HistoryRestarted);
+    assert_eq!(world.view().head, None);
+    assert!(!world.view().comparable(world.node(R)));
+}
+
+#[test]
+fn a_history_two_promotions_away_is_unrelated() {
+    let mut world = World::settled();
+    world.lose(P, 150);
+    assert_eq!(world.promote_r(promoted(b'c', b'b', 1500), 2000, 3000), Effect::HistoryRestarted);
+}
+
+#[test]
+fn nobody_is_primary_after_a_demotion_until_a_successor_says_so_itself() {
+    let mut world = World::settled();
+    assert_eq!(world.replica(P, Link::Down, "r", None, 200), Effect::None);
+    assert_eq!((world.view().primary, world.view().usable_primary(ms(200))), (None, None));
+    assert_eq!(world.replica(S, Link::Up, "r", Some(1000), 210), Effect::None);
+    assert_eq!(world.view().primary, None, "hearsay");
+    assert_eq!(world.promote_r(promoted(b'b', b'a', 1001), 1000, 220), Effect::None);
+    assert_eq!(world.view().usable_primary(ms(220)), Some(R));
+}
+
+#[test]
+fn a_configured_primary_that_says_replica_is_not_one() {
+    let mut world = World::new();
+    world.quiet_replica(P, Link::Up, Some(10), 1);
+    assert_eq!(world.view().primary, None);
+}
+
+#[test]
+fn of_two_primaries_the_one_that_continues_our_history_was_promoted_later() {
+    let mut world = World::settled();
+    assert_eq!(world.promote_r(promoted(b'b', b'a', 1001), 1000, 200), Effect::None);
+    assert_eq!((world.view().primary, world.view().two_primaries), (Some(R), false));
+    world.quiet_primary(P, 5000, 300);
+    assert_eq!(world.info(P, primary_facts(History::new(id(b'a'))), 310), Effect::None);
+    assert_eq!(world.view().primary, Some(R), "never alternates");
+    assert_eq!(world.view().head, None, "and the old one's anchors are not taken");
+}
+
+#[test]
+fn two_primaries_between_which_nothing_decides_stop_the_writes() {
+    let mut world = World::settled();
+    world.quiet_primary(R, 10, 200);
+    assert!(!world.view().two_primaries, "the one we had stays");
+    world.lose(P, 210);
+    world.quiet_primary(S, 20, 220);
+    assert!(world.view().two_primaries);
+    assert_eq!(world.view().usable_primary(ms(220)), None);
+    world.quiet_primary(P, 1000, 230);
+    assert!(!world.view().two_primaries, "the one we had is back");
+    assert_eq!(world.view().usable_primary(ms(230)), Some(P));
+}
+
+#[test]
+fn a_node_that_was_lost_may_come_back_as_another_process() {
+    let mut world = World::settled();
+    world.lose(R, 200);
+    let node = world.node(R);
+    assert_eq!((node.role, node.link, node.applied, node.fresh_from), (None, None, None, None));
+    assert_eq!((&node.facts, &node.master, node.silent_since), (&None, &None, Some(ms(200))));
+    world.quiet_replica(R, Link::Up, Some(99_999), 300);
+    assert!(!world.view().comparable(world.node(R)), "before INFO nobody knows of which history");
+    assert_eq!(world.node(R).fresh_from, None);
+    assert_eq!(world.info(R, replica_facts(b'c'), 310), Effect::None);
+    world.quiet_replica(R, Link::Up, Some(99_999), 320);
+    assert!(!world.view().comparable(world.node(R)));
+    assert_eq!((world.node(R).fresh_from, world.view().lag_bytes(world.node(R))), (None, None));
+}
+
+#[test]
+fn a_replica_that_follows_somebody_else_has_to_say_its_history_again() {
+    let mut world = World::settled();
+    assert_eq!(world.replica(R, Link::Up, "x", Some(5000), 200), Effect::None);
+    assert_eq!((&world.node(R).facts, world.node(R).fresh_from), (&None, None));
+    assert!(!world.view().comparable(world.node(R)));
+}
+
+#[test]
+fn offsets_heard_under_one_history_do_not_count_in_the_next() {
+    let mut world = World::settled();
+    assert_eq!(world.info(R, replica_facts(b'c'), 200), Effect::None);
+    assert_eq!((world.node(R).applied, world.node(R).fresh_from), (None, None));
+    assert_eq!(world.info(R, replica_facts(b'a'), 210), Effect::None);
+    assert_eq!(world.view().lag_bytes(world.node(R)), None, "it has to be asked for the offset again");
+}
+
+#[test]
+fn replicas_count_where_they_have_applied_the_offset_over_a_living_link() {
+    let mut world = World::settled();
+    let count = |world: &World, bytes| world.view().replicas_at(at(bytes));
+    assert_eq!((count(&world, 1000), count(&world, 1001)), (2, 0), "the primary is none of them");
+    world.quiet_replica(R, Link::Up, Some(1001), 200);
+    assert_eq!((count(&world, 1000), count(&world, 1001)), (2, 1));
+    world.quiet_replica(R, Link::Syncing, Some(1001), 210);
+    assert_eq!(count(&world, 1000), 1);
+    world.lose(S, 220);
+    assert_eq!(count(&world, 1000), 0);
+    let mut world = World::settled();
+    assert_eq!(world.info(R, replica_facts(b'c'), 200), Effect::None);
+    world.quiet_replica(R, Link::Up, Some(1000), 210);
+    assert_eq!(count(&world, 1000), 1, "an offset of another history is no offset");
+}
+
+#[test]
+fn whatever_makes_a_replica_unhealthy_puts_it_out_at_once_and_three_good_samples_bring_it_back() {
+    type Row = (&'static str, fn(&mut Facts));
+    let set: [Row; 4] = [
+        ("loading", |facts| facts.loading = true),
+        ("loading beside the old data", |facts| facts.async_loading = true),
+        ("syncing", |facts| facts.sync_in_progress = true),
+        ("never synced", |facts| facts.link_down = Some(LinkDown::Never)),
+    ];
+    let by_info = |world: &mut World, change: fn(&mut Facts)| {
+        let mut facts = replica_facts(b'a');
+        change(&mut facts);
+        assert_eq!(world.info(R, facts, 200), Effect::None);
+        assert!(!world.node(R).standing.is_open());
+        assert_eq!(world.info(R, replica_facts(b'a'), 210), Effect::None);
+    };
+    for (what, change) in set {
+        let mut world = World::settled();
+        assert!(world.node(R).standing.is_open());
+        by_info(&mut world, change);
+        world.quiet_replica(R, Link::Up, Some(1000), 220);
+        assert!(!world.node(R).standing.is_open(), "{what}: two good samples");
+        world.quiet_replica(R, Link::Up, Some(1000), 230);
+        assert!(world.node(R).standing.is_open(), "{what}: three");
+    }
+    for link in [Link::Down, Link::Syncing] {
+        let mut world = World::settled();
+        world.quiet_replica(R, link, None, 200);
+        assert!(!world.node(R).standing.is_open());
+        for (now, open) in [(210, false), (220, false), (230, true)] {
+            world.quiet_replica(R, Link::Up, Some(1000), now);
+            assert_eq!(world.node(R).standing.is_open(), open, "{link:?} at {now}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_replica_comes_back_after_three_good_samples() {
+    let mut world = World::settled();
+    world.lose(R, 200);
+    assert!(!world.node(R).standing.is_open());
+    world.quiet_replica(R, Link::Up, Some(1000), 300);
+    assert_eq!(world.info(R, replica_facts(b'a'), 300), Effect::None);
+    let mut samples = 0;
+    while !world.node(R).standing.is_open() {
+        samples += 1;
+        world.quiet_replica(R, Link::Up, Some(1000), 300 + samples);
+    }
+    assert!(samples >= 3, "INFO alone does not say what it has applied: {samples}");
+}
+
+#[test]
+fn a_replica_beyond_max_lag_is_out_of_the_policy_until_three_samples_are_within() {
+    let mut world = World::settled();
+    let open = |world: &World| world.node(R).within[0].is_open();
+    assert!(open(&world));
+    world.quiet_replica(R, Link::Up, Some(1000), 1101);
+    assert!(!open(&world), "older than max-lag");
+    assert!(world.node(R).standing.is_open(), "that is no fault");
+    world.quiet_primary(P, 1000, 1200);
+    for (now, expected) in [(1210, false), (1220, false), (1230, true)] {
+        world.quiet_replica(R, Link::Up, Some(1000), now);
+        assert_eq!(open(&world), expected, "{now}");
+    }
+    let far = 1000 + Policy::default().max_lag_bytes + 1;
+    world.quiet_primary(P, far, 1240);
+    world.quiet_replica(R, Link::Up, Some(1000), 1250);
+    assert!(!open(&world), "more than max-lag-bytes behind");
+}
+
+#[test]
+fn a_link_is_down_for_as_long_as_either_of_us_says() {
+    let mut world = World::settled();
+    assert_eq!(world.node(R).link_down_for(ms(500)), None);
+    world.quiet_replica(R, Link::Down, None, 1000);
+    assert_eq!(world.node(R).link_down_for(ms(1100)), Some(Duration::from_secs(1)), "as we saw it");
+    let down = Some(LinkDown::For(Duration::from_secs(30)));
+    assert_eq!(world.info(R, Facts { link_down: down, ..replica_facts(b'a') }, 1100), Effect::None);
+    assert_eq!(
+        world.node(R).link_down_for(ms(1100)),
+        Some(Duration::from_secs(31)),
+        "whole seconds, rounded up"
+    );
+    assert_eq!(world.node(R).link_down_for(ms(90_100)), Some(Duration::from_secs(90)));
+}
+
+/// Anything that could be heard, by anyone, in any order.
+fn observation() -> impl Strategy<Value = Observation> {
+    let node = (0_u16..4).prop_map(NodeId);
+    let offset = prop_oneof![0_u64..3000, Just(u64::MAX), any::<u64>()].prop_map(Offset::new);
+    let name = prop::sample::select(vec![b'a', b'b', b'c']).prop_map(id);
+    let history = (name.clone(), prop::option::of((name, offset.clone())))
+        .prop_map(|(id, previous)| History { id, previous });
+    let link = prop::sample::select(vec![Link::Up, Link::Syncing, Link::Down]);
+    let master = prop::sample::select(vec!["p", "r"]).prop_map(|host| (host.to_owned(), 6379));
+    let down = prop_oneof![
+        Just(None),
+        Just(Some(LinkDown::Never)),
+        any::<u64>().prop_map(|secs| Some(LinkDown::For(Duration::from_secs(secs)))),
+    ];
+    let role = prop::option::of(prop::sample::select(vec![Role::Primary, Role::Replica]));
+    let facts = (role, prop::option::of(history), any::<(bool, bool, bool)>(), down).prop_map(
+        |(role, history, (loading, async_loading, sync_in_progress), link_down)| Facts {
+            role,
+            history,
+            loading,
+            async_loading,
+            sync_in_progress,
+            link_down,
+            ..Facts::default()
+        },
+    );
+    prop_oneof![
+        (node.clone(), any::<(u64, u64)>(), offset.clone()).prop_map(|(node, (seq, sent), offset)| {
+            Observation::Primary { node, seq: AnchorSeq(seq), sent_at: Moment::from_nanos(sent), offset }
+        }),
+        (node.clone(), link, master, prop::option::of(offset)).prop_map(|(node, link, master, applied)| {
+            Observation::Replica { node, link, master, applied }
+        }),
+        (node.clone(), facts).prop_map(|(node, facts)| Observation::Info { node, facts: Box::new(facts) }),
+        node.prop_map(|node| Observation::Lost { node }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn there_is_a_view_whatever_was_observed(
+        heard in prop::collection::vec((observation(), any::<u64>()), 0..60),
+        now in any::<u64>(),
+    ) {
+        let mut world = World::new();
+        let now = Moment::from_nanos(now);
+        for (observation, at) in heard {
+            let _ = world.tracker.apply(observation, Moment::from_nanos(at));
+            let view = world.view();
+            prop_assert!(!view.two_primaries || view.usable_primary(now).is_none());
+            prop_assert!(view.usable_primary(now).is_none_or(|id| view.primary == Some(id)));
+            prop_assert!(view.replicas_at(Offset::new(0)) <= view.nodes.len());
+            for node in &view.nodes {
+                prop_assert!(view.lag_bytes(node).is_none() || view.comparable(node));
+                prop_assert!(node.fresh_from.is_none() || node.role == Some(Role::Replica));
+                let _ = (node.staleness(now), node.link_down_for(now));
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Causal tokens: `REDWEIR TOKEN` names all that was acknowledged up to now, `REDWEIR AFTER` makes later reads see it,
+//! also through another Redweir. A token is `replid:offset`.
+
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::{clock, local, say, wait};
+use crate::core::argv::Args;
+use crate::core::position::{Offset, ReplId};
+
+/// Whether a `REDWEIR` command is one of these: they may have to wait.
+pub(super) fn is_about<A: Args + ?Sized>(args: &A) -> bool {
+    args.arg(1).eq_ignore_ascii_case(b"token") || args.arg(1).eq_ignore_ascii_case(b"after")
+}
+
+/// Answers it, with nothing outstanding before it.
+pub(super) async fn answer(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
+    match args {
+        [_, word] if word.eq_ignore_ascii_case(b"token") => token(connection).await,
+        [_, word, token] if word.eq_ignore_ascii_case(b"after") => {
+            after(connection, token)?;
+            Ok(say::OK.to_vec())
+        }
+        [_, word, token, timeout] if word.eq_ignore_ascii_case(b"after") => {
+            let offset = after(connection, token)?;
+            let timeout = std::str::from_utf8(timeout).ok().and_then(|text| text.parse().ok());
+            let timeout =
+                timeout.ok_or_else(|| say::error("ERR timeout is not an integer or out of range"))?;
+            Ok(replicas_with(connection, offset, Duration::from_millis(timeout)).await)
+        }
+        [_, word, ..] => {
+            Err(say::wrong_arity(&format!("redweir|{}", String::from_utf8_lossy(word).to_lowercase())))
+        }
+        _ => Err(say::wrong_arity("redweir")),
+    }
+}
+
+/// The offset that covers every write acknowledged before now is that of the first anchor sent after now.
+async fn token(connection: &Connection) -> Result<Vec<u8>, Vec<u8>> {
+    let shared = &connection.worker.shared;
+    let (anchor, begun) = (shared.anchors.next(), clock::now());
+    loop {
+        let view = shared.view.load_full();
+        if let (Some(head), Some(history)) = (wait::covered(&view, anchor), view.history) {
+            let text = format!("{}:{}", history.id, head.bytes());
+            return Ok(say::maybe_bulk(Some(text.as_bytes()), false));
+        }
+        if clock::now().since(begun) > view.hold {
+            return Err(say::MASTERDOWN.to_vec());
+        }
+        shared.anchor_wanted.notify_one();
+        local::breathe().await;
+    }
+}
+
+fn after(connection: &Connection, token: &[u8]) -> Result<Offset, Vec<u8>> {
+    let (id, offset) = parse(token)
+        .ok_or_else(|| say::error("ERR not a token: expected replid:offset, as REDWEIR TOKEN tells it"))?;
+    let view = connection.worker.shared.view.load();
+    let ours = view.history.ok_or_else(|| say::MASTERDOWN.to_vec())?;
+    if !ours.covers(id, offset) {
+        return Err(say::error(&format!(
+            "ERR the token is of another history ({id}) than the primary's ({})",
+            ours.id
+        )));
+    }
+    connection.client.session.borrow_mut().seen.up_to(offset);
+    Ok(offset)
+}
+
+fn parse(token: &[u8]) -> Option<(ReplId, Offset)> {
+    let (id, offset) = std::str::from_utf8(token).ok()?.split_once(':')?;
+    Some((ReplId::parse(id.as_bytes())?, Offset::from_reported(offset.parse().ok()?)?))
+}
+
+/// Waits until some replica has applied `offset`, or the time is up; tells how many have.
+async fn replicas_with(connection: &Connection, offset: Offset, timeout: Duration) -> Vec<u8> {
+    let (shared, begun) = (&connection.worker.shared, clock::now());
+    loop {
+        let count = shared.view.load().replicas_at(offset);
+        if count > 0 || clock::now().since(begun) >= timeout || connection.client.gone().is_some() {
+            return say::integer(count as i64);
+        }
+        shared.look_now.notify_waiters();
+        local::breathe().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_a_replication_id_and_an_offset() {
+        let id = "a".repeat(40);
+        assert!(parse(format!("{id}:17").as_bytes()).is_some());
+        for wrong in ["", ":", "17", &format!("{id}:"), &format!("{id}:-1"), &format!("{id}:x"), "abc:17"] {
+            assert!(parse(wrong.as_bytes()).is_none(), "{wrong}");
+        }
+    }
+}
