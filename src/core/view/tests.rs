@@ -324,6 +324,30 @@ fn two_primaries_between_which_nothing_decides_stop_the_writes() {
 }
 
 #[test]
+fn a_stray_primary_is_not_followed_because_it_was_heard_first() {
+    let mut world = World::new();
+    assert_eq!(world.promote_r(History::new(id(b'c')), 10, 1), Effect::None);
+    assert_eq!((world.view().primary, world.view().history), (Some(P), None));
+    world.quiet_primary(P, 1000, 2);
+    assert_eq!(world.info(P, primary_facts(History::new(id(b'a'))), 3), Effect::HistoryRestarted);
+    assert_eq!((world.view().primary, world.view().two_primaries), (Some(P), false));
+}
+
+#[test]
+fn a_stray_primary_is_followed_only_once_ours_has_been_silent_for_longer_than_hold() {
+    let mut world = World::settled();
+    let stray = || primary_facts(History::new(id(b'c')));
+    assert_eq!(world.promote_r(History::new(id(b'c')), 10, 200), Effect::None);
+    world.lose(P, 1000);
+    assert_eq!(world.info(R, stray(), 3000), Effect::None);
+    assert_eq!(world.view().primary, Some(P), "its connection may just be renewed");
+    assert_eq!(world.info(R, stray(), 3001), Effect::HistoryRestarted);
+    assert_eq!(world.view().usable_primary(ms(3001)), Some(R));
+    world.quiet_primary(P, 1000, 3100);
+    assert_eq!(world.view().usable_primary(ms(3100)), Some(R), "never alternates");
+}
+
+#[test]
 fn a_node_that_was_lost_may_come_back_as_another_process() {
     let mut world = World::settled();
     world.lose(R, 200);
