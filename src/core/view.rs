@@ -207,7 +207,10 @@ impl Tracker {
             }
         }
         self.view.head = self.anchors.newest();
-        self.view.anchor = self.view.anchor.max(seq);
+        // On a coarse clock two anchors can be of one moment, and the first is kept: it does not stand for the second.
+        if self.view.head.is_some_and(|head| head.offset >= anchor.offset) {
+            self.view.anchor = self.view.anchor.max(seq);
+        }
         for index in 0..self.view.nodes.len() {
             self.freshen(index);
         }

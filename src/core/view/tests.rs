@@ -180,6 +180,19 @@ fn an_anchor_counts_from_when_it_was_asked_for() {
 }
 
 #[test]
+fn an_anchor_that_is_not_kept_settles_nothing() {
+    let mut world = World::settled();
+    let before = (world.view().head, world.view().anchor);
+    let heard = Observation::Primary { node: P, seq: AnchorSeq(77), sent_at: ms(100), offset: at(2000) };
+    assert_eq!(world.tracker.apply(heard, ms(200)), Effect::None);
+    assert_eq!(
+        (world.view().head, world.view().anchor),
+        before,
+        "77 would promise 2000 and the head say 1000"
+    );
+}
+
+#[test]
 fn proofs_age_while_the_primary_is_silent_and_requests_are_refused_after_hold() {
     let mut world = World::settled();
     world.lose(P, 1000);
