@@ -186,7 +186,7 @@ impl Tracker {
                 entry.heard(now);
                 entry.hear_primary(offset);
                 if changed {
-                    effect = self.elect();
+                    effect = self.elect(now);
                 }
                 // Only after INFO on the same connection: before it, the offset may be of another history.
                 let told = self.view.node(node).and_then(Node::history);
@@ -199,7 +199,7 @@ impl Tracker {
                 entry.heard(now);
                 entry.hear_replica(link, master, applied, now);
                 if demoted || self.view.primary == Some(node) {
-                    effect = self.elect();
+                    effect = self.elect(now);
                 }
             }
             Observation::Info { facts, .. } => {
@@ -209,7 +209,7 @@ impl Tracker {
                     (entry.applied, entry.fresh_from) = (None, None);
                 }
                 entry.facts = Some(*facts);
-                effect = self.elect();
+                effect = self.elect(now);
             }
             Observation::Lost { .. } => {
                 entry.silent_since.get_or_insert(now);
@@ -228,7 +228,10 @@ impl Tracker {
             }
         }
         self.view.head = self.anchors.newest();
-        self.view.anchor = self.view.anchor.max(seq);
+        // On a coarse clock two anchors can be of one moment, and the first is kept: it does not stand for the second.
+        if self.view.head.is_some_and(|head| head.offset >= anchor.offset) {
+            self.view.anchor = self.view.anchor.max(seq);
+        }
         for index in 0..self.view.nodes.len() {
             self.freshen(index);
         }
@@ -249,9 +252,9 @@ impl Tracker {
 
     /// Settles who the primary is, and which history counts.
     ///
-    /// The last known primary is kept until another node itself says `master`. Of several, the one that continues our
+    /// The last known primary is kept until another node itself says `master` and has a claim to it. Of several, the one that continues our
     /// history under a new replication ID was promoted later; otherwise the one we had stays; otherwise nobody can tell.
-    fn elect(&mut self) -> Effect {
+    fn elect(&mut self, now: Moment) -> Effect {
         let claims: Vec<&Node> = self.view.nodes.iter().filter(|n| n.role == Some(Role::Primary)).collect();
         let ours = self.view.history.map(|h| h.id);
         let promoted = |n: &&&Node| match (ours, n.history()) {
@@ -261,7 +264,7 @@ impl Tracker {
         let kept = claims.iter().find(|n| Some(n.id) == self.view.primary);
         let elected = match claims.as_slice() {
             [] => None,
-            [only] => Some(only.id),
+            [only] => self.may_follow(only, now).then_some(only.id),
             several => several.iter().find(promoted).or(kept).map(|n| n.id),
         };
         self.view.two_primaries = claims.len() > 1 && elected.is_none();
@@ -273,6 +276,16 @@ impl Tracker {
             None => {}
         }
         Effect::None
+    }
+
+    /// Whether a node that alone says `master` is to be believed: it is the one we know, or continues its history, or
+    /// that one says that it is a replica or has not answered for longer than `hold`. A replica that was started
+    /// without its `replicaof` must not get the writes because it was heard first, or while a connection is renewed.
+    fn may_follow(&self, node: &Node, now: Moment) -> bool {
+        let Some(known) = self.view.primary.and_then(|id| self.view.node(id)) else { return true };
+        let silent = known.silent_since.is_some_and(|since| now.since(since) > self.view.hold);
+        let continues = self.past.zip(node.history()).is_some_and(|(past, new)| new.continues(past.id));
+        known.id == node.id || continues || silent || known.role == Some(Role::Replica)
     }
 
     /// Takes `id` as the primary. Fences survive when its history continues the one before (PSYNC2).

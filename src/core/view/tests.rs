@@ -180,6 +180,19 @@ fn an_anchor_counts_from_when_it_was_asked_for() {
 }
 
 #[test]
+fn an_anchor_that_is_not_kept_settles_nothing() {
+    let mut world = World::settled();
+    let before = (world.view().head, world.view().anchor);
+    let heard = Observation::Primary { node: P, seq: AnchorSeq(77), sent_at: ms(100), offset: at(2000) };
+    assert_eq!(world.tracker.apply(heard, ms(200)), Effect::None);
+    assert_eq!(
+        (world.view().head, world.view().anchor),
+        before,
+        "77 would promise 2000 and the head say 1000"
+    );
+}
+
+#[test]
 fn proofs_age_while_the_primary_is_silent_and_requests_are_refused_after_hold() {
     let mut world = World::settled();
     world.lose(P, 1000);
@@ -321,6 +334,30 @@ fn two_primaries_between_which_nothing_decides_stop_the_writes() {
     world.quiet_primary(P, 1000, 230);
     assert!(!world.view().two_primaries, "the one we had is back");
     assert_eq!(world.view().usable_primary(ms(230)), Some(P));
+}
+
+#[test]
+fn a_stray_primary_is_not_followed_because_it_was_heard_first() {
+    let mut world = World::new();
+    assert_eq!(world.promote_r(History::new(id(b'c')), 10, 1), Effect::None);
+    assert_eq!((world.view().primary, world.view().history), (Some(P), None));
+    world.quiet_primary(P, 1000, 2);
+    assert_eq!(world.info(P, primary_facts(History::new(id(b'a'))), 3), Effect::HistoryRestarted);
+    assert_eq!((world.view().primary, world.view().two_primaries), (Some(P), false));
+}
+
+#[test]
+fn a_stray_primary_is_followed_only_once_ours_has_been_silent_for_longer_than_hold() {
+    let mut world = World::settled();
+    let stray = || primary_facts(History::new(id(b'c')));
+    assert_eq!(world.promote_r(History::new(id(b'c')), 10, 200), Effect::None);
+    world.lose(P, 1000);
+    assert_eq!(world.info(R, stray(), 3000), Effect::None);
+    assert_eq!(world.view().primary, Some(P), "its connection may just be renewed");
+    assert_eq!(world.info(R, stray(), 3001), Effect::HistoryRestarted);
+    assert_eq!(world.view().usable_primary(ms(3001)), Some(R));
+    world.quiet_primary(P, 1000, 3100);
+    assert_eq!(world.view().usable_primary(ms(3100)), Some(R), "never alternates");
 }
 
 #[test]
