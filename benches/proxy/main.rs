@@ -95,6 +95,7 @@ fn run(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<String> {
         blocks.push(turns(plan, workload, &contestants, &servers, home.path(), stop)?);
     }
     let mut memory = Vec::new();
+    measure::prepare_resident(&servers)?;
     for who in contestants.iter().filter(|who| **who != Contestant::Direct) {
         ensure!(!stop.load(Ordering::Relaxed), "interrupted");
         say(&format!("memory of {}", who.name()))?;

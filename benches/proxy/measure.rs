@@ -63,7 +63,8 @@ pub(crate) fn measure(
     })
 }
 
-/// Resident memory in KiB with so many clients, each of which made one request.
+/// Resident memory in KiB: with so many idle clients, each of which made one small request, and then, with the last
+/// number of them, after each got one large reply.
 pub(crate) fn resident(
     contestant: &Contestant,
     home: &Path,
@@ -78,11 +79,28 @@ pub(crate) fn resident(
     for &step in steps {
         while clients.len() < step {
             let mut client = Conn::open(running.port)?;
-            client.call(&["GET", "key:000000000000"])?;
+            client.call(&["GET", SMALL])?;
             clients.push(client);
         }
         thread::sleep(IDLE);
         resident.push(process.resident_kib()?);
     }
+    for client in &mut clients {
+        client.call(&["GET", LARGE])?;
+    }
+    thread::sleep(IDLE);
+    resident.push(process.resident_kib()?);
     Ok(resident)
 }
+
+/// Prepares the servers for [`resident`].
+pub(crate) fn prepare_resident(servers: &Servers) -> anyhow::Result<()> {
+    let mut primary = Conn::open(servers.primary())?;
+    primary.call(&["SET", SMALL, &"x".repeat(32)])?;
+    primary.call(&["SET", LARGE, &"x".repeat(LARGE_BYTES)])?;
+    servers.settle()
+}
+
+const SMALL: &str = "small";
+const LARGE: &str = "large";
+const LARGE_BYTES: usize = 16 << 10;

@@ -41,7 +41,7 @@ pub(crate) fn markdown(
     for count in clients {
         let _ = write!(text, " {count} |");
     }
-    let _ = write!(text, "\n|---|{}\n", "--:|".repeat(clients.len()));
+    let _ = write!(text, " after 16 KiB to each |\n|---|{}\n", "--:|".repeat(clients.len() + 1));
     for Memory { who, kib } in memory {
         let _ = write!(text, "| {} |", who.name());
         for &kib in kib {
