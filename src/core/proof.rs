@@ -110,7 +110,7 @@ mod tests {
             assert!(proofs.may_try()[1]);
             proofs.failed(node, now);
             proofs.failed(node, now);
-            proofs.renew(Era(0), now.after(Duration::from_millis(pause) - Duration::from_nanos(1)));
+            proofs.renew(Era(0), now.after(Duration::from_micros(pause * 1000 - 1)));
             assert!(!proofs.may_try()[1], "{pause} ms");
             now = now.after(Duration::from_millis(pause));
             proofs.renew(Era(0), now);

@@ -227,6 +227,8 @@ fn each_thing_that_disqualifies_a_replica_sends_the_read_to_the_primary_with_its
             change(&mut case);
             let out = level >= *from;
             assert_eq!(case.judge(), if out { Err(*reason) } else { Ok(()) }, "{what} at {level:?}");
+            // A strong read waits for its barrier first.
+            case.waited = true;
             let expected = if out { send(P, *reason) } else { send(R, Reason::Fresh) };
             assert_eq!(case.decide(), expected, "{what} at {level:?}");
         }

@@ -1,0 +1,193 @@
+//! The whole proxy next to a direct connection and to its peers, side by side in one run.
+//!
+//! A primary and two replicas on this machine, the load from `redis-benchmark`; the proxy under test has one core to
+//! itself, servers and load share another. Contestants take turns (A B C A B C …), so that what else the machine does
+//! meets all of them alike; what counts is the ratio. The steadiest figure is the proxy's processor time for a fixed
+//! number of requests. Reads that Redweir spreads over replicas don't make this faster here: all servers share a core.
+//!
+//! `cargo bench --bench proxy -- [--quick] [--update-readme]`; `BENCH_QUICK=1` and `BENCH_README=1` in the environment
+//! do the same. `PREDIXY=/path/of/predixy` adds that one.
+
+use std::env;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Context as _, ensure};
+use tokio::signal::unix::{SignalKind, signal};
+
+mod contestant;
+mod load;
+mod measure;
+mod process;
+mod report;
+mod resp;
+mod servers;
+
+use contestant::Contestant;
+use load::{KEYS, Mix, Workload};
+use report::{Block, Memory};
+use servers::Servers;
+
+/// How much is measured.
+struct Plan {
+    workloads: Vec<Workload>,
+    rounds: usize,
+    /// How long a direct connection takes for the requests of one measurement.
+    seconds: f64,
+    /// With how many idle clients memory is read.
+    clients: Vec<usize>,
+}
+
+/// Requests come in multiples of this, so that every pipeline is full.
+const BATCH: u64 = 1_000;
+/// Open files that a proxy may need besides two per client, and servers too.
+const SPARE_FILES: usize = 500;
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = env::args().collect();
+    let has = |flag: &str, variable: &str| {
+        args.iter().any(|arg| arg == flag) || env::var_os(variable).is_some_and(|value| value != "0")
+    };
+    if !args.iter().any(|arg| arg == "--bench") || args.iter().any(|arg| arg == "--test") {
+        return say("This takes minutes and two cores to itself: cargo bench --bench proxy");
+    }
+    let mut plan = if has("--quick", "BENCH_QUICK") { Plan::quick() } else { Plan::full() };
+    let most = plan.clients.last().copied().unwrap_or_default();
+    let files = process::raise_open_files((2 * most + SPARE_FILES) as u64)? as usize;
+    plan.clients
+        .iter_mut()
+        .for_each(|clients| *clients = (*clients).min(files.saturating_sub(SPARE_FILES) / 2));
+
+    let stop = stop_on_signal()?;
+    let report = run(&plan, &stop)?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let file = target.join("bench/proxy.md");
+    fs::create_dir_all(target.join("bench"))?;
+    fs::write(&file, &report)?;
+    say(&format!("\n{report}\nThis is {}", file.display()))?;
+    if has("--update-readme", "BENCH_README") {
+        let readme = root().join("README.md");
+        let text = fs::read_to_string(&readme).context("no README.md")?;
+        let text = report::insert(&text, &report).context("README.md has no <!-- bench --> markers")?;
+        fs::write(&readme, text)?;
+    }
+    Ok(())
+}
+
+fn run(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<String> {
+    let home = tempfile::tempdir()?;
+    let contestants = Contestant::present();
+    let names: Vec<String> = contestants.iter().map(Contestant::name).collect();
+    let servers = Servers::start(home.path())?;
+    let machine = machine()?;
+    say(&format!("{machine}\n{} rounds of: {}", plan.rounds, names.join(", ")))?;
+    let (mut blocks, mut filled) = (Vec::new(), 0);
+    for workload in &plan.workloads {
+        if workload.bytes != filled {
+            servers.fill(KEYS, workload.bytes)?;
+            filled = workload.bytes;
+        }
+        blocks.push(turns(plan, workload, &contestants, &servers, home.path(), stop)?);
+    }
+    let mut memory = Vec::new();
+    measure::prepare_resident(&servers)?;
+    for who in contestants.iter().filter(|who| **who != Contestant::Direct) {
+        ensure!(!stop.load(Ordering::Relaxed), "interrupted");
+        say(&format!("memory of {}", who.name()))?;
+        let kib = measure::resident(who, home.path(), &servers, &plan.clients)?;
+        memory.push(Memory { who: who.clone(), kib });
+    }
+    Ok(report::markdown(&machine, &contestants, &blocks, &plan.clients, &memory))
+}
+
+/// All rounds of one workload.
+fn turns(
+    plan: &Plan,
+    workload: &Workload,
+    contestants: &[Contestant],
+    servers: &Servers,
+    home: &Path,
+    stop: &AtomicBool,
+) -> anyhow::Result<Block> {
+    let trial = workload.run(servers.primary(), BATCH * workload.pipeline.clamp(5, 50))?;
+    let requests = ((trial.per_second * plan.seconds) as u64).div_ceil(BATCH) * BATCH;
+    say(&format!("{}: {requests} requests each", workload.name()))?;
+    let mut samples = vec![Vec::new(); contestants.len()];
+    for _ in 0..plan.rounds {
+        for (contestant, samples) in contestants.iter().zip(&mut samples) {
+            ensure!(!stop.load(Ordering::Relaxed), "interrupted");
+            samples.push(measure::measure(contestant, home, servers, workload, requests)?);
+        }
+    }
+    Ok(Block { workload: *workload, samples })
+}
+
+impl Plan {
+    fn full() -> Self {
+        let small = [1, 16, 64].into_iter().flat_map(|pipeline| {
+            let mixes: &[Mix] =
+                if pipeline == 64 { &[Mix::Get, Mix::Set] } else { &[Mix::Get, Mix::Mixed, Mix::Set] };
+            mixes.iter().map(move |&mix| Workload { mix, pipeline, bytes: 32 })
+        });
+        let large = [(16, 1024), (1, 16 << 10), (16, 16 << 10)];
+        let large = large.into_iter().map(|(pipeline, bytes)| Workload { mix: Mix::Get, pipeline, bytes });
+        Self { workloads: small.chain(large).collect(), rounds: 3, seconds: 0.7, clients: vec![50, 5_000] }
+    }
+
+    fn quick() -> Self {
+        let loads = [(Mix::Get, 1), (Mix::Get, 16), (Mix::Set, 16)];
+        let workloads = loads.map(|(mix, pipeline)| Workload { mix, pipeline, bytes: 32 });
+        Self { workloads: workloads.into(), rounds: 1, seconds: 0.3, clients: vec![50, 500] }
+    }
+}
+
+/// Set when SIGINT or SIGTERM arrives: then what runs is taken down in order.
+fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        told.store(true, Ordering::Relaxed);
+    });
+    Ok(stop)
+}
+
+/// What this was measured on.
+fn machine() -> anyhow::Result<String> {
+    let cpu = fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = thread::available_parallelism()?;
+    ensure!(cores.get() >= 2, "this needs two cores: one for the proxy, one for servers and load");
+    let server =
+        Command::new("redis-server").arg("--version").output().context("is redis-server installed?")?;
+    let server = String::from_utf8_lossy(&server.stdout);
+    let version =
+        server.split("v=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or("of unknown version");
+    Ok(format!(
+        "Redis {version}, {cores} cores of {}.",
+        model.map_or("an unknown processor", |(_, name)| name)
+    ))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout(), "{text}")?)
+}

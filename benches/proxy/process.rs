@@ -1,0 +1,112 @@
+//! The processes of the bench: pinned to a core, ended with their value and with the bench, and what they used.
+
+use std::env;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use crate::resp::Conn;
+
+/// The proxy under test has this core to itself.
+pub(crate) const PROXY_CORE: u32 = 0;
+/// Servers and load share this one.
+pub(crate) const LOAD_CORE: u32 = 1;
+
+/// How often, with [`PAUSE`] between, a port is asked whether somebody answers.
+const TRIES: u32 = 500;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A running process; it ends with this value, and the kernel ends it if the bench is killed.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// Starts `program` on `core`; what it says goes to `log`.
+    pub(crate) fn start(core: u32, program: &str, args: &[&str], log: &Path) -> anyhow::Result<Self> {
+        let file = fs::File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
+        let child = on_core(core, program, args)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .context("cannot start `taskset`: is util-linux installed?")?;
+        Ok(Self(child))
+    }
+
+    /// Waits until a `GET` on this port is answered, by anything but an error.
+    pub(crate) fn wait_for(&mut self, port: u16, log: &Path) -> anyhow::Result<()> {
+        for _ in 0..TRIES {
+            let said = || fs::read_to_string(log).unwrap_or_default();
+            ensure!(self.0.try_wait()?.is_none(), "it ended, and said:\n{}", said());
+            let answer = Conn::open(port).and_then(|mut conn| conn.call(&["GET", "key"]));
+            if answer.is_ok_and(|reply| !reply.starts_with(b"-")) {
+                return Ok(());
+            }
+            thread::sleep(PAUSE);
+        }
+        anyhow::bail!("nobody answers on port {port}:\n{}", fs::read_to_string(log).unwrap_or_default())
+    }
+
+    /// Processor time that all its threads have used, in nanoseconds.
+    pub(crate) fn cpu_nanos(&self) -> anyhow::Result<u64> {
+        let mut sum = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+            // A thread that has just ended is missing in both readings.
+            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            let used = text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok());
+            sum += used.context("the kernel tells no schedstat (CONFIG_SCHED_INFO)")?;
+        }
+        Ok(sum)
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn resident_kib(&self) -> anyhow::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).context("no VmRSS")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A command that runs on this core and dies with the bench.
+pub(crate) fn on_core(core: u32, program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string(), "setpriv", "--pdeathsig", "KILL", program]).args(args);
+    command
+}
+
+/// Whether the PATH has such a program.
+pub(crate) fn is_installed(program: &str) -> bool {
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// Allows this process and those it starts `wanted` open files; how many there are in the end.
+pub(crate) fn raise_open_files(wanted: u64) -> anyhow::Result<u64> {
+    let limits = fs::read_to_string("/proc/self/limits")?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let mut numbers = line.context("no limit of open files")?.split_whitespace();
+    let mut limit = || numbers.next().map_or(0, |text| text.parse().unwrap_or(u64::MAX));
+    let (soft, hard) = (limit(), limit());
+    let reach = wanted.min(hard);
+    if soft < reach {
+        let pid = std::process::id().to_string();
+        let done = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={reach}:")]).status()?;
+        ensure!(done.success(), "prlimit cannot raise the limit of open files to {reach}");
+    }
+    Ok(soft.max(reach))
+}
+
+/// A port that was free just now.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

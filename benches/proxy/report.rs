@@ -1,0 +1,113 @@
+//! The tables, as Markdown: medians over the rounds, with the lowest and the highest.
+
+use std::fmt::Write as _;
+
+use crate::contestant::Contestant;
+use crate::load::Workload;
+use crate::measure::Sample;
+
+/// All rounds of one workload: for each contestant its samples, in the order of the rounds. The first contestant is
+/// the direct connection.
+pub(crate) struct Block {
+    pub(crate) workload: Workload,
+    pub(crate) samples: Vec<Vec<Sample>>,
+}
+
+/// Resident memory of one contestant, by number of clients.
+pub(crate) struct Memory {
+    pub(crate) who: Contestant,
+    pub(crate) kib: Vec<u64>,
+}
+
+/// The whole report.
+pub(crate) fn markdown(
+    machine: &str,
+    contestants: &[Contestant],
+    blocks: &[Block],
+    clients: &[usize],
+    memory: &[Memory],
+) -> String {
+    let mut text = format!("{machine}\n\n");
+    text.push_str(
+        "| load | through | requests/s | of direct | proxy CPU s per million | server CPU of direct | p50 ms | p99 ms | reads at replicas |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for block in blocks {
+        for (samples, who) in block.samples.iter().zip(contestants) {
+            row(&mut text, block, samples, &who.name());
+        }
+    }
+    let _ = write!(text, "\n| resident memory, idle clients |");
+    for count in clients {
+        let _ = write!(text, " {count} |");
+    }
+    let _ = write!(text, " after 16 KiB to each |\n|---|{}\n", "--:|".repeat(clients.len() + 1));
+    for Memory { who, kib } in memory {
+        let _ = write!(text, "| {} |", who.name());
+        for &kib in kib {
+            let _ = write!(text, " {:.1} MiB |", kib as f64 / 1024.0);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn row(text: &mut String, block: &Block, samples: &[Sample], who: &str) {
+    let direct = &block.samples[0];
+    let column = |of: &dyn Fn(&Sample) -> f64| Spread::of(samples.iter().map(of));
+    // Each round against the direct connection of that round.
+    let against = |of: &dyn Fn(&Sample) -> f64| {
+        Spread::of(samples.iter().zip(direct).map(|(sample, direct)| of(sample) / of(direct)))
+    };
+    let cpu = Spread::of(samples.iter().filter_map(|sample| sample.proxy_cpu));
+    let replicas = Spread::of(samples.iter().filter_map(|sample| sample.by_replicas));
+    let _ = writeln!(
+        text,
+        "| {} | {who} | {:.0} | {} | {} | {} | {:.2} | {:.2} | {} |",
+        block.workload.name(),
+        column(&|sample| sample.outcome.per_second).map_or(0.0, |spread| spread.median),
+        shown(against(&|sample| sample.outcome.per_second)),
+        shown(cpu),
+        shown(against(&|sample| sample.server_cpu)),
+        column(&|sample| sample.outcome.p50_ms).map_or(0.0, |spread| spread.median),
+        column(&|sample| sample.outcome.p99_ms).map_or(0.0, |spread| spread.median),
+        replicas.map_or("–".to_owned(), |spread| format!("{:.0} %", spread.median * 100.0)),
+    );
+}
+
+#[derive(Clone, Copy)]
+struct Spread {
+    median: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let (&low, &high) = (values.first()?, values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            f64::midpoint(values[middle - 1], values[middle])
+        };
+        Some(Self { median, low, high })
+    }
+}
+
+fn shown(spread: Option<Spread>) -> String {
+    spread
+        .map_or("–".to_owned(), |Spread { median, low, high }| format!("{median:.2} ({low:.2}–{high:.2})"))
+}
+
+/// Puts `report` between the markers of `readme`; `None` when it has no markers.
+pub(crate) fn insert(readme: &str, report: &str) -> Option<String> {
+    let (before, rest) = readme.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{report}{END}{after}"))
+}
+
+const BEGIN: &str = "<!-- bench -->";
+const END: &str = "<!-- /bench -->";
