@@ -66,6 +66,8 @@ fn ladder(criterion: &mut Criterion) {
             demand,
             sticky: None,
             load: &load,
+            proven: &[],
+            may_try: &[],
             now: NOW,
             tie: 0x1234_5678,
             waited: false,

@@ -180,6 +180,10 @@ fn judge_lag(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
 /// A replica that lacks nothing but what the demand names, as far as is known: it may have applied that meanwhile.
 fn attempt(ask: &Ask<'_>) -> Option<Decision> {
     let Demand::Applied(need, _) = ask.demand else { return None };
+    if ask.policy.when_behind != WhenBehind::Primary {
+        // A proof that fails sends the read to the primary, where this policy does not want it yet, or at all.
+        return None;
+    }
     let otherwise = Ask { demand: Demand::Nothing, ..*ask };
     let may = |node: &&Node| {
         ask.may_try.get(node.id.index()).copied().unwrap_or(false)

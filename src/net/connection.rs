@@ -1,5 +1,6 @@
 //! What a client connection is at the moment: who, which database, which policy, on which lanes, pinned or not.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -9,6 +10,7 @@ use super::identity::IdentityId;
 use super::lane::{Lane, LaneKey, Proto};
 use super::pin::Pin;
 use super::worker::Worker;
+use super::{jitter, limits};
 use crate::core::argv::Args;
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
@@ -53,7 +55,9 @@ pub struct Connection {
     pub policy: PolicyId,
     /// The policy of its listener, to which `RESET` returns.
     pub listener_policy: PolicyId,
-    pub(super) sticky: Option<NodeId>,
+    sticky: Option<NodeId>,
+    /// When to see whether another replica has fewer connections.
+    balance_at: Cell<Moment>,
     /// The lanes it uses, by node; valid for the present identity, database and protocol.
     pub(super) lanes: Vec<Option<Rc<Lane>>>,
     /// Its exclusive connection, if it needs one.
@@ -83,6 +87,7 @@ impl Connection {
             policy,
             listener_policy: policy,
             sticky: None,
+            balance_at: Cell::default(),
             lanes,
             pin: None,
             waiting_since: None,
@@ -90,6 +95,43 @@ impl Connection {
             barrier: None,
             full: None,
         }
+    }
+
+    /// The replica that serves it.
+    pub fn sticky(&self) -> Option<NodeId> {
+        self.sticky
+    }
+
+    /// Stays with another replica from now on, or with none.
+    pub fn stick(&mut self, node: Option<NodeId>) {
+        if self.sticky == node {
+            return;
+        }
+        let mut stuck = self.worker.stuck.borrow_mut();
+        if let Some(before) = self.sticky
+            && let Some(count) = stuck.get_mut(before.index())
+        {
+            *count = count.saturating_sub(1);
+            self.worker.unload(before);
+        }
+        if let Some(now) = node
+            && let Some(count) = stuck.get_mut(now.index())
+        {
+            *count += 1;
+            self.worker.load(now);
+        }
+        drop(stuck);
+        self.sticky = node;
+    }
+
+    /// Whether its replica serves clearly more connections than one that could serve it as well: after a replica has
+    /// come back, connections have to find their way to it. Looked at now and then.
+    pub fn is_crowded(&self, now: Moment, could_serve: impl Fn(NodeId) -> bool) -> bool {
+        let Some(sticky) = self.sticky.filter(|_| now >= self.balance_at.get()) else { return false };
+        self.balance_at.set(now.after(jitter::around(limits::BALANCE_EVERY)));
+        let stuck = self.worker.stuck.borrow();
+        let mine = stuck.get(sticky.index()).copied().unwrap_or(0);
+        stuck.iter().zip(0..).any(|(others, id)| others + 1 < mine && could_serve(NodeId(id)))
     }
 
     /// On whose behalf reads are decided.
@@ -152,6 +194,7 @@ impl Connection {
     /// The client is gone: gives up what was its own.
     pub fn close(&mut self) {
         self.release_pin(false);
+        self.stick(None);
     }
 }
 

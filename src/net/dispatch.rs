@@ -16,10 +16,10 @@ use crate::core::command::{Access, Handling, Intent, Keys, Why, WriteKeys};
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
-use crate::core::policy::{Consistency, PolicyId};
+use crate::core::policy::{Consistency, Policy, PolicyId};
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
-use crate::core::route::{Ask, Decision, Demand, decide};
+use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::telemetry::{self, Target};
@@ -133,28 +133,14 @@ impl Connection {
         };
         let mut slots = Slots::new();
         let demand = reader.demand(policy, shared, request, intent, view, vocabulary, &mut slots);
-        let waited = self.waiting_since.is_some_and(|since| now.since(since) >= policy.wait_timeout);
-        let mut proofs = worker.proofs.borrow_mut();
-        proofs.renew(view.era, now);
-        // While the stream is followed a barrier passes by itself, soon: no need to ask for a proof of it.
-        let patient = matches!(demand, Demand::Applied(_, Reason::BarrierPending))
-            && !waited
-            && shared.stream_attached.load(Ordering::Relaxed);
-        let decision = decide(&Ask {
-            view,
-            policy,
-            policy_id,
-            demand,
-            sticky: self.sticky,
-            load: &worker.load.borrow(),
-            proven: proofs.proven(),
-            may_try: if patient { &[] } else { proofs.may_try() },
-            now,
-            tie: worker.roll(),
-            waited,
-            avoid: None,
-        });
-        drop(proofs);
+        let (decision, crowded) = self.weigh(policy, policy_id, demand, view, now);
+        if crowded {
+            if policy.consistency >= Consistency::Session {
+                self.move_on(shared);
+                return self.read(request, intent, view, vocabulary, now);
+            }
+            self.stick(None);
+        }
         let outgoing = |reason| Outgoing {
             policy: policy_id,
             reads: if policy.consistency < Consistency::Session { Stamps::None } else { seen_of(&slots) },
@@ -166,11 +152,9 @@ impl Connection {
             }
             Decision::Send { node, .. } | Decision::Try { node, .. }
                 if policy.consistency >= Consistency::Session
-                    && self.sticky.is_some_and(|sticky| sticky != node) =>
+                    && self.sticky().is_some_and(|sticky| sticky != node) =>
             {
-                // Another replica may be behind the one that served so far: all of what was seen comes first.
-                self.sticky = None;
-                self.client.session.borrow_mut().seen.everything(shared.anchors.next());
+                self.move_on(shared);
                 self.read(request, intent, view, vocabulary, now)
             }
             Decision::Send { node, reason } => {
@@ -182,11 +166,55 @@ impl Connection {
             }
             Decision::Wait { .. } => {
                 self.waiting_since.get_or_insert(now);
-                worker.shared.anchor_wanted.notify_one();
+                shared.anchor_wanted.notify_one();
+                shared.look_now.notify_waiters();
                 Step::Retry
             }
             Decision::Refuse { reason } => self.refuse(telemetry::Access::Read, reason),
         }
+    }
+
+    /// Decides, and says whether the connection had better move to another replica.
+    fn weigh(
+        &self,
+        policy: &Policy,
+        policy_id: PolicyId,
+        demand: Demand,
+        view: &View,
+        now: Moment,
+    ) -> (Decision, bool) {
+        let waited = self.waiting_since.is_some_and(|since| now.since(since) >= policy.wait_timeout);
+        let mut proofs = self.worker.proofs.borrow_mut();
+        proofs.renew(view.era, now);
+        // While the stream is followed a barrier passes by itself, soon: no need to ask for a proof of it.
+        let patient = matches!(demand, Demand::Applied(_, Reason::BarrierPending))
+            && !waited
+            && self.worker.shared.stream_attached.load(Ordering::Relaxed);
+        let load = self.worker.load.borrow();
+        let ask = Ask {
+            view,
+            policy,
+            policy_id,
+            demand,
+            sticky: self.sticky(),
+            load: &load,
+            proven: proofs.proven(),
+            may_try: if patient { &[] } else { proofs.may_try() },
+            now,
+            tie: self.worker.roll(),
+            waited,
+            avoid: None,
+        };
+        let decision = decide(&ask);
+        let serves = |node| view.node(node).is_some_and(|node| judge(node, &ask).is_ok());
+        let crowded = self.is_crowded(now, |node| view.primary != Some(node) && serves(node));
+        (decision, crowded)
+    }
+
+    /// Leaves its replica. Another one may be behind it, so that all of what was seen comes first.
+    fn move_on(&mut self, shared: &Shared) {
+        self.stick(None);
+        self.client.session.borrow_mut().seen.everything(shared.anchors.next());
     }
 
     /// The anchor that a strong read waits for. All commands that had arrived with it share it; one that is being
@@ -206,7 +234,7 @@ impl Connection {
         slots: &Slots,
         view: &View,
     ) -> Step {
-        self.sticky = Some(node);
+        self.stick(Some(node));
         let (seq, oldest) = (self.client.next(), self.client.oldest());
         let step = self.send(node, request, outgoing, view);
         if matches!(step, Step::Done) && !slots.is_empty() {
@@ -296,8 +324,9 @@ impl Connection {
     ) {
         self.worker.stats.command(access, Target::Primary, Reason::Pinned);
         let kind = if access == telemetry::Access::Write { Kind::Write } else { Kind::Final };
+        // Whatever a transaction or a blocking command tells, it tells of the primary.
         let outgoing =
-            Outgoing { access, reason: Reason::Pinned, kind, ..Outgoing::write(Reason::Pinned, stamps, now) };
+            Outgoing { access, kind, reads: self.all_keys(), ..Outgoing::write(Reason::Pinned, stamps, now) };
         self.push(lane, request, outgoing, now);
     }
 

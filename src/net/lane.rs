@@ -18,6 +18,7 @@ use super::client::Client;
 use super::identity::IdentityId;
 use super::limits;
 use super::pending::{Kind, Pending};
+pub use super::phase::{Closed, Phase};
 use super::round::Round;
 use super::stream::WriteHalf;
 use crate::core::node::NodeId;
@@ -47,34 +48,6 @@ pub struct LaneKey {
     pub db: u32,
     /// The protocol of the replies.
     pub proto: Proto,
-}
-
-/// Where a lane is in its life.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Connecting, or authenticating. Commands are taken but not sent.
-    Opening,
-    /// Commands flow.
-    Up,
-    /// Over, for this reason.
-    Closed(Closed),
-}
-
-/// Why a lane ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// No connection could be made.
-    Unreachable(String),
-    /// The node refused the handshake with this error line (without CRLF).
-    Refused(Vec<u8>),
-    /// The connection broke.
-    Broken(String),
-    /// Replies and requests got out of step.
-    Desynchronised(&'static str),
-    /// The node is not to be used any longer.
-    Withdrawn(&'static str),
-    /// Nobody uses it.
-    Idle,
 }
 
 const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";

@@ -48,6 +48,9 @@ pub const BUFFERS_POOLED: usize = 64;
 /// Bytes that a client may send ahead while its connection waits for something else.
 pub const READ_AHEAD: usize = 64 * 1024;
 
+/// How often a connection sees whether another replica has fewer connections than its own.
+pub const BALANCE_EVERY: Duration = Duration::from_millis(250);
+
 /// How often a command that waits for a node is tried again.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(1);
 

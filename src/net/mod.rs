@@ -21,6 +21,7 @@ pub mod limits;
 pub mod listener;
 mod local;
 mod pending;
+mod phase;
 mod pin;
 pub mod prober;
 mod recovery;

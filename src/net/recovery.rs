@@ -23,7 +23,7 @@ impl Worker {
         failed: &Lane,
     ) -> Result<(), Pending> {
         let Some(node) = self.elsewhere(&pending, request, failed.key.node) else { return Err(pending) };
-        pending.kind = Kind::Final;
+        (pending.kind, pending.need) = (Kind::Final, None);
         self.stats.repeated_reads.add(1);
         self.load(node);
         self.lane(LaneKey { node, ..failed.key }).push_bytes(request, pending);

@@ -42,7 +42,9 @@ pub struct Worker {
     pub changed: Notify,
     /// Who gets replies that nobody else gets.
     nobody: Rc<Client>,
-    /// Commands in flight per node.
+    /// Connections that stay with each node.
+    pub stuck: RefCell<Vec<u32>>,
+    /// Commands in flight per node, and connections that stay with it.
     pub load: RefCell<Vec<u32>>,
     lanes: RefCell<FxHashMap<LaneKey, Rc<Lane>>>,
     /// Exclusive lanes that were given back clean.
@@ -73,6 +75,7 @@ impl Worker {
             changed: Notify::new(),
             nobody: Client::nobody(Rc::clone(&round)),
             round,
+            stuck: RefCell::new(vec![0; nodes]),
             load,
             lanes: RefCell::default(),
             spare: RefCell::default(),
