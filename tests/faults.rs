@@ -251,7 +251,7 @@ fn no_write_is_executed_twice_when_connections_to_the_primary_are_reset() {
 
 #[test]
 fn no_acknowledged_write_is_lost_when_a_primary_that_saves_dies() {
-    let mut topology = Topology::with(&["--appendonly", "yes"], 1, &[]);
+    let mut topology = Topology::with(&["--appendonly", "yes", "--appendfsync", "always"], 1, &[]);
     let proxy = Setup::of(&topology).upstream(SOON).start();
     let stop = Arc::new(AtomicBool::new(false));
     let clients = (0..6).map(|_| count(proxy.port, &stop)).collect();
