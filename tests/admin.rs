@@ -104,6 +104,7 @@ fn metrics_are_what_prometheus_reads() {
         "redweir_stream_attach_total",
         "redweir_optimistic_reads_total",
         "redweir_anchor_seconds_bucket",
+        "redweir_lost_writes_total",
         "redweir_clients",
     ];
     let missing: Vec<&str> = promised.into_iter().filter(|name| !names.contains(name)).collect();

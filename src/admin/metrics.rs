@@ -94,6 +94,11 @@ fn describe() {
         "redweir_optimistic_reads_total",
         "Reads sent to a replica behind a ROLE, by whether that proved enough."
     );
+    describe_counter!(
+        "redweir_lost_writes_total",
+        "Writes seen on the replication stream that a failover lost, at least."
+    );
+    counter!("redweir_lost_writes_total").absolute(0);
     describe_counter!("redweir_commands_total", "Commands by access, target and reason.");
     describe_gauge!(
         "redweir_replica_lag_bytes",

@@ -16,6 +16,7 @@ pub mod argv;
 pub mod command;
 pub mod fence;
 pub mod lag;
+pub mod lost;
 pub mod moment;
 pub mod node;
 pub mod policy;

@@ -13,6 +13,7 @@ use super::follower::{Detached, Source, StreamSink};
 use super::shared::Shared;
 use crate::core::argv::Args;
 use crate::core::command::{Access, Keys, WriteKeys};
+use crate::core::lost::Told;
 use crate::core::node::NodeId;
 use crate::core::position::{Offset, ReplId};
 use crate::core::precise::Precise;
@@ -31,19 +32,21 @@ pub type Failures = Arc<Mutex<Avoided>>;
 pub struct Fencer {
     shared: Arc<Shared>,
     precise: Precise,
+    told: Told,
     failures: Failures,
 }
 
 impl Fencer {
     /// A sink for the stream; it reports sources that fail to `failures`.
     pub fn new(shared: Arc<Shared>, failures: Failures) -> Self {
-        Self { shared, precise: Precise::default(), failures }
+        Self { shared, precise: Precise::default(), told: Told::default(), failures }
     }
 }
 
 impl StreamSink for Fencer {
     fn attached(&mut self, source: NodeId, id: ReplId, from: Offset, resumed: bool) {
         self.precise.attached(&self.shared.fences, id, from, resumed, self.shared.anchors.next());
+        self.told.attached(id);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
         self.shared.stream_attached.store(true, Ordering::Relaxed);
         let result = if resumed { "resumed" } else { "attached" };
@@ -55,6 +58,9 @@ impl StreamSink for Fencer {
     fn command(&mut self, command: &StreamCommand<'_>, end: Offset) {
         let (vocabulary, next) = (self.shared.vocabulary.load(), self.shared.anchors.next());
         let intent = vocabulary.table.classify(command);
+        if matches!(intent.access, Access::Write { .. } | Access::Unknown) {
+            self.told.wrote(end);
+        }
         match intent.access {
             Access::Read | Access::PrimaryRead(_) => {}
             Access::Write { keys: WriteKeys::Known } => {
@@ -77,6 +83,13 @@ impl StreamSink for Fencer {
         let history = (view.history.map(|history| history.id), view.era);
         let next = self.shared.anchors.next();
         self.precise.progressed(&self.shared.fences, upto, history, next);
+        if let Some(history) = &view.history {
+            let lost = self.told.lost_in(history);
+            if lost > 0 {
+                counter!("redweir_lost_writes_total").increment(lost);
+                tracing::warn!(lost, history = %history.id, "the failover lost writes that the old primary had made");
+            }
+        }
         self.shared.stream_offset.store(upto.bytes(), Ordering::Relaxed);
     }
 
