@@ -210,6 +210,39 @@ fn a_token_carries_writes_from_one_service_to_another() {
     assert_eq!(reader.cmd(&["GET", "k"]), "new");
 }
 
+/// Policies that tolerate old data do not look at fences, but a token holds for them as well.
+#[test]
+fn a_token_holds_however_old_data_the_policy_tolerates() {
+    let topology = Topology::start(1);
+    let bounded =
+        Setup::of(&topology).policy("default", "consistency = \"bounded\"\nmax-lag = \"10s\"").start();
+    let fenced = Setup::of(&topology)
+        .policy("default", "consistency = \"eventual\"")
+        .policy("strict", "consistency = \"fenced\"")
+        .toml("[stream]\nsource = \"primary\"")
+        .start();
+    topology.primary.cmd(&["SET", "k", "old"]);
+    topology.await_sync();
+    sleep_ms(300);
+    topology.lag(0, secs(2));
+    topology.primary.cmd(&["SET", "k", "new"]);
+    let token = bounded.cmd(&["REDWEIR", "TOKEN"]).text();
+    for proxy in [&bounded, &fenced] {
+        let mut reader = proxy.connect();
+        assert_eq!(reader.cmd(&["GET", "k"]), "old", "nobody told it");
+        assert_eq!(reader.cmd(&["REDWEIR", "AFTER", &token]), "OK");
+        sleep_ms(200);
+        assert_eq!(reader.cmd(&["GET", "k"]), "new");
+    }
+    let mut reader = bounded.connect();
+    assert_eq!(reader.cmd(&["REDWEIR", "AFTER", &token, "100"]), 0);
+    assert_eq!(reader.cmd(&["REDWEIR", "AFTER", &token, "5000"]), 1);
+    let foreign = format!("{}:17", "f".repeat(40));
+    let refused = reader.cmd(&["REDWEIR", "AFTER", &foreign]);
+    assert!(refused.error().contains("another history"), "{refused:?}");
+    assert!(reader.cmd(&["REDWEIR", "AFTER", "nonsense"]).error().contains("expected replid:offset"));
+}
+
 #[test]
 fn sigterm_gives_clients_what_they_are_owed() {
     let topology = Topology::start(1);

@@ -141,6 +141,10 @@ const SEEN_KEPT: usize = 64;
 #[derive(Debug)]
 pub struct Seen {
     floor: Mark,
+    /// What a token stands for. Reads that do not look at the fences of their keys need it for good.
+    token: Option<Offset>,
+    /// The life of the fence table in which all this means something.
+    life: u64,
     keys: SmallVec<[SeenKey; 2]>,
 }
 
@@ -153,7 +157,7 @@ struct SeenKey {
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { floor: Mark::Clear, keys: SmallVec::new() }
+        Self { floor: Mark::Clear, token: None, life: 0, keys: SmallVec::new() }
     }
 }
 
@@ -166,6 +170,22 @@ impl Seen {
     /// Everything up to `offset` is to be seen.
     pub fn up_to(&mut self, offset: Offset) {
         self.floor = stronger(self.floor, Mark::At(offset));
+        self.token = self.token.max(Some(offset));
+    }
+
+    /// What a token demands of every replica, however old data the policy tolerates.
+    pub fn token(&self) -> Option<Offset> {
+        self.token
+    }
+
+    /// The fence table is in its life number `life`: what was seen before another history began is gone, and says
+    /// nothing about offsets of this one.
+    pub fn renew(&mut self, life: u64, next: AnchorSeq) {
+        if self.life != life {
+            let was_empty = self.floor == Mark::Clear && self.keys.is_empty();
+            let floor = if was_empty { Mark::Clear } else { Mark::Pending(next) };
+            *self = Self { floor, token: None, life, keys: SmallVec::new() };
+        }
     }
 
     /// The primary has answered a read of this key; `next` is the next anchor.
@@ -250,6 +270,19 @@ mod tests {
         assert_eq!(seen.of(a), Mark::At(Offset::new(90)));
         seen.settle(AnchorSeq(10), Offset::new(100), Some(Offset::new(90)));
         assert_eq!(seen.of(a), Mark::Clear);
+    }
+
+    #[test]
+    fn what_was_seen_of_another_history_is_no_offset_of_this_one() {
+        let mut seen = Seen::default();
+        seen.up_to(Offset::new(1_000_000));
+        seen.renew(0, AnchorSeq(3));
+        assert_eq!(
+            (seen.floor(), seen.token()),
+            (Mark::At(Offset::new(1_000_000)), Some(Offset::new(1_000_000)))
+        );
+        seen.renew(1, AnchorSeq(3));
+        assert_eq!((seen.floor(), seen.token()), (Mark::Pending(AnchorSeq(3)), None));
     }
 
     #[test]

@@ -100,6 +100,9 @@ impl Client {
         if inner.gone.is_some() {
             return;
         }
+        if inner.out.capacity() == 0 {
+            inner.out = self.round.take_buffer();
+        }
         inner.deliver(seq, bytes, complete);
         if inner.out.len() + inner.kept > self.output_limit {
             drop(inner);
@@ -151,6 +154,7 @@ impl Client {
         while !inner.out.is_empty() {
             match self.write.try_write(&inner.out) {
                 Ok(0) => return drop_as(inner, Gone::Left),
+                Ok(n) if n == inner.out.len() => inner.out.clear(),
                 Ok(n) => inner.out.advance(n),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     inner.blocked = true;
@@ -162,6 +166,9 @@ impl Client {
         }
         if inner.ending && inner.out.is_empty() {
             return drop_as(inner, Gone::Ended);
+        }
+        if inner.out.is_empty() {
+            self.round.put_buffer(std::mem::take(&mut inner.out));
         }
         inner.after_write();
     }
@@ -308,9 +315,6 @@ impl Inner {
     /// After a write: gives a large buffer back, and wakes whoever waits for room.
     fn after_write(&mut self) {
         self.hopeless &= !self.out.is_empty();
-        if self.out.is_empty() && self.out.capacity() > limits::BUFFER_KEPT {
-            self.out = BytesMut::new();
-        }
         if self.out.len() < limits::LANE_PAUSE / 2 {
             for lane in self.paused_lanes.drain(..) {
                 lane.wake();

@@ -73,15 +73,18 @@ impl Reader<'_> {
     ) -> Demand {
         let passed = shared.fences.passed(view.era);
         let mut session = self.session.map(RefCell::borrow_mut);
-        if let (Some(session), Some(head)) = (&mut session, view.head) {
-            session.seen.settle(view.anchor, head.offset, passed);
+        if let Some(session) = &mut session {
+            session.seen.renew(shared.fences.life(), shared.anchors.next());
+            if let Some(head) = view.head {
+                session.seen.settle(view.anchor, head.offset, passed);
+            }
         }
         let session = session.as_deref();
-        let floor = session.map_or(Mark::Clear, |session| session.seen.floor());
         if policy.consistency < Consistency::Session {
-            // Only a token can have raised it.
-            return demand_of(&[(floor, Reason::BelowSession)], shared);
+            let token = session.and_then(|session| session.seen.token());
+            return token.map_or(Demand::Nothing, |token| Demand::Applied(token, Reason::BelowSession));
         }
+        let floor = session.map_or(Mark::Clear, |session| session.seen.floor());
         let barrier = if policy.consistency == Consistency::Strong {
             match (self.barrier, view.head) {
                 (Some(barrier), Some(head)) if barrier <= view.anchor => {

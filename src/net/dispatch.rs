@@ -33,7 +33,7 @@ struct Outgoing {
     stamps: Stamps,
     is_info: bool,
     policy: PolicyId,
-    reads: Stamps,
+    sees_all: bool,
     need: Option<Offset>,
     now: Moment,
 }
@@ -65,7 +65,8 @@ impl Connection {
         match (intent.handling, intent.access) {
             (Handling::Local(which), _) => local::answer(self, which, request, view, vocabulary, now),
             (Handling::Scan, _) => {
-                let outgoing = Outgoing { reads: self.all_keys(), ..Outgoing::read(Reason::Cursor, now) };
+                let sees_all = self.worker.shared.fencing;
+                let outgoing = Outgoing { sees_all, ..Outgoing::read(Reason::Cursor, now) };
                 self.send_to_primary(request, outgoing, view)
             }
             (_, Access::Read) => self.read(request, intent, view, vocabulary, now),
@@ -143,7 +144,8 @@ impl Connection {
         }
         let outgoing = |reason| Outgoing {
             policy: policy_id,
-            reads: if policy.consistency < Consistency::Session { Stamps::None } else { seen_of(&slots) },
+            stamps: seen_of(&slots),
+            sees_all: slots.is_empty() && policy.consistency >= Consistency::Session,
             ..Outgoing::read(reason, now)
         };
         match decision {
@@ -293,7 +295,7 @@ impl Connection {
 
     fn push(&self, lane: &Rc<Lane>, request: &Request<'_>, outgoing: Outgoing, begun: Moment) {
         let seq = self.client.open();
-        if outgoing.stamps != Stamps::None {
+        if outgoing.kind == Kind::Write && outgoing.stamps != Stamps::None {
             self.client.session.borrow_mut().sent(seq, &outgoing.stamps);
         }
         self.worker.load(lane.key.node);
@@ -305,7 +307,7 @@ impl Connection {
             is_info: outgoing.is_info,
             policy: outgoing.policy,
             stamps: outgoing.stamps,
-            reads: outgoing.reads,
+            sees_all: outgoing.sees_all,
             need: outgoing.need,
             begun,
             sent: outgoing.now,
@@ -325,8 +327,12 @@ impl Connection {
         self.worker.stats.command(access, Target::Primary, Reason::Pinned);
         let kind = if access == telemetry::Access::Write { Kind::Write } else { Kind::Final };
         // Whatever a transaction or a blocking command tells, it tells of the primary.
-        let outgoing =
-            Outgoing { access, kind, reads: self.all_keys(), ..Outgoing::write(Reason::Pinned, stamps, now) };
+        let outgoing = Outgoing {
+            access,
+            kind,
+            sees_all: self.worker.shared.fencing,
+            ..Outgoing::write(Reason::Pinned, stamps, now)
+        };
         self.push(lane, request, outgoing, now);
     }
 
@@ -364,7 +370,7 @@ impl Outgoing {
             stamps,
             is_info: false,
             policy: PolicyId::default(),
-            reads: Stamps::None,
+            sees_all: false,
             need: None,
             now,
         }
@@ -374,7 +380,7 @@ impl Outgoing {
 /// What a session will have seen once the primary has answered a read of these keys.
 fn seen_of(slots: &Slots) -> Stamps {
     match slots.as_slice() {
-        [] => Stamps::All,
+        [] => Stamps::None,
         [slot] => Stamps::One(*slot),
         slots => Stamps::Many(slots.into()),
     }

@@ -27,7 +27,7 @@ impl Worker {
                 is_info: false,
                 policy: PolicyId::default(),
                 stamps: Stamps::None,
-                reads: Stamps::None,
+                sees_all: false,
                 need: None,
                 begun: now,
                 sent: now,

@@ -63,6 +63,8 @@ impl StreamSink for Fencer {
         }
         match intent.access {
             Access::Read | Access::PrimaryRead(_) => {}
+            // No policy looks at fences: the stream only says how far it got, and what a failover lost.
+            _ if !self.shared.fencing => {}
             Access::Write { keys: WriteKeys::Known } => {
                 let (fences, precise) = (&self.shared.fences, &self.precise);
                 let whole = Whole { command, cut: Cell::new(false) };

@@ -36,10 +36,11 @@ pub struct Pending {
     pub is_info: bool,
     /// The policy under which it was decided, if it reads.
     pub policy: PolicyId,
-    /// The fences that its acknowledgement stamps.
+    /// Of a write, the fences that its acknowledgement stamps. Of a read, those of its keys, if its session must not fall
+    /// behind what the primary answers.
     pub stamps: Stamps,
-    /// What it reads, if its session must not fall behind what the primary answers.
-    pub reads: Stamps,
+    /// The reply can tell of any key.
+    pub sees_all: bool,
     /// What the replica must prove to have applied, or the read is repeated.
     pub need: Option<Offset>,
     /// When the command had been read.

@@ -9,8 +9,11 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use bytes::BytesMut;
+
 use super::client::Client;
 use super::lane::Lane;
+use super::limits;
 
 /// What waits to be written on one worker.
 #[derive(Debug, Default)]
@@ -19,6 +22,8 @@ pub struct Round {
     clients: RefCell<Vec<Rc<Client>>>,
     waker: RefCell<Option<Waker>>,
     scheduled: Cell<bool>,
+    /// Output buffers that no client is using.
+    buffers: RefCell<Vec<BytesMut>>,
 }
 
 impl Round {
@@ -32,6 +37,19 @@ impl Round {
     pub fn add_client(&self, client: Rc<Client>) {
         self.clients.borrow_mut().push(client);
         self.schedule();
+    }
+
+    /// An output buffer. Clients have one only while something is to be written, so that idle ones cost nothing.
+    pub fn take_buffer(&self) -> BytesMut {
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes an empty output buffer back.
+    pub fn put_buffer(&self, buffer: BytesMut) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.len() < limits::BUFFERS_POOLED && (1..=limits::BUFFER_KEPT).contains(&buffer.capacity()) {
+            buffers.push(buffer);
+        }
     }
 
     fn schedule(&self) {

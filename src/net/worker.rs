@@ -216,11 +216,13 @@ impl Worker {
         if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
             self.shared.look_now.notify_waiters();
         }
-        if pending.stamps != Stamps::None {
+        if pending.kind == Kind::Write && pending.stamps != Stamps::None {
             self.stamp(&pending.stamps);
             pending.client.session.borrow_mut().settled(pending.seq);
         }
-        if pending.reads != Stamps::None && self.is_primary(lane.key.node) {
+        if (pending.sees_all || pending.kind != Kind::Write && pending.stamps != Stamps::None)
+            && self.is_primary(lane.key.node)
+        {
             self.remember(pending, reply, whole);
         }
     }
@@ -231,7 +233,10 @@ impl Worker {
         let mut session = pending.client.session.borrow_mut();
         // Of a reply that was passed on in parts only the end is at hand: it counts as one that was never seen.
         let digest = if whole { fences.digest(reply) } else { fences.digest(&pending.seq.to_le_bytes()) };
-        match &pending.reads {
+        if pending.sees_all {
+            return session.seen.everything(next);
+        }
+        match &pending.stamps {
             Stamps::None => {}
             Stamps::One(slot) => session.seen.key(*slot, digest, next),
             Stamps::Many(slots) => slots.iter().for_each(|slot| session.seen.key(*slot, digest, next)),

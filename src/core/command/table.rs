@@ -120,6 +120,12 @@ impl CommandTable {
         Intent { id, access: rule.access, handling }
     }
 
+    /// Whether the name alone says all there is to say, so that whoever sees it again need not ask.
+    pub fn is_plain(&self, id: CommandId) -> bool {
+        let rule = self.rule(id);
+        !rule.has_subcommands && !rule.has_block_option && id != CommandId::OTHER
+    }
+
     fn find<A: Args + ?Sized>(&self, args: &A) -> CommandId {
         let mut buffer = [0; NAME_MAX];
         let Some(length) = lower(&mut buffer, 0, args.arg(0)) else { return CommandId::OTHER };
