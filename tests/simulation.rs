@@ -466,7 +466,10 @@ impl World {
     }
 
     fn demand(&self, key: usize) -> Demand {
-        match stronger(self.fences.load(self.slot(key)), self.fences.floor()) {
+        let view = self.tracker.view();
+        let anchored = view.head.map(|head| (view.anchor, head.offset));
+        let mark = self.fences.mark(self.slot(key), anchored, view.least_applied());
+        match stronger(mark, self.fences.floor()) {
             Mark::Clear => Demand::Nothing,
             Mark::At(offset) => Demand::Applied(offset, Reason::BelowFence),
             Mark::Pending(AnchorSeq(_)) => Demand::Unknown(Reason::FencePending),

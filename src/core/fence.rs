@@ -82,6 +82,8 @@ const ERA_SHIFT: u32 = 48;
 #[derive(Debug)]
 pub struct FenceTable {
     slots: Box<[AtomicU64]>,
+    /// The highest mark of each group of slots. The table is larger than a core's cache, this is not.
+    groups: Box<[AtomicU64]>,
     floor: AtomicU64,
     lives: AtomicU64,
     passed: AtomicU64,
@@ -89,6 +91,9 @@ pub struct FenceTable {
 }
 
 const PENDING: u64 = 1 << 63;
+
+/// Slots in a group, as a power of two.
+const GROUP_BITS: u32 = 6;
 
 impl FenceTable {
     /// A table of at least `slots` slots (rounded up to a power of two), its hash keyed by `seeds`. Until
@@ -98,6 +103,7 @@ impl FenceTable {
         let [a, b, c, d] = seeds;
         Self {
             slots: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            groups: (0..(count >> GROUP_BITS).max(1)).map(|_| AtomicU64::new(0)).collect(),
             floor: AtomicU64::new(u64::MAX),
             lives: AtomicU64::new(0),
             passed: AtomicU64::new(0),
@@ -120,7 +126,7 @@ impl FenceTable {
     /// after that. A slot that is pending waits for that anchor now: an earlier one may answer less than `end`, and
     /// would bury this write.
     pub fn stamp(&self, slot: Slot, end: Offset, next: AnchorSeq) {
-        if let Some(cell) = self.slots.get(slot.0 as usize) {
+        for cell in self.cells(slot) {
             stamp(cell, end, next);
         }
     }
@@ -130,7 +136,33 @@ impl FenceTable {
         if cfg!(mutant = "stamp-skipped") {
             return;
         }
-        self.raise(slot, encode(Mark::Pending(anchor)));
+        for cell in self.cells(slot) {
+            cell.fetch_max(encode(Mark::Pending(anchor)), Ordering::SeqCst);
+        }
+    }
+
+    /// The slot and its group: whatever is stamped is stamped on both before anyone is told.
+    fn cells(&self, slot: Slot) -> impl Iterator<Item = &AtomicU64> {
+        let (slot, group) = (slot.0 as usize, (slot.0 >> GROUP_BITS) as usize);
+        self.groups.get(group).into_iter().chain(self.slots.get(slot))
+    }
+
+    /// What a replica must have applied for the keys of this slot, as far as it matters: when nothing in the whole
+    /// group is above `least`, which every replica in service has applied, that is all there is to know.
+    /// `anchored`: the newest anchor and the head that it answered; what waits for it or an earlier one is settled.
+    pub fn mark(&self, slot: Slot, anchored: Option<(AnchorSeq, Offset)>, least: Option<Offset>) -> Mark {
+        let read = |cell: &AtomicU64| match (decode(cell.load(Ordering::SeqCst)), anchored) {
+            (Mark::Pending(waits_for), Some((anchor, head))) if waits_for <= anchor => {
+                settle(cell, anchor, head);
+                decode(cell.load(Ordering::SeqCst))
+            }
+            (mark, _) => mark,
+        };
+        match self.groups.get((slot.0 >> GROUP_BITS) as usize).map(read) {
+            Some(Mark::Clear) => Mark::Clear,
+            Some(Mark::At(offset)) if least.is_some_and(|least| offset <= least) => Mark::At(offset),
+            _ => self.slots.get(slot.0 as usize).map_or(Mark::Clear, read),
+        }
     }
 
     /// Anchor `anchor` answered `head`: a slot that waits for it, or for an earlier one, takes that offset.
@@ -204,7 +236,7 @@ impl FenceTable {
     /// until the first anchor sent after that; `next` is asked for its number at the right time.
     pub fn restart(&self, next: impl Fn() -> AnchorSeq) {
         self.floor.store(u64::MAX, Ordering::SeqCst);
-        for slot in &self.slots {
+        for slot in self.slots.iter().chain(&self.groups) {
             slot.store(0, Ordering::SeqCst);
         }
         // Only now: whoever sees the new life may count on what it stamps from here on.
@@ -212,12 +244,6 @@ impl FenceTable {
         self.floor.store(encode(Mark::Pending(next())), Ordering::SeqCst);
         // A floor raised between `next()` and the store was overwritten; asking again covers it too.
         self.raise_floor(next());
-    }
-
-    fn raise(&self, slot: Slot, value: u64) {
-        if let Some(cell) = self.slots.get(slot.0 as usize) {
-            cell.fetch_max(value, Ordering::SeqCst);
-        }
     }
 }
 
@@ -285,6 +311,29 @@ mod tests {
         assert_eq!(table.load(slot), Mark::Pending(AnchorSeq(2)), "an anchor sent before proves nothing");
         table.settle(slot, anchors.take(), Offset::new(1000));
         assert_eq!(table.load(slot), Mark::At(Offset::new(1000)));
+    }
+
+    #[test]
+    fn a_group_speaks_for_its_slots_only_where_every_replica_has_it_all() {
+        let (table, anchors) = (table(), AnchorCounter::default());
+        let slot = table.slot(b"k");
+        let neighbour = Slot(slot.0 ^ 1);
+        let least = Some(Offset::new(500));
+        assert_eq!(table.mark(slot, None, least), Mark::Clear);
+        table.stamp(neighbour, Offset::new(400), anchors.next());
+        assert_eq!(table.mark(slot, None, least), Mark::At(Offset::new(400)), "above, but harmless");
+        assert_eq!(
+            table.mark(slot, None, Some(Offset::new(399))),
+            Mark::Clear,
+            "the slot itself says better"
+        );
+        assert_eq!(table.mark(slot, None, None), Mark::Clear);
+        table.stamp_pending(slot, anchors.next());
+        assert_eq!(table.mark(slot, None, least), Mark::Pending(AnchorSeq(1)));
+        let anchored = Some((anchors.take(), Offset::new(450)));
+        assert_eq!(table.mark(slot, anchored, least), Mark::At(Offset::new(450)));
+        assert_eq!(table.mark(slot, anchored, Some(Offset::new(449))), Mark::At(Offset::new(450)));
+        assert_eq!(table.mark(neighbour, anchored, Some(Offset::new(449))), Mark::At(Offset::new(400)));
     }
 
     #[test]

@@ -231,6 +231,56 @@ impl Node {
         self.facts = None;
     }
 
+    pub(super) fn heard(&mut self, now: Moment) {
+        self.heard_at = Some(now);
+        self.silent_since = None;
+    }
+
+    pub(super) fn hear_primary(&mut self, offset: Offset) {
+        if !self.facts.as_ref().is_some_and(Facts::are_of_primary) {
+            // It was promoted after INFO, so that its history is another one: INFO has to say which.
+            (self.facts, self.fresh_from) = (None, None);
+        }
+        self.role = Some(Role::Primary);
+        (self.link, self.master) = (None, None);
+        self.applied = Some(offset);
+    }
+
+    pub(super) fn hear_replica(
+        &mut self,
+        link: Link,
+        master: (String, u16),
+        applied: Option<Offset>,
+        now: Moment,
+    ) {
+        if !self.facts.as_ref().is_some_and(|facts| facts.are_of_replica_of(&master)) {
+            // It follows somebody else now: its offsets may be of another history. INFO has to say.
+            (self.facts, self.fresh_from) = (None, None);
+        }
+        if self.applied > applied {
+            // Backwards: another history, or a link that is down. A lower bound from before proves nothing now.
+            self.fresh_from = None;
+        }
+        self.role = Some(Role::Replica);
+        self.link = Some(link);
+        self.master = Some(master);
+        self.applied = applied;
+        if link == Link::Up {
+            self.last_up = Some(now);
+        }
+    }
+
+    /// Whether its own reports allow reads at all.
+    pub(super) fn is_healthy(&self) -> bool {
+        let Some(facts) = &self.facts else { return false };
+        self.silent_since.is_none()
+            && self.role == Some(Role::Replica)
+            && self.link == Some(Link::Up)
+            && !facts.loading
+            && !facts.is_resyncing()
+            && facts.link_down != Some(LinkDown::Never)
+    }
+
     /// For how long its link has been down at `now`, at least; `None` while it is up, or when nothing tells.
     pub fn link_down_for(&self, now: Moment) -> Option<Duration> {
         if self.link == Some(Link::Up) {

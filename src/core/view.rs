@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fence::{AnchorSeq, Era};
 use super::lag::{Anchor, Anchors};
 use super::moment::Moment;
-use super::node::{Facts, Link, LinkDown, Node, NodeId, Role};
+use super::node::{Facts, Link, Node, NodeId, Role};
 use super::policy::{Consistency, Policies};
 use super::position::{History, Offset};
 
@@ -68,6 +68,13 @@ impl View {
         }
         let history = known.history()?;
         applied.filter(|applied| self.history.is_some_and(|ours| ours.covers(history.id, *applied)))
+    }
+
+    /// What every replica in service has applied, at least; `None` without any.
+    pub fn least_applied(&self) -> Option<Offset> {
+        let in_service =
+            self.nodes.iter().filter(|node| self.primary != Some(node.id) && node.standing.is_open());
+        in_service.filter(|node| self.comparable(node)).filter_map(|node| node.applied).min()
     }
 
     /// How many replicas are linked to the primary and have applied `offset` of its history.
@@ -348,52 +355,6 @@ pub struct Limits {
     pub silence: Duration,
     /// How long the primary may be silent before requests for it are refused.
     pub hold: Duration,
-}
-
-impl Node {
-    fn heard(&mut self, now: Moment) {
-        self.heard_at = Some(now);
-        self.silent_since = None;
-    }
-
-    fn hear_primary(&mut self, offset: Offset) {
-        if !self.facts.as_ref().is_some_and(Facts::are_of_primary) {
-            // It was promoted after INFO, so that its history is another one: INFO has to say which.
-            (self.facts, self.fresh_from) = (None, None);
-        }
-        self.role = Some(Role::Primary);
-        (self.link, self.master) = (None, None);
-        self.applied = Some(offset);
-    }
-
-    fn hear_replica(&mut self, link: Link, master: (String, u16), applied: Option<Offset>, now: Moment) {
-        if !self.facts.as_ref().is_some_and(|facts| facts.are_of_replica_of(&master)) {
-            // It follows somebody else now: its offsets may be of another history. INFO has to say.
-            (self.facts, self.fresh_from) = (None, None);
-        }
-        if self.applied > applied {
-            // Backwards: another history, or a link that is down. A lower bound from before proves nothing now.
-            self.fresh_from = None;
-        }
-        self.role = Some(Role::Replica);
-        self.link = Some(link);
-        self.master = Some(master);
-        self.applied = applied;
-        if link == Link::Up {
-            self.last_up = Some(now);
-        }
-    }
-
-    /// Whether its own reports allow reads at all.
-    fn is_healthy(&self) -> bool {
-        let Some(facts) = &self.facts else { return false };
-        self.silent_since.is_none()
-            && self.role == Some(Role::Replica)
-            && self.link == Some(Link::Up)
-            && !facts.loading
-            && !facts.is_resyncing()
-            && facts.link_down != Some(LinkDown::Never)
-    }
 }
 
 #[cfg(test)]

@@ -4,18 +4,23 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::task::Waker;
 
+use smallvec::SmallVec;
+
 use super::client::Client;
 use super::demand::Reader;
 use super::identity::IdentityId;
 use super::lane::{Lane, LaneKey, Proto};
 use super::pin::Pin;
+use super::vocabulary::Vocabulary;
 use super::worker::Worker;
 use super::{jitter, limits};
 use crate::core::argv::Args;
+use crate::core::command::Intent;
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
+use crate::wire::request::Request;
 
 /// What became of a command.
 #[derive(Debug)]
@@ -32,6 +37,35 @@ pub enum Step {
     Later(Vec<Vec<u8>>),
     /// The connection ends.
     Close,
+}
+
+/// A command that was classified, by its name as the client spells it.
+#[derive(Debug, Default)]
+pub struct LastCommand {
+    name: SmallVec<[u8; 16]>,
+    version: u32,
+    intent: Option<Intent>,
+}
+
+impl LastCommand {
+    /// What the command is; asks the table only when it is another one than before.
+    pub fn classify(&mut self, request: &Request<'_>, vocabulary: &Vocabulary) -> Intent {
+        let name = request.name();
+        if let Some(intent) = self.intent
+            && self.version == vocabulary.version
+            && self.name.as_slice() == name
+        {
+            return intent;
+        }
+        let intent = vocabulary.table.classify(request);
+        self.intent =
+            (name.len() <= self.name.inline_size() && vocabulary.table.is_plain(intent.id)).then(|| {
+                self.name = SmallVec::from_slice(name);
+                self.version = vocabulary.version;
+                intent
+            });
+        intent
+    }
 }
 
 /// The state of one client connection.
@@ -68,6 +102,8 @@ pub struct Connection {
     pub arrivals: u64,
     /// The anchor that strong reads wait for, and the arrival that it is good for.
     pub(super) barrier: Option<(AnchorSeq, u64)>,
+    /// The last command's name, and what it is: clients repeat themselves.
+    pub(super) last: LastCommand,
     /// The lane that was full.
     pub(super) full: Option<Rc<Lane>>,
 }
@@ -93,6 +129,7 @@ impl Connection {
             waiting_since: None,
             arrivals: 0,
             barrier: None,
+            last: LastCommand::default(),
             full: None,
         }
     }

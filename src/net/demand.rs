@@ -98,11 +98,12 @@ impl Reader<'_> {
         } else {
             Mark::Clear
         };
+        let (anchored, least) = (view.head.map(|head| (view.anchor, head.offset)), view.least_applied());
         let (mut mark, mut seen, mut writing) = (Mark::Clear, floor, false);
         let keys = vocabulary.table.for_each_key(intent.id, args, &mut |key| {
             let slot = shared.fences.slot(key);
             slots.push(slot);
-            mark = stronger(mark, fence_of(shared, slot, view));
+            mark = stronger(mark, shared.fences.mark(slot, anchored, least));
             if let Some(session) = session {
                 writing |= session.is_writing(slot);
                 seen = stronger(seen, session.seen.of(slot));
@@ -141,16 +142,5 @@ fn demand_of(marks: &[(Mark, Reason)], shared: &Shared) -> Demand {
             shared.anchor_wanted.notify_one();
             Demand::Unknown(Reason::FencePending)
         }
-    }
-}
-
-/// The mark of a slot; one that waits for an anchor which has been answered meanwhile takes its offset.
-fn fence_of(shared: &Shared, slot: Slot, view: &View) -> Mark {
-    match (shared.fences.load(slot), view.head) {
-        (Mark::Pending(waits_for), Some(head)) if waits_for <= view.anchor => {
-            shared.fences.settle(slot, view.anchor, head.offset);
-            shared.fences.load(slot)
-        }
-        (mark, _) => mark,
     }
 }

@@ -50,7 +50,7 @@ impl Connection {
         if is_cross_protocol(request.name()) {
             return self.reject_cross_protocol();
         }
-        let intent = vocabulary.table.classify(request);
+        let intent = self.last.classify(request, vocabulary);
         if vocabulary.is_denied(intent.id) {
             self.worker.stats.denied.add(1);
             self.poison_transaction();

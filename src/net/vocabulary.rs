@@ -1,6 +1,10 @@
 //! The primary's command table, and which of its commands `deny-commands` refuses.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use crate::core::command::{CommandId, CommandTable};
+
+static VERSIONS: AtomicU32 = AtomicU32::new(0);
 
 /// A command table with the configured refusals.
 #[derive(Debug)]
@@ -8,6 +12,8 @@ pub struct Vocabulary {
     /// Names, flags, keys.
     pub table: CommandTable,
     denied: Vec<bool>,
+    /// Tells it from others that were in force before.
+    pub version: u32,
     /// It came from the primary; false while it is the built-in one.
     pub live: bool,
 }
@@ -31,7 +37,8 @@ impl Vocabulary {
             })
         };
         let denied = (0..table.len()).map(|index| refused(table.name(CommandId(index as u16)))).collect();
-        Self { table, denied, live }
+        let version = VERSIONS.fetch_add(1, Ordering::Relaxed);
+        Self { table, denied, version, live }
     }
 
     /// Whether `deny-commands` names it.
