@@ -108,7 +108,7 @@ fn fences(criterion: &mut Criterion) {
     group.bench_function("slot", |bench| bench.iter(|| table.slot(black_box(key()))));
     group.bench_function("slot_load", |bench| bench.iter(|| table.load(table.slot(black_box(key())))));
     let mut end = 0;
-    let least = Some(Offset::new(APPLIED));
+    let least = Some(APPLIED);
     group.bench_function("slot_mark", |bench| {
         bench.iter(|| table.mark(table.slot(black_box(key())), None, least));
     });
