@@ -11,7 +11,7 @@ use super::position::{Offset, ReplId};
 /// The fences' side of the stream.
 ///
 /// `next` is always the number of the next anchor ([`super::fence::AnchorCounter::next`]), taken when it was heard.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Precise {
     followed: Option<Followed>,
 }

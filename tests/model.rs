@@ -1,0 +1,101 @@
+//! An exhaustive model of `core`: a primary and two replicas, every interleaving of a few writes, anchors, reports,
+//! the stream, a full resync and a promotion. In every state, no read may be sent to a replica that lacks what the
+//! read's level promises. `tests/simulation.rs` goes far at random; this goes everywhere, but not far.
+#![allow(clippy::disallowed_methods, reason = "the run is timed")]
+
+#[path = "model/world.rs"]
+mod world;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use redweir::core::policy::Consistency::{self, Bounded, Fenced, Session, Strong};
+use world::{Action, By, Left, Scenario, World, Write};
+
+const NOTHING: Left = Left {
+    questions: 0,
+    proofs: 0,
+    resyncs: 0,
+    promotions: 0,
+    ticks: 0,
+    reads: 0,
+    arrivals: 0,
+    moves: 0,
+    attaches: 0,
+};
+
+const fn write(by: By, key: usize) -> Write {
+    Write { by, key: Some(key) }
+}
+
+const fn write_anything(by: By) -> Write {
+    Write { by, key: None }
+}
+
+/// What the search has seen.
+struct Seen {
+    states: usize,
+    served: u64,
+}
+
+/// Visits every state that can be reached, nearest first, so that a trace to a broken promise is as short as any.
+fn explore(scenario: &'static Scenario) -> Seen {
+    let (begun, first) = (Instant::now(), World::new(scenario));
+    let mut from: HashMap<u64, Option<(u64, Action)>> = HashMap::from([(first.fingerprint(), None)]);
+    let mut queue = VecDeque::from([(first.fingerprint(), first)]);
+    let mut served = 0;
+    while let Some((at, world)) = queue.pop_front() {
+        for action in world.actions() {
+            let mut next = world.clone();
+            let result = next.step(action);
+            let print = next.fingerprint();
+            if result.is_ok() && from.contains_key(&print) {
+                continue;
+            }
+            if let Err(broken) = result.and_then(|()| next.check(&mut served)) {
+                let mut trace = vec![action];
+                let mut state = at;
+                while let Some(Some((before, action))) = from.get(&state) {
+                    trace.push(*action);
+                    state = *before;
+                }
+                trace.reverse();
+                panic!("{}: {broken}\nafter {trace:#?}", scenario.name);
+            }
+            from.insert(print, Some((at, action)));
+            queue.push_back((print, next));
+            if from.len() % 20_000 == 0 {
+                eprintln!(
+                    "{}: {} states, {} waiting, {:.1?}",
+                    scenario.name,
+                    from.len(),
+                    queue.len(),
+                    begun.elapsed()
+                );
+            }
+        }
+    }
+    let (states, took) = (from.len(), begun.elapsed());
+    println!("{}: {states} states, {served} reads served by replicas, {took:.1?}", scenario.name);
+    assert!(states >= scenario.at_least, "{}: only {states} states", scenario.name);
+    assert!(served > 0, "{}: no replica served anything", scenario.name);
+    Seen { states, served }
+}
+
+static FENCES: Scenario = Scenario {
+    name: "fences",
+    writes: &[write(By::Other, 0), write(By::Stranger, 0), write_anything(By::Reader)],
+    left: Left { questions: 3, proofs: 1, ..NOTHING },
+    source: Some(0),
+    fine: false,
+    split: false,
+    probes: &[Session, Fenced],
+    arriving: &[],
+    replicas: &[1],
+    at_least: 1000,
+};
+
+#[test]
+fn every_write_that_is_known_is_fenced() {
+    explore(&FENCES);
+}
