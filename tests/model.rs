@@ -85,7 +85,7 @@ fn explore(scenario: &'static Scenario) -> Seen {
 static FENCES: Scenario = Scenario {
     name: "fences",
     writes: &[write(By::Other, 0), write(By::Stranger, 0), write_anything(By::Reader)],
-    left: Left { questions: 3, proofs: 1, ..NOTHING },
+    left: Left { questions: 2, ..NOTHING },
     source: Some(0),
     fine: false,
     split: false,
@@ -95,7 +95,65 @@ static FENCES: Scenario = Scenario {
     at_least: 1000,
 };
 
+static BARRIERS: Scenario = Scenario {
+    name: "barriers",
+    writes: &[write(By::Stranger, 0), write_anything(By::Stranger), write(By::Other, 0)],
+    left: Left { questions: 2, arrivals: 1, ..NOTHING },
+    probes: &[],
+    arriving: &[Strong],
+    ..FENCES
+};
+
+static AGES: Scenario = Scenario {
+    name: "ages",
+    writes: &[write(By::Stranger, 0), write(By::Other, 1)],
+    left: Left { questions: 2, ticks: 4, ..NOTHING },
+    source: None,
+    probes: &[Bounded],
+    ..FENCES
+};
+
+static SESSIONS: Scenario = Scenario {
+    name: "sessions",
+    writes: &[write(By::Reader, 0), write(By::Stranger, 0)],
+    left: Left { questions: 2, reads: 3, moves: 1, ..NOTHING },
+    source: None,
+    probes: &[],
+    replicas: &[1, 2],
+    ..FENCES
+};
+
+static FAILOVER: Scenario = Scenario {
+    name: "failover",
+    writes: &[write(By::Other, 1), write(By::Stranger, 0)],
+    left: Left { questions: 3, promotions: 1, attaches: 1, ..NOTHING },
+    source: Some(1),
+    probes: &[Fenced],
+    replicas: &[1, 2],
+    ..FENCES
+};
+
 #[test]
 fn every_write_that_is_known_is_fenced() {
     explore(&FENCES);
+}
+
+#[test]
+fn a_strong_read_finds_what_was_acknowledged_before_it_arrived() {
+    explore(&BARRIERS);
+}
+
+#[test]
+fn a_bounded_read_is_as_young_as_it_must_be() {
+    explore(&AGES);
+}
+
+#[test]
+fn a_session_never_goes_back() {
+    explore(&SESSIONS);
+}
+
+#[test]
+fn a_failover_hides_nothing_that_it_has_not_lost() {
+    explore(&FAILOVER);
 }

@@ -41,7 +41,6 @@ impl World {
 
     /// `prober::poll`. A replica answers at once: what it says later would only be more.
     pub(super) fn poll(&mut self, node: usize, inform: bool) {
-        self.left.questions -= 1;
         self.question(node, inform);
         if !self.servers[node].primary {
             self.answer(node);
@@ -53,7 +52,10 @@ impl World {
     }
 
     pub(super) fn question(&mut self, node: usize, inform: bool) {
-        self.anchors += 1;
+        if self.servers[node].primary || self.left.promotions > 0 {
+            // Of a replica's answer the number is not looked at.
+            self.anchors += 1;
+        }
         self.asked[node] = Some(Asked { seq: AnchorSeq(self.anchors), sent_at: self.now(), inform });
     }
 

@@ -126,7 +126,7 @@ pub(crate) struct Scenario {
     pub(crate) left: Left,
     /// The node that the stream is read from at first.
     pub(crate) source: Option<usize>,
-    /// Questions to replicas, and publishing, are steps of their own: views are older than what was heard.
+    /// Answers wait on their way, and to be published: views are older than what was heard.
     pub(crate) fine: bool,
     /// The old primary goes on after the promotion, as long as nobody tells it.
     pub(crate) split: bool,
@@ -411,10 +411,16 @@ impl World {
                 actions.push(Action::Answer(node));
             }
         } else if left.questions > 0 && server.alive && self.answered[node].is_empty() {
-            actions.push(Action::Question(node, false));
-            // An INFO that tells nothing new is like none.
-            if self.tracker.view().nodes[node].history() != Some(server.history) {
+            let known = &self.tracker.view().nodes[node];
+            // An INFO that tells nothing new is like none, and so is the ROLE of a replica.
+            let retold = known.history() == Some(server.history);
+            if !retold {
                 actions.push(Action::Question(node, true));
+            }
+            let applied = (server.link == Link::Up).then(|| server.head());
+            let news = known.link != Some(server.link) || known.applied != applied;
+            if server.primary || (news && (retold || server.primary)) {
+                actions.push(Action::Question(node, false));
             }
         }
         if !self.answered[node].is_empty() {
@@ -426,7 +432,7 @@ impl World {
         if left.proofs > 0 && self.proof.is_none() {
             actions.push(Action::AskProof(node));
         }
-        if left.promotions > 0 && server.link == Link::Up {
+        if left.promotions > 0 && node == 1 && server.link == Link::Up {
             actions.push(Action::Promote(node));
         }
         if self.stream.is_none() && left.attaches > 0 && server.link == Link::Up {
@@ -472,7 +478,10 @@ impl World {
         match action {
             Action::Execute(index) => self.execute(index),
             Action::Acknowledge(index) => self.acknowledge(index),
-            Action::Question(node, inform) => self.poll(node, inform),
+            Action::Question(node, inform) => {
+                self.left.questions -= 1;
+                self.poll(node, inform);
+            }
             Action::Answer(node) => self.answer(node),
             Action::Deliver(node) => {
                 self.deliver(node);
@@ -485,6 +494,10 @@ impl World {
                 let (from, at) = (self.servers[node].follows, self.servers[node].log.len());
                 let write = self.servers[from].log[at];
                 self.servers[node].log.push(write);
+                if !self.scenario.fine {
+                    // What nobody is told of changes nothing but for the better.
+                    self.poll(node, false);
+                }
             }
             Action::Tell => self.tell(),
             Action::Attach(node) => {
