@@ -63,6 +63,7 @@ fn explore(scenario: &'static Scenario) -> Seen {
                 panic!("{}: {broken}\nafter {trace:#?}", scenario.name);
             }
             from.insert(print, Some((at, action)));
+            served += std::mem::take(&mut next.served);
             queue.push_back((print, next));
             if from.len() % 20_000 == 0 {
                 eprintln!(
@@ -97,7 +98,7 @@ static FENCES: Scenario = Scenario {
 
 static BARRIERS: Scenario = Scenario {
     name: "barriers",
-    writes: &[write(By::Stranger, 0), write_anything(By::Stranger), write(By::Other, 0)],
+    writes: &[write(By::Stranger, 0), write_anything(By::Stranger)],
     left: Left { questions: 2, arrivals: 1, ..NOTHING },
     probes: &[],
     arriving: &[Strong],
@@ -107,7 +108,7 @@ static BARRIERS: Scenario = Scenario {
 static AGES: Scenario = Scenario {
     name: "ages",
     writes: &[write(By::Stranger, 0), write(By::Other, 1)],
-    left: Left { questions: 2, ticks: 4, ..NOTHING },
+    left: Left { questions: 2, ticks: 3, ..NOTHING },
     source: None,
     probes: &[Bounded],
     ..FENCES
@@ -116,7 +117,7 @@ static AGES: Scenario = Scenario {
 static SESSIONS: Scenario = Scenario {
     name: "sessions",
     writes: &[write(By::Reader, 0), write(By::Stranger, 0)],
-    left: Left { questions: 2, reads: 3, moves: 1, ..NOTHING },
+    left: Left { questions: 1, reads: 2, moves: 1, ..NOTHING },
     source: None,
     probes: &[],
     replicas: &[1, 2],
@@ -126,7 +127,7 @@ static SESSIONS: Scenario = Scenario {
 static FAILOVER: Scenario = Scenario {
     name: "failover",
     writes: &[write(By::Other, 1), write(By::Stranger, 0)],
-    left: Left { questions: 3, promotions: 1, attaches: 1, ..NOTHING },
+    left: Left { questions: 2, promotions: 1, attaches: 1, ..NOTHING },
     source: Some(1),
     probes: &[Fenced],
     replicas: &[1, 2],
@@ -156,4 +157,16 @@ fn a_session_never_goes_back() {
 #[test]
 fn a_failover_hides_nothing_that_it_has_not_lost() {
     explore(&FAILOVER);
+}
+
+/// The stream told of a write in the new primary's numbers, while the view still went by the old one's, of which the
+/// other replica had applied a lost suffix past them.
+#[test]
+fn a_stream_ahead_of_the_view_is_not_measured_by_it() {
+    let mut world = World::new(&FAILOVER);
+    let found = [Action::Execute(0), Action::Apply(2), Action::Promote(1), Action::Execute(1)];
+    for action in found.into_iter().chain([Action::Attach(1), Action::Tell]) {
+        assert!(world.actions().contains(&action), "{action:?} cannot happen");
+        world.step(action).and_then(|()| world.check(&mut 0)).unwrap_or_else(|broken| panic!("{broken}"));
+    }
 }

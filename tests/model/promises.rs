@@ -214,6 +214,7 @@ impl World {
 
     /// A replica has answered.
     fn found(&mut self, key: usize, node: usize, owed: Set) -> Result<(), String> {
+        self.served += 1;
         let (holds, surviving) = (self.servers[node].holds(), self.surviving(&self.published));
         let moved = self.last.is_some_and(|last| last.index() != node);
         let all = if moved { self.saw_all } else { 0 };

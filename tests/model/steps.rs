@@ -90,6 +90,9 @@ impl World {
         let (answers, now) = (std::mem::take(&mut self.answered[node]), self.now());
         let mut tracker = (*self.tracker).clone();
         for answer in answers {
+            if let Observation::Primary { sent_at, offset, .. } = answer {
+                self.anchors_told.push((sent_at, offset));
+            }
             let times = if matches!(answer, Observation::Primary { .. }) { 1 } else { GOOD_SAMPLES };
             for _ in 0..times {
                 if tracker.apply(answer.clone(), now) == Effect::HistoryRestarted {
@@ -98,7 +101,7 @@ impl World {
                 }
             }
         }
-        self.tracker_digest = digest(tracker.view());
+        self.tracker_digest = digest_of(tracker.view());
         self.tracker = Rc::new(tracker);
     }
 
@@ -118,13 +121,14 @@ impl World {
         let Some(mut stream) = self.stream else { return };
         let Some((write, end)) = self.command_after(&stream) else { return };
         let next = self.next();
+        let view = &self.published;
+        let ours = view.history.map(|history| history.id);
         match self.scenario.writes[usize::from(write)].key {
-            Some(key) => self.precise.wrote(&self.fences, self.slots[key], end, next),
-            None => self.precise.wrote_anything(&self.fences, end, next),
+            Some(key) => self.precise.wrote(&self.fences, self.slots[key], end, ours, next),
+            None => self.precise.wrote_anything(&self.fences, end, ours, next),
         }
         self.told |= 1 << write;
-        let view = &self.published;
-        let history = (view.history.map(|history| history.id), view.era);
+        let history = (ours, view.era);
         self.precise.progressed(&self.fences, end, history, next);
         stream.told_to = end;
         self.reached = Some(Reached { id: stream.id, offset: end });
@@ -139,7 +143,8 @@ impl World {
         let start = Start::plan(&offer, self.reached);
         let (id, told_to) = (server.history.id, start.told_to);
         self.reached = Some(Reached { id, offset: told_to });
-        self.precise.attached(&self.fences, id, told_to, start.resumed, self.next());
+        let (ours, next) = (self.published.history.map(|history| history.id), self.next());
+        self.precise.attached(&self.fences, (id, told_to), start.resumed, ours, next);
         self.stream = Some(Stream { source, id, told_to });
     }
 

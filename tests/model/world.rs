@@ -193,6 +193,8 @@ pub(crate) struct World {
     pub(crate) servers: [Server; NODES],
     tracker: Rc<Tracker>,
     tracker_digest: u64,
+    /// The anchors that the tracker was told, which its view does not show.
+    anchors_told: Vec<(Moment, Offset)>,
     published: Rc<View>,
     published_digest: u64,
     fences: FenceTable,
@@ -215,6 +217,8 @@ pub(crate) struct World {
     last: Option<NodeId>,
     arrived: Option<Arrived>,
     left: Left,
+    /// Reads that replicas have served on the way here; not part of what tells worlds apart.
+    pub(crate) served: u64,
 }
 
 fn id(letter: u8) -> ReplId {
@@ -237,6 +241,13 @@ pub(crate) fn digest(value: &impl Debug) -> u64 {
     let mut feed = Feed(std::hash::DefaultHasher::new());
     write!(feed, "{value:?}").expect("a hasher takes everything");
     feed.0.finish()
+}
+
+/// The same of a view, but for when something was heard: nobody is silent here.
+fn digest_of(view: &View) -> u64 {
+    let mut view = view.clone();
+    view.nodes.iter_mut().for_each(|node| (node.heard_at, node.last_up) = (None, None));
+    digest(&view)
 }
 
 /// The policies: one per level, all else alike.
@@ -277,6 +288,7 @@ impl World {
             servers: [server(0), server(1), server(2)],
             tracker,
             tracker_digest: 0,
+            anchors_told: Vec::new(),
             published,
             published_digest: 0,
             fences,
@@ -298,6 +310,7 @@ impl World {
             last: None,
             arrived: None,
             left: scenario.left,
+            served: 0,
         };
         for node in 0..NODES {
             world.question(node, true);
@@ -327,8 +340,9 @@ impl World {
         self.counter().next()
     }
 
+    /// No two questions are of one moment.
     fn now(&self) -> Moment {
-        Moment::from_millis(self.now)
+        Moment::from_nanos(self.now * 1_000_000 + self.anchors)
     }
 
     /// What tells this world from others.
@@ -343,7 +357,7 @@ impl World {
         let net = (&self.asked, &self.answered, &self.proof, self.sticky, &self.session, self.left);
         let proofs = (self.proofs.proven(), self.proofs.may_try());
         let truth = (&self.servers, &self.writes, self.told, self.saw, self.saw_all, self.last);
-        let views = (self.tracker_digest, self.published_digest, self.now, self.anchors);
+        let views = (self.tracker_digest, &self.anchors_told, self.published_digest, self.now, self.anchors);
         let stream = (&self.precise, self.stream, self.reached);
         let read = self.arrived.as_ref().map(|r| (r.level, r.key, r.barrier, r.view_digest, r.owed));
         digest(&((marks, net, proofs, truth), (views, stream, read)))
