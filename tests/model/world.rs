@@ -124,6 +124,8 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) writes: &'static [Write],
     pub(crate) left: Left,
+    /// What has happened already.
+    pub(crate) before: &'static [Action],
     /// The node that the stream is read from at first.
     pub(crate) source: Option<usize>,
     /// Answers wait on their way, and to be published: views are older than what was heard.
@@ -324,6 +326,9 @@ impl World {
         world.publish();
         if let Some(source) = scenario.source {
             world.attach(source);
+        }
+        for action in scenario.before {
+            world.step(*action).expect("the beginning breaks nothing");
         }
         world
     }
