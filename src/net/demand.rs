@@ -95,6 +95,8 @@ impl Reader<'_> {
         } else {
             Mark::Clear
         };
+        // Before the fences of the keys: the stream stamps them first, and then lets the floor fall.
+        let all_keys = shared.fences.floor();
         let (mut mark, mut seen, mut writing) = (Mark::Clear, floor, false);
         let keys = vocabulary.table.for_each_key(intent.id, args, &mut |key| {
             let slot = shared.fences.slot(key);
@@ -115,7 +117,7 @@ impl Reader<'_> {
         }
         let demands = [
             (mark, Reason::BelowFence),
-            (shared.fences.floor(), Reason::BelowFloor),
+            (all_keys, Reason::BelowFloor),
             (seen, Reason::BelowSession),
             (barrier, Reason::BarrierPending),
         ];
