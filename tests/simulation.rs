@@ -277,7 +277,9 @@ impl World {
                 return;
             }
             let (id, base, told) = (server.history.id, server.base, server.log.len());
-            self.precise.attached(&self.fences, id, Offset::new(server.offset()), false, self.anchors.next());
+            let (at, next) = ((id, Offset::new(server.offset())), self.anchors.next());
+            let ours = self.tracker.view().history.map(|history| history.id);
+            self.precise.attached(&self.fences, at, false, ours, next);
             Stream { source, id, base, told }
         };
         let most = 1 + self.dice.below(60);
@@ -287,9 +289,10 @@ impl World {
             let next = self.anchors.next();
             let end = Offset::new(link.base + link.told as u64 * WRITE_BYTES);
             self.told.insert(write.id);
+            let ours = self.tracker.view().history.map(|history| history.id);
             match write.key {
-                Some(key) => self.precise.wrote(&self.fences, self.slot(key), end, next),
-                None => self.precise.wrote_anything(&self.fences, end, next),
+                Some(key) => self.precise.wrote(&self.fences, self.slot(key), end, ours, next),
+                None => self.precise.wrote_anything(&self.fences, end, ours, next),
             }
             let view = self.tracker.view();
             let history = (view.history.map(|history| history.id), view.era);

@@ -95,6 +95,21 @@ const PENDING: u64 = 1 << 63;
 /// Slots in a group, as a power of two.
 const GROUP_BITS: u32 = 6;
 
+/// As it is now, word by word: what is told meanwhile is in it or not.
+impl Clone for FenceTable {
+    fn clone(&self) -> Self {
+        let copy = |word: &AtomicU64| AtomicU64::new(word.load(Ordering::SeqCst));
+        Self {
+            slots: self.slots.iter().map(copy).collect(),
+            groups: self.groups.iter().map(copy).collect(),
+            floor: copy(&self.floor),
+            lives: copy(&self.lives),
+            passed: copy(&self.passed),
+            hasher: self.hasher.clone(),
+        }
+    }
+}
+
 impl FenceTable {
     /// A table of at least `slots` slots (rounded up to a power of two), its hash keyed by `seeds`. Until
     /// [`FenceTable::raise_floor`] is called with something better, everything is pending for ever.

@@ -4,14 +4,19 @@
 //! The floor covers all keys. It rises when a write's keys cannot be known, and when the stream begins or had a gap.
 //! Once the stream has been read past it, the slots say all that is to be said about what came after `since`, and
 //! the floor falls back to there. A command of the stream whose own keys cannot be known (`FLUSHALL`) moves `since`.
+//!
+//! The stream may be ahead of the view: a promoted replica goes on under a new replication ID before anyone has asked
+//! it who it is. Its offsets say nothing about replicas of the old primary, which may have applied a lost suffix past
+//! them. What is told then waits for the next anchor, which only the new primary can answer once the old one is gone.
 
 use super::fence::{AnchorSeq, Era, FenceTable, Slot};
 use super::position::{Offset, ReplId};
 
 /// The fences' side of the stream.
 ///
-/// `next` is always the number of the next anchor ([`super::fence::AnchorCounter::next`]), taken when it was heard.
-#[derive(Debug, Default)]
+/// `next` is always the number of the next anchor ([`super::fence::AnchorCounter::next`]), taken when it was heard;
+/// `ours` the view's history.
+#[derive(Clone, Debug, Default)]
 pub struct Precise {
     followed: Option<Followed>,
 }
@@ -31,31 +36,44 @@ impl Precise {
     pub fn attached(
         &mut self,
         fences: &FenceTable,
-        id: ReplId,
-        from: Offset,
+        (id, from): (ReplId, Offset),
         resumed: bool,
+        ours: Option<ReplId>,
         next: AnchorSeq,
     ) {
         match &mut self.followed {
             Some(followed) if resumed => followed.id = id,
             followed => {
-                let life = fences.life();
-                fences.stamp_floor(from, next);
-                *followed = Some(Followed { id, since: from, life });
+                let new = Followed { id, since: from, life: fences.life() };
+                new.stamp_floor(fences, from, ours, next);
+                *followed = Some(new);
             }
         }
     }
 
     /// A write to a key of this slot ended at `end`.
-    pub fn wrote(&self, fences: &FenceTable, slot: Slot, end: Offset, next: AnchorSeq) {
-        fences.stamp(slot, end, next);
+    pub fn wrote(&self, fences: &FenceTable, slot: Slot, end: Offset, ours: Option<ReplId>, next: AnchorSeq) {
+        if self.followed.is_some_and(|followed| followed.is_of(ours)) {
+            fences.stamp(slot, end, next);
+        } else {
+            fences.stamp_pending(slot, next);
+        }
     }
 
     /// A write that may have changed any key ended at `end`.
-    pub fn wrote_anything(&mut self, fences: &FenceTable, end: Offset, next: AnchorSeq) {
-        fences.stamp_floor(end, next);
-        if let Some(followed) = &mut self.followed {
-            followed.since = followed.since.max(end);
+    pub fn wrote_anything(
+        &mut self,
+        fences: &FenceTable,
+        end: Offset,
+        ours: Option<ReplId>,
+        next: AnchorSeq,
+    ) {
+        match &mut self.followed {
+            Some(followed) => {
+                followed.stamp_floor(fences, end, ours, next);
+                followed.since = followed.since.max(end);
+            }
+            None => fences.raise_floor(next),
         }
     }
 
@@ -73,11 +91,26 @@ impl Precise {
         if life != followed.life {
             // The table was emptied since: what had been told is forgotten.
             (followed.life, followed.since) = (life, upto);
-            fences.stamp_floor(upto, next);
+            followed.stamp_floor(fences, upto, history, next);
         }
-        if history == Some(followed.id) {
+        if followed.is_of(history) {
             fences.lower_floor(upto, followed.since);
             fences.pass(era, upto);
+        }
+    }
+}
+
+impl Followed {
+    /// Whether its offsets are the view's.
+    fn is_of(&self, ours: Option<ReplId>) -> bool {
+        ours == Some(self.id)
+    }
+
+    fn stamp_floor(&self, fences: &FenceTable, end: Offset, ours: Option<ReplId>, next: AnchorSeq) {
+        if self.is_of(ours) {
+            fences.stamp_floor(end, next);
+        } else {
+            fences.raise_floor(next);
         }
     }
 }
@@ -103,7 +136,7 @@ mod tests {
     #[test]
     fn the_floor_falls_to_where_the_stream_began_once_it_is_passed() {
         let (table, mut precise) = (table(), Precise::default());
-        precise.attached(&table, id(), Offset::new(150), false, NEXT);
+        precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(150)));
         table.raise_floor(AnchorSeq(2));
         precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
@@ -118,8 +151,8 @@ mod tests {
     #[test]
     fn a_write_to_any_key_stays_fenced() {
         let (table, mut precise) = (table(), Precise::default());
-        precise.attached(&table, id(), Offset::new(150), false, NEXT);
-        precise.wrote_anything(&table, Offset::new(200), NEXT);
+        precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
+        precise.wrote_anything(&table, Offset::new(200), Some(id()), NEXT);
         precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(200)));
     }
@@ -127,20 +160,32 @@ mod tests {
     #[test]
     fn a_gap_raises_the_floor_and_a_resumed_link_does_not() {
         let (table, mut precise) = (table(), Precise::default());
-        precise.attached(&table, id(), Offset::new(150), false, NEXT);
-        precise.attached(&table, id(), Offset::new(400), true, NEXT);
+        precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
+        precise.attached(&table, (id(), Offset::new(400)), true, Some(id()), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(150)));
-        precise.attached(&table, id(), Offset::new(500), false, NEXT);
+        precise.attached(&table, (id(), Offset::new(500)), false, Some(id()), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(500)));
     }
 
     #[test]
     fn an_emptied_table_is_precise_only_from_then_on() {
         let (table, mut precise) = (table(), Precise::default());
-        precise.attached(&table, id(), Offset::new(150), false, NEXT);
+        precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
         table.restart(|| AnchorSeq(5));
         table.settle_floor(AnchorSeq(5), Offset::new(160));
         precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(300)));
+    }
+
+    #[test]
+    fn a_stream_that_is_ahead_of_the_view_stamps_nothing_in_numbers() {
+        let (table, mut precise) = (table(), Precise::default());
+        let (old, slot) = (ReplId::parse(&[b'b'; 40]), table.slot(b"k"));
+        precise.attached(&table, (id(), Offset::new(50)), false, Some(id()), NEXT);
+        assert_eq!(table.floor(), Mark::At(Offset::new(100)));
+        precise.wrote(&table, slot, Offset::new(150), old, NEXT);
+        assert_eq!(table.load(slot), Mark::Pending(NEXT));
+        precise.wrote_anything(&table, Offset::new(160), old, NEXT);
+        assert_eq!(table.floor(), Mark::Pending(NEXT));
     }
 }

@@ -17,7 +17,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(1);
 const PAUSE_LONGEST: Duration = Duration::from_millis(128);
 
 /// What one worker knows of every node from its own connections.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Proofs {
     era: Era,
     proven: Vec<Option<Offset>>,

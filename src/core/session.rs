@@ -59,7 +59,7 @@ impl Stamps {
 
 /// A connection's own writes that have not been acknowledged yet. Until they are, reads of the same keys follow them
 /// to the primary: pipelines keep their order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Session {
     in_flight: SmallVec<[(u64, Slot); 4]>,
     /// Writes in flight whose keys are unknown or did not fit, up to this sequence number.
@@ -138,7 +138,7 @@ const SEEN_KEPT: usize = 64;
 /// raises the floor of all keys to the next anchor. The primary is ahead of every replica: what it answered for a key
 /// holds for that key, until a replica has applied it, or until the stream has passed it and the key's own fence says
 /// the same. A key that is read again and again from the primary, with the same reply, is as it was the first time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Seen {
     floor: Mark,
     /// What a token stands for. Reads that do not look at the fences of their keys need it for good.

@@ -146,7 +146,7 @@ pub enum Effect {
 }
 
 /// The owner's side of the view: applies observations, keeps what only applying needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tracker {
     view: View,
     anchors: Anchors,

@@ -98,6 +98,8 @@ impl Reader<'_> {
         } else {
             Mark::Clear
         };
+        // Before the fences of the keys: the stream stamps them first, and then lets the floor fall.
+        let all_keys = shared.fences.floor();
         let (anchored, least) = (view.head.map(|head| (view.anchor, head.offset)), view.least_applied());
         let (mut mark, mut seen, mut writing) = (Mark::Clear, floor, false);
         let keys = vocabulary.table.for_each_key(intent.id, args, &mut |key| {
@@ -119,7 +121,7 @@ impl Reader<'_> {
         }
         let demands = [
             (mark, Reason::BelowFence),
-            (shared.fences.floor(), Reason::BelowFloor),
+            (all_keys, Reason::BelowFloor),
             (seen, Reason::BelowSession),
             (barrier, Reason::BarrierPending),
         ];

@@ -41,11 +41,17 @@ impl Fencer {
     pub fn new(shared: Arc<Shared>, failures: Failures) -> Self {
         Self { shared, precise: Precise::default(), told: Told::default(), failures }
     }
+
+    /// The history that the view goes by.
+    fn ours(&self) -> Option<ReplId> {
+        self.shared.view.load().history.map(|history| history.id)
+    }
 }
 
 impl StreamSink for Fencer {
     fn attached(&mut self, source: NodeId, id: ReplId, from: Offset, resumed: bool) {
-        self.precise.attached(&self.shared.fences, id, from, resumed, self.shared.anchors.next());
+        let (ours, next) = (self.ours(), self.shared.anchors.next());
+        self.precise.attached(&self.shared.fences, (id, from), resumed, ours, next);
         self.told.attached(id);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
         self.shared.stream_attached.store(true, Ordering::Relaxed);
@@ -57,7 +63,7 @@ impl StreamSink for Fencer {
 
     fn command(&mut self, command: &StreamCommand<'_>, end: Offset) {
         let (vocabulary, next) = (self.shared.vocabulary.load(), self.shared.anchors.next());
-        let intent = vocabulary.table.classify(command);
+        let (intent, ours) = (vocabulary.table.classify(command), self.ours());
         if matches!(intent.access, Access::Write { .. } | Access::Unknown) {
             self.told.wrote(end);
         }
@@ -68,14 +74,14 @@ impl StreamSink for Fencer {
             Access::Write { keys: WriteKeys::Known } => {
                 let (fences, precise) = (&self.shared.fences, &self.precise);
                 let whole = Whole { command, cut: Cell::new(false) };
-                let mut stamp = |key: &[u8]| precise.wrote(fences, fences.slot(key), end, next);
+                let mut stamp = |key: &[u8]| precise.wrote(fences, fences.slot(key), end, ours, next);
                 let keys = vocabulary.table.for_each_written_key(intent.id, &whole, &mut stamp);
                 if keys == Keys::Unknowable || whole.cut.get() {
-                    self.precise.wrote_anything(fences, end, next);
+                    self.precise.wrote_anything(fences, end, ours, next);
                 }
             }
             Access::Write { keys: WriteKeys::Unknowable } | Access::Unknown => {
-                self.precise.wrote_anything(&self.shared.fences, end, next);
+                self.precise.wrote_anything(&self.shared.fences, end, ours, next);
             }
         }
     }

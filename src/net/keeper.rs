@@ -17,9 +17,13 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
     while let Some(first) = heard.recv().await {
         let mut next = Some(first);
         while let Some((observation, at)) = next {
+            let era = tracker.view().era;
             if tracker.apply(observation, at) == Effect::HistoryRestarted {
                 tracing::info!("another history begins: every fence starts anew");
                 shared.fences.restart(|| shared.anchors.next());
+            } else if tracker.view().era != era {
+                // An anchor of the old primary may have settled what waited for one of the new primary.
+                shared.fences.raise_floor(shared.anchors.next());
             }
             next = heard.try_recv().ok();
         }

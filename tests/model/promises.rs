@@ -1,0 +1,263 @@
+//! Reads, decided as `net` decides them, and what they must find.
+
+use redweir::core::fence::Mark;
+use redweir::core::policy::PolicyId;
+use redweir::core::proof::suffices;
+use redweir::core::reason::Reason;
+use redweir::core::route::{Ask, Decision, Demand, decide};
+use redweir::core::session::stronger;
+
+use super::*;
+
+impl World {
+    /// Every read that could be decided now goes where it finds what it was promised.
+    pub(crate) fn check(&self, served: &mut u64) -> Result<(), String> {
+        let barrier = self.next();
+        for level in self.scenario.probes {
+            for key in 0..KEYS {
+                let owed = self.owed(*level, key);
+                self.probe(*level, key, &self.published, barrier, owed, served)?;
+            }
+        }
+        if let Some(read) = &self.arrived {
+            let views = [&read.view, &self.published];
+            // One that waits looks at the new view; the barrier stays.
+            let views = if read.level == Consistency::Strong { &views[..] } else { &views[..1] };
+            for view in views {
+                self.probe(read.level, read.key, view, read.barrier, read.owed, served)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn probe(
+        &self,
+        level: Consistency,
+        key: usize,
+        view: &View,
+        barrier: AnchorSeq,
+        owed: Set,
+        served: &mut u64,
+    ) -> Result<(), String> {
+        // Nobody in particular, except for the levels that promise something to a session.
+        let session = (level >= Consistency::Session).then_some(&self.session);
+        let demand = self.demand(level, key, view, session, barrier);
+        for tie in 0..2 {
+            let decision = self.decide(level, view, demand, self.sticky, tie);
+            let Some(node) = self.served_by(decision, view) else { continue };
+            *served += 1;
+            let missing = owed & self.surviving(view) & !self.servers[node].holds();
+            if missing != 0 {
+                return Err(format!(
+                    "{level:?} read of k{key} by n{node} ({decision:?}) lacks writes {missing:#b}; demand {demand:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The replica that answers, if one does: a read sent on hope is served only behind a proof that is enough.
+    fn served_by(&self, decision: Decision, view: &View) -> Option<usize> {
+        let (node, need) = match decision {
+            Decision::Send { node, .. } if view.primary != Some(node) => (node, None),
+            Decision::Try { node, need } => (node, Some(need)),
+            _ => return None,
+        };
+        let server = &self.servers[node.index()];
+        let applied = (server.link == Link::Up).then(|| server.head());
+        let proof = || {
+            let link = if server.primary { return None } else { server.link };
+            self.published.proves(node, link, &address(server.follows), applied)
+        };
+        // While it loads it answers -LOADING.
+        let answers = server.alive && server.link != Link::Syncing;
+        (answers && need.is_none_or(|need| suffices(proof(), need))).then_some(node.index())
+    }
+
+    /// The writes that a read at this level must find, if it arrives now.
+    pub(super) fn owed(&self, level: Consistency, key: usize) -> Set {
+        let mut owed = 0;
+        for (index, write) in self.scenario.writes.iter().enumerate() {
+            let touches = write.key.is_none_or(|written| written == key);
+            let Phase::Acked(at) = self.writes[index] else {
+                let told = self.told & 1 << index != 0;
+                owed |= Set::from(told && touches && level >= Consistency::Fenced) << index;
+                continue;
+            };
+            let is_old = level >= Consistency::Bounded && self.now - at > MAX_LAG;
+            let is_owed = match level {
+                Consistency::Eventual | Consistency::Bounded => false,
+                Consistency::Session => write.by == By::Reader,
+                Consistency::Fenced => write.by != By::Stranger || self.told & 1 << index != 0,
+                Consistency::Strong => true,
+            };
+            owed |= Set::from(is_old || (is_owed && touches)) << index;
+        }
+        if level >= Consistency::Session { owed | self.saw[key] } else { owed }
+    }
+
+    /// What no failover has lost: what the primary of this view holds while it is one, else what the real one does.
+    fn surviving(&self, view: &View) -> Set {
+        let believed = view.primary.map(NodeId::index).filter(|n| {
+            let server = &self.servers[*n];
+            server.primary && server.alive
+        });
+        self.servers[believed.unwrap_or(self.primary())].holds()
+    }
+
+    /// `demand::demand`.
+    fn demand(
+        &self,
+        level: Consistency,
+        key: usize,
+        view: &View,
+        session: Option<&Session>,
+        barrier: AnchorSeq,
+    ) -> Demand {
+        let passed = self.fences.passed(view.era);
+        let settled = |mark: Mark| match view.head {
+            Some(head) => mark.settled(view.anchor, head.offset),
+            None => mark,
+        };
+        let mut seen = session.map(|session| session.seen.clone());
+        if let (Some(seen), Some(head)) = (&mut seen, view.head) {
+            seen.settle(view.anchor, head.offset, passed);
+        }
+        let floor = seen.as_ref().map_or(Mark::Clear, |seen| seen.floor());
+        if level < Consistency::Session {
+            return demand_of(&[(floor, Reason::BelowSession)]);
+        }
+        let barrier = match (level, view.head) {
+            (Consistency::Strong, Some(head)) if barrier <= view.anchor => {
+                Mark::At(head.offset).unless_passed(passed)
+            }
+            (Consistency::Strong, _) => return Demand::Unknown(Reason::BarrierPending),
+            _ => Mark::Clear,
+        };
+        let slot = self.slots[key];
+        if session.is_some_and(|session| session.is_writing(slot)) {
+            return Demand::Unknown(Reason::OwnWriteInFlight);
+        }
+        demand_of(&[
+            (settled(self.fences.load(slot)), Reason::BelowFence),
+            (self.fences.floor(), Reason::BelowFloor),
+            (stronger(floor, seen.map_or(Mark::Clear, |seen| seen.of(slot))), Reason::BelowSession),
+            (barrier, Reason::BarrierPending),
+        ])
+    }
+
+    fn decide(
+        &self,
+        level: Consistency,
+        view: &View,
+        demand: Demand,
+        sticky: Option<NodeId>,
+        tie: u32,
+    ) -> Decision {
+        let index =
+            policies().all.iter().position(|policy| policy.consistency == level).expect("every level");
+        let mut proofs = self.proofs.clone();
+        proofs.renew(view.era, self.now());
+        decide(&Ask {
+            view,
+            policy: &policies().all[index],
+            policy_id: PolicyId(index as u16),
+            demand,
+            sticky,
+            load: &[],
+            proven: proofs.proven(),
+            may_try: proofs.may_try(),
+            now: self.now(),
+            tie,
+            waited: false,
+            avoid: None,
+        })
+    }
+
+    /// `dispatch::move_on`.
+    pub(super) fn move_on(&mut self) {
+        self.sticky = None;
+        let next = self.next();
+        self.session.seen.everything(next);
+    }
+
+    /// `dispatch::read`, and what comes of it.
+    pub(super) fn read(&mut self, level: Consistency, key: usize, tie: u32) -> Result<(), String> {
+        let view = Rc::clone(&self.published);
+        let owed = self.owed(level, key);
+        let decision = loop {
+            if let Some(head) = view.head {
+                let passed = self.fences.passed(view.era);
+                self.session.seen.settle(view.anchor, head.offset, passed);
+            }
+            let demand = self.demand(level, key, &view, Some(&self.session), self.next());
+            let decision = self.decide(level, &view, demand, self.sticky, tie);
+            match decision {
+                Decision::Send { node, .. } | Decision::Try { node, .. }
+                    if view.primary != Some(node) && self.sticky.is_some_and(|sticky| sticky != node) =>
+                {
+                    self.move_on();
+                }
+                other => break other,
+            }
+        };
+        if let Decision::Send { node, .. } | Decision::Try { node, .. } = decision
+            && view.primary != Some(node)
+        {
+            self.sticky = Some(node);
+        }
+        match self.served_by(decision, &view) {
+            Some(node) => self.found(key, node, owed),
+            None => self.ask_primary(key),
+        }
+    }
+
+    /// A replica has answered.
+    fn found(&mut self, key: usize, node: usize, owed: Set) -> Result<(), String> {
+        self.served += 1;
+        let (holds, surviving) = (self.servers[node].holds(), self.surviving(&self.published));
+        let moved = self.last.is_some_and(|last| last.index() != node);
+        let all = if moved { self.saw_all } else { 0 };
+        let missing = (owed | all) & surviving & !holds;
+        if missing != 0 {
+            return Err(format!("the session's read of k{key} by n{node} goes back: it lacks {missing:#b}"));
+        }
+        self.last = Some(NodeId(node as u16));
+        self.saw[key] |= holds & self.touching(key);
+        self.saw_all |= holds;
+        Ok(())
+    }
+
+    /// `worker::remember`.
+    fn ask_primary(&mut self, key: usize) -> Result<(), String> {
+        let Some(node) = self.published.usable_primary(self.now()).map(NodeId::index) else { return Ok(()) };
+        if !self.servers[node].alive {
+            return Ok(());
+        }
+        let seen = self.servers[node].holds() & self.touching(key);
+        self.saw[key] |= seen;
+        let next = self.next();
+        self.session.seen.key(self.slots[key], u64::from(seen), next);
+        Ok(())
+    }
+
+    fn touching(&self, key: usize) -> Set {
+        let writes = self.scenario.writes.iter().enumerate();
+        writes.fold(0, |set, (n, w)| set | Set::from(w.key.is_none_or(|written| written == key)) << n)
+    }
+}
+
+/// `demand::demand_of`.
+fn demand_of(marks: &[(Mark, Reason)]) -> Demand {
+    let mut strongest = (Mark::Clear, Reason::Fresh);
+    for (mark, reason) in marks {
+        if stronger(*mark, strongest.0) != strongest.0 {
+            strongest = (*mark, *reason);
+        }
+    }
+    match strongest {
+        (Mark::Clear, _) => Demand::Nothing,
+        (Mark::At(offset), reason) => Demand::Applied(offset, reason),
+        (Mark::Pending(_), _) => Demand::Unknown(Reason::FencePending),
+    }
+}
