@@ -84,7 +84,7 @@ impl Reader<'_> {
         }
         let barrier = if policy.consistency == Consistency::Strong {
             match (self.barrier, view.head) {
-                (Some(barrier), Some(head)) if barrier <= view.anchor => {
+                (Some(barrier), Some(head)) if barrier <= view.anchor || cfg!(mutant = "barrier-skipped") => {
                     Mark::At(head.offset).unless_passed(passed)
                 }
                 _ => {
