@@ -20,7 +20,7 @@ FUZZ_SECONDS ?= 60
 
 # Deliberate bugs, each of which the tests must catch.
 MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-clear table-cleared-late \
-	floor-falls-early barrier-skipped seen-forgotten age-ignored
+	floor-falls-early barrier-skipped seen-forgotten age-ignored process-mistaken
 # Where they are looked for, quick ones first.
 MUTANT_TESTS := lib simulation bounded consistency faults
 
@@ -69,7 +69,7 @@ test: deps-test ## All tests, against real servers
 	cargo test --locked
 
 soak: deps ## The consistency of SOAK_READS reads, under faults; prints how many reads broke a promise
-	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support
+	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support --test-threads 4
 
 lint: ## Formatting, and every warning an error
 	cargo fmt --check

@@ -170,7 +170,9 @@ fn a_replica_that_comes_back_with_an_old_dump_serves_nothing_of_it() {
         let mut nodes = view["nodes"].as_array().unwrap().iter();
         nodes.all(|node| node["applied_offset"].as_i64() == Some(head))
     });
-    clients.iter_mut().for_each(|conn| assert_eq!(conn.cmd(&["GET", "k"]), "new"));
+    for conn in &mut clients {
+        assert_eq!(conn.cmd(&["GET", "k"]), "new");
+    }
     assert!(topology.replicas[0].calls("get") > 0, "it serves");
     topology.replicas[0].link.cut();
     topology.replicas[0].server.restart();

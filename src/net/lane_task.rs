@@ -82,7 +82,7 @@ fn run_id(view: &View, node: NodeId) -> Option<String> {
 async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<(), Closed> {
     let (shared, node, connected) = (&worker.shared, lane.key.node, clock::now());
     let mut views = shared.views.subscribe();
-    while !worker.is_primary(node) {
+    while !worker.is_primary(node) && !cfg!(mutant = "process-mistaken") {
         let view = shared.view.load_full();
         let entry = view.node(node).ok_or(Closed::Withdrawn("node removed"))?;
         if entry.silent_since.is_some() || run_id(&view, node).as_deref() != known {
