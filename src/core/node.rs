@@ -174,7 +174,7 @@ pub struct Node {
     pub fresh_from: Option<Moment>,
     /// Its last `INFO` on the present connection.
     pub facts: Option<Facts>,
-    /// When it last answered anything.
+    /// When the last question that it answered was sent.
     pub heard_at: Option<Moment>,
     /// Since when it has been silent; `None` while it answers.
     pub silent_since: Option<Moment>,
@@ -287,7 +287,7 @@ impl Node {
             return None;
         }
         let told = match self.facts.as_ref()?.link_down {
-            // The report counts whole seconds and was made at or before `heard_at`.
+            // The report counts whole seconds.
             Some(LinkDown::For(span)) => Some(span.saturating_add(Duration::from_secs(1))),
             Some(LinkDown::Never) | None => None,
         };

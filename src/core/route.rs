@@ -166,7 +166,7 @@ pub fn judge(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
 
 fn judge_lag(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
     let staleness = node.staleness(ask.now).ok_or(Reason::Unproven)?;
-    if staleness > ask.policy.max_lag {
+    if staleness > ask.policy.max_lag && !cfg!(mutant = "age-ignored") {
         return Err(Reason::TooOld);
     }
     let lag_bytes = ask.view.lag_bytes(node).ok_or(Reason::Unproven)?;

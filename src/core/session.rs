@@ -215,7 +215,7 @@ impl Seen {
 
     /// What a replica must have applied to serve any key.
     pub fn floor(&self) -> Mark {
-        self.floor
+        if cfg!(mutant = "seen-forgotten") { Mark::Clear } else { self.floor }
     }
 
     /// What a replica must have applied to serve this key, beyond the floor.

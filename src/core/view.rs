@@ -340,7 +340,8 @@ impl Tracker {
         node.standing.sample(healthy);
         for (gate, policy) in node.within.iter_mut().zip(&self.policies.all) {
             let near = lag_bytes.is_some_and(|bytes| bytes <= policy.max_lag_bytes);
-            let young = node.fresh_from.is_some_and(|from| now.since(from) <= policy.max_lag);
+            let young = cfg!(mutant = "age-ignored")
+                || node.fresh_from.is_some_and(|from| now.since(from) <= policy.max_lag);
             if policy.consistency >= Consistency::Bounded && node.fresh_from.is_some() {
                 gate.sample(healthy && near && young);
             }

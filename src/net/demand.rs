@@ -87,7 +87,7 @@ impl Reader<'_> {
         let floor = session.map_or(Mark::Clear, |session| session.seen.floor());
         let barrier = if policy.consistency == Consistency::Strong {
             match (self.barrier, view.head) {
-                (Some(barrier), Some(head)) if barrier <= view.anchor => {
+                (Some(barrier), Some(head)) if barrier <= view.anchor || cfg!(mutant = "barrier-skipped") => {
                     Mark::At(head.offset).unless_passed(passed)
                 }
                 _ => {

@@ -19,6 +19,8 @@ use super::stream::{ReadHalf, Stream, WriteHalf};
 use super::worker::Worker;
 use crate::core::address::Address;
 use crate::core::moment::Moment;
+use crate::core::node::NodeId;
+use crate::core::view::View;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 
 /// How a handshake without credentials begins.
@@ -42,13 +44,17 @@ pub(super) async fn run(worker: Rc<Worker>, lane: Rc<Lane>) {
 /// Connects until it works or nobody should wait any longer. Nothing was sent until then, so nothing is lost.
 async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf), Closed> {
     let opened_at = clock::now();
+    let known = run_id(&worker.shared.view.load(), lane.key.node);
     loop {
         if let Phase::Closed(why) = lane.phase() {
             return Err(why);
         }
         let connect_timeout = worker.shared.config.upstream.connect_timeout;
         let problem = match tokio::time::timeout(connect_timeout, attempt(worker, lane)).await {
-            Ok(Ok(halves)) => return Ok(halves),
+            Ok(Ok(halves)) => {
+                confirm(worker, lane, known.as_deref()).await?;
+                return Ok(halves);
+            }
             Ok(Err(Closed::Unreachable(problem))) => problem,
             Ok(Err(other)) => return Err(other),
             Err(_) => "timed out".to_owned(),
@@ -63,6 +69,35 @@ async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf),
         }
         tokio::time::sleep(limits::RECONNECT_PAUSE).await;
     }
+}
+
+/// The process that a node is, as far as is known.
+fn run_id(view: &View, node: NodeId) -> Option<String> {
+    view.node(node)?.facts.as_ref()?.run_id.clone()
+}
+
+/// Waits until the node has been asked how it is after the lane had been connected, and is still the process that it
+/// was when the lane was wanted. What is known of a replica is known of its process: another one, started a moment
+/// ago on the same port, may hold any data, and would be read as if it were the one before.
+async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<(), Closed> {
+    let (shared, node, connected) = (&worker.shared, lane.key.node, clock::now());
+    let mut views = shared.views.subscribe();
+    while !worker.is_primary(node) && !cfg!(mutant = "process-mistaken") {
+        let view = shared.view.load_full();
+        let entry = view.node(node).ok_or(Closed::Withdrawn("node removed"))?;
+        if entry.silent_since.is_some() || run_id(&view, node).as_deref() != known {
+            return Err(Closed::Unreachable("it is not the process that it was".to_owned()));
+        }
+        if entry.heard_at.is_some_and(|asked| asked > connected) {
+            return Ok(());
+        }
+        if clock::now().since(connected) > shared.config.upstream.probe_timeout {
+            return Err(Closed::Unreachable("it does not say how it is".to_owned()));
+        }
+        shared.look_now.notify_waiters();
+        let _ = tokio::time::timeout(limits::CONFIRM_PAUSE, views.changed()).await;
+    }
+    Ok(())
 }
 
 async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), Closed> {

@@ -36,6 +36,9 @@ pub const CUT_THROUGH: usize = 32 * 1024;
 /// Connection attempts to a node are this far apart, at least.
 pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
+/// A new lane asks so often whether its node has been looked at meanwhile.
+pub const CONFIRM_PAUSE: Duration = Duration::from_millis(5);
+
 /// A lane that carried nothing for this long is closed, unless it is one that every client uses.
 pub const LANE_IDLE: Duration = Duration::from_mins(1);
 

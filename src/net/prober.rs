@@ -63,7 +63,7 @@ impl Prober {
                 }
                 Err(problem) => problem,
             };
-            self.tell(Observation::Lost { node: self.node }).await;
+            self.tell(Observation::Lost { node: self.node }, clock::now()).await;
             let text = problem.to_string();
             if text != last_problem {
                 tracing::warn!(node = %self.address, problem = %text, "a node does not answer");
@@ -74,9 +74,10 @@ impl Prober {
         }
     }
 
-    async fn tell(&self, observation: Observation) {
+    /// `at`: when the question was sent. An answer is about no later moment.
+    async fn tell(&self, observation: Observation, at: Moment) {
         // A closed channel means that the process ends; `run` looks.
-        let _ = self.keeper.send((observation, clock::now())).await;
+        let _ = self.keeper.send((observation, at)).await;
     }
 
     /// Polls over one connection until it fails.
@@ -166,7 +167,7 @@ impl Prober {
         };
         if let Some(BytesFrame::BulkString(text)) = info {
             let facts = Box::new(self.facts(&Info::parse(text)));
-            self.tell(Observation::Info { node: self.node, facts }).await;
+            self.tell(Observation::Info { node: self.node, facts }, sent_at).await;
         }
         if let BytesFrame::Error(text) = role {
             return Err(ControlError::Refused(text.to_string()));
@@ -180,7 +181,7 @@ impl Prober {
             }
             Ok(RoleReport::Sentinel { .. }) | Err(_) => Observation::Lost { node: self.node },
         };
-        self.tell(observation).await;
+        self.tell(observation, sent_at).await;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ pub(crate) struct Plan {
     pub(crate) write_every: Duration,
     /// Between two reads of a reader.
     pub(crate) read_every: Duration,
-    /// Each writer also reads its key, right after a write, on the same connection.
+    /// Each writer also reads its key, right after a write; on the same connection if both go to the same port.
     pub(crate) writers_read: bool,
 }
 
@@ -44,15 +44,21 @@ impl Plan {
     }
 
     pub(crate) fn start(self) -> Load {
-        let stop = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new(Shared { write_port: AtomicU16::new(self.write_port), ..Shared::default() });
         let spawn = |client: Client, work: fn(Client) -> Outcome| thread::spawn(move || work(client));
         let run = RUNS.fetch_add(1, Ordering::SeqCst);
-        let client =
-            |n: usize| Client { plan: self, run, n, stop: Arc::clone(&stop), outcome: Outcome::default() };
+        let client = |n: usize| Client {
+            plan: self,
+            run,
+            n,
+            session: n,
+            shared: Arc::clone(&shared),
+            outcome: Outcome::default(),
+        };
         let writers = (0..self.keys).map(|n| spawn(client(n), Client::write));
         let readers = (self.keys..self.keys + self.readers).map(|n| spawn(client(n), Client::read));
         let threads = writers.collect::<Vec<_>>().into_iter().chain(readers).collect();
-        Load { stop, threads }
+        Load { shared, threads }
     }
 
     pub(crate) fn run(self, span: Duration) -> Outcome {
@@ -64,13 +70,43 @@ impl Plan {
 
 /// Clients at work.
 pub(crate) struct Load {
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<Outcome>>,
 }
 
+/// What the clients are told while they work, and what they tell.
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    hushed: AtomicBool,
+    /// Writes that were sent and not answered yet.
+    writing: AtomicU64,
+    write_port: AtomicU16,
+    reads: AtomicU64,
+}
+
 impl Load {
+    /// Lets the writers pause, and returns when each has its last answer. Readers go on.
+    pub(crate) fn hush(&self) {
+        self.shared.hushed.store(true, Ordering::SeqCst);
+        while self.shared.writing.load(Ordering::SeqCst) > 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Lets the writers go on, on this port.
+    pub(crate) fn go_on(&self, write_port: u16) {
+        self.shared.write_port.store(write_port, Ordering::SeqCst);
+        self.shared.hushed.store(false, Ordering::SeqCst);
+    }
+
+    /// How many reads were answered so far.
+    pub(crate) fn reads(&self) -> u64 {
+        self.shared.reads.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn stop(mut self) -> Outcome {
-        self.stop.store(true, Ordering::SeqCst);
+        self.shared.stop.store(true, Ordering::SeqCst);
         let mut all = Outcome::default();
         for thread in self.threads.drain(..) {
             let one = thread.join().expect("a client of the load failed");
@@ -85,7 +121,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.shared.stop.store(true, Ordering::SeqCst);
     }
 }
 
@@ -113,11 +149,16 @@ static RUNS: AtomicU64 = AtomicU64::new(0);
 struct Client {
     plan: Plan,
     run: u64,
-    /// Number of the connection; a writer's is that of its key.
+    /// Number of the client; a writer's is that of its key.
     n: usize,
-    stop: Arc<AtomicBool>,
+    /// Number of its connection: who connects again is somebody new.
+    session: usize,
+    shared: Arc<Shared>,
     outcome: Outcome,
 }
+
+/// Clients of one run have lower numbers.
+const MOST_CLIENTS: usize = 1000;
 
 impl Client {
     fn key(&self, n: usize) -> String {
@@ -125,26 +166,40 @@ impl Client {
     }
 
     fn goes_on(&self) -> bool {
-        !self.stop.load(Ordering::SeqCst)
+        !self.shared.stop.load(Ordering::SeqCst)
     }
 
     fn write(mut self) -> Outcome {
         let (key, writer) = (self.key(self.n), format!("w{}", self.n));
-        let mut conn = None;
-        let mut version = 0;
+        let (mut conn, mut reading) = (None, None);
+        let (mut port, mut version) = (self.plan.write_port, 0);
         while self.goes_on() {
+            // First counted, then asked: who hushes and sees none can rely on it.
+            self.shared.writing.fetch_add(1, Ordering::SeqCst);
+            if self.shared.hushed.load(Ordering::SeqCst) {
+                self.shared.writing.fetch_sub(1, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(2));
+                continue;
+            }
+            let present = self.shared.write_port.load(Ordering::SeqCst);
+            if present != port {
+                (port, conn) = (present, None);
+            }
             version += 1;
             let value = checker::value(&key, version, &writer);
             let invoked = Instant::now();
-            let reply = attempt(&mut conn, self.plan.write_port, &["SET", &key, &value]);
+            let reply = self.attempt(&mut conn, port, &["SET", &key, &value]);
             let acked = matches!(&reply, Ok(reply) if *reply == "OK").then(Instant::now);
+            self.shared.writing.fetch_sub(1, Ordering::SeqCst);
             if acked.is_none() {
                 self.outcome.write_errors.push((Instant::now(), format!("{reply:?}")));
                 thread::sleep(Duration::from_millis(20));
             }
-            self.outcome.history.writes.push(Write { key: self.n, version, session: self.n, invoked, acked });
+            let session = self.session;
+            self.outcome.history.writes.push(Write { key: self.n, version, session, invoked, acked });
             if self.plan.writers_read {
-                self.read_once(&mut conn, self.n);
+                let same = port == self.plan.read_port;
+                self.read_once(if same { &mut conn } else { &mut reading }, self.n);
             }
             thread::sleep(self.plan.write_every);
         }
@@ -164,7 +219,7 @@ impl Client {
     fn read_once(&mut self, conn: &mut Option<Conn>, n: usize) {
         let key = self.key(n);
         let start = Instant::now();
-        let reply = attempt(conn, self.plan.read_port, &["GET", &key]);
+        let reply = self.attempt(conn, self.plan.read_port, &["GET", &key]);
         let end = Instant::now();
         let version = match &reply {
             Ok(Value::Null) => Some(0),
@@ -173,21 +228,26 @@ impl Client {
         };
         self.outcome.slowest_read = self.outcome.slowest_read.max(end - start);
         if let Some(version) = version {
-            self.outcome.history.reads.push(Read { key: n, session: self.n, start, end, version });
+            self.shared.reads.fetch_add(1, Ordering::Relaxed);
+            self.outcome.history.reads.push(Read { key: n, session: self.session, start, end, version });
         } else {
             self.outcome.read_errors.push((end, format!("{reply:?}")));
             thread::sleep(Duration::from_millis(5));
         }
     }
-}
 
-/// One command; connects first when there is no connection, and forgets one that failed.
-fn attempt(conn: &mut Option<Conn>, port: u16, args: &[&str]) -> io::Result<Value> {
-    let mut present = match conn.take() {
-        Some(present) => present,
-        None => Conn::try_open(port)?,
-    };
-    let reply = present.try_cmd(args)?;
-    *conn = Some(present);
-    Ok(reply)
+    /// One command; connects first when there is no connection, and forgets one that failed.
+    fn attempt(&mut self, conn: &mut Option<Conn>, port: u16, args: &[&str]) -> io::Result<Value> {
+        let mut present = match conn.take() {
+            Some(present) => present,
+            None => Conn::try_open(port)?,
+        };
+        let reply = present.try_cmd(args);
+        if reply.is_ok() {
+            *conn = Some(present);
+        } else {
+            self.session += MOST_CLIENTS;
+        }
+        reply
+    }
 }
