@@ -9,7 +9,7 @@ mod world;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use redweir::core::policy::Consistency::{self, Bounded, Fenced, Session, Strong};
+use redweir::core::policy::Consistency::{Bounded, Fenced, Session, Strong};
 use world::{Action, By, Left, Scenario, World, Write};
 
 const NOTHING: Left = Left {

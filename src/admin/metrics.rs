@@ -3,10 +3,13 @@
 //! Workers count into cells of their own; a scrape adds them up and tells the exporter absolute values through the
 //! `metrics` facade. Histograms are written by ourselves: the exporter would keep every sample until it is drained.
 
+use std::fmt::Write as _;
+
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::core::node::Link;
+use crate::core::moment::Moment;
+use crate::core::node::{Link, Node};
 use crate::core::reason::Reason;
 use crate::core::view::View;
 use crate::net::clock;
@@ -64,6 +67,7 @@ impl Metrics {
         publish_counts(shared);
         publish_view(shared);
         let mut page = self.handle.render();
+        write_replicas(&mut page, &shared.view.load(), clock::now());
         Total::of(shared.stats.iter().map(|s| &s.request)).write(
             &mut page,
             "redweir_request_duration_seconds",
@@ -100,14 +104,6 @@ fn describe() {
     );
     counter!("redweir_lost_writes_total").absolute(0);
     describe_counter!("redweir_commands_total", "Commands by access, target and reason.");
-    describe_gauge!(
-        "redweir_replica_lag_bytes",
-        Unit::Bytes,
-        "Bytes that a replica is behind the newest anchor."
-    );
-    describe_gauge!("redweir_replica_staleness_seconds", Unit::Seconds, "How old a replica's data can be.");
-    describe_gauge!("redweir_replica_link_up", "1 when a replica's link to its primary is up.");
-    describe_gauge!("redweir_replica_eligible", "1 when a replica's health has earned it reads.");
     describe_gauge!("redweir_primary_up", "1 when the primary answers.");
     describe_gauge!("redweir_head_offset", Unit::Bytes, "The newest anchor's offset.");
     describe_gauge!("redweir_stream_offset", Unit::Bytes, "How far the replication stream was read.");
@@ -146,8 +142,7 @@ fn publish_counts(shared: &Shared) {
 }
 
 fn publish_view(shared: &Shared) {
-    let (view, now) = (shared.view.load(), clock::now());
-    let flag = |on: bool| f64::from(u8::from(on));
+    let view = shared.view.load();
     gauge!("redweir_primary_up").set(flag(primary_answers(&view)));
     gauge!("redweir_head_offset").set(view.head.map_or(f64::NAN, |head| head.offset.bytes() as f64));
     let attached = shared.stream_attached.load(std::sync::atomic::Ordering::Relaxed);
@@ -156,17 +151,40 @@ fn publish_view(shared: &Shared) {
         let offset = shared.stream_offset.load(std::sync::atomic::Ordering::Relaxed);
         gauge!("redweir_stream_offset").set(offset as f64);
     }
-    for node in view.nodes.iter().filter(|node| view.primary != Some(node.id)) {
-        // Absent is not zero: an unknown lag is NaN.
-        let known = |value: Option<f64>| value.unwrap_or(f64::NAN);
-        let labels = [("node", node.name.clone())];
-        gauge!("redweir_replica_lag_bytes", &labels).set(known(view.lag_bytes(node).map(|b| b as f64)));
-        gauge!("redweir_replica_staleness_seconds", &labels)
-            .set(known(node.staleness(now).map(|s| s.as_secs_f64())));
-        gauge!("redweir_replica_link_up", &labels).set(flag(node.link == Some(Link::Up)));
-        let eligible = node.standing.is_open() && !node.is_silent(now, view.silence_limit);
-        gauge!("redweir_replica_eligible", &labels).set(flag(eligible));
+}
+
+/// The gauges of every replica. Written by ourselves: the exporter would go on telling of a node that was promoted.
+fn write_replicas(page: &mut String, view: &View, now: Moment) {
+    type Read = fn(&View, &Node, Moment) -> f64;
+    let gauges: [(&str, &str, Read); 4] = [
+        (
+            "redweir_replica_lag_bytes",
+            "Bytes that a replica is behind the newest anchor.",
+            |view, node, _| view.lag_bytes(node).map_or(f64::NAN, |bytes| bytes as f64),
+        ),
+        ("redweir_replica_staleness_seconds", "How old a replica's data can be.", |_, node, now| {
+            node.staleness(now).map_or(f64::NAN, |age| age.as_secs_f64())
+        }),
+        ("redweir_replica_link_up", "1 when a replica's link to its primary is up.", |_, node, _| {
+            flag(node.link == Some(Link::Up))
+        }),
+        ("redweir_replica_eligible", "1 when a replica's health has earned it reads.", |view, node, now| {
+            flag(node.standing.is_open() && !node.is_silent(now, view.silence_limit))
+        }),
+    ];
+    for (name, help, read) in gauges {
+        let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for node in view.nodes.iter().filter(|node| view.primary != Some(node.id)) {
+            // Absent is not zero: what is unknown is NaN.
+            let value = read(view, node, now);
+            let label = node.name.replace('\\', "\\\\").replace('"', "\\\"");
+            let _ = writeln!(page, "{name}{{node=\"{label}\"}} {value}");
+        }
     }
+}
+
+const fn flag(on: bool) -> f64 {
+    if on { 1.0 } else { 0.0 }
 }
 
 fn primary_answers(view: &View) -> bool {

@@ -175,6 +175,7 @@ impl FenceTable {
         };
         match self.groups.get((slot.0 >> GROUP_BITS) as usize).map(read) {
             Some(Mark::Clear) => Mark::Clear,
+            Some(Mark::Pending(_)) if cfg!(mutant = "pending-is-clear") => Mark::Clear,
             Some(Mark::At(offset)) if least.is_some_and(|least| offset <= least) => Mark::At(offset),
             _ => self.slots.get(slot.0 as usize).map_or(Mark::Clear, read),
         }
