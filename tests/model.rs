@@ -2,6 +2,11 @@
 //! the stream, a full resync and a promotion. In every state, no read may be sent to a replica that lacks what the
 //! read's level promises. `tests/simulation.rs` goes far at random; this goes everywhere, but not far.
 #![allow(clippy::disallowed_methods, reason = "the run is timed")]
+#![allow(
+    clippy::too_many_lines,
+    clippy::type_complexity,
+    reason = "every step of the model stands in one list"
+)]
 
 #[path = "model/world.rs"]
 mod world;
@@ -9,7 +14,7 @@ mod world;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use redweir::core::policy::Consistency::{self, Bounded, Fenced, Session, Strong};
+use redweir::core::policy::Consistency::{Bounded, Fenced, Session, Strong};
 use world::{Action, By, Left, Scenario, World, Write};
 
 const NOTHING: Left = Left {
