@@ -1,7 +1,16 @@
 //! An exhaustive model of `core`: a primary and two replicas, every interleaving of a few writes, anchors, reports,
 //! the stream, a full resync and a promotion. In every state, no read may be sent to a replica that lacks what the
 //! read's level promises. `tests/simulation.rs` goes far at random; this goes everywhere, but not far.
-#![allow(clippy::disallowed_methods, reason = "the run is timed")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "the run is timed, and tells what it saw"
+)]
+#![allow(
+    clippy::too_many_lines,
+    clippy::type_complexity,
+    reason = "every step of the model stands in one list"
+)]
 
 #[path = "model/world.rs"]
 mod world;

@@ -5,7 +5,7 @@ use redweir::core::policy::PolicyId;
 use redweir::core::proof::suffices;
 use redweir::core::reason::Reason;
 use redweir::core::route::{Ask, Decision, Demand, decide};
-use redweir::core::session::stronger;
+use redweir::core::session::{Seen, stronger};
 
 use super::*;
 
@@ -123,7 +123,7 @@ impl World {
         if let (Some(seen), Some(head)) = (&mut seen, view.head) {
             seen.settle(view.anchor, head.offset, passed);
         }
-        let floor = seen.as_ref().map_or(Mark::Clear, |seen| seen.floor());
+        let floor = seen.as_ref().map_or(Mark::Clear, Seen::floor);
         if level < Consistency::Session {
             return demand_of(&[(floor, Reason::BelowSession)]);
         }
@@ -206,10 +206,11 @@ impl World {
         {
             self.sticky = Some(node);
         }
-        match self.served_by(decision, &view) {
-            Some(node) => self.found(key, node, owed),
-            None => self.ask_primary(key),
+        if let Some(node) = self.served_by(decision, &view) {
+            return self.found(key, node, owed);
         }
+        self.ask_primary(key);
+        Ok(())
     }
 
     /// A replica has answered.
@@ -229,16 +230,15 @@ impl World {
     }
 
     /// `worker::remember`.
-    fn ask_primary(&mut self, key: usize) -> Result<(), String> {
-        let Some(node) = self.published.usable_primary(self.now()).map(NodeId::index) else { return Ok(()) };
+    fn ask_primary(&mut self, key: usize) {
+        let Some(node) = self.published.usable_primary(self.now()).map(NodeId::index) else { return };
         if !self.servers[node].alive {
-            return Ok(());
+            return;
         }
         let seen = self.servers[node].holds() & self.touching(key);
         self.saw[key] |= seen;
         let next = self.next();
         self.session.seen.key(self.slots[key], u64::from(seen), next);
-        Ok(())
     }
 
     fn touching(&self, key: usize) -> Set {

@@ -438,7 +438,7 @@ impl World {
             }
             let applied = (server.link == Link::Up).then(|| server.head());
             let news = known.link != Some(server.link) || known.applied != applied;
-            if server.primary || (news && (retold || server.primary)) {
+            if server.primary || (news && retold) {
                 actions.push(Action::Question(node, false));
             }
         }
@@ -463,7 +463,7 @@ impl World {
         let source = &self.servers[server.follows];
         match server.link {
             Link::Up if source.alive && source.log.len() > server.log.len() => {
-                actions.push(Action::Apply(node))
+                actions.push(Action::Apply(node));
             }
             Link::Down => actions.push(Action::Follow(node)),
             Link::Syncing if source.alive => actions.push(Action::Synced(node)),
