@@ -87,6 +87,7 @@ pub struct FenceTable {
     floor: AtomicU64,
     lives: AtomicU64,
     passed: AtomicU64,
+    era: AtomicU64,
     hasher: RandomState,
 }
 
@@ -105,6 +106,7 @@ impl Clone for FenceTable {
             floor: copy(&self.floor),
             lives: copy(&self.lives),
             passed: copy(&self.passed),
+            era: copy(&self.era),
             hasher: self.hasher.clone(),
         }
     }
@@ -122,6 +124,7 @@ impl FenceTable {
             floor: AtomicU64::new(u64::MAX),
             lives: AtomicU64::new(0),
             passed: AtomicU64::new(0),
+            era: AtomicU64::new(0),
             hasher: RandomState::with_seeds(a, b, c, d),
         }
     }
@@ -229,6 +232,17 @@ impl FenceTable {
                 Ordering::SeqCst,
             );
         }
+    }
+
+    /// A view of this era is about to be published.
+    pub fn enter(&self, era: Era) {
+        self.era.store(u64::from(era.0), Ordering::SeqCst);
+    }
+
+    /// Whether what was just read from the table is in the numbers of a view of this era. To be asked after reading:
+    /// with an older view in hand, a mark that an anchor of a newer era has settled would be misread.
+    pub fn is_of(&self, era: Era) -> bool {
+        self.era.load(Ordering::SeqCst) == u64::from(era.0)
     }
 
     /// The stream was followed without a gap up to `offset` of the history that the view's `era` names: from there

@@ -119,6 +119,9 @@ impl Reader<'_> {
         if writing {
             return Demand::Unknown(Reason::OwnWriteInFlight);
         }
+        if !shared.fences.is_of(view.era) {
+            return Demand::Unknown(Reason::FencePending);
+        }
         let demands = [
             (mark, Reason::BelowFence),
             (all_keys, Reason::BelowFloor),

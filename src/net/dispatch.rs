@@ -33,6 +33,7 @@ struct Outgoing {
     stamps: Stamps,
     is_info: bool,
     policy: PolicyId,
+    at_primary: bool,
     sees_all: bool,
     need: Option<Offset>,
     now: Moment,
@@ -289,7 +290,8 @@ impl Connection {
         if outgoing.need.is_some() {
             self.worker.ask_for_proof(&lane, outgoing.now);
         }
-        self.push(&lane, request, outgoing, begun);
+        let at_primary = target == Target::Primary;
+        self.push(&lane, request, Outgoing { at_primary, ..outgoing }, begun);
         Step::Done
     }
 
@@ -307,6 +309,7 @@ impl Connection {
             is_info: outgoing.is_info,
             policy: outgoing.policy,
             stamps: outgoing.stamps,
+            at_primary: outgoing.at_primary,
             sees_all: outgoing.sees_all,
             need: outgoing.need,
             begun,
@@ -370,6 +373,7 @@ impl Outgoing {
             stamps,
             is_info: false,
             policy: PolicyId::default(),
+            at_primary: true,
             sees_all: false,
             need: None,
             now,

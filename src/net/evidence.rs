@@ -27,6 +27,7 @@ impl Worker {
                 is_info: false,
                 policy: PolicyId::default(),
                 stamps: Stamps::None,
+                at_primary: false,
                 sees_all: false,
                 need: None,
                 begun: now,

@@ -25,6 +25,7 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
                 // An anchor of the old primary may have settled what waited for one of the new primary.
                 shared.fences.raise_floor(shared.anchors.next());
             }
+            shared.fences.enter(tracker.view().era);
             next = heard.try_recv().ok();
         }
         publish(&shared, tracker.view());

@@ -39,6 +39,8 @@ pub struct Pending {
     /// Of a write, the fences that its acknowledgement stamps. Of a read, those of its keys, if its session must not fall
     /// behind what the primary answers.
     pub stamps: Stamps,
+    /// It was sent to the primary.
+    pub at_primary: bool,
     /// The reply can tell of any key.
     pub sees_all: bool,
     /// What the replica must prove to have applied, or the read is repeated.

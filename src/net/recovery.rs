@@ -24,6 +24,7 @@ impl Worker {
     ) -> Result<(), Pending> {
         let Some(node) = self.elsewhere(&pending, request, failed.key.node) else { return Err(pending) };
         (pending.kind, pending.need) = (Kind::Final, None);
+        pending.at_primary = self.is_primary(node);
         self.stats.repeated_reads.add(1);
         self.load(node);
         self.lane(LaneKey { node, ..failed.key }).push_bytes(request, pending);

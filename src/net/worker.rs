@@ -221,7 +221,7 @@ impl Worker {
             pending.client.session.borrow_mut().settled(pending.seq);
         }
         if (pending.sees_all || pending.kind != Kind::Write && pending.stamps != Stamps::None)
-            && self.is_primary(lane.key.node)
+            && pending.at_primary
         {
             self.remember(pending, reply, whole);
         }
