@@ -144,8 +144,9 @@ fn explained(request: &Request<Incoming>, shared: &Shared) -> Answer {
     let Some(cmd) = query.split('&').find_map(|pair| pair.strip_prefix("cmd=")) else {
         return plain(StatusCode::BAD_REQUEST, "say which command: /explain?cmd=GET+key\n".to_owned());
     };
-    let args: Vec<Vec<u8>> = cmd.split('+').map(percent_decode).filter(|arg| !arg.is_empty()).collect();
-    if args.is_empty() {
+    // An empty argument is an argument: `SET k ""` writes.
+    let args: Vec<Vec<u8>> = cmd.split('+').map(percent_decode).collect();
+    if args.iter().all(Vec::is_empty) {
         return plain(StatusCode::BAD_REQUEST, "the command is empty\n".to_owned());
     }
     let reader = Reader {

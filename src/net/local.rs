@@ -2,7 +2,6 @@
 //! HELLO, AUTH, SELECT, RESET, QUIT, CLIENT, REDWEIR. Credentials and databases are checked with the primary.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::client_command;
 use super::connection::{Connection, Step, shown_name};
@@ -248,5 +247,5 @@ fn redweir(
 
 /// A pause between two looks at the view, for what waits inside a command.
 pub(super) async fn breathe() {
-    tokio::time::sleep(limits::RETRY_PAUSE.max(Duration::from_millis(1))).await;
+    tokio::time::sleep(limits::RETRY_PAUSE).await;
 }
