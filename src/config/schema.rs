@@ -34,6 +34,8 @@ pub const TABLES: &[Table] = &[
             "connect-timeout",
             "write-hold",
             "fence-interval",
+            "max-exclusive-connections",
+            "exclusive-wait",
         ],
         later: &["sentinel", "tls"],
     },

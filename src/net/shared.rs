@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::identity::Identities;
 use super::vocabulary::Vocabulary;
@@ -71,6 +71,8 @@ pub struct Shared {
     pub identities: Identities,
     /// Connected clients.
     pub clients: DashMap<u64, ClientEntry>,
+    /// Places for exclusive connections to the primary.
+    pub exclusive: Arc<Semaphore>,
     /// One per worker.
     pub stats: Vec<Arc<Stats>>,
     /// True once the process is to end.
@@ -95,6 +97,7 @@ impl Shared {
     ) -> Self {
         let fencing = config.policies.all.iter().any(|p| p.consistency >= Consistency::Session);
         let vocabulary = Vocabulary::builtin(&config.security.deny_commands);
+        let exclusive = Arc::new(Semaphore::new(config.upstream.max_exclusive_connections));
         Self {
             config,
             addresses,
@@ -109,6 +112,7 @@ impl Shared {
             look_now: Notify::new(),
             identities: Identities::default(),
             clients: DashMap::new(),
+            exclusive,
             stats: (0..workers).map(|_| Arc::default()).collect(),
             drain: watch::Sender::new(false),
             auth_required: AtomicBool::new(false),
