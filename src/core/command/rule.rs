@@ -24,7 +24,8 @@ pub enum Why {
     /// It is not flagged `readonly`: it is about the server, or it has an effect of another kind (`PUBLISH`).
     NotReadonly,
     /// It is flagged `readonly` but changes what the server remembers of the key (`TOUCH`, `PFCOUNT`), or tells it
-    /// (`OBJECT FREQ`), or tells how the node stores the key (`OBJECT ENCODING`), which its own settings decide.
+    /// (`OBJECT FREQ`), or tells how the node stores the key (`OBJECT ENCODING`), which its own settings decide, or when consumers were
+    /// last seen (`XINFO`), which is not replicated.
     KeyState,
 }
 
@@ -113,7 +114,7 @@ pub(super) const BLOCK_OPTION: &[&str] = &["xread", "xreadgroup"];
 pub(super) fn access(entry: &CommandEntry) -> Access {
     match entry.name.as_str() {
         "touch" | "pfcount" | "object|freq" | "object|idletime" | "object|help" | "object|encoding"
-        | "object|refcount" | "memory|usage" => {
+        | "object|refcount" | "memory|usage" | "xinfo|stream" | "xinfo|groups" | "xinfo|consumers" => {
             return Access::PrimaryRead(Why::KeyState);
         }
         _ => {}

@@ -35,13 +35,19 @@ fn every_line_of_the_built_in_table_is_read_and_written_alike() {
 fn reads_go_to_replicas_unless_only_the_primary_may_answer() {
     let table = CommandTable::builtin();
     for read in
-        ["GET k", "get k", "HGETALL k", "EVAL_RO x 1 k", "XREAD STREAMS s 0", "SORT_RO k", "xinfo stream k"]
+        ["GET k", "get k", "HGETALL k", "EVAL_RO x 1 k", "XREAD STREAMS s 0", "SORT_RO k", "XPENDING k g"]
     {
         assert_eq!(access(&table, read), Access::Read, "{read}");
     }
-    for primary in
-        ["TOUCH k", "PFCOUNT k", "OBJECT FREQ k", "OBJECT IDLETIME k", "object encoding k", "MEMORY USAGE k"]
-    {
+    for primary in [
+        "TOUCH k",
+        "PFCOUNT k",
+        "OBJECT FREQ k",
+        "OBJECT IDLETIME k",
+        "object encoding k",
+        "MEMORY USAGE k",
+        "XINFO STREAM k",
+    ] {
         assert_eq!(access(&table, primary), Access::PrimaryRead(Why::KeyState), "{primary}");
     }
     for primary in ["PING", "INFO", "ROLE", "PUBLISH c m", "CONFIG GET x", "COMMAND", "TIME"] {
