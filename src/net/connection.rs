@@ -238,7 +238,8 @@ impl Connection {
 
     /// The client is gone: gives up what was its own.
     pub fn close(&mut self) {
-        self.release_pin(false);
+        // An exclusive connection with anything outstanding, or with any state, is closed.
+        self.release_pin(true);
         self.stick(None);
     }
 }

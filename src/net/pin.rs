@@ -243,6 +243,17 @@ impl Connection {
         }
     }
 
+    /// Gives the exclusive connection back if its state is gone and all is answered. True: not yet, but once all is
+    /// answered.
+    pub fn release_when_over(&mut self) -> bool {
+        let over = self.pin.as_ref().is_some_and(|pin| !pin.raw && !pin.holds_state());
+        if over && self.client.is_drained() {
+            self.release_pin(true);
+            return false;
+        }
+        over
+    }
+
     /// Gives the exclusive connection up: to be used again if it is `clean` and carries no state, else it is closed.
     pub fn release_pin(&mut self, clean: bool) {
         let Some(pin) = self.pin.take() else { return };

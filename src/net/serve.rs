@@ -189,16 +189,22 @@ impl Server {
             return Event::Gone(if draining { Gone::Ended } else { Gone::Left });
         }
         let mut drain = std::pin::pin!(drain.changed());
-        poll_fn(|cx| {
+        self.client.set_waits(self.connection.release_when_over());
+        let event = poll_fn(|cx| {
             if let Some(why) = self.client.poll(cx) {
                 return Poll::Ready(Event::Gone(why));
+            }
+            if self.connection.pin.is_some() {
+                self.connection.release_when_over();
             }
             if Future::poll(drain.as_mut(), cx).is_ready() {
                 return Poll::Ready(Event::Changed);
             }
             self.input.poll(&self.worker, &mut self.read, cx)
         })
-        .await
+        .await;
+        self.client.set_waits(false);
+        event
     }
 
     /// Waits until `done`; reads ahead a little, to notice a client that leaves.
