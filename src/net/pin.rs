@@ -257,7 +257,7 @@ impl Connection {
     /// Gives the exclusive connection up: to be used again if it is `clean` and carries no state, else it is closed.
     pub fn release_pin(&mut self, clean: bool) {
         let Some(pin) = self.pin.take() else { return };
-        if clean && !pin.raw && !pin.holds_state() {
+        if clean && !pin.raw && (!pin.holds_state() || cfg!(mutant = "state-given-back")) {
             self.worker.give_back(&pin.lane);
         } else {
             pin.lane.unlisten();

@@ -54,7 +54,8 @@ impl Connection {
     ) -> Step {
         match Cursor::parse(request.arg(usize::from(at))) {
             Some(Cursor::Of { tag, own }) => {
-                let Some(node) = owner(view, tag) else { return self.refuse_cursor(say::CURSOR_GONE) };
+                let node = if cfg!(mutant = "cursor-anywhere") { view.primary } else { owner(view, tag) };
+                let Some(node) = node else { return self.refuse_cursor(say::CURSOR_GONE) };
                 let bytes = with_cursor(request, at, own);
                 self.continue_scan(&NextStep { request, intent, node, tag, bytes }, view, vocabulary, now)
             }
@@ -99,7 +100,7 @@ impl Connection {
         let Some(lane) = self.lane_to(step.node) else { return Step::Close };
         match identify(&lane, view) {
             Process::Unknown => self.wait_for_process(&outgoing, view),
-            Process::Tagged(tag) if tag == step.tag => {
+            Process::Tagged(tag) if tag == step.tag || cfg!(mutant = "cursor-anywhere") => {
                 self.send(step.node, Bytes::Own(&step.bytes), outgoing, view)
             }
             Process::Tagged(_) | Process::Unnamed => self.refuse_cursor(say::CURSOR_GONE),
