@@ -18,7 +18,8 @@ pub const TABLES: &[Table] = &[
         keys: &["listen", "admin", "upstream", "policy", "route", "stream", "proxy", "security", "log"],
         later: &[],
     },
-    Table { name: "listen", keys: &["address", "policy"], later: &["tls"] },
+    Table { name: "listen", keys: &["address", "policy", "unixsocketperm", "tls"], later: &[] },
+    Table { name: "listen.tls", keys: &["cert", "key", "client-ca"], later: &[] },
     Table { name: "admin", keys: &["address"], later: &[] },
     Table {
         name: "upstream",
@@ -34,9 +35,11 @@ pub const TABLES: &[Table] = &[
             "connect-timeout",
             "write-hold",
             "fence-interval",
+            "tls",
         ],
-        later: &["sentinel", "tls"],
+        later: &["sentinel"],
     },
+    Table { name: "upstream.tls", keys: &["ca", "cert", "key", "server-name"], later: &[] },
     Table {
         name: "policy.*",
         keys: &[

@@ -1,6 +1,7 @@
 //! Opening a connection to a node.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -8,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::stream::Stream;
+use super::tls;
 use crate::core::address::Address;
 
 /// First keep-alive probe after this much silence. A dead peer is then noticed long before the two hours that
@@ -23,16 +26,46 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
-/// Connects within `within`, name resolution included. TCP connections send small writes at once and are probed
-/// when silent. Errors are the operating system's; `TimedOut` when the time is up. Cancel-safe.
-pub async fn dial(address: &Address, within: Duration) -> io::Result<Box<dyn Connection>> {
-    let connect = async {
-        Ok::<Box<dyn Connection>, io::Error>(match address {
-            Address::Tcp { host, port } => Box::new(tune(TcpStream::connect((host.as_str(), *port)).await?)?),
-            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+/// How nodes are reached: as they are, or by TLS.
+#[derive(Clone, Debug, Default)]
+pub struct Dialer(Option<Arc<tls::Client>>);
+
+impl Dialer {
+    /// By TLS, if there is any.
+    pub fn new(tls: Option<Arc<tls::Client>>) -> Self {
+        Self(tls)
+    }
+
+    /// Connects within `within`, name resolution and TLS included. TCP connections send small writes at once and are
+    /// probed when silent. Errors are the operating system's, or rustls' as `InvalidData`; `TimedOut` when the time is
+    /// up. Cancel-safe: dropping it drops the socket.
+    pub async fn dial(&self, address: &Address, within: Duration) -> io::Result<Box<dyn Connection>> {
+        let connect = async {
+            Ok::<Box<dyn Connection>, io::Error>(match (address, &self.0) {
+                (Address::Unix(path), _) => Box::new(UnixStream::connect(path).await?),
+                (Address::Tcp { host, port }, None) => Box::new(tcp(host, *port).await?),
+                (Address::Tcp { host, port }, Some(tls)) => {
+                    Box::new(tls.dial(address, tcp(host, *port).await?).await?)
+                }
+            })
+        };
+        timeout(within, connect).await?
+    }
+
+    /// Connects for a worker. Cancel-safe: dropping it drops the socket.
+    pub async fn connect(&self, address: &Address) -> io::Result<Stream> {
+        Ok(match (address, &self.0) {
+            (Address::Unix(path), _) => Stream::Unix(UnixStream::connect(path).await?),
+            (Address::Tcp { host, port }, None) => Stream::Tcp(tcp(host, *port).await?),
+            (Address::Tcp { host, port }, Some(tls)) => {
+                Stream::Tls(Box::new(tls.connect(address, tcp(host, *port).await?).await?))
+            }
         })
-    };
-    timeout(within, connect).await?
+    }
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    tune(TcpStream::connect((host, port)).await?)
 }
 
 /// Small writes at once (no Nagle, as Redis does), and keep-alive probes, so that a peer that vanished is noticed.

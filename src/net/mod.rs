@@ -31,6 +31,7 @@ mod serve;
 pub mod shared;
 pub mod stream;
 pub mod task;
+pub mod tls;
 mod token;
 pub mod vocabulary;
 mod wait;

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use tokio::sync::{Notify, watch};
 
+use super::dial::Dialer;
 use super::identity::Identities;
 use super::vocabulary::Vocabulary;
 use crate::config::Config;
@@ -47,6 +48,8 @@ pub struct ClientEntry {
 pub struct Shared {
     /// The configuration in force.
     pub config: Config,
+    /// How nodes are reached.
+    pub dialer: Dialer,
     /// The addresses of the nodes, by `NodeId`.
     pub addresses: Vec<Address>,
     /// The present view.
@@ -88,6 +91,7 @@ impl Shared {
     /// Puts the pieces together.
     pub fn new(
         config: Config,
+        dialer: Dialer,
         addresses: Vec<Address>,
         view: View,
         fences: FenceTable,
@@ -97,6 +101,7 @@ impl Shared {
         let vocabulary = Vocabulary::builtin(&config.security.deny_commands);
         Self {
             config,
+            dialer,
             addresses,
             view: ArcSwap::from_pointee(view),
             views: watch::Sender::new(0),
