@@ -119,6 +119,7 @@ fn the_reference_has_every_key_and_no_other() {
         .flat_map(|table| {
             table.keys.iter().map(|key| format!("{}.{key}", table.name.replace('*', "default")))
         })
+        .filter(|key| schema::TABLES.iter().all(|table| table.name != key))
         .collect();
     there.sort_unstable();
     known.sort_unstable();

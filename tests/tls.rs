@@ -36,7 +36,7 @@ impl Authority {
         let dir = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "an authority");
+        params.distinguished_name.push(DnType::CommonName, dir.path().display().to_string());
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         fs::write(dir.path().join("ca.crt"), issuer.pem()).unwrap();
         Self { dir, issuer }
@@ -175,10 +175,10 @@ fn all_tls() -> (Authority, Servers, Proxy, [u16; 2]) {
 #[test]
 fn everything_works_by_tls() {
     let (authority, servers, proxy, [open, mutual]) = all_tls();
-    assert!(proxy.metric("redweir_stream_attached", &[]) > 0.0, "the follower reads the stream by TLS");
+    eventually("the stream is read by TLS", secs(5), || proxy.metric("redweir_stream_attached", &[]) > 0.0);
     let mut conn = authority.connect(open, None);
-    assert!(has_serial(&conn, SERIAL + 1));
     assert_eq!(conn.cmd(&["SET", "k", "v"]), "OK");
+    assert!(has_serial(&conn, SERIAL + 1));
     servers.await_sync();
     sleep_ms(300);
     let before = servers.replica.calls("get");
@@ -338,12 +338,13 @@ fn certificates_are_exchanged_while_connections_go_on() {
         fs::remove_file(authority.path(name)).unwrap();
         std::os::unix::fs::symlink(data.join(name), authority.path(name)).unwrap();
     }
+    let home = authority.dir.path().to_owned();
     let next = Authority { dir: tempfile::tempdir().unwrap(), ..authority };
     next.sign("proxy", &["localhost"], SERIAL + 2);
     for name in ["proxy.crt", "proxy.key"] {
         fs::copy(next.path(name), two.join(name)).unwrap();
     }
-    let fresh = data.with_extension("tmp");
+    let fresh = home.join("..new");
     std::os::unix::fs::symlink(&two, &fresh).unwrap();
     fs::rename(&fresh, &data).unwrap();
     proxy.hang_up();

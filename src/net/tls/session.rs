@@ -198,7 +198,7 @@ impl Drop for State {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("socket", &self.socket).field("withheld", &self.withheld).finish()
+        f.debug_struct("State").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
