@@ -222,9 +222,9 @@ fn everything_works_by_tls() {
 
 #[test]
 fn pipelines_and_large_values_pass_through_tls() {
+    const COMMANDS: usize = 10_000;
     let (authority, servers, _proxy, [open, _]) = all_tls();
     let mut conn = authority.connect(open, None);
-    const COMMANDS: usize = 10_000;
     let mut input = Vec::new();
     for n in 0..COMMANDS {
         match n % 3 {
@@ -370,7 +370,7 @@ fn what_is_not_tls_ends_one_connection() {
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         b"\x16\x03\x01\xff\xff\xff\xff\xff",
         b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
-        &[0; 70_000],
+        &vec![0; 70_000],
     ] {
         let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
         socket.set_read_timeout(Some(secs(8))).unwrap();

@@ -6,6 +6,9 @@
 mod pem;
 pub(super) mod read;
 
+#[cfg(not(any(feature = "tls-aws-lc", feature = "tls-ring")))]
+compile_error!("choose one of the features `tls-aws-lc` (the default) and `tls-ring`");
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
