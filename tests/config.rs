@@ -325,7 +325,6 @@ fn what_does_not_work_yet_is_refused() {
 #[test]
 fn what_is_wrong_with_tls_files_is_told() {
     let (home, other) = (home(), home());
-    let file = |name: &str| home.path().join(name).display().to_string();
     std::fs::copy(other.path().join("redweir.key"), home.path().join("other.key")).unwrap();
     std::fs::write(home.path().join("nonsense"), "this is no PEM\n").unwrap();
     std::fs::write(
@@ -363,8 +362,14 @@ fn what_is_wrong_with_tls_files_is_told() {
         let line = text.lines().position(|line| line.starts_with(&format!("{key} ="))).unwrap() + 1;
         assert_eq!(problem.position.as_ref().unwrap().line, line, "{error}");
     }
+}
+
+#[test]
+fn what_goes_with_tls_is_checked() {
+    let home = home();
+    let file = |name: &str| home.path().join(name).display().to_string();
     let refused = [
-        (format!("{listen}"), "listen.tls.cert", "it is missing"),
+        ("[[listen]]\naddress = \"c:3\"\n[listen.tls]".to_owned(), "listen.tls.cert", "it is missing"),
         ("[upstream.tls]\nca = \"gone\"".to_owned(), "upstream.tls.ca", "gone: cannot read it"),
         (
             format!("[upstream.tls]\nca = {:?}\ncert = {:?}", file("ca.crt"), file("redweir.crt")),
