@@ -312,6 +312,10 @@ fn certificates_are_exchanged_while_connections_go_on() {
         assert_eq!(conn.cmd(&["PING"]), "PONG");
         has_serial(&conn, serial)
     };
+    let expiry =
+        proxy.metric("redweir_tls_certificate_expiry_seconds", &[("of", &format!("127.0.0.1:{port}"))]);
+    // What rcgen says if nobody says otherwise: the first of January 4096.
+    assert!((expiry - 67_090_118_400.0).abs() < 1.0, "{expiry}");
     authority.sign("proxy", &["localhost"], SERIAL + 1);
     eventually("the new certificate is shown", secs(5), || shows(SERIAL + 1));
     assert_eq!(old.cmd(&["PING"]), "PONG");

@@ -113,6 +113,11 @@ fn describe() {
         "Links to a source of the replication stream, made and lost, by result."
     );
     describe_counter!("redweir_tls_reloads_total", "Changes of certificate and key files, by result.");
+    describe_gauge!(
+        "redweir_tls_certificate_expiry_seconds",
+        Unit::Seconds,
+        "When the certificate that is shown expires, in seconds since 1970."
+    );
     describe_gauge!("redweir_stream_attached", "1 when the replication stream is followed.");
 }
 

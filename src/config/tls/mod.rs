@@ -113,6 +113,11 @@ impl UpstreamTls {
 }
 
 impl Pair {
+    /// When the certificate, or one in its chain, expires: in seconds since 1970. `None` when that cannot be read.
+    pub fn expiry(&self) -> Option<u64> {
+        pem::expiry(&pem::certificates("cert", &self.cert).ok()?)
+    }
+
     fn certified(&self) -> Result<CertifiedKey, TlsFault> {
         let (chain, key) = (pem::certificates("cert", &self.cert)?, pem::private_key("key", &self.key)?);
         CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {

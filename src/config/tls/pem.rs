@@ -4,6 +4,8 @@ use std::path::Path;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
 
 use super::TlsFault;
 use crate::config::read_file;
@@ -17,6 +19,12 @@ pub(super) fn certificates(key: &'static str, path: &Path) -> Result<Vec<Certifi
         return Err(fault(key, path, "expected a certificate (BEGIN CERTIFICATE), found none"));
     }
     Ok(found)
+}
+
+/// When the first of them ends, in seconds since 1970.
+pub(super) fn expiry(certificates: &[CertificateDer<'_>]) -> Option<u64> {
+    let ends = certificates.iter().filter_map(|one| Certificate::from_der(one).ok());
+    ends.map(|one| one.tbs_certificate.validity.not_after.to_unix_duration().as_secs()).min()
 }
 
 /// The private key of a file.

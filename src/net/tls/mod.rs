@@ -103,6 +103,10 @@ impl Renewable for Server {
         self.files.files()
     }
 
+    fn expiry(&self) -> Option<u64> {
+        self.files.pair.expiry()
+    }
+
     fn renew(&self) -> Result<(), TlsFault> {
         self.config.store(Arc::new(self.files.server_config()?));
         Ok(())
@@ -116,6 +120,10 @@ impl Renewable for Client {
 
     fn files(&self) -> Vec<PathBuf> {
         self.files.files()
+    }
+
+    fn expiry(&self) -> Option<u64> {
+        self.files.pair.as_ref()?.expiry()
     }
 
     fn renew(&self) -> Result<(), TlsFault> {

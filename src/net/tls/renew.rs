@@ -9,7 +9,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use metrics::counter;
+use metrics::{counter, gauge};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::tls::TlsFault;
@@ -23,6 +23,9 @@ pub trait Renewable: Send + Sync {
     /// The files.
     fn files(&self) -> Vec<PathBuf>;
 
+    /// When what is shown to others expires, in seconds since 1970; `None` when nothing is shown.
+    fn expiry(&self) -> Option<u64>;
+
     /// Makes it anew. What is wrong leaves everything as it is.
     fn renew(&self) -> Result<(), TlsFault>;
 }
@@ -34,6 +37,7 @@ impl Watch {
     /// Watches these. What their files hold from now on is compared.
     pub fn new(watched: Vec<Arc<dyn Renewable>>) -> Self {
         let with_print = |it: Arc<dyn Renewable>| {
+            tell_expiry(&*it);
             let print = fingerprint(&it.files());
             (it, print)
         };
@@ -67,6 +71,7 @@ impl Watch {
             *seen = print;
             let result = match it.renew() {
                 Ok(()) => {
+                    tell_expiry(&**it);
                     tracing::info!(of = it.name(), "TLS files read again: new connections use them");
                     "ok"
                 }
@@ -78,6 +83,12 @@ impl Watch {
             counter!("redweir_tls_reloads_total", "result" => result).increment(1);
         }
         self
+    }
+}
+
+fn tell_expiry(it: &dyn Renewable) {
+    if let Some(expiry) = it.expiry() {
+        gauge!("redweir_tls_certificate_expiry_seconds", "of" => it.name().to_owned()).set(expiry as f64);
     }
 }
 
