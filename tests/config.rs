@@ -367,6 +367,10 @@ fn what_is_wrong_with_tls_files_is_told() {
 #[test]
 fn what_goes_with_tls_is_checked() {
     let home = home();
+    let two = "[[listen]]\naddress = \"c:3\"\n[listen.tls]\ncert = \"a\"\nkey = \"b\"\nclient-ca = \"c\"";
+    let both = Config::parse(&with(two), &home.path().join("t.toml")).unwrap_err();
+    let keys: Vec<&str> = both.problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["listen.tls.cert", "listen.tls.client-ca"], "one run finds all");
     let file = |name: &str| home.path().join(name).display().to_string();
     let refused = [
         ("[[listen]]\naddress = \"c:3\"\n[listen.tls]".to_owned(), "listen.tls.cert", "it is missing"),

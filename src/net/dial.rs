@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::stream::Stream;
-use super::tls;
+use super::{clock, tls};
 use crate::core::address::Address;
 
 /// First keep-alive probe after this much silence. A dead peer is then noticed long before the two hours that
@@ -38,18 +38,23 @@ impl Dialer {
 
     /// Connects within `within`, name resolution and TLS included. TCP connections send small writes at once and are
     /// probed when silent. Errors are the operating system's, or rustls' as `InvalidData`; `TimedOut` when the time is
-    /// up. Cancel-safe: dropping it drops the socket.
+    /// up, unless it was up for TLS alone. Cancel-safe: dropping it drops the socket.
     pub async fn dial(&self, address: &Address, within: Duration) -> io::Result<Box<dyn Connection>> {
-        let connect = async {
-            Ok::<Box<dyn Connection>, io::Error>(match (address, &self.0) {
-                (Address::Unix(path), _) => Box::new(UnixStream::connect(path).await?),
-                (Address::Tcp { host, port }, None) => Box::new(tcp(host, *port).await?),
-                (Address::Tcp { host, port }, Some(tls)) => {
-                    Box::new(tls.dial(address, tcp(host, *port).await?).await?)
-                }
-            })
+        let begun = clock::now();
+        let (host, port) = match address {
+            Address::Unix(path) => return Ok(Box::new(timeout(within, UnixStream::connect(path)).await??)),
+            Address::Tcp { host, port } => (host, *port),
         };
-        timeout(within, connect).await?
+        let socket = timeout(within, tcp(host, port)).await??;
+        let Some(tls) = &self.0 else { return Ok(Box::new(socket)) };
+        let left = within.saturating_sub(clock::now().since(begun));
+        match timeout(left, tls.dial(address, socket)).await {
+            Ok(stream) => Ok(Box::new(stream?)),
+            // A server that speaks no TLS waits for the end of what it takes for a command.
+            Err(_) => {
+                Err(io::Error::other("the TLS handshake was not answered: does the node speak TLS there?"))
+            }
+        }
     }
 
     /// Connects for a worker. Cancel-safe: dropping it drops the socket.

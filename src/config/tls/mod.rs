@@ -75,6 +75,15 @@ impl ListenTls {
         Ok(builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(self.pair.certified()?))))
     }
 
+    /// Everything that is wrong with the files.
+    fn faults(&self) -> Vec<TlsFault> {
+        let parts = [
+            self.pair.certified().err(),
+            self.client_ca.as_ref().and_then(|ca| roots("client-ca", ca).err()),
+        ];
+        all_of(parts, || self.server_config().err())
+    }
+
     /// Every file that it names.
     pub fn files(&self) -> Vec<PathBuf> {
         [Some(&self.pair.cert), Some(&self.pair.key), self.client_ca.as_ref()]
@@ -105,6 +114,12 @@ impl UpstreamTls {
         })
     }
 
+    /// Everything that is wrong with the files.
+    fn faults(&self) -> Vec<TlsFault> {
+        let pair = self.pair.as_ref().and_then(|pair| pair.certified().err());
+        all_of([self.ca.as_ref().and_then(|ca| roots("ca", ca).err()), pair], || self.client_config().err())
+    }
+
     /// Every file that it names.
     pub fn files(&self) -> Vec<PathBuf> {
         let pair = self.pair.iter().flat_map(|pair| [&pair.cert, &pair.key]);
@@ -133,6 +148,15 @@ impl Pair {
             error => in_file("key", &self.key, &error),
         })
     }
+}
+
+/// What is wrong with the parts; if nothing is, with the whole.
+fn all_of(parts: [Option<TlsFault>; 2], whole: impl FnOnce() -> Option<TlsFault>) -> Vec<TlsFault> {
+    let mut faults: Vec<TlsFault> = parts.into_iter().flatten().collect();
+    if faults.is_empty() {
+        faults.extend(whole());
+    }
+    faults
 }
 
 /// Those whom a file says to trust.

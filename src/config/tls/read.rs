@@ -26,7 +26,8 @@ pub(in crate::config) fn listen(
     }
     let client_ca = file(section, "client-ca", beside);
     let tls = ListenTls { pair: pair?, client_ca };
-    tls.server_config().map_err(|fault| tell(section, fault)).ok().map(|_| tls)
+    tell(section, tls.faults());
+    Some(tls)
 }
 
 /// `[upstream.tls]`, for these nodes.
@@ -59,7 +60,8 @@ pub(in crate::config) fn upstream(
         }
     }
     let tls = UpstreamTls { ca: file(section, "ca", beside), pair: pair(section, beside), server_name };
-    tls.client_config().map_err(|fault| tell(section, fault)).ok().map(|_| tls)
+    tell(section, tls.faults());
+    Some(tls)
 }
 
 fn pair(section: &Section<'_>, beside: &Path) -> Option<Pair> {
@@ -76,6 +78,8 @@ fn file(section: &Section<'_>, key: &str, beside: &Path) -> Option<PathBuf> {
     section.text(key).map(|at| beside.join(at.value))
 }
 
-fn tell(section: &Section<'_>, fault: TlsFault) {
-    section.fault(fault.key, fault.message, None);
+fn tell(section: &Section<'_>, faults: Vec<TlsFault>) {
+    for TlsFault { key, message } in faults {
+        section.fault(key, message, None);
+    }
 }
