@@ -228,3 +228,103 @@ impl Write for Socket<'_> {
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Read as _;
+    use std::thread;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{RootCertStore, StreamOwned};
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::config::tls::provider;
+
+    /// What a server and a client that trusts it are made of.
+    fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let client = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let mut roots = RootCertStore::empty();
+        roots.add(own.cert.der().clone()).unwrap();
+        let server =
+            server.unwrap().with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key);
+        let client = client.unwrap().with_root_certificates(roots).with_no_client_auth();
+        (Arc::new(server.unwrap()), Arc::new(client))
+    }
+
+    /// A client in a thread, and the session with it. Sockets take little at once.
+    async fn session<T: Send + 'static>(
+        client: impl FnOnce(StreamOwned<ClientConnection, std::net::TcpStream>) -> T + Send + 'static,
+    ) -> (Session, thread::JoinHandle<T>) {
+        let (server, config) = configs();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = thread::spawn(move || {
+            let socket = std::net::TcpStream::connect(address).unwrap();
+            let tls = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
+            client(StreamOwned::new(tls, socket))
+        });
+        let (socket, _) = listener.accept().await.unwrap();
+        (Session::accept(socket, server).await.unwrap(), peer)
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_as_taken_arrives_even_if_the_session_ends() {
+        let text: Vec<u8> = (0..1 << 20).map(|n: u32| (n % 251) as u8).collect();
+        let (session, peer) = session(|mut stream| {
+            let mut got = Vec::new();
+            stream.flush().unwrap();
+            // The end must be announced: nothing is left over when everything counts as taken.
+            stream.read_to_end(&mut got).unwrap();
+            got
+        })
+        .await;
+        let (mut sent, mut refused) = (0, 0);
+        while sent < text.len() {
+            // Later calls offer more than earlier ones, as a growing buffer does.
+            let upto = (sent + 1 + refused * 1000).min(text.len());
+            match session.try_write(&text[sent..upto]) {
+                Ok(count) => sent += count,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    refused += 1;
+                    poll_fn(|cx| session.poll_writable(cx)).await.unwrap();
+                }
+                Err(e) => panic!("{e}"),
+            }
+            if refused == 0 {
+                sent += session.try_write(&text[sent..]).unwrap_or(0);
+            }
+        }
+        drop(session);
+        assert!(peer.join().unwrap() == text);
+        assert!(refused > 10, "the socket was never full: {refused}");
+    }
+
+    #[tokio::test]
+    async fn everything_is_read_whatever_room_there_is() {
+        let text: Vec<u8> = (0..300_000_u32).map(|n| (n % 249) as u8).collect();
+        let said = text.clone();
+        let (session, peer) = session(move |mut stream| {
+            stream.write_all(&said).unwrap();
+            stream.conn.send_close_notify();
+            stream.flush().unwrap();
+            stream
+        })
+        .await;
+        let mut got = BytesMut::new();
+        loop {
+            got.reserve(100);
+            match poll_fn(|cx| session.poll_read(cx, &mut got)).await.unwrap() {
+                0 => break,
+                _ => assert!(got.len() <= text.len()),
+            }
+        }
+        assert!(got == text);
+        drop(peer.join().unwrap());
+    }
+}
