@@ -229,11 +229,6 @@ impl Proxy {
         signal(&self.child, Signal::SIGHUP);
     }
 
-    /// SIGKILL, and waits until it is gone.
-    pub(crate) fn kill(&mut self) {
-        end(&mut self.child);
-    }
-
     /// SIGSTOP
     pub(crate) fn pause(&self) {
         signal(&self.child, Signal::SIGSTOP);
