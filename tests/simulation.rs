@@ -504,6 +504,7 @@ fn of(observation: &Observation) -> NodeId {
         Observation::Primary { node, .. }
         | Observation::Replica { node, .. }
         | Observation::Info { node, .. }
+        | Observation::Busy { node }
         | Observation::Lost { node } => *node,
     }
 }

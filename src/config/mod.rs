@@ -88,6 +88,10 @@ pub struct Upstream {
     pub write_hold: Duration,
     /// `fence-interval`: the shortest time between two anchors that reads ask for.
     pub fence_interval: Duration,
+    /// `max-exclusive-connections`: to the primary, of clients whose state a shared one cannot carry.
+    pub max_exclusive_connections: usize,
+    /// `exclusive-wait`: how long a client stands in line for one.
+    pub exclusive_wait: Duration,
     /// `[upstream.tls]`
     pub tls: Option<UpstreamTls>,
 }
@@ -281,6 +285,8 @@ impl fmt::Debug for Upstream {
             .field("connect_timeout", &self.connect_timeout)
             .field("write_hold", &self.write_hold)
             .field("fence_interval", &self.fence_interval)
+            .field("max_exclusive_connections", &self.max_exclusive_connections)
+            .field("exclusive_wait", &self.exclusive_wait)
             .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
@@ -299,6 +305,8 @@ impl Default for Upstream {
             connect_timeout: Duration::from_secs(1),
             write_hold: Duration::from_secs(2),
             fence_interval: Duration::from_millis(2),
+            max_exclusive_connections: 4096,
+            exclusive_wait: Duration::from_secs(5),
             tls: None,
         }
     }

@@ -189,6 +189,17 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
         connect_timeout: section.duration("connect-timeout", default.connect_timeout, MS * 10..=MINUTE),
         write_hold: section.duration("write-hold", default.write_hold, Duration::ZERO..=MINUTE * 5),
         fence_interval: section.duration("fence-interval", default.fence_interval, MS / 10..=SECOND),
+        max_exclusive_connections: section.number(
+            "max-exclusive-connections",
+            default.max_exclusive_connections,
+            1..=1_000_000,
+            None,
+        ),
+        exclusive_wait: section.duration(
+            "exclusive-wait",
+            default.exclusive_wait,
+            Duration::ZERO..=MINUTE * 5,
+        ),
         tls,
     }
 }

@@ -35,6 +35,8 @@ pub const TABLES: &[Table] = &[
             "connect-timeout",
             "write-hold",
             "fence-interval",
+            "max-exclusive-connections",
+            "exclusive-wait",
             "tls",
         ],
         later: &["sentinel"],

@@ -14,6 +14,7 @@
 pub mod address;
 pub mod argv;
 pub mod command;
+pub mod cursor;
 pub mod fence;
 pub mod lag;
 pub mod lost;

@@ -128,6 +128,11 @@ pub enum Observation {
         /// What it said.
         facts: Box<Facts>,
     },
+    /// It answered that it is busy with a script (`-BUSY`): it lives, and can be told to kill the script.
+    Busy {
+        /// Who.
+        node: NodeId,
+    },
     /// No answer in time, or the connection was refused, reset or closed: whoever answers next may be another process.
     Lost {
         /// Who.
@@ -184,6 +189,7 @@ impl Tracker {
         let (Observation::Primary { node, .. }
         | Observation::Replica { node, .. }
         | Observation::Info { node, .. }
+        | Observation::Busy { node }
         | Observation::Lost { node }) = observation;
         let Some(entry) = self.view.nodes.get_mut(node.index()) else { return Effect::None };
         let mut effect = Effect::None;
@@ -218,7 +224,9 @@ impl Tracker {
                 entry.facts = Some(*facts);
                 effect = self.elect(now);
             }
-            Observation::Lost { .. } => {
+            // Commands go to it, to be refused with its own words; nothing new is known of it.
+            Observation::Busy { .. } if self.view.primary == Some(node) => entry.silent_since = None,
+            Observation::Busy { .. } | Observation::Lost { .. } => {
                 entry.silent_since.get_or_insert(now);
                 entry.forget();
             }

@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 use super::client::Client;
 use super::demand::Reader;
 use super::identity::IdentityId;
-use super::lane::{Lane, LaneKey, Proto};
-use super::pin::Pin;
+use super::lane::{Lane, LaneKey, Proto, Purpose};
+use super::pin::{InLine, Pin};
 use super::vocabulary::Vocabulary;
 use super::worker::Worker;
 use super::{jitter, limits};
@@ -33,6 +33,8 @@ pub enum Step {
     Drain,
     /// Again in a moment.
     Retry,
+    /// Again when there is a place for another exclusive connection.
+    InLine,
     /// To be answered by Redweir itself, which has to ask somebody first.
     Later(Vec<Vec<u8>>),
     /// The connection ends.
@@ -96,6 +98,10 @@ pub struct Connection {
     pub(super) lanes: Vec<Option<Rc<Lane>>>,
     /// Its exclusive connection, if it needs one.
     pub pin: Option<Pin>,
+    /// Whether it stands in line for one.
+    pub in_line: InLine,
+    /// The scripts that were sent last, one after the other: first and last sequence number.
+    pub(super) scripts: Option<(u64, u64)>,
     /// Since when the present command waits for a node.
     pub(super) waiting_since: Option<Moment>,
     /// How many times bytes have arrived.
@@ -126,6 +132,8 @@ impl Connection {
             balance_at: Cell::default(),
             lanes,
             pin: None,
+            in_line: InLine::No,
+            scripts: None,
             waiting_since: None,
             arrivals: 0,
             barrier: None,
@@ -184,7 +192,7 @@ impl Connection {
 
     /// What its lanes are shared by.
     pub fn key(&self, node: NodeId) -> LaneKey {
-        LaneKey { node, identity: self.identity, db: self.db, proto: self.proto }
+        LaneKey { node, identity: self.identity, db: self.db, proto: self.proto, purpose: Purpose::Ordinary }
     }
 
     pub(super) fn lane_to(&mut self, node: NodeId) -> Option<Rc<Lane>> {
@@ -230,7 +238,8 @@ impl Connection {
 
     /// The client is gone: gives up what was its own.
     pub fn close(&mut self) {
-        self.release_pin(false);
+        // An exclusive connection with anything outstanding, or with any state, is closed.
+        self.release_pin(true);
         self.stick(None);
     }
 }

@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 
 use super::connection::{Connection, Step};
 use super::demand::{Reader, Slots};
-use super::lane::Lane;
+use super::lane::{Lane, Process};
 use super::local;
-use super::pending::{Kind, Pending};
+use super::outgoing::{Bytes, Outgoing};
+use super::pending::{Kind, Pending, Rewrite};
 use super::say;
+use super::scan;
 use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
@@ -17,27 +19,12 @@ use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::{Consistency, Policy, PolicyId};
-use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::telemetry::{self, Target};
 use crate::wire::request::{Request, is_cross_protocol};
-
-/// A command on its way to a node.
-struct Outgoing {
-    access: telemetry::Access,
-    reason: Reason,
-    kind: Kind,
-    stamps: Stamps,
-    is_info: bool,
-    policy: PolicyId,
-    at_primary: bool,
-    sees_all: bool,
-    need: Option<Offset>,
-    now: Moment,
-}
 
 impl Connection {
     /// Decides where one command goes and sends it there.
@@ -63,19 +50,19 @@ impl Connection {
         {
             return step;
         }
+        if let Some(step) = self.keep_scripts_in_order(intent) {
+            return step;
+        }
         match (intent.handling, intent.access) {
+            (Handling::Script, _) => self.script(request, intent, view, vocabulary, now),
             (Handling::Local(which), _) => local::answer(self, which, request, view, vocabulary, now),
-            (Handling::Scan, _) => {
-                let sees_all = self.worker.shared.fencing;
-                let outgoing = Outgoing { sees_all, ..Outgoing::read(Reason::Cursor, now) };
-                self.send_to_primary(request, outgoing, view)
-            }
+            (Handling::Scan { cursor }, _) => self.scan(request, cursor, intent, view, vocabulary, now),
             (_, Access::Read) => self.read(request, intent, view, vocabulary, now),
             (_, Access::PrimaryRead(Why::KeyState)) => {
-                self.send_to_primary(request, Outgoing::read(Reason::PrimaryOnly, now), view)
+                self.send_to_primary(Bytes::Request(request), Outgoing::read(Reason::PrimaryOnly, now), view)
             }
             (_, Access::PrimaryRead(Why::NotReadonly)) => {
-                self.send_to_primary(request, Outgoing::other(now), view)
+                self.send_to_primary(Bytes::Request(request), Outgoing::other(now), view)
             }
             (_, Access::Write { .. }) => {
                 let stamps = self.stamps(request, intent, vocabulary);
@@ -117,7 +104,8 @@ impl Connection {
         if self.worker.shared.fencing { Stamps::All } else { Stamps::None }
     }
 
-    fn read(
+    /// Sends a read where it may go.
+    pub fn read(
         &mut self,
         request: &Request<'_>,
         intent: Intent,
@@ -144,6 +132,11 @@ impl Connection {
             self.stick(None);
         }
         let outgoing = |reason| Outgoing {
+            rewrite: if matches!(intent.handling, Handling::Scan { .. }) {
+                Rewrite::Cursor
+            } else {
+                Rewrite::None
+            },
             policy: policy_id,
             stamps: seen_of(&slots),
             sees_all: slots.is_empty() && policy.consistency >= Consistency::Session,
@@ -151,7 +144,7 @@ impl Connection {
         };
         match decision {
             Decision::Send { node, reason } if view.primary == Some(node) => {
-                self.send(node, request, outgoing(reason), view)
+                self.send(node, Bytes::Request(request), outgoing(reason), view)
             }
             Decision::Send { node, .. } | Decision::Try { node, .. }
                 if policy.consistency >= Consistency::Session
@@ -186,6 +179,23 @@ impl Connection {
         view: &View,
         now: Moment,
     ) -> (Decision, bool) {
+        self.with_ask(policy, policy_id, demand, view, now, |ask| {
+            let serves = |node| view.node(node).is_some_and(|node| judge(node, ask).is_ok());
+            let crowded = self.is_crowded(now, |node| view.primary != Some(node) && serves(node));
+            (decide(ask), crowded)
+        })
+    }
+
+    /// Puts the question that a read is decided by.
+    pub fn with_ask<T>(
+        &self,
+        policy: &Policy,
+        policy_id: PolicyId,
+        demand: Demand,
+        view: &View,
+        now: Moment,
+        then: impl FnOnce(&Ask<'_>) -> T,
+    ) -> T {
         let waited = self.waiting_since.is_some_and(|since| now.since(since) >= policy.wait_timeout);
         let mut proofs = self.worker.proofs.borrow_mut();
         proofs.renew(view.era, now);
@@ -208,10 +218,7 @@ impl Connection {
             waited,
             avoid: None,
         };
-        let decision = decide(&ask);
-        let serves = |node| view.node(node).is_some_and(|node| judge(node, &ask).is_ok());
-        let crowded = self.is_crowded(now, |node| view.primary != Some(node) && serves(node));
-        (decision, crowded)
+        then(&ask)
     }
 
     /// Leaves its replica. Another one may be behind it, so that all of what was seen comes first.
@@ -239,7 +246,7 @@ impl Connection {
     ) -> Step {
         self.stick(Some(node));
         let (seq, oldest) = (self.client.next(), self.client.oldest());
-        let step = self.send(node, request, outgoing, view);
+        let step = self.send(node, Bytes::Request(request), outgoing, view);
         if matches!(step, Step::Done) && !slots.is_empty() {
             self.client.session.borrow_mut().reads(seq, slots, oldest);
         }
@@ -251,10 +258,11 @@ impl Connection {
         if self.client.session.borrow_mut().overtakes(&outgoing.stamps, self.client.oldest()) {
             return Step::Drain;
         }
-        self.send_to_primary(request, outgoing, view)
+        self.send_to_primary(Bytes::Request(request), outgoing, view)
     }
 
-    fn send_to_primary(&mut self, request: &Request<'_>, outgoing: Outgoing, view: &View) -> Step {
+    /// Sends a command to the primary, or has it wait for one.
+    pub fn send_to_primary(&mut self, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
         match view.usable_primary(outgoing.now) {
             Some(node) => self.send(node, request, outgoing, view),
             None if view.two_primaries => self.refuse(outgoing.access, Reason::TwoPrimaries),
@@ -271,15 +279,31 @@ impl Connection {
     }
 
     /// Answers `-MASTERDOWN`.
-    fn refuse(&mut self, access: telemetry::Access, reason: Reason) -> Step {
+    pub fn refuse(&mut self, access: telemetry::Access, reason: Reason) -> Step {
         self.waiting_since = None;
         self.worker.stats.command(access, Target::Refused, reason);
         self.client.answer(say::MASTERDOWN);
         Step::Done
     }
 
-    fn send(&mut self, node: NodeId, request: &Request<'_>, outgoing: Outgoing, view: &View) -> Step {
+    /// Sends a command to `node`.
+    pub fn send(&mut self, node: NodeId, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
         let Some(lane) = self.lane_to(node) else { return Step::Close };
+        self.send_on(lane, request, outgoing, view)
+    }
+
+    /// Sends a command on `lane`.
+    pub fn send_on(&mut self, lane: Rc<Lane>, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
+        let node = lane.key.node;
+        if outgoing.rewrite == Rewrite::Cursor {
+            match scan::identify(&lane, view) {
+                Process::Unknown => return self.wait_for_process(&outgoing, view),
+                Process::Unnamed if view.primary != Some(node) => {
+                    return self.send_to_primary(request, outgoing, view);
+                }
+                Process::Unnamed | Process::Tagged(_) => {}
+            }
+        }
         if !lane.has_room() {
             self.full = Some(lane);
             return Step::Room;
@@ -295,7 +319,7 @@ impl Connection {
         Step::Done
     }
 
-    fn push(&self, lane: &Rc<Lane>, request: &Request<'_>, outgoing: Outgoing, begun: Moment) {
+    fn push(&self, lane: &Rc<Lane>, request: Bytes<'_>, outgoing: Outgoing, begun: Moment) {
         let seq = self.client.open();
         if outgoing.kind == Kind::Write && outgoing.stamps != Stamps::None {
             self.client.session.borrow_mut().sent(seq, &outgoing.stamps);
@@ -306,7 +330,7 @@ impl Connection {
             seq,
             len: 0,
             kind: outgoing.kind,
-            is_info: outgoing.is_info,
+            rewrite: outgoing.rewrite,
             policy: outgoing.policy,
             stamps: outgoing.stamps,
             at_primary: outgoing.at_primary,
@@ -322,9 +346,10 @@ impl Connection {
     pub fn push_pinned(
         &self,
         lane: &Rc<Lane>,
-        request: &Request<'_>,
+        request: Bytes<'_>,
         access: telemetry::Access,
         stamps: Stamps,
+        rewrite: Rewrite,
         now: Moment,
     ) {
         self.worker.stats.command(access, Target::Primary, Reason::Pinned);
@@ -333,6 +358,7 @@ impl Connection {
         let outgoing = Outgoing {
             access,
             kind,
+            rewrite,
             sees_all: self.worker.shared.fencing,
             ..Outgoing::write(Reason::Pinned, stamps, now)
         };
@@ -341,7 +367,7 @@ impl Connection {
 
     /// Sends one of the commands that Redweir usually answers itself to the primary after all.
     pub fn pass_on(&mut self, request: &Request<'_>, view: &View, now: Moment) -> Step {
-        self.send_to_primary(request, Outgoing::read(Reason::PrimaryOnly, now), view)
+        self.send_to_primary(Bytes::Request(request), Outgoing::read(Reason::PrimaryOnly, now), view)
     }
 
     /// Sends `INFO` to the primary; with its default sections comes one of our own.
@@ -349,35 +375,12 @@ impl Connection {
         let ours: [&[u8]; 4] = [b"redweir", b"default", b"all", b"everything"];
         let asked = |index| ours.iter().any(|name| request.arg(index).eq_ignore_ascii_case(name));
         let is_info = request.count() == 1 || (1..request.count()).any(asked);
-        self.send_to_primary(request, Outgoing { is_info, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)
-    }
-}
-
-impl Outgoing {
-    fn read(reason: Reason, now: Moment) -> Self {
-        let other = matches!(reason, Reason::PrimaryOnly);
-        let access = if other { telemetry::Access::Other } else { telemetry::Access::Read };
-        Self { access, kind: Kind::Read, ..Self::write(reason, Stamps::None, now) }
-    }
-
-    /// What is not flagged as a read may have an effect (`PUBLISH`, `SCRIPT LOAD`): like a write it is sent once.
-    fn other(now: Moment) -> Self {
-        Self { access: telemetry::Access::Other, ..Self::write(Reason::PrimaryOnly, Stamps::None, now) }
-    }
-
-    fn write(reason: Reason, stamps: Stamps, now: Moment) -> Self {
-        Self {
-            access: telemetry::Access::Write,
-            reason,
-            kind: Kind::Write,
-            stamps,
-            is_info: false,
-            policy: PolicyId::default(),
-            at_primary: true,
-            sees_all: false,
-            need: None,
-            now,
-        }
+        let rewrite = if is_info { Rewrite::Info } else { Rewrite::None };
+        self.send_to_primary(
+            Bytes::Request(request),
+            Outgoing { rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) },
+            view,
+        )
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use redis_protocol::resp2::decode::decode_bytes;
 
 use super::lane::Lane;
-use super::pending::{Kind, Pending};
+use super::pending::{Kind, Pending, Rewrite};
 use super::prober::link_of;
 use super::worker::Worker;
 use crate::core::moment::Moment;
@@ -24,7 +24,7 @@ impl Worker {
                 seq: 0,
                 len: 0,
                 kind: Kind::Proof,
-                is_info: false,
+                rewrite: Rewrite::None,
                 policy: PolicyId::default(),
                 stamps: Stamps::None,
                 at_primary: false,

@@ -9,8 +9,10 @@ use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
 use crate::core::command::{Access, Handling, Local};
+use crate::core::cursor::Cursor;
 use crate::core::moment::Moment;
 use crate::core::node::{Link, Node, Role};
+use crate::core::policy::Consistency;
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
@@ -124,7 +126,12 @@ pub fn explain<A: Args + ?Sized>(
             (false, "local", Reason::PrimaryOnly)
         }
         (Handling::Pin(_), _) => (false, "primary", Reason::Pinned),
-        (Handling::Scan, _) => (false, "primary", Reason::Cursor),
+        (Handling::Scan { cursor }, _)
+            if policy.consistency >= Consistency::Session
+                || Cursor::parse(args.arg(usize::from(cursor))) != Some(Cursor::Start) =>
+        {
+            (false, "primary", Reason::Cursor)
+        }
         (_, Access::Read) => (true, "read", Reason::Fresh),
         (_, Access::PrimaryRead(_)) => (false, "primary", Reason::PrimaryOnly),
         (_, Access::Write { .. }) => (false, "write", Reason::Write),

@@ -6,7 +6,7 @@
 //! Whatever does not add up (a reply nobody asked for, bytes that are no reply) closes the lane: a connection that is
 //! out of step must never answer another command.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -15,40 +15,17 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, BytesMut};
 
 use super::client::Client;
-use super::identity::IdentityId;
+pub use super::lane_key::{LaneKey, Proto, Purpose};
 use super::limits;
-use super::pending::{Kind, Pending};
-pub use super::phase::{Closed, Phase};
+use super::outgoing::Bytes;
+use super::pending::{Kind, Pending, Rewrite};
+pub use super::phase::{Closed, Phase, Process};
 use super::round::Round;
 use super::stream::WriteHalf;
-use crate::core::node::NodeId;
+use crate::core::moment::Moment;
 use crate::core::position::Offset;
 use crate::core::proof::suffices;
 use crate::core::session::Stamps;
-use crate::wire::request::Request;
-
-/// Protocol version spoken on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Proto {
-    /// RESP2
-    #[default]
-    Resp2,
-    /// RESP3
-    Resp3,
-}
-
-/// What connections may be shared by: everything that a reply depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LaneKey {
-    /// The node.
-    pub node: NodeId,
-    /// As whom commands run.
-    pub identity: IdentityId,
-    /// The selected database.
-    pub db: u32,
-    /// The protocol of the replies.
-    pub proto: Proto,
-}
 
 const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
 
@@ -59,6 +36,12 @@ pub struct Lane {
     pub key: LaneKey,
     /// Only one client uses it.
     pub exclusive: bool,
+    /// Who is at the other end.
+    pub process: Cell<Process>,
+    /// When it was connected.
+    pub connected: Cell<Option<Moment>>,
+    /// When it was given back, if it is spare.
+    pub idle_since: Cell<Moment>,
     round: Rc<Round>,
     inner: RefCell<Inner>,
 }
@@ -117,12 +100,16 @@ impl Lane {
             task: None,
             waiters: Vec::new(),
         };
-        Rc::new(Self { key, exclusive, round, inner: RefCell::new(inner) })
+        let (process, connected, idle_since) = (Cell::default(), Cell::default(), Cell::default());
+        Rc::new(Self { key, exclusive, process, connected, idle_since, round, inner: RefCell::new(inner) })
     }
 
     /// Takes a command. It is written at the end of the round.
-    pub fn push(self: &Rc<Self>, request: &Request<'_>, pending: Pending) {
-        self.push_with(pending, |buffer| request.encode_into(buffer));
+    pub fn push(self: &Rc<Self>, request: Bytes<'_>, pending: Pending) {
+        match request {
+            Bytes::Request(request) => self.push_with(pending, |buffer| request.encode_into(buffer)),
+            Bytes::Own(bytes) => self.push_bytes(bytes, pending),
+        }
     }
 
     /// Puts a `ROLE` before whatever is taken next, unless this round has one already.
@@ -244,7 +231,7 @@ impl Lane {
     }
 
     /// When the oldest outstanding command was taken.
-    pub fn oldest(&self) -> Option<crate::core::moment::Moment> {
+    pub fn oldest(&self) -> Option<Moment> {
         self.inner.borrow().pending.front().map(|p| p.begun)
     }
 
@@ -274,10 +261,13 @@ impl Lane {
     }
 
     /// Bytes that expect no reply of their own, on a lane with a listener.
-    pub fn push_raw(self: &Rc<Self>, request: &Request<'_>, written: Stamps) {
+    pub fn push_raw(self: &Rc<Self>, request: Bytes<'_>, written: Stamps) {
         let mut inner = self.inner.borrow_mut();
         inner.raw_written.merge(written);
-        request.encode_into(&mut inner.buffer);
+        match request {
+            Bytes::Request(request) => request.encode_into(&mut inner.buffer),
+            Bytes::Own(bytes) => inner.buffer.extend_from_slice(bytes),
+        }
         if !inner.dirty && !inner.blocked && inner.phase == Phase::Up {
             inner.dirty = true;
             drop(inner);
@@ -293,6 +283,11 @@ impl Lane {
     /// Whether the oldest outstanding command may be sent again.
     pub fn front_kind(&self) -> Option<Kind> {
         self.inner.borrow().pending.front().map(|p| p.kind)
+    }
+
+    /// What is changed in the reply to the oldest outstanding command.
+    pub fn front_rewrite(&self) -> Rewrite {
+        self.inner.borrow().pending.front().map_or(Rewrite::None, |p| p.rewrite)
     }
 
     /// The oldest command is answered. With `keep` its bytes are returned, to be sent again.

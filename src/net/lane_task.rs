@@ -12,10 +12,11 @@ use super::clock;
 use super::dial::Dialer;
 use super::explain;
 use super::identity::{Credentials, IdentityId};
-use super::lane::{Closed, Lane, Phase, Proto};
+use super::lane::{Closed, Lane, Phase, Process, Proto};
 use super::limits;
-use super::pending::Kind;
+use super::pending::{Kind, Rewrite};
 use super::say;
+use super::scan;
 use super::stream::{ReadHalf, WriteHalf};
 use super::worker::Worker;
 use crate::core::address::Address;
@@ -53,6 +54,7 @@ async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf),
         let connect_timeout = worker.shared.config.upstream.connect_timeout;
         let problem = match tokio::time::timeout(connect_timeout, attempt(worker, lane)).await {
             Ok(Ok(halves)) => {
+                lane.connected.set(Some(clock::now()));
                 confirm(worker, lane, known.as_deref()).await?;
                 return Ok(halves);
             }
@@ -90,6 +92,7 @@ async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<()
             return Err(Closed::Unreachable("it is not the process that it was".to_owned()));
         }
         if entry.heard_at.is_some_and(|asked| asked > connected) {
+            lane.process.set(Process::of(known));
             return Ok(());
         }
         if clock::now().since(connected) > shared.config.upstream.probe_timeout {
@@ -334,7 +337,11 @@ impl Reader {
             return Ok(());
         }
         let (client, seq) = lane.front().ok_or(Closed::Desynchronised("a reply nobody asked for"))?;
-        client.deliver(seq, &self.buffer, false);
+        if lane.front_rewrite() == Rewrite::Cursor && !self.cut {
+            scan::deliver(lane, &client, seq, &self.buffer, false);
+        } else {
+            client.deliver(seq, &self.buffer, false);
+        }
         self.buffer.clear();
         (self.scanned, self.cut) = (0, true);
         Ok(())
@@ -358,9 +365,13 @@ fn answer(
     let unproven = lane.front_lacks_proof();
     let (mut pending, request) = lane.pop(unable || unproven).ok_or(nobody)?;
     worker.unload(lane.key.node);
-    if pending.kind == Kind::Proof {
-        worker.take_proof(lane, reply);
-        return Ok(());
+    match pending.kind {
+        Kind::Proof => {
+            worker.take_proof(lane, reply);
+            return Ok(());
+        }
+        Kind::Check => return Ok(()),
+        Kind::Read | Kind::Final | Kind::Write => {}
     }
     if pending.need.take().is_some() {
         worker.judge_attempt(lane.key.node, !unproven, now);
@@ -377,7 +388,9 @@ fn answer(
         None => pending,
     };
     worker.acknowledged(&pending, lane, reply, !cut, now);
-    if pending.is_info && !cut {
+    if pending.rewrite == Rewrite::Cursor && !cut {
+        scan::deliver(lane, &pending.client, pending.seq, reply, true);
+    } else if pending.rewrite == Rewrite::Info && !cut {
         let section = explain::info_section(&worker.shared, now);
         pending.client.deliver(pending.seq, &say::append(reply, &section), true);
     } else {

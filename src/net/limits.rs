@@ -39,6 +39,12 @@ pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// A new lane asks so often whether its node has been looked at meanwhile.
 pub const CONFIRM_PAUSE: Duration = Duration::from_millis(5);
 
+/// Clean exclusive lanes that a worker keeps per key.
+pub const SPARE_KEPT: usize = 16;
+
+/// How often spare exclusive lanes are asked whether they still work. One that has not answered by then is closed.
+pub const SPARE_CHECK: Duration = Duration::from_secs(5);
+
 /// A lane that carried nothing for this long is closed, unless it is one that every client uses.
 pub const LANE_IDLE: Duration = Duration::from_mins(1);
 

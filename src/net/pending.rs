@@ -19,6 +19,19 @@ pub enum Kind {
     Write,
     /// `ROLE`, asked for by Redweir itself: nobody gets the reply.
     Proof,
+    /// `PING`, to see whether a spare connection is still good: nobody gets the reply.
+    Check,
+}
+
+/// What Redweir changes in a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Nothing: it is passed on as it came.
+    None,
+    /// It is that of `INFO`: a section of our own is appended.
+    Info,
+    /// It begins with a cursor, which is marked with the process that issued it.
+    Cursor,
 }
 
 /// An entry of a lane's queue. The client may have left: then it is a tombstone, whose reply is read and dropped.
@@ -32,8 +45,8 @@ pub struct Pending {
     pub len: usize,
     /// What may be done with it when the lane is lost.
     pub kind: Kind,
-    /// It is `INFO`: Redweir's own section is appended to the reply.
-    pub is_info: bool,
+    /// What Redweir changes in the reply.
+    pub rewrite: Rewrite,
     /// The policy under which it was decided, if it reads.
     pub policy: PolicyId,
     /// Of a write, the fences that its acknowledgement stamps. Of a read, those of its keys, if its session must not fall

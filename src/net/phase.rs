@@ -1,4 +1,6 @@
-//! Where a lane is in its life, and why it ended.
+//! Where a lane is in its life, why it ended, and which process is at its other end.
+
+use crate::core::cursor::Tag;
 
 /// Where a lane is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,4 +28,23 @@ pub enum Closed {
     Withdrawn(&'static str),
     /// Nobody uses it.
     Idle,
+}
+
+/// The process at the other end of a lane. A connection never changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Process {
+    /// Not known yet.
+    #[default]
+    Unknown,
+    /// It does not tell its run ID.
+    Unnamed,
+    /// The one with this tag.
+    Tagged(Tag),
+}
+
+impl Process {
+    /// The process with this run ID.
+    pub fn of(run_id: Option<&str>) -> Self {
+        run_id.and_then(Tag::of).map_or(Self::Unnamed, Self::Tagged)
+    }
 }

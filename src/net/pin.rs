@@ -5,11 +5,20 @@
 //! client may use it. A subscription (and whatever else makes the server speak unasked, or stay silent) turns the
 //! connection into a plain relay, until the client leaves or says `RESET`; then it is closed. The order of a pipeline
 //! is kept by entering and leaving only with nothing outstanding.
+//!
+//! There are at most `max-exclusive-connections` at a time. Who comes too late waits in line, first come, first served;
+//! who has waited for `exclusive-wait` is told so and disconnected, because what follows a `MULTI` that failed must not be
+//! executed by itself.
 
 use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::{Connection, Step};
 use super::lane::{Closed, Lane};
+use super::outgoing::Bytes;
+use super::pending::Rewrite;
 use super::say;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
@@ -21,10 +30,27 @@ use crate::core::view::View;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 
+/// One of the places for exclusive connections.
+type Place = OwnedSemaphorePermit;
+
+/// Where a connection stands in line for a [`Place`].
+#[derive(Debug, Default)]
+pub enum InLine {
+    /// It wants none.
+    #[default]
+    No,
+    /// It has got one.
+    Served(Place),
+    /// It has waited too long.
+    GaveUp,
+}
+
 /// An exclusive connection and the state it carries.
 #[derive(Debug)]
 pub struct Pin {
     lane: Rc<Lane>,
+    /// Its place among the exclusive connections there may be.
+    _place: Place,
     /// Between MULTI and EXEC or DISCARD.
     multi: bool,
     /// Between WATCH and EXEC, DISCARD or UNWATCH.
@@ -35,6 +61,8 @@ pub struct Pin {
     pub raw: bool,
     /// Its state cannot be followed: never given back.
     stuck: bool,
+    /// The transaction has a subscription in it: a plain relay once it is executed.
+    raw_after: bool,
     /// What the queued commands write.
     queued: Stamps,
     /// A command of the transaction was refused here: the server does not know of it, but `EXEC` must fail.
@@ -90,22 +118,48 @@ impl Connection {
                 if !self.client.is_drained() {
                     return Some(Step::Drain);
                 }
-                let Some(primary) = view.usable_primary(now) else {
-                    self.worker.stats.command(telemetry::Access::Other, Target::Refused, Reason::PrimaryDown);
-                    self.client.answer(say::MASTERDOWN);
-                    return Some(Step::Done);
-                };
-                let lane = self.worker.exclusive_lane(self.key(primary));
-                self.pin = Some(Pin::new(lane));
+                if let Err(step) = self.take_pin(intent, view, now) {
+                    return Some(step);
+                }
             }
         }
-        Some(self.send_pinned(request, intent, vocabulary, now))
+        Some(self.send_pinned(request, intent, view, vocabulary, now))
+    }
+
+    /// Takes an exclusive connection, if there is a primary and a place.
+    fn take_pin(&mut self, intent: Intent, view: &View, now: Moment) -> Result<(), Step> {
+        let Some(primary) = view.usable_primary(now) else {
+            let since = *self.waiting_since.get_or_insert(now);
+            if view.primary.is_none() && !view.two_primaries && now.since(since) <= view.hold {
+                return Err(Step::Retry);
+            }
+            self.in_line = InLine::No;
+            let step = self.refuse(telemetry::Access::Other, Reason::PrimaryDown);
+            return Err(end_if_needed(intent, step));
+        };
+        let place = match std::mem::take(&mut self.in_line) {
+            InLine::Served(place) => place,
+            InLine::No => match Arc::clone(&self.worker.shared.exclusive).try_acquire_owned() {
+                Ok(place) => place,
+                Err(_) => return Err(Step::InLine),
+            },
+            InLine::GaveUp => {
+                self.worker.stats.command(telemetry::Access::Other, Target::Refused, Reason::Pinned);
+                self.client.answer(say::MAX_EXCLUSIVE);
+                return Err(Step::Close);
+            }
+        };
+        self.waiting_since = None;
+        let lane = self.worker.exclusive_lane(self.key(primary));
+        self.pin = Some(Pin::new(lane, place));
+        Ok(())
     }
 
     fn send_pinned(
         &mut self,
         request: &Request<'_>,
         intent: Intent,
+        view: &View,
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> Step {
@@ -124,12 +178,11 @@ impl Connection {
         if !pin.lane.has_room() {
             return Step::Drain;
         }
-        if matches!(
+        let speaks_unasked = matches!(
             intent.handling,
-            Handling::Pin(Pins::Subscribe | Pins::Monitor | Pins::Tracking | Pins::Unsubscribe)
-        ) && !pin.raw
-            && !pin.multi
-        {
+            Handling::Pin(Pins::Subscribe | Pins::Monitor | Pins::Tracking | Pins::Unsubscribe | Pins::Sync)
+        );
+        if (pin.raw_after || speaks_unasked) && !pin.raw && !pin.multi {
             if !self.client.is_drained() {
                 return Step::Drain;
             }
@@ -144,13 +197,30 @@ impl Connection {
             self.release_pin(false);
             return Step::Done;
         }
+        let changed = match intent.handling {
+            Handling::Scan { cursor } => match Self::own_cursor(request, cursor, &pin.lane, view) {
+                Ok(changed) => changed,
+                Err(None) => return Step::Retry,
+                Err(Some(error)) => {
+                    self.poison_transaction();
+                    self.client.answer(error);
+                    return Step::Done;
+                }
+            },
+            _ => None,
+        };
+        let bytes = changed.as_deref().map_or(Bytes::Request(request), Bytes::Own);
         if pin.raw {
             self.worker.stats.command(telemetry::Access::Other, Target::Primary, Reason::Pinned);
-            pin.lane.push_raw(request, written);
+            pin.lane.push_raw(bytes, written);
             return Step::Done;
         }
         let was_multi = pin.multi;
+        pin.raw_after |= speaks_unasked;
         pin.follow(intent, request);
+        // In a transaction the cursor comes with the reply to `EXEC`, bare.
+        let is_scan = matches!(intent.handling, Handling::Scan { .. }) && !was_multi;
+        let rewrite = if is_scan { Rewrite::Cursor } else { Rewrite::None };
         let stamps = match intent.handling {
             Handling::Pin(Pins::Exec) => std::mem::take(&mut pin.queued),
             _ if was_multi => {
@@ -161,7 +231,7 @@ impl Connection {
         };
         let access = if stamps == Stamps::None { telemetry::Access::Other } else { telemetry::Access::Write };
         let lane = Rc::clone(&pin.lane);
-        self.push_pinned(&lane, request, access, stamps, now);
+        self.push_pinned(&lane, bytes, access, stamps, rewrite, now);
         Step::Done
     }
 
@@ -173,10 +243,21 @@ impl Connection {
         }
     }
 
+    /// Gives the exclusive connection back if its state is gone and all is answered. True: not yet, but once all is
+    /// answered.
+    pub fn release_when_over(&mut self) -> bool {
+        let over = self.pin.as_ref().is_some_and(|pin| !pin.raw && !pin.holds_state());
+        if over && self.client.is_drained() {
+            self.release_pin(true);
+            return false;
+        }
+        over
+    }
+
     /// Gives the exclusive connection up: to be used again if it is `clean` and carries no state, else it is closed.
     pub fn release_pin(&mut self, clean: bool) {
         let Some(pin) = self.pin.take() else { return };
-        if clean && !pin.stuck && !pin.raw && !pin.holds_state() {
+        if clean && !pin.raw && !pin.holds_state() {
             self.worker.give_back(&pin.lane);
         } else {
             pin.lane.unlisten();
@@ -186,21 +267,23 @@ impl Connection {
 }
 
 impl Pin {
-    fn new(lane: Rc<Lane>) -> Self {
+    fn new(lane: Rc<Lane>, place: Place) -> Self {
         Self {
             lane,
+            _place: place,
             multi: false,
             watching: false,
             blocking: false,
             raw: false,
             stuck: false,
+            raw_after: false,
             queued: Stamps::None,
             poisoned: false,
         }
     }
 
     fn holds_state(&self) -> bool {
-        self.multi || self.watching || self.stuck
+        self.multi || self.watching || self.stuck || self.raw_after
     }
 
     /// Follows what the command does to the connection's state.
@@ -221,4 +304,9 @@ impl Pin {
             self.stuck = true;
         }
     }
+}
+
+/// A client whose transaction could not begin must not have its commands executed one by one.
+fn end_if_needed(intent: Intent, step: Step) -> Step {
+    if matches!(intent.handling, Handling::Pin(Pins::Multi | Pins::Watch)) { Step::Close } else { step }
 }

@@ -90,10 +90,10 @@ impl Prober {
         let mut command_table_tried = false;
         loop {
             if self.is_primary() && !command_table_tried {
-                command_table_tried = true;
-                if let Err(problem) = self.learn_commands(&mut link).await {
-                    return problem;
-                }
+                command_table_tried = match self.learn_commands(&mut link).await {
+                    Ok(tried) => tried,
+                    Err(problem) => return problem,
+                };
             }
             self.pause().await;
             let due = clock::now().since(informed) >= self.shared.config.upstream.info_interval;
@@ -171,6 +171,10 @@ impl Prober {
             self.tell(Observation::Info { node: self.node, facts }, sent_at).await;
         }
         if let BytesFrame::Error(text) = role {
+            if text.starts_with(BUSY) {
+                self.tell(Observation::Busy { node: self.node }, sent_at).await;
+                return Ok(());
+            }
             return Err(ControlError::Refused(text.to_string()));
         }
         let observation = match RoleReport::parse(role) {
@@ -210,14 +214,15 @@ impl Prober {
         }
     }
 
-    /// Takes the primary's own command table, modules included.
-    async fn learn_commands(&self, link: &mut ControlLink) -> Result<(), ControlError> {
+    /// Takes the primary's own command table, modules included. False: it has no time now.
+    async fn learn_commands(&self, link: &mut ControlLink) -> Result<bool, ControlError> {
         let answer = match link.call(&[b"COMMAND"], self.shared.config.upstream.probe_timeout).await {
             Ok(answer) => answer,
             Err(problem) if problem.is_fatal() => return Err(problem),
+            Err(ControlError::Refused(text)) if text.starts_with(BUSY) => return Ok(false),
             Err(problem) => {
                 tracing::warn!(%problem, "the primary does not tell its commands: the built-in table stays");
-                return Ok(());
+                return Ok(true);
             }
         };
         match commands::decode(&answer) {
@@ -231,9 +236,12 @@ impl Prober {
                 tracing::warn!(%problem, "the reply to COMMAND makes no sense: the built-in table stays");
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
+
+/// A script has been running for longer than `busy-reply-threshold` (`server.c`, `shared.slowscripterr`).
+const BUSY: &str = "BUSY ";
 
 /// What a replica's own word for its link comes to.
 pub fn link_of(state: LinkState) -> Link {

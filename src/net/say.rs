@@ -22,6 +22,17 @@ pub const HELLO_NOAUTH: &[u8] = b"-NOAUTH HELLO must be called with the client a
 pub const NOPROTO: &[u8] = b"-NOPROTO unsupported protocol version\r\n";
 /// `networking.c`, `acceptCommonHandler`
 pub const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
+/// The process that issued a cursor is not there any longer.
+pub const CURSOR_GONE: &[u8] =
+    b"-ERR invalid cursor: the server that issued it is gone or was restarted. Begin the scan again.\r\n";
+/// A cursor of a replica, on a connection that needs the primary.
+pub const CURSOR_OF_REPLICA: &[u8] = b"-ERR invalid cursor: it belongs to a replica, which may not serve this connection. Begin the scan again.\r\n";
+/// The replica that issued a cursor may not serve reads now.
+pub const CURSOR_BEHIND: &[u8] =
+    b"-ERR invalid cursor: the replica that issued it is not fresh enough. Begin the scan again.\r\n";
+/// No place for another exclusive connection.
+pub const MAX_EXCLUSIVE: &[u8] =
+    b"-ERR max number of exclusive connections to the primary reached (max-exclusive-connections)\r\n";
 /// `+OK`
 pub const OK: &[u8] = b"+OK\r\n";
 /// `db.c`, `selectCommand`
@@ -46,9 +57,11 @@ pub const HELP: &[&str] = &[
     "    Print this help.",
 ];
 
-/// Whether an error says that another node should be asked: loading, cut off, or a script that is only known elsewhere.
+/// Whether an error says that another node should be asked: loading, cut off, or a script or function that is only known elsewhere.
 pub fn asks_for_another_node(reply: &[u8]) -> bool {
-    [&b"-LOADING "[..], b"-MASTERDOWN ", b"-NOSCRIPT "].iter().any(|code| reply.starts_with(code))
+    [&b"-LOADING "[..], b"-MASTERDOWN ", b"-NOSCRIPT ", b"-ERR Function not found"]
+        .iter()
+        .any(|code| reply.starts_with(code))
 }
 
 /// Encodes a command.

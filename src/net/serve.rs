@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
@@ -15,6 +16,7 @@ use super::client::{Client, Gone};
 use super::connection::{Connection, Step};
 use super::identity::IdentityId;
 use super::listener::Accepted;
+use super::pin::InLine;
 use super::shared::ClientEntry;
 use super::stream::ReadHalf;
 use super::worker::Worker;
@@ -102,6 +104,7 @@ impl Server {
                 }
                 Step::Drain => self.wait(|client, _| client.is_drained()).await,
                 Step::Retry => self.pause().await,
+                Step::InLine => self.stand_in_line().await,
                 Step::Later(args) => {
                     if let Some(event) = self.later(&args).await {
                         event
@@ -183,16 +186,22 @@ impl Server {
             return Event::Gone(if draining { Gone::Ended } else { Gone::Left });
         }
         let mut drain = std::pin::pin!(drain.changed());
-        poll_fn(|cx| {
+        self.client.set_waits(self.connection.release_when_over());
+        let event = poll_fn(|cx| {
             if let Some(why) = self.client.poll(cx) {
                 return Poll::Ready(Event::Gone(why));
+            }
+            if self.connection.pin.is_some() {
+                self.connection.release_when_over();
             }
             if Future::poll(drain.as_mut(), cx).is_ready() {
                 return Poll::Ready(Event::Changed);
             }
             self.input.poll(&self.worker, &mut self.read, cx)
         })
-        .await
+        .await;
+        self.client.set_waits(false);
+        event
     }
 
     /// Waits until `done`; reads ahead a little, to notice a client that leaves.
@@ -224,6 +233,37 @@ impl Server {
         // The view changes when an anchor is answered; the stream passes an offset without a word.
         let _ = tokio::time::timeout(limits::RETRY_PAUSE, self.worker.changed.notified()).await;
         self.client.gone().map_or(Event::Changed, Event::Gone)
+    }
+
+    /// Waits for a place among the exclusive connections; reads ahead a little, to notice a client that leaves.
+    async fn stand_in_line(&mut self) -> Event {
+        let shared = Arc::clone(&self.worker.shared);
+        let place = Arc::clone(&shared.exclusive).acquire_owned();
+        let mut place = std::pin::pin!(tokio::time::timeout(shared.config.upstream.exclusive_wait, place));
+        loop {
+            let event = poll_fn(|cx| {
+                if let Some(why) = self.client.poll(cx) {
+                    return Poll::Ready(Event::Gone(why));
+                }
+                if let Poll::Ready(place) = Future::poll(place.as_mut(), cx) {
+                    self.connection.in_line = match place {
+                        Ok(Ok(place)) => InLine::Served(place),
+                        Ok(Err(_)) | Err(_) => InLine::GaveUp,
+                    };
+                    return Poll::Ready(Event::Changed);
+                }
+                if self.input.may_read_ahead() {
+                    return self.input.poll(&self.worker, &mut self.read, cx);
+                }
+                Poll::Pending
+            })
+            .await;
+            match event {
+                Event::Input(0) => self.input.ended = true,
+                Event::Input(_) => self.connection.arrivals += 1,
+                event => return event,
+            }
+        }
     }
 
     /// A command that Redweir itself answers after asking somebody, with nothing outstanding before it.

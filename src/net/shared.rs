@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::dial::Dialer;
 use super::identity::Identities;
@@ -74,6 +74,8 @@ pub struct Shared {
     pub identities: Identities,
     /// Connected clients.
     pub clients: DashMap<u64, ClientEntry>,
+    /// Places for exclusive connections to the primary.
+    pub exclusive: Arc<Semaphore>,
     /// One per worker.
     pub stats: Vec<Arc<Stats>>,
     /// True once the process is to end.
@@ -99,6 +101,7 @@ impl Shared {
     ) -> Self {
         let fencing = config.policies.all.iter().any(|p| p.consistency >= Consistency::Session);
         let vocabulary = Vocabulary::builtin(&config.security.deny_commands);
+        let exclusive = Arc::new(Semaphore::new(config.upstream.max_exclusive_connections));
         Self {
             config,
             dialer,
@@ -114,6 +117,7 @@ impl Shared {
             look_now: Notify::new(),
             identities: Identities::default(),
             clients: DashMap::new(),
+            exclusive,
             stats: (0..workers).map(|_| Arc::default()).collect(),
             drain: watch::Sender::new(false),
             auth_required: AtomicBool::new(false),

@@ -47,8 +47,10 @@ pub struct Worker {
     /// Commands in flight per node, and connections that stay with it.
     pub load: RefCell<Vec<u32>>,
     lanes: RefCell<FxHashMap<LaneKey, Rc<Lane>>>,
-    /// Exclusive lanes that were given back clean.
-    spare: RefCell<FxHashMap<LaneKey, Vec<Rc<Lane>>>>,
+    /// Every exclusive lane there is.
+    pub(super) exclusive: RefCell<Vec<Rc<Lane>>>,
+    /// Those that were given back clean.
+    pub(super) spare: RefCell<FxHashMap<LaneKey, Vec<Rc<Lane>>>>,
     /// Slots stamped *pending*, in the order of the anchors they wait for.
     unsettled: RefCell<VecDeque<(Slot, AnchorSeq)>>,
     /// Read buffers that no client is using.
@@ -58,9 +60,6 @@ pub struct Worker {
 
 /// How many stamped slots a worker remembers to settle; the rest is settled by whoever reads them.
 const UNSETTLED_KEPT: usize = 1 << 16;
-
-/// Clean exclusive lanes kept per key.
-const SPARE_KEPT: usize = 16;
 
 impl Worker {
     /// Worker number `index`.
@@ -78,6 +77,7 @@ impl Worker {
             stuck: RefCell::new(vec![0; nodes]),
             load,
             lanes: RefCell::default(),
+            exclusive: RefCell::default(),
             spare: RefCell::default(),
             unsettled: RefCell::default(),
             buffers: RefCell::default(),
@@ -100,6 +100,8 @@ impl Worker {
             task::spawn_local("round", async move { round.run().await });
             let watcher = Rc::clone(&worker);
             task::spawn_local("watch", async move { watcher.watch().await });
+            let keeper = Rc::clone(&worker);
+            task::spawn_local("spare", async move { keeper.look_after_spare().await });
             while let Some(accepted) = accepted.recv().await {
                 task::spawn_local("client", serve::serve(Rc::clone(&worker), accepted));
             }
@@ -157,30 +159,12 @@ impl Worker {
         lane
     }
 
-    /// An exclusive lane of this key: a clean spare one, or a new one.
-    pub fn exclusive_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
-        while let Some(lane) = self.spare.borrow_mut().get_mut(&key).and_then(Vec::pop) {
-            if lane.is_usable() {
-                return lane;
-            }
-        }
-        self.start(key, true)
-    }
-
-    /// Takes back an exclusive lane that carries no state and has nothing outstanding.
-    pub fn give_back(&self, lane: &Rc<Lane>) {
-        let mut spare = self.spare.borrow_mut();
-        let kept = spare.entry(lane.key).or_default();
-        if lane.is_usable() && lane.is_idle() && kept.len() < SPARE_KEPT {
-            kept.push(Rc::clone(lane));
-        } else {
-            lane.close(Closed::Idle);
-        }
-    }
-
-    fn start(self: &Rc<Self>, key: LaneKey, exclusive: bool) -> Rc<Lane> {
+    pub(super) fn start(self: &Rc<Self>, key: LaneKey, exclusive: bool) -> Rc<Lane> {
         let lane = Lane::new(key, exclusive, Rc::clone(&self.round));
         self.stats.lanes.add(1);
+        if exclusive {
+            self.exclusive.borrow_mut().push(Rc::clone(&lane));
+        }
         task::spawn_local("lane", lane_task::run(Rc::clone(self), Rc::clone(&lane)));
         lane
     }
@@ -203,6 +187,9 @@ impl Worker {
     pub fn forget_lane(&self, lane: &Rc<Lane>) {
         self.stats.lanes.sub(1);
         self.proofs.borrow_mut().lost(lane.key.node);
+        if lane.exclusive {
+            self.exclusive.borrow_mut().retain(|known| !Rc::ptr_eq(known, lane));
+        }
         let mut lanes = self.lanes.borrow_mut();
         if lanes.get(&lane.key).is_some_and(|known| Rc::ptr_eq(known, lane)) {
             lanes.remove(&lane.key);
@@ -298,7 +285,7 @@ impl Worker {
                     None
                 }
             };
-            for lane in self.lanes.borrow().values() {
+            for lane in self.lanes.borrow().values().chain(self.exclusive.borrow().iter()) {
                 if let Some(why) = gone(lane.key.node) {
                     lane.close(Closed::Withdrawn(why));
                 }

@@ -24,7 +24,8 @@ pub enum Why {
     /// It is not flagged `readonly`: it is about the server, or it has an effect of another kind (`PUBLISH`).
     NotReadonly,
     /// It is flagged `readonly` but changes what the server remembers of the key (`TOUCH`, `PFCOUNT`), or tells it
-    /// (`OBJECT FREQ`), which differs from node to node.
+    /// (`OBJECT FREQ`), or tells how the node stores the key (`OBJECT ENCODING`), which its own settings decide, or when consumers were
+    /// last seen (`XINFO`), which is not replicated.
     KeyState,
 }
 
@@ -42,9 +43,14 @@ pub enum WriteKeys {
 pub enum Handling {
     /// Nothing: a shared lane carries it.
     Shared,
-    /// Carries a cursor, which only the node that issued it understands.
-    Scan,
+    /// Carries a cursor, which only the process that issued it understands.
+    Scan {
+        /// Which argument it is.
+        cursor: u8,
+    },
     /// Runs a read-only script, which the node may not know.
+    ReadOnlyScript,
+    /// Runs a script that may write.
     Script,
     /// Redweir answers it.
     Local(Local),
@@ -107,7 +113,8 @@ pub(super) const BLOCK_OPTION: &[&str] = &["xread", "xreadgroup"];
 
 pub(super) fn access(entry: &CommandEntry) -> Access {
     match entry.name.as_str() {
-        "touch" | "pfcount" | "object|freq" | "object|idletime" | "object|help" => {
+        "touch" | "pfcount" | "object|freq" | "object|idletime" | "object|help" | "object|encoding"
+        | "object|refcount" | "memory|usage" | "xinfo|stream" | "xinfo|groups" | "xinfo|consumers" => {
             return Access::PrimaryRead(Why::KeyState);
         }
         _ => {}
@@ -150,8 +157,10 @@ pub(super) fn handling(entry: &CommandEntry) -> Handling {
         "unsubscribe" | "punsubscribe" | "sunsubscribe" => Handling::Pin(Pin::Unsubscribe),
         "monitor" => Handling::Pin(Pin::Monitor),
         "sync" | "psync" | "replconf" => Handling::Pin(Pin::Sync),
-        "scan" | "sscan" | "hscan" | "zscan" => Handling::Scan,
-        "eval_ro" | "evalsha_ro" | "fcall_ro" => Handling::Script,
+        "scan" => Handling::Scan { cursor: 1 },
+        "sscan" | "hscan" | "zscan" => Handling::Scan { cursor: 2 },
+        "eval_ro" | "evalsha_ro" | "fcall_ro" => Handling::ReadOnlyScript,
+        "eval" | "evalsha" | "fcall" => Handling::Script,
         _ if BLOCK_OPTION.contains(&name) => Handling::Shared,
         _ if entry.flags.blocking || BLOCKING_BEFORE_7.contains(&name) => Handling::Pin(Pin::Blocking),
         _ => Handling::Shared,

@@ -34,18 +34,20 @@ fn every_line_of_the_built_in_table_is_read_and_written_alike() {
 #[test]
 fn reads_go_to_replicas_unless_only_the_primary_may_answer() {
     let table = CommandTable::builtin();
-    for read in [
-        "GET k",
-        "get k",
-        "HGETALL k",
-        "EVAL_RO x 1 k",
-        "XREAD STREAMS s 0",
-        "SORT_RO k",
-        "object encoding k",
-    ] {
+    for read in
+        ["GET k", "get k", "HGETALL k", "EVAL_RO x 1 k", "XREAD STREAMS s 0", "SORT_RO k", "XPENDING k g"]
+    {
         assert_eq!(access(&table, read), Access::Read, "{read}");
     }
-    for primary in ["TOUCH k", "PFCOUNT k", "OBJECT FREQ k", "OBJECT IDLETIME k"] {
+    for primary in [
+        "TOUCH k",
+        "PFCOUNT k",
+        "OBJECT FREQ k",
+        "OBJECT IDLETIME k",
+        "object encoding k",
+        "MEMORY USAGE k",
+        "XINFO STREAM k",
+    ] {
         assert_eq!(access(&table, primary), Access::PrimaryRead(Why::KeyState), "{primary}");
     }
     for primary in ["PING", "INFO", "ROLE", "PUBLISH c m", "CONFIG GET x", "COMMAND", "TIME"] {
@@ -170,8 +172,8 @@ fn what_needs_a_connection_of_its_own_says_so() {
     assert_eq!(handling(&table, "CLIENT ID"), Handling::Local(Local::Client));
     assert_eq!(handling(&table, "CLIENT"), Handling::Local(Local::Client));
     assert_eq!(handling(&table, "REDWEIR VIEW"), Handling::Local(Local::Redweir));
-    assert_eq!(handling(&table, "HSCAN k 0"), Handling::Scan);
-    assert_eq!(handling(&table, "EVALSHA_RO x 0"), Handling::Script);
+    assert_eq!(handling(&table, "HSCAN k 0"), Handling::Scan { cursor: 2 });
+    assert_eq!(handling(&table, "EVALSHA_RO x 0"), Handling::ReadOnlyScript);
 }
 
 #[test]

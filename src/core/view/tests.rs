@@ -531,6 +531,7 @@ fn observation() -> impl Strategy<Value = Observation> {
             Observation::Replica { node, link, master, applied }
         }),
         (node.clone(), facts).prop_map(|(node, facts)| Observation::Info { node, facts: Box::new(facts) }),
+        node.clone().prop_map(|node| Observation::Busy { node }),
         node.prop_map(|node| Observation::Lost { node }),
     ]
 }

@@ -1,0 +1,41 @@
+//! What a lane may be shared by.
+
+use super::identity::IdentityId;
+use crate::core::node::NodeId;
+
+/// Protocol version spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Proto {
+    /// RESP2
+    #[default]
+    Resp2,
+    /// RESP3
+    Resp3,
+}
+
+/// What connections may be shared by: everything that a reply depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LaneKey {
+    /// The node.
+    pub node: NodeId,
+    /// As whom commands run.
+    pub identity: IdentityId,
+    /// The selected database.
+    pub db: u32,
+    /// The protocol of the replies.
+    pub proto: Proto,
+    /// What it carries.
+    pub purpose: Purpose,
+}
+
+/// Scripts that may write have a lane to themselves. While one runs for too long the server answers everything else with
+/// `-BUSY`, and obeys `SCRIPT KILL`, but reads nothing more of the connection that the script came on (`script.c`,
+/// `scriptInterrupt`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Purpose {
+    /// Everything else.
+    #[default]
+    Ordinary,
+    /// `EVAL`, `EVALSHA`, `FCALL`
+    Scripts,
+}

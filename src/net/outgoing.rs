@@ -1,0 +1,74 @@
+//! A command between the decision where it goes and the lane that takes it.
+
+use super::pending::{Kind, Rewrite};
+use crate::core::moment::Moment;
+use crate::core::policy::PolicyId;
+use crate::core::position::Offset;
+use crate::core::reason::Reason;
+use crate::core::session::Stamps;
+use crate::telemetry;
+use crate::wire::request::Request;
+
+/// A command on its way to a node.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// What it is, to be counted as.
+    pub access: telemetry::Access,
+    /// Why it goes there.
+    pub reason: Reason,
+    /// What may be done with it when its lane is lost.
+    pub kind: Kind,
+    /// See [`Pending::stamps`](super::pending::Pending::stamps).
+    pub stamps: Stamps,
+    /// What Redweir changes in the reply.
+    pub rewrite: Rewrite,
+    /// The policy under which it was decided, if it reads.
+    pub policy: PolicyId,
+    /// It goes to the primary.
+    pub at_primary: bool,
+    /// The reply can tell of any key.
+    pub sees_all: bool,
+    /// What the replica must prove to have applied, or the read is repeated.
+    pub need: Option<Offset>,
+    /// When it was decided.
+    pub now: Moment,
+}
+
+/// The bytes of a command, as a lane takes them.
+#[derive(Clone, Copy, Debug)]
+pub enum Bytes<'a> {
+    /// As the client sent it.
+    Request(&'a Request<'a>),
+    /// As Redweir changed it.
+    Own(&'a [u8]),
+}
+
+impl Outgoing {
+    /// A command that changes nothing.
+    pub fn read(reason: Reason, now: Moment) -> Self {
+        let other = matches!(reason, Reason::PrimaryOnly);
+        let access = if other { telemetry::Access::Other } else { telemetry::Access::Read };
+        Self { access, kind: Kind::Read, ..Self::write(reason, Stamps::None, now) }
+    }
+
+    /// What is not flagged as a read may have an effect (`PUBLISH`, `SCRIPT LOAD`): like a write it is sent once.
+    pub fn other(now: Moment) -> Self {
+        Self { access: telemetry::Access::Other, ..Self::write(Reason::PrimaryOnly, Stamps::None, now) }
+    }
+
+    /// A command that may change something.
+    pub fn write(reason: Reason, stamps: Stamps, now: Moment) -> Self {
+        Self {
+            access: telemetry::Access::Write,
+            reason,
+            kind: Kind::Write,
+            stamps,
+            rewrite: Rewrite::None,
+            policy: PolicyId::default(),
+            at_primary: true,
+            sees_all: false,
+            need: None,
+            now,
+        }
+    }
+}

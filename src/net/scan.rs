@@ -1,0 +1,216 @@
+//! Scans: the process that issues a cursor is the one that continues it.
+//!
+//! Where a scan begins is decided like any read. `SCAN` names no key, so that from `session` up it begins at the primary,
+//! and so do the scans of one key: of a scan that began on a replica every step would have to be proven there, and a step
+//! that is not could be sent nowhere else. Below, it begins on any replica that the policy allows, and stays there.
+//!
+//! Each lane knows the process at its other end (`lane_task`), so that a restart between two steps is noticed even when
+//! the connection was made anew meanwhile. Steps are never repeated elsewhere. Whatever stands in the way is an error
+//! that says to begin again; a scan is never silently incomplete.
+
+use std::rc::Rc;
+
+use super::client::Client;
+use super::connection::{Connection, Step};
+use super::demand::Slots;
+use super::lane::{Lane, Process};
+use super::outgoing::{Bytes, Outgoing};
+use super::pending::{Kind, Rewrite};
+use super::say;
+use super::vocabulary::Vocabulary;
+use crate::core::argv::Args as _;
+use crate::core::command::Intent;
+use crate::core::cursor::{Cursor, Tag};
+use crate::core::moment::Moment;
+use crate::core::node::NodeId;
+use crate::core::policy::Consistency;
+use crate::core::reason::Reason;
+use crate::core::route::judge;
+use crate::core::view::View;
+use crate::telemetry::{self, Target};
+use crate::wire::cursor as wire;
+use crate::wire::request::Request;
+
+/// A step of a scan that is known to belong to one process.
+struct NextStep<'a> {
+    request: &'a Request<'a>,
+    intent: Intent,
+    node: NodeId,
+    tag: Tag,
+    /// The command with the process' own cursor.
+    bytes: Vec<u8>,
+}
+
+impl Connection {
+    /// Sends one step of a scan; argument number `at` is its cursor.
+    pub fn scan(
+        &mut self,
+        request: &Request<'_>,
+        at: u8,
+        intent: Intent,
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Step {
+        match Cursor::parse(request.arg(usize::from(at))) {
+            Some(Cursor::Of { tag, own }) => {
+                let Some(node) = owner(view, tag) else { return self.refuse_cursor(say::CURSOR_GONE) };
+                let bytes = with_cursor(request, at, own);
+                self.continue_scan(&NextStep { request, intent, node, tag, bytes }, view, vocabulary, now)
+            }
+            Some(Cursor::Start) if !self.is_strict(request, intent, vocabulary) => {
+                self.read(request, intent, view, vocabulary, now)
+            }
+            Some(Cursor::Start | Cursor::Bare) => {
+                let outgoing = self.step_of_scan(Rewrite::Cursor, now);
+                self.send_to_primary(Bytes::Request(request), outgoing, view)
+            }
+            // Whatever is wrong with it, the server says it best.
+            None => {
+                let outgoing = self.step_of_scan(Rewrite::None, now);
+                self.send_to_primary(Bytes::Request(request), outgoing, view)
+            }
+        }
+    }
+
+    fn continue_scan(
+        &mut self,
+        step: &NextStep<'_>,
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Step {
+        if view.primary != Some(step.node) {
+            if self.is_strict(step.request, step.intent, vocabulary) {
+                return self.refuse_cursor(say::CURSOR_OF_REPLICA);
+            }
+            if !self.may_serve(step, view, vocabulary, now) {
+                let patience = view.hold;
+                let since = *self.waiting_since.get_or_insert(now);
+                self.worker.shared.look_now.notify_waiters();
+                return if now.since(since) > patience {
+                    self.refuse_cursor(say::CURSOR_BEHIND)
+                } else {
+                    Step::Retry
+                };
+            }
+        }
+        let outgoing = self.step_of_scan(Rewrite::Cursor, now);
+        let Some(lane) = self.lane_to(step.node) else { return Step::Close };
+        match identify(&lane, view) {
+            Process::Unknown => self.wait_for_process(&outgoing, view),
+            Process::Tagged(tag) if tag == step.tag => {
+                self.send(step.node, Bytes::Own(&step.bytes), outgoing, view)
+            }
+            Process::Tagged(_) | Process::Unnamed => self.refuse_cursor(say::CURSOR_GONE),
+        }
+    }
+
+    /// Whether the policy allows the replica that the scan is on to serve its next step.
+    fn may_serve(&self, step: &NextStep<'_>, view: &View, vocabulary: &Vocabulary, now: Moment) -> bool {
+        let shared = &self.worker.shared;
+        let reader = self.reader();
+        let id = reader.policy_of(&shared.config.policies, step.request, step.intent, vocabulary);
+        let Some(policy) = shared.config.policies.all.get(usize::from(id.0)) else { return false };
+        let demand =
+            reader.demand(policy, shared, step.request, step.intent, view, vocabulary, &mut Slots::new());
+        self.with_ask(policy, id, demand, view, now, |ask| {
+            view.node(step.node).is_some_and(|node| judge(node, ask).is_ok())
+        })
+    }
+
+    /// Whether its policy promises more than a replica could promise for a whole scan.
+    fn is_strict(&self, request: &Request<'_>, intent: Intent, vocabulary: &Vocabulary) -> bool {
+        let policies = &self.worker.shared.config.policies;
+        let id = self.reader().policy_of(policies, request, intent, vocabulary);
+        policies.all.get(usize::from(id.0)).is_none_or(|policy| policy.consistency >= Consistency::Session)
+    }
+
+    fn step_of_scan(&self, rewrite: Rewrite, now: Moment) -> Outgoing {
+        let sees_all = self.worker.shared.fencing;
+        Outgoing { sees_all, rewrite, kind: Kind::Final, ..Outgoing::read(Reason::Cursor, now) }
+    }
+
+    /// Has the command wait until it is known which process is at the other end of the lane.
+    pub fn wait_for_process(&mut self, outgoing: &Outgoing, view: &View) -> Step {
+        self.worker.shared.look_now.notify_waiters();
+        let since = *self.waiting_since.get_or_insert(outgoing.now);
+        if outgoing.now.since(since) > view.hold {
+            return self.refuse(outgoing.access, Reason::PrimaryDown);
+        }
+        Step::Retry
+    }
+
+    fn refuse_cursor(&mut self, error: &[u8]) -> Step {
+        self.waiting_since = None;
+        self.worker.stats.command(telemetry::Access::Read, Target::Refused, Reason::Cursor);
+        self.client.answer(error);
+        Step::Done
+    }
+
+    /// What a scan on an exclusive connection to the primary sends instead of `request`, if its cursor names a process.
+    /// `Err` is the error to answer with, or `None` to try again in a moment.
+    pub fn own_cursor(
+        request: &Request<'_>,
+        at: u8,
+        lane: &Lane,
+        view: &View,
+    ) -> Result<Option<Vec<u8>>, Option<&'static [u8]>> {
+        let Some(Cursor::Of { tag, own }) = Cursor::parse(request.arg(usize::from(at))) else {
+            return Ok(None);
+        };
+        match identify(lane, view) {
+            Process::Unknown => Err(None),
+            Process::Tagged(of) if of == tag => Ok(Some(with_cursor(request, at, own))),
+            Process::Tagged(_) if owner(view, tag).is_some() => Err(Some(say::CURSOR_OF_REPLICA)),
+            Process::Tagged(_) | Process::Unnamed => Err(Some(say::CURSOR_GONE)),
+        }
+    }
+}
+
+/// The one node that is this process. Two that look alike are none.
+fn owner(view: &View, tag: Tag) -> Option<NodeId> {
+    let is_it = |run_id: &Option<String>| run_id.as_deref().and_then(Tag::of) == Some(tag);
+    let mut owners = view.nodes.iter().filter(|n| n.facts.as_ref().is_some_and(|facts| is_it(&facts.run_id)));
+    let node = owners.next()?;
+    owners.next().is_none().then_some(node.id)
+}
+
+/// The process at the other end of a lane, as far as can be said: the one that the node was, at any time since the
+/// lane was connected at which it has answered.
+pub(super) fn identify(lane: &Lane, view: &View) -> Process {
+    if lane.process.get() == Process::Unknown
+        && let Some(connected) = lane.connected.get()
+        && let Some(node) = view.node(lane.key.node)
+        && node.silent_since.is_none()
+        && node.heard_at.is_some_and(|asked| asked > connected)
+    {
+        let facts = node.facts.as_ref();
+        lane.process.set(Process::of(facts.and_then(|facts| facts.run_id.as_deref())));
+    }
+    lane.process.get()
+}
+
+/// The command with another cursor.
+fn with_cursor(request: &Request<'_>, at: u8, own: u64) -> Vec<u8> {
+    let digits = own.to_string();
+    let args: Vec<&[u8]> = (0..request.count())
+        .map(|i| if i == usize::from(at) { digits.as_bytes() } else { request.arg(i) })
+        .collect();
+    let mut bytes = bytes::BytesMut::new();
+    say::command(&mut bytes, &args);
+    bytes.to_vec()
+}
+
+/// Hands on the reply to a step, or its beginning, with the process in its cursor.
+pub(super) fn deliver(lane: &Lane, client: &Rc<Client>, seq: u64, reply: &[u8], complete: bool) {
+    let (head, rest) = match (lane.process.get(), wire::of_reply(reply)) {
+        (Process::Tagged(tag), Some((own @ 1.., rest))) => match Cursor::mark(own, tag) {
+            Some(cursor) => (wire::head(cursor), &reply[rest..]),
+            None => (Vec::new(), reply),
+        },
+        _ => (Vec::new(), reply),
+    };
+    client.deliver(seq, &head, false);
+    client.deliver(seq, rest, complete);
+}
