@@ -18,13 +18,15 @@ use crate::core::address::Address;
 use crate::core::fence::FenceTable;
 use crate::core::node::NodeId;
 use crate::core::view::{Limits, Tracker};
+use crate::net::dial::Dialer;
 use crate::net::fencer::{self, Failures, Fencer};
 use crate::net::follower::{self, Follower};
 use crate::net::listener::{Accepted, Listener};
 use crate::net::prober::Prober;
 use crate::net::shared::Shared;
+use crate::net::tls::renew::{Renewable, Watch};
 use crate::net::worker::Worker;
-use crate::net::{jitter, keeper, limits, task};
+use crate::net::{jitter, keeper, limits, task, tls};
 
 /// Runs the proxy until SIGINT or SIGTERM.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -58,10 +60,7 @@ impl Proxy {
         let listeners = config
             .listen
             .iter()
-            .map(|l| {
-                Listener::bind(&l.address, l.policy)
-                    .with_context(|| format!("cannot listen on {}", l.address))
-            })
+            .map(|l| Listener::bind(l).with_context(|| format!("cannot listen on {}", l.address)))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let admin = config
             .admin
@@ -75,7 +74,9 @@ impl Proxy {
             0 => thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
-        let (shared, tracker) = assemble(config, count);
+        let upstream = config.upstream.tls.clone().map(tls::Client::new).transpose()?.map(Arc::new);
+        let watch = watch_files(&listeners, upstream.as_ref());
+        let (shared, tracker) = assemble(config, Dialer::new(upstream), count);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("control")
@@ -83,7 +84,7 @@ impl Proxy {
             .build()
             .context("cannot start the control thread")?;
         let (senders, workers) = start_workers(&shared, count)?;
-        start_control(&shared, tracker, &runtime, listeners, &senders);
+        start_control(&shared, tracker, &runtime, listeners, &senders, watch);
         if let Some(admin) = admin {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name("admin".to_owned()).spawn(move || {
@@ -107,7 +108,7 @@ impl Proxy {
     }
 }
 
-fn assemble(config: Config, workers: usize) -> (Arc<Shared>, Tracker) {
+fn assemble(config: Config, dialer: Dialer, workers: usize) -> (Arc<Shared>, Tracker) {
     let addresses: Vec<Address> =
         config.upstream.primary.iter().chain(&config.upstream.replicas).cloned().collect();
     let names = addresses.iter().map(ToString::to_string).collect();
@@ -115,8 +116,16 @@ fn assemble(config: Config, workers: usize) -> (Arc<Shared>, Tracker) {
     let limits = Limits { silence: config.upstream.probe_timeout * 2, hold: config.upstream.write_hold };
     let tracker = Tracker::new(names, primary, config.policies.clone(), limits);
     let fences = FenceTable::new(config.stream.fence_slots, jitter::seeds());
-    let shared = Shared::new(config, addresses, tracker.view().clone(), fences, workers);
+    let shared = Shared::new(config, dialer, addresses, tracker.view().clone(), fences, workers);
     (Arc::new(shared), tracker)
+}
+
+/// Every certificate and key that is in use.
+fn watch_files(listeners: &[Listener], upstream: Option<&Arc<tls::Client>>) -> Watch {
+    let listeners = listeners.iter().filter_map(Listener::tls).cloned();
+    let mut watched: Vec<Arc<dyn Renewable>> = listeners.map(|tls| tls as Arc<dyn Renewable>).collect();
+    watched.extend(upstream.cloned().map(|tls| tls as Arc<dyn Renewable>));
+    Watch::new(watched)
 }
 
 type Workers = (Vec<mpsc::Sender<Accepted>>, Vec<thread::JoinHandle<std::io::Result<()>>>);
@@ -142,8 +151,14 @@ fn start_control(
     runtime: &Runtime,
     listeners: Vec<Listener>,
     workers: &[mpsc::Sender<Accepted>],
+    watch: Watch,
 ) {
     let _context = runtime.enter();
+    task::spawn("certificates", async move {
+        if let Err(problem) = watch.run().await {
+            tracing::error!(%problem, "certificates are not looked at any more");
+        }
+    });
     let (observations, heard) = mpsc::channel(keeper::QUEUE);
     task::spawn("keeper", keeper::keep(Arc::clone(shared), tracker, heard));
     for (address, index) in shared.addresses.iter().zip(0..) {
@@ -156,7 +171,8 @@ fn start_control(
     let upstream = &shared.config.upstream;
     let limits = follower::Limits { connect: upstream.connect_timeout, ..follower::Limits::DEFAULT };
     let sink = Fencer::new(Arc::clone(shared), failures);
-    task::spawn("follower", Follower::new(source, upstream.credentials(), limits, sink).run());
+    let follower = Follower::new(source, upstream.credentials(), limits, sink);
+    task::spawn("follower", follower.through(shared.dialer.clone()).run());
     for listener in listeners {
         let (shared, workers) = (Arc::clone(shared), workers.to_vec());
         task::spawn("listener", async move {

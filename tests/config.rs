@@ -80,10 +80,15 @@ fn settings(text: &str) -> Vec<Setting> {
     found
 }
 
-/// A directory with the password file that the reference names.
+/// A directory with the files that the reference names.
 fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
-    std::fs::write(home.path().join("redweir.password"), "secret\n").unwrap();
+    let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).unwrap();
+    write("redweir.password", "secret\n");
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    write("redweir.crt", &own.cert.pem());
+    write("redweir.key", &own.signing_key.serialize_pem());
+    write("ca.crt", &own.cert.pem());
     home
 }
 
@@ -114,6 +119,7 @@ fn the_reference_has_every_key_and_no_other() {
         .flat_map(|table| {
             table.keys.iter().map(|key| format!("{}.{key}", table.name.replace('*', "default")))
         })
+        .filter(|key| schema::TABLES.iter().all(|table| table.name != key))
         .collect();
     there.sort_unstable();
     known.sort_unstable();
@@ -134,6 +140,9 @@ fn the_settings_that_are_commented_out_work() {
     let route = &config.policies.routes[0];
     assert_eq!((route.commands.len(), route.keys[0].as_str()), (2, "catalog:*"));
     assert!(!format!("{config:?}").contains("secret"));
+    assert_eq!(config.listen[0].unix_perm, Some(0o700));
+    assert!(config.listen[0].tls.as_ref().unwrap().client_ca.is_some());
+    assert_eq!(config.upstream.tls.unwrap().server_name.unwrap().to_str(), "redis.example.com");
 }
 
 #[test]
@@ -192,7 +201,9 @@ fn every_mistake_in_every_key_is_told_with_its_line_and_key() {
         let list = text[s.value.clone()].starts_with('[');
         let bad: &[&str] = match s.key.as_str() {
             _ if list => &["[\"\"]", "[7]", "\"text\"", "7", "true"],
-            "username" | "password-file" => &["\"\"", "[\"a\"]", "7", "true"],
+            "username" | "password-file" | "cert" | "key" | "ca" | "client-ca" => {
+                &["\"\"", "[\"a\"]", "7", "true"]
+            }
             "replica-serve-stale-data" => &["\"\"", "\"YES\"", "1", "[]"],
             _ => &["\"\"", "\"-1\"", "-1", "[\"1s\"]", "true", "99999999999999999999"],
         };
@@ -300,9 +311,7 @@ fn values_out_of_range_are_refused() {
 #[test]
 fn what_does_not_work_yet_is_refused() {
     let cases = [
-        ("[upstream.tls]\nca = \"ca.pem\"", "upstream.tls"),
         ("[upstream.sentinel]\nmaster-name = \"m\"", "upstream.sentinel"),
-        ("[[listen]]\naddress = \"c:3\"\n[listen.tls]\ncert = \"c.pem\"", "listen.tls"),
         ("[proxy]\nsession-scope = \"user\"", "proxy.session-scope"),
         ("[proxy]\nsession-scope = \"client-name\"", "proxy.session-scope"),
     ];
@@ -310,6 +319,105 @@ fn what_does_not_work_yet_is_refused() {
         let problem = problem(&with(rest));
         assert_eq!(problem.key, key);
         assert!(problem.message.contains("not supported in this version"), "{problem}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_tls_files_is_told() {
+    let (home, other) = (home(), home());
+    std::fs::copy(other.path().join("redweir.key"), home.path().join("other.key")).unwrap();
+    std::fs::write(home.path().join("nonsense"), "this is no PEM\n").unwrap();
+    std::fs::write(
+        home.path().join("sealed.key"),
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    )
+    .unwrap();
+    let listen = "[[listen]]\naddress = \"c:3\"\n[listen.tls]";
+    let cases = [
+        ("cert = \"gone.crt\"\nkey = \"redweir.key\"", "cert", "gone.crt: cannot read it: No such file"),
+        ("cert = \"nonsense\"\nkey = \"redweir.key\"", "cert", "nonsense: expected a certificate in PEM"),
+        (
+            "cert = \"redweir.key\"\nkey = \"redweir.key\"",
+            "cert",
+            "redweir.key: expected a certificate (BEGIN",
+        ),
+        ("cert = \"redweir.crt\"\nkey = \"gone.key\"", "key", "gone.key: cannot read it"),
+        (
+            "cert = \"redweir.crt\"\nkey = \"redweir.crt\"",
+            "key",
+            "redweir.crt: expected a private key (BEGIN",
+        ),
+        ("cert = \"redweir.crt\"\nkey = \"sealed.key\"", "key", "found one that needs a passphrase"),
+        ("cert = \"redweir.crt\"\nkey = \"other.key\"", "key", "expected the key of the certificate in"),
+        ("cert = \"redweir.crt\"", "cert", "a certificate needs its `key`"),
+        ("key = \"redweir.key\"", "key", "a key needs its `cert`"),
+        ("cert = \"redweir.crt\"\nkey = \"redweir.key\"\nclient-ca = \"nonsense\"", "client-ca", "in PEM"),
+    ];
+    for (lines, key, says) in cases {
+        let text = with(&format!("{listen}\n{lines}"));
+        let error = Config::parse(&text, &home.path().join("t.toml")).expect_err(&text);
+        let [problem] = error.problems.as_slice() else { panic!("{error}") };
+        assert_eq!(problem.key, format!("listen.tls.{key}"), "{error}");
+        assert!(problem.message.contains(says), "{says}? {error}");
+        let line = text.lines().position(|line| line.starts_with(&format!("{key} ="))).unwrap() + 1;
+        assert_eq!(problem.position.as_ref().unwrap().line, line, "{error}");
+    }
+}
+
+#[test]
+fn what_goes_with_tls_is_checked() {
+    let home = home();
+    let two = "[[listen]]\naddress = \"c:3\"\n[listen.tls]\ncert = \"a\"\nkey = \"b\"\nclient-ca = \"c\"";
+    let both = Config::parse(&with(two), &home.path().join("t.toml")).unwrap_err();
+    let keys: Vec<&str> = both.problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["listen.tls.cert", "listen.tls.client-ca"], "one run finds all");
+    let file = |name: &str| home.path().join(name).display().to_string();
+    let refused = [
+        ("[[listen]]\naddress = \"c:3\"\n[listen.tls]".to_owned(), "listen.tls.cert", "it is missing"),
+        ("[upstream.tls]\nca = \"gone\"".to_owned(), "upstream.tls.ca", "gone: cannot read it"),
+        (
+            format!("[upstream.tls]\nca = {:?}\ncert = {:?}", file("ca.crt"), file("redweir.crt")),
+            "upstream.tls.cert",
+            "`key` is missing",
+        ),
+        (
+            format!("replicas = [\"unix:/r\"]\n[upstream.tls]\nca = {:?}", file("ca.crt")),
+            "upstream.tls",
+            "unix:/r cannot be reached by TLS",
+        ),
+        (
+            format!("[upstream.tls]\nca = {:?}\nserver-name = \"-\"", file("ca.crt")),
+            "upstream.tls.server-name",
+            "expected a host name or an IP address",
+        ),
+        (
+            format!(
+                "[[listen]]\naddress = \"unix:/l\"\n[listen.tls]\ncert = {:?}\nkey = {:?}",
+                file("redweir.crt"),
+                file("redweir.key")
+            ),
+            "listen.tls",
+            "a Unix socket speaks no TLS",
+        ),
+    ];
+    for (rest, key, says) in refused {
+        let problem = problem(&with(&rest));
+        assert_eq!(problem.key, key);
+        assert!(problem.message.contains(says), "{says}? {problem}");
+    }
+}
+
+#[test]
+fn permissions_are_octal() {
+    let perm = |value: &str| {
+        parse(&with(&format!("[[listen]]\naddress = \"unix:/l\"\nunixsocketperm = {value}")))
+            .map(|config| config.listen[1].unix_perm)
+    };
+    assert_eq!(perm("\"770\"").unwrap(), Some(0o770));
+    assert_eq!(perm("700").unwrap(), Some(0o700), "as in redis.conf");
+    for bad in ["\"800\"", "\"\"", "\"1777\"", "448.0", "\"+70\""] {
+        let key = perm(bad).unwrap_err().problems[0].key.clone();
+        assert_eq!(key, "listen.unixsocketperm", "{bad}");
     }
 }
 

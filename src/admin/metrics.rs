@@ -20,11 +20,12 @@ use crate::telemetry::{Access, Counter, Stats, Target};
 /// Sums one counter over all workers.
 type Pick = fn(&Stats) -> &Counter;
 
-const COUNTERS: [(&str, &str, Pick); 7] = [
+const COUNTERS: [(&str, &str, Pick); 8] = [
     ("redweir_clients_accepted_total", "Clients accepted.", |s| &s.accepted),
     ("redweir_clients_too_slow_total", "Clients disconnected at client-output-buffer-limit.", |s| {
         &s.slow_clients
     }),
+    ("redweir_tls_handshakes_failed_total", "Clients whose TLS handshake failed.", |s| &s.tls_failed),
     ("redweir_protocol_errors_total", "Clients disconnected for a protocol error.", |s| &s.protocol_errors),
     ("redweir_commands_denied_total", "Commands that deny-commands refused.", |s| &s.denied),
     ("redweir_upstream_desynchronised_total", "Upstream connections that got out of step.", |s| {
@@ -110,6 +111,12 @@ fn describe() {
     describe_counter!(
         "redweir_stream_attach_total",
         "Links to a source of the replication stream, made and lost, by result."
+    );
+    describe_counter!("redweir_tls_reloads_total", "Changes of certificate and key files, by result.");
+    describe_gauge!(
+        "redweir_tls_certificate_expiry_seconds",
+        Unit::Seconds,
+        "When the certificate that is shown expires, in seconds since 1970."
     );
     describe_gauge!("redweir_stream_attached", "1 when the replication stream is followed.");
 }

@@ -15,7 +15,12 @@ pub(super) fn summary(path: &Path, config: &Config) -> String {
     };
     for listen in &config.listen {
         let policy = config.policies.all.get(usize::from(listen.policy.0));
-        line("listen", &format!("{} (policy {})", listen.address, policy.map_or_else(String::new, describe)));
+        let tls = listen.tls.as_ref().map_or("", |tls| match tls.client_ca {
+            Some(_) => ", TLS with client certificates",
+            None => ", TLS",
+        });
+        let policy = policy.map_or_else(String::new, describe);
+        line("listen", &format!("{}{tls} (policy {policy})", listen.address));
     }
     if let Some(admin) = &config.admin {
         line("admin", &admin.address.to_string());
@@ -25,6 +30,9 @@ pub(super) fn summary(path: &Path, config: &Config) -> String {
     }
     for replica in &config.upstream.replicas {
         line("replica", &replica.to_string());
+    }
+    if config.upstream.tls.is_some() {
+        line("upstream", "TLS");
     }
     for route in &config.policies.routes {
         if let Some(policy) = config.policies.all.get(usize::from(route.policy.0)) {

@@ -8,6 +8,7 @@ mod error;
 mod read;
 pub mod schema;
 mod section;
+pub mod tls;
 pub mod units;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use error::{ConfigError, Position, Problem};
+pub use tls::{ListenTls, UpstreamTls};
 
 use crate::core::address::{Address, Credentials};
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId};
@@ -50,6 +52,10 @@ pub struct Listen {
     pub address: Address,
     /// `policy`: what holds for its clients' reads unless a route says otherwise.
     pub policy: PolicyId,
+    /// `unixsocketperm`: the permissions of a Unix socket; without it, what the umask leaves.
+    pub unix_perm: Option<u32>,
+    /// `[listen.tls]`
+    pub tls: Option<ListenTls>,
 }
 
 /// `[admin]`: the HTTP server for health, metrics and EXPLAIN.
@@ -86,6 +92,8 @@ pub struct Upstream {
     pub max_exclusive_connections: usize,
     /// `exclusive-wait`: how long a client stands in line for one.
     pub exclusive_wait: Duration,
+    /// `[upstream.tls]`
+    pub tls: Option<UpstreamTls>,
 }
 
 /// `[stream]`: following the replication stream.
@@ -228,7 +236,7 @@ impl Config {
         replicas: Vec<Address>,
         admin: Option<Address>,
     ) -> Result<Self, ConfigError> {
-        let listen = listen.into_iter().map(|address| Listen { address, policy: PolicyId(0) }).collect();
+        let listen = listen.into_iter().map(Listen::at).collect();
         let config = Self {
             listen,
             admin: admin.map(|address| Admin { address }),
@@ -247,6 +255,13 @@ impl Config {
         let bounded = self.policies.all.iter().filter(|policy| policy.consistency > Consistency::Eventual);
         let tightest = bounded.map(|policy| policy.max_lag / 4).min();
         tightest.map_or(self.upstream.poll_interval, |quarter| quarter.min(self.upstream.poll_interval))
+    }
+}
+
+impl Listen {
+    /// A listener with nothing but its address.
+    fn at(address: Address) -> Self {
+        Self { address, policy: PolicyId(0), unix_perm: None, tls: None }
     }
 }
 
@@ -272,6 +287,7 @@ impl fmt::Debug for Upstream {
             .field("fence_interval", &self.fence_interval)
             .field("max_exclusive_connections", &self.max_exclusive_connections)
             .field("exclusive_wait", &self.exclusive_wait)
+            .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
 }
@@ -291,6 +307,7 @@ impl Default for Upstream {
             fence_interval: Duration::from_millis(2),
             max_exclusive_connections: 4096,
             exclusive_wait: Duration::from_secs(5),
+            tls: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::error::{ConfigError, Problem};
 use super::section::{At, Section, did_you_mean};
 use super::{
     Admin, Config, Listen, Log, LogFormat, LogLevel, Proxy, Security, SessionScope, Stream, Upstream,
-    read_file,
+    read_file, tls,
 };
 use crate::core::address::Address;
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId, Route, WhenBehind};
@@ -112,10 +112,13 @@ fn read_listen(
     let (mut listen, sections) = (Vec::new(), root.sections("listen"));
     for section in &sections {
         let policy = read_policy_name(section, policies).unwrap_or_default();
-        match section.address("address") {
+        let (address, unix_perm) = (section.address("address"), section.permissions("unixsocketperm"));
+        let at = address.as_ref().map(|at| &at.value);
+        let tls = tls::read::listen(&section.section("tls"), at, beside(document));
+        match address {
             Some(address) => {
                 places.note(&address);
-                listen.push(Listen { address: address.value, policy });
+                listen.push(Listen { address: address.value, policy, unix_perm, tls });
             }
             None if !section.has("address") => section.fault("address", "it is missing".to_owned(), None),
             None => {}
@@ -172,6 +175,8 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
         let help = Some("add password-file = \"/path/to/file\"".to_owned());
         section.fault("username", "a user name needs a password".to_owned(), help);
     }
+    let nodes: Vec<&Address> = primary.iter().chain(&replicas).map(|at| &at.value).collect();
+    let tls = tls::read::upstream(&section.section("tls"), &nodes, beside(document));
     let default = Upstream::default();
     Upstream {
         primary: primary.map(|at| at.value),
@@ -195,6 +200,7 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
             default.exclusive_wait,
             Duration::ZERO..=MINUTE * 5,
         ),
+        tls,
     }
 }
 
@@ -205,8 +211,7 @@ fn read_password(document: &Document<'_>, section: &Section<'_>) -> Option<Strin
         return None;
     }
     let Some(file) = file else { return password.map(|at| at.value) };
-    let beside = document.path.parent().unwrap_or(Path::new(""));
-    let path = beside.join(&file.value);
+    let path = beside(document).join(&file.value);
     let why = match read_file(&path) {
         Ok(text) => {
             let secret = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
@@ -219,6 +224,11 @@ fn read_password(document: &Document<'_>, section: &Section<'_>) -> Option<Strin
     };
     document.report(file.span, file.key, format!("{}: {why}", path.display()), None);
     None
+}
+
+/// Where relative paths are looked for.
+fn beside<'a>(document: &Document<'a>) -> &'a Path {
+    document.path.parent().unwrap_or(Path::new(""))
 }
 
 fn read_policies(document: &Document<'_>, root: &Section<'_>) -> Policies {

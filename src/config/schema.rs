@@ -18,7 +18,8 @@ pub const TABLES: &[Table] = &[
         keys: &["listen", "admin", "upstream", "policy", "route", "stream", "proxy", "security", "log"],
         later: &[],
     },
-    Table { name: "listen", keys: &["address", "policy"], later: &["tls"] },
+    Table { name: "listen", keys: &["address", "policy", "unixsocketperm", "tls"], later: &[] },
+    Table { name: "listen.tls", keys: &["cert", "key", "client-ca"], later: &[] },
     Table { name: "admin", keys: &["address"], later: &[] },
     Table {
         name: "upstream",
@@ -36,9 +37,11 @@ pub const TABLES: &[Table] = &[
             "fence-interval",
             "max-exclusive-connections",
             "exclusive-wait",
+            "tls",
         ],
-        later: &["sentinel", "tls"],
+        later: &["sentinel"],
     },
+    Table { name: "upstream.tls", keys: &["ca", "cert", "key", "server-name"], later: &[] },
     Table {
         name: "policy.*",
         keys: &[

@@ -239,6 +239,15 @@ impl<'a> Section<'a> {
         self.read(key, "\"yes\" or \"no\"", read).map_or(default, |at| at.value)
     }
 
+    /// The permissions of a file in octal digits, as a text or as they stand in `redis.conf`.
+    pub(super) fn permissions(&self, key: &str) -> Option<u32> {
+        let read = |value: &DeValue<'_>| {
+            let number = integer(value).map(|number| number.to_string());
+            units::permissions(value.as_str().or(number.as_deref()).unwrap_or("")).ok_or(None)
+        };
+        self.read(key, "permissions in octal digits, such as \"700\"", read).map(|at| at.value)
+    }
+
     fn list<T>(
         &self,
         key: &str,
@@ -322,7 +331,11 @@ impl<'a> Section<'a> {
 
     fn full(&self, key: &str) -> String {
         let key = printable(key);
-        if self.name.is_empty() { key } else { format!("{}.{key}", self.name) }
+        match (self.name.as_str(), key.as_str()) {
+            ("", _) => key,
+            (name, "") => name.to_owned(),
+            (name, key) => format!("{name}.{key}"),
+        }
     }
 }
 

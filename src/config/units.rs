@@ -45,6 +45,12 @@ pub fn size_text(bytes: u64) -> String {
     fits.map_or_else(|| bytes.to_string(), |(unit, scale)| format!("{}{unit}", bytes / scale))
 }
 
+/// Reads the permissions of a file: up to three octal digits.
+pub fn permissions(text: &str) -> Option<u32> {
+    let octal = (1..=3).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    u32::from_str_radix(text, 8).ok().filter(|_| octal)
+}
+
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

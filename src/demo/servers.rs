@@ -11,6 +11,7 @@ use redis_protocol::resp2::types::BytesFrame;
 
 use super::local;
 use crate::net::control::ControlLink;
+use crate::net::dial::Dialer;
 
 const WITHIN: Duration = Duration::from_secs(2);
 
@@ -80,7 +81,7 @@ impl Redis {
     }
 
     pub(super) async fn info_async(&self, section: &str) -> anyhow::Result<String> {
-        let mut link = ControlLink::connect(&local(self.port), None, WITHIN).await?;
+        let mut link = ControlLink::connect(&Dialer::default(), &local(self.port), None, WITHIN).await?;
         match link.call(&[b"INFO", section.as_bytes()], WITHIN).await? {
             BytesFrame::BulkString(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
             other => bail!("INFO answered {other:?}"),

@@ -9,6 +9,7 @@ use redis_protocol::resp2::types::BytesFrame;
 
 use crate::core::address::Address;
 use crate::net::control::{ControlError, ControlLink};
+use crate::net::dial::Dialer;
 use crate::net::jitter;
 
 /// Keys that each writer owns.
@@ -35,7 +36,7 @@ impl Default for Tally {
 /// Writes versions to the keys of one writer, about 400 a second.
 pub(super) async fn write(proxy: Address, tally: Arc<Tally>, writer: usize) {
     let mut version = 0_u64;
-    while let Ok(mut link) = ControlLink::connect(&proxy, None, WITHIN).await {
+    while let Ok(mut link) = ControlLink::connect(&Dialer::default(), &proxy, None, WITHIN).await {
         loop {
             version += 1;
             let key = writer * KEYS + (jitter::seeds()[0] % KEYS as u64) as usize;
@@ -51,7 +52,7 @@ pub(super) async fn write(proxy: Address, tally: Arc<Tally>, writer: usize) {
 
 /// Reads random keys, and counts reads that are older than what had been acknowledged before.
 pub(super) async fn read(proxy: Address, tally: Arc<Tally>) {
-    while let Ok(mut link) = ControlLink::connect(&proxy, None, WITHIN).await {
+    while let Ok(mut link) = ControlLink::connect(&Dialer::default(), &proxy, None, WITHIN).await {
         while read_one(&mut link, &tally).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_util::codec::Decoder as _;
 
-use super::dial::{Connection, dial};
+use super::dial::{Connection, Dialer};
 use crate::core::address::{Address, Credentials};
 
 /// The longest reply that a control connection takes, in bytes. `COMMAND` of a server with many modules is the
@@ -89,11 +89,12 @@ pub struct ControlLink {
 impl ControlLink {
     /// Connects and, when credentials are given, authenticates, each within `within`.
     pub async fn connect(
+        dialer: &Dialer,
         address: &Address,
         credentials: Option<&Credentials>,
         within: Duration,
     ) -> Result<Self, ControlError> {
-        let socket = dial(address, within).await.map_err(|error| match error.kind() {
+        let socket = dialer.dial(address, within).await.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => ControlError::Timeout,
             _ => ControlError::Connect(error),
         })?;
@@ -140,6 +141,7 @@ impl ControlLink {
 
     async fn exchange(&mut self, count: usize) -> Result<Vec<BytesFrame>, ControlError> {
         self.socket.write_all(&self.outbound).await.map_err(|_| ControlError::Closed)?;
+        self.socket.flush().await.map_err(|_| ControlError::Closed)?;
         let mut answers = Vec::with_capacity(count);
         while answers.len() < count {
             answers.push(self.answer().await?);
@@ -158,8 +160,13 @@ impl ControlLink {
                 return Err(ControlError::Malformed(format!("longer than {MAX_REPLY_BYTES} bytes")));
             }
             match self.socket.read_buf(&mut self.inbound).await {
-                Ok(0) | Err(_) => return Err(ControlError::Closed),
+                Ok(0) => return Err(ControlError::Closed),
                 Ok(_) => {}
+                // A node that does not like our certificate says so only after the handshake.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Err(ControlError::Connect(error));
+                }
+                Err(_) => return Err(ControlError::Closed),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Opening a connection to a node.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -8,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::stream::Stream;
+use super::{clock, tls};
 use crate::core::address::Address;
 
 /// First keep-alive probe after this much silence. A dead peer is then noticed long before the two hours that
@@ -23,16 +26,51 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
-/// Connects within `within`, name resolution included. TCP connections send small writes at once and are probed
-/// when silent. Errors are the operating system's; `TimedOut` when the time is up. Cancel-safe.
-pub async fn dial(address: &Address, within: Duration) -> io::Result<Box<dyn Connection>> {
-    let connect = async {
-        Ok::<Box<dyn Connection>, io::Error>(match address {
-            Address::Tcp { host, port } => Box::new(tune(TcpStream::connect((host.as_str(), *port)).await?)?),
-            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+/// How nodes are reached: as they are, or by TLS.
+#[derive(Clone, Debug, Default)]
+pub struct Dialer(Option<Arc<tls::Client>>);
+
+impl Dialer {
+    /// By TLS, if there is any.
+    pub fn new(tls: Option<Arc<tls::Client>>) -> Self {
+        Self(tls)
+    }
+
+    /// Connects within `within`, name resolution and TLS included. TCP connections send small writes at once and are
+    /// probed when silent. Errors are the operating system's, or rustls' as `InvalidData`; `TimedOut` when the time is
+    /// up, unless it was up for TLS alone. Cancel-safe: dropping it drops the socket.
+    pub async fn dial(&self, address: &Address, within: Duration) -> io::Result<Box<dyn Connection>> {
+        let begun = clock::now();
+        let (host, port) = match address {
+            Address::Unix(path) => return Ok(Box::new(timeout(within, UnixStream::connect(path)).await??)),
+            Address::Tcp { host, port } => (host, *port),
+        };
+        let socket = timeout(within, tcp(host, port)).await??;
+        let Some(tls) = &self.0 else { return Ok(Box::new(socket)) };
+        let left = within.saturating_sub(clock::now().since(begun));
+        match timeout(left, tls.dial(address, socket)).await {
+            Ok(stream) => Ok(Box::new(stream?)),
+            // A server that speaks no TLS waits for the end of what it takes for a command.
+            Err(_) => {
+                Err(io::Error::other("the TLS handshake was not answered: does the node speak TLS there?"))
+            }
+        }
+    }
+
+    /// Connects for a worker. Cancel-safe: dropping it drops the socket.
+    pub async fn connect(&self, address: &Address) -> io::Result<Stream> {
+        Ok(match (address, &self.0) {
+            (Address::Unix(path), _) => Stream::Unix(UnixStream::connect(path).await?),
+            (Address::Tcp { host, port }, None) => Stream::Tcp(tcp(host, *port).await?),
+            (Address::Tcp { host, port }, Some(tls)) => {
+                Stream::Tls(Box::new(tls.connect(address, tcp(host, *port).await?).await?))
+            }
         })
-    };
-    timeout(within, connect).await?
+    }
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    tune(TcpStream::connect((host, port)).await?)
 }
 
 /// Small writes at once (no Nagle, as Redis does), and keep-alive probes, so that a peer that vanished is noticed.

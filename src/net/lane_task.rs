@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 
 use super::clock;
+use super::dial::Dialer;
 use super::explain;
 use super::identity::{Credentials, IdentityId};
 use super::lane::{Closed, Lane, Phase, Process, Proto};
@@ -16,7 +17,7 @@ use super::limits;
 use super::pending::{Kind, Rewrite};
 use super::say;
 use super::scan;
-use super::stream::{ReadHalf, Stream, WriteHalf};
+use super::stream::{ReadHalf, WriteHalf};
 use super::worker::Worker;
 use crate::core::address::Address;
 use crate::core::moment::Moment;
@@ -105,7 +106,8 @@ async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<()
 
 async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), Closed> {
     let address = worker.shared.address(lane.key.node).ok_or(Closed::Withdrawn("node removed"))?;
-    let stream = Stream::connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
+    let dialer = &worker.shared.dialer;
+    let stream = dialer.connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
     let (mut read, write) = stream.split();
     let (hello, replies) = handshake(worker, lane);
     let outcome = shake_hands(&mut read, &write, &hello, replies).await;
@@ -118,8 +120,12 @@ async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), 
 }
 
 /// Asks a node whether these credentials are right, on a connection of its own.
-pub(super) async fn verify(address: &Address, credentials: &Credentials) -> Result<(), Closed> {
-    let stream = Stream::connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
+pub(super) async fn verify(
+    dialer: &Dialer,
+    address: &Address,
+    credentials: &Credentials,
+) -> Result<(), Closed> {
+    let stream = dialer.connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
     let (mut read, write) = stream.split();
     let mut hello = BytesMut::new();
     authenticate(&mut hello, credentials);

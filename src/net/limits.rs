@@ -65,3 +65,21 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long a client that has closed its sending side may take to receive what is still owed to it.
 pub const LINGER: Duration = Duration::from_secs(5);
+
+/// How long a client may take for its TLS handshake.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Bytes that are encrypted at once, and may be waiting for the socket: four records.
+pub const TLS_WRITE: usize = 64 * 1024;
+
+/// Bytes of ciphertext that a read asks for at least.
+pub const TLS_READ_LEAST: usize = 4 * 1024;
+
+/// Failed handshakes of a listener that are this close to each other are told only to those who debug.
+pub const TLS_TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// How often certificates and keys are looked at.
+pub const TLS_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes of a certificate or key file that are looked at; larger ones are refused.
+pub const TLS_FILE: u64 = 1024 * 1024;

@@ -1,6 +1,10 @@
 //! Accepting clients, and handing each to one worker for good.
 
+use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net as unix;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +13,11 @@ use tokio::sync::mpsc;
 
 use super::shared::Shared;
 use super::stream::Stream;
-use super::{dial, say};
+use super::{dial, limits, say, tls};
+use crate::config::Listen;
 use crate::core::address::Address;
 use crate::core::policy::PolicyId;
+use crate::telemetry::Stats;
 
 /// Pause after `accept` failed: out of descriptors, most likely. Connected clients are served meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -20,7 +26,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Accepted {
     socket: Socket,
-    /// The address that it connected to.
+    tls: Option<Arc<tls::Server>>,
+    /// The address that it connected to, as `CLIENT LIST` tells it.
     pub local: String,
     /// The policy of the listener.
     pub policy: PolicyId,
@@ -29,16 +36,43 @@ pub struct Accepted {
 #[derive(Debug)]
 enum Socket {
     Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
+    Unix(unix::UnixStream),
 }
 
 impl Accepted {
-    /// Registers it with the present runtime.
-    pub fn into_stream(self) -> io::Result<Stream> {
-        Ok(match self.socket {
-            Socket::Tcp(socket) => Stream::Tcp(dial::tune(TcpStream::from_std(socket)?)?),
-            Socket::Unix(socket) => Stream::Unix(UnixStream::from_std(socket)?),
-        })
+    /// Registers it with the present runtime, and shakes hands if the listener speaks TLS. `None`: it came to nothing,
+    /// which is logged. Meanwhile it counts as a client, so that `max-clients` holds for those that say nothing, too.
+    pub async fn open(self, shared: &Shared, stats: &Stats) -> Option<Stream> {
+        let registered = match self.socket {
+            Socket::Tcp(socket) => TcpStream::from_std(socket).and_then(dial::tune).map(Stream::Tcp),
+            Socket::Unix(socket) => UnixStream::from_std(socket).map(Stream::Unix),
+        };
+        let stream = match registered {
+            Ok(stream) => stream,
+            Err(problem) => {
+                tracing::warn!(%problem, "a connection was lost at once");
+                return None;
+            }
+        };
+        let (socket, tls) = match (stream, &self.tls) {
+            (Stream::Tcp(socket), Some(tls)) => (socket, tls),
+            (stream, _) => return Some(stream),
+        };
+        let (peer, mut drain) = (socket.peer_addr(), shared.drain.subscribe());
+        stats.clients.add(1);
+        let session = tokio::select! {
+            session = tokio::time::timeout(limits::TLS_HANDSHAKE, tls.accept(socket)) => session,
+            _ = drain.wait_for(|draining| *draining) => Ok(Err(io::ErrorKind::Interrupted.into())),
+        };
+        stats.clients.sub(1);
+        match session.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(session) => Some(Stream::Tls(Box::new(session))),
+            Err(problem) => {
+                stats.tls_failed.add(1);
+                tls.tell(&peer.map_or_else(|_| "?".to_owned(), |peer| peer.to_string()), &problem);
+                None
+            }
+        }
     }
 }
 
@@ -48,42 +82,52 @@ pub struct Listener {
     socket: Bound,
     name: String,
     policy: PolicyId,
+    tls: Option<Arc<tls::Server>>,
 }
 
 #[derive(Debug)]
 enum Bound {
     Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener),
+    Unix(unix::UnixListener, SocketFile),
 }
 
 impl Listener {
-    /// Binds `address`. A Unix socket that nobody listens on any longer is replaced.
-    pub fn bind(address: &Address, policy: PolicyId) -> io::Result<Self> {
-        let socket = match address {
+    /// Binds the address. A Unix socket that nobody listens on any longer is replaced.
+    pub fn bind(listen: &Listen) -> io::Result<Self> {
+        let socket = match &listen.address {
             Address::Tcp { host, port } => {
                 let listener = std::net::TcpListener::bind((host.as_str(), *port))?;
                 listener.set_nonblocking(true)?;
                 Bound::Tcp(listener)
             }
             Address::Unix(path) => {
-                if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
-                    std::fs::remove_file(path)?;
+                remove_stale(path)?;
+                let listener = unix::UnixListener::bind(path)?;
+                let file = SocketFile::at(path)?;
+                if let Some(mode) = listen.unix_perm {
+                    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
                 }
-                let listener = std::os::unix::net::UnixListener::bind(path)?;
                 listener.set_nonblocking(true)?;
-                Bound::Unix(listener)
+                Bound::Unix(listener, file)
             }
         };
-        Ok(Self { socket, name: address.to_string(), policy })
+        let name = listen.address.to_string();
+        let tls = listen.tls.clone().map(|files| tls::Server::new(name.clone(), files)).transpose();
+        let tls = tls.map_err(io::Error::other)?.map(Arc::new);
+        Ok(Self { socket, name, policy: listen.policy, tls })
+    }
+
+    /// Its TLS.
+    pub fn tls(&self) -> Option<&Arc<tls::Server>> {
+        self.tls.as_ref()
     }
 
     /// Accepts until the process drains; hands connections to the workers in turn.
     pub async fn run(self, shared: Arc<Shared>, workers: Vec<mpsc::Sender<Accepted>>) -> io::Result<()> {
         let mut drain = shared.drain.subscribe();
-        let (name, policy) = (self.name, self.policy);
-        let acceptor = match self.socket {
-            Bound::Tcp(socket) => Acceptor::Tcp(TcpListener::from_std(socket)?),
-            Bound::Unix(socket) => Acceptor::Unix(UnixListener::from_std(socket)?),
+        let (acceptor, _file) = match self.socket {
+            Bound::Tcp(socket) => (Acceptor::Tcp(TcpListener::from_std(socket)?), None),
+            Bound::Unix(socket, file) => (Acceptor::Unix(UnixListener::from_std(socket)?), Some(file)),
         };
         let mut next = 0_usize;
         loop {
@@ -94,16 +138,19 @@ impl Listener {
             let socket = match accepted {
                 Ok(socket) => socket,
                 Err(problem) => {
-                    tracing::warn!(%problem, listener = %name, "accept failed");
+                    tracing::warn!(%problem, listener = %self.name, "accept failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
             if shared.client_count() >= shared.config.proxy.max_clients as u64 {
-                socket.refuse();
+                if self.tls.is_none() {
+                    socket.refuse();
+                }
                 continue;
             }
-            let accepted = Accepted { socket, local: name.clone(), policy };
+            let local = socket.local();
+            let accepted = Accepted { socket, tls: self.tls.clone(), local, policy: self.policy };
             next = next.wrapping_add(1);
             // A worker that does not keep up lets the backlog of the socket grow, not ours.
             if let Some(worker) = workers.get(next % workers.len().max(1)) {
@@ -128,6 +175,15 @@ impl Acceptor {
 }
 
 impl Socket {
+    fn local(&self) -> String {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().map_or_else(|_| "?:0".to_owned(), |a| a.to_string()),
+            Self::Unix(socket) => {
+                socket_name(socket.local_addr().ok().as_ref().and_then(|a| a.as_pathname()))
+            }
+        }
+    }
+
     /// One client too many: Redis' own words, then close.
     fn refuse(self) {
         let _ = match self {
@@ -135,4 +191,44 @@ impl Socket {
             Self::Unix(mut socket) => socket.write_all(say::MAX_CLIENTS),
         };
     }
+}
+
+/// How `CLIENT LIST` tells both ends of a connection over a Unix socket (`networking.c`, `genClientAddrString`).
+pub(super) fn socket_name(path: Option<&Path>) -> String {
+    format!("{}:0", path.map_or("?".into(), |path| path.to_string_lossy()))
+}
+
+/// The file of a bound Unix socket; removed with it, unless somebody else's is there by then.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), inode: inode(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// Removes a Unix socket that a process left behind when it was killed. Everything else stays, and fails the bind.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let refused = |problem: io::Error| problem.kind() == io::ErrorKind::ConnectionRefused;
+    if is_socket && unix::UnixStream::connect(path).is_err_and(refused) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
 }

@@ -113,7 +113,7 @@ async fn authenticate(
     let primary = view.usable_primary(clock::now()).ok_or_else(|| say::MASTERDOWN.to_vec())?;
     let shared = &connection.worker.shared;
     let address = shared.address(primary).ok_or_else(|| say::MASTERDOWN.to_vec())?;
-    let attempt = lane_task::verify(address, &credentials);
+    let attempt = lane_task::verify(&shared.dialer, address, &credentials);
     match tokio::time::timeout(shared.config.upstream.connect_timeout, attempt).await {
         Ok(Ok(())) => {}
         Ok(Err(Closed::Refused(error))) => return Err([error.as_slice(), b"\r\n"].concat()),

@@ -36,6 +36,7 @@ pub mod shared;
 mod spare;
 pub mod stream;
 pub mod task;
+pub mod tls;
 mod token;
 pub mod vocabulary;
 mod wait;

@@ -55,7 +55,8 @@ impl Prober {
         let mut last_problem = String::new();
         while !self.keeper.is_closed() {
             let connect_timeout = self.shared.config.upstream.connect_timeout;
-            let link = ControlLink::connect(&self.address, self.credentials.as_ref(), connect_timeout).await;
+            let (dialer, credentials) = (&self.shared.dialer, self.credentials.as_ref());
+            let link = ControlLink::connect(dialer, &self.address, credentials, connect_timeout).await;
             let problem = match link {
                 Ok(link) => {
                     pause = RETRY_FIRST;

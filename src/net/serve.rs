@@ -27,10 +27,7 @@ use crate::wire::request::{Limits, RequestScanner, Scan};
 /// Serves one client until it leaves or is made to.
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let (local, policy) = (accepted.local.clone(), accepted.policy);
-    let stream = match accepted.into_stream() {
-        Ok(stream) => stream,
-        Err(problem) => return tracing::warn!(%problem, "a connection was lost at once"),
-    };
+    let Some(stream) = accepted.open(&worker.shared, &worker.stats).await else { return };
     let (id, peer) = (worker.shared.next_client(), stream.peer());
     let (read, write) = stream.split();
     let limit = usize::try_from(worker.shared.config.proxy.client_output_buffer_limit).unwrap_or(usize::MAX);

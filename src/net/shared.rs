@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use tokio::sync::{Notify, Semaphore, watch};
 
+use super::dial::Dialer;
 use super::identity::Identities;
 use super::vocabulary::Vocabulary;
 use crate::config::Config;
@@ -47,6 +48,8 @@ pub struct ClientEntry {
 pub struct Shared {
     /// The configuration in force.
     pub config: Config,
+    /// How nodes are reached.
+    pub dialer: Dialer,
     /// The addresses of the nodes, by `NodeId`.
     pub addresses: Vec<Address>,
     /// The present view.
@@ -90,6 +93,7 @@ impl Shared {
     /// Puts the pieces together.
     pub fn new(
         config: Config,
+        dialer: Dialer,
         addresses: Vec<Address>,
         view: View,
         fences: FenceTable,
@@ -100,6 +104,7 @@ impl Shared {
         let exclusive = Arc::new(Semaphore::new(config.upstream.max_exclusive_connections));
         Self {
             config,
+            dialer,
             addresses,
             view: ArcSwap::from_pointee(view),
             views: watch::Sender::new(0),

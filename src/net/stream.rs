@@ -1,22 +1,24 @@
-//! One connection, TCP or Unix, split so that its reader and its writers need no lock between them.
+//! One connection, TCP, TLS or Unix, split so that its reader and its writers need no lock between them.
 
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio_util::io::poll_read_buf;
 
-use crate::core::address::Address;
-use crate::net::dial::tune;
+use super::listener::socket_name;
+use super::tls;
 
 /// A connected socket.
 #[derive(Debug)]
 pub enum Stream {
     /// TCP
     Tcp(TcpStream),
+    /// TLS over TCP
+    Tls(Box<tls::Session>),
     /// Unix
     Unix(UnixStream),
 }
@@ -32,6 +34,7 @@ pub struct WriteHalf(Writer);
 #[derive(Debug)]
 enum Reader {
     Tcp(tcp::OwnedReadHalf),
+    Tls(Rc<tls::Session>),
     Unix(unix::OwnedReadHalf),
 }
 
@@ -39,27 +42,23 @@ enum Reader {
 enum Writer {
     Nowhere,
     Tcp(tcp::OwnedWriteHalf),
+    Tls(Rc<tls::Session>),
     Unix(unix::OwnedWriteHalf),
 }
 
 impl Stream {
-    /// Connects to a node. Cancel-safe: dropping it drops the socket.
-    pub async fn connect(address: &Address) -> io::Result<Self> {
-        match address {
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                Ok(Self::Tcp(tune(stream)?))
-            }
-            Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(Path::new(path)).await?)),
-        }
-    }
-
-    /// The address of the other side, for `CLIENT LIST` and logs.
+    /// The address of the other side, for `CLIENT LIST` and logs. Of a client on a Unix socket only the socket is
+    /// known, and told as Redis does.
     pub fn peer(&self) -> String {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().map_or_else(|_| "?:0".to_owned(), |a| a.to_string()),
-            Self::Unix(_) => "unix:0".to_owned(),
-        }
+        let peer = match self {
+            Self::Tcp(stream) => stream.peer_addr(),
+            Self::Tls(session) => session.peer(),
+            Self::Unix(stream) => {
+                let address = stream.local_addr().ok();
+                return socket_name(address.as_ref().and_then(|address| address.as_pathname()));
+            }
+        };
+        peer.map_or_else(|_| "?:0".to_owned(), |peer| peer.to_string())
     }
 
     /// Splits it.
@@ -68,6 +67,10 @@ impl Stream {
             Self::Tcp(stream) => {
                 let (read, write) = stream.into_split();
                 (ReadHalf(Reader::Tcp(read)), WriteHalf(Writer::Tcp(write)))
+            }
+            Self::Tls(session) => {
+                let session = Rc::from(session);
+                (ReadHalf(Reader::Tls(Rc::clone(&session))), WriteHalf(Writer::Tls(session)))
             }
             Self::Unix(stream) => {
                 let (read, write) = stream.into_split();
@@ -83,6 +86,7 @@ impl ReadHalf {
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Reader::Tcp(half) => poll_read_buf(Pin::new(half), cx, buf),
+            Reader::Tls(session) => session.poll_read(cx, buf),
             Reader::Unix(half) => poll_read_buf(Pin::new(half), cx, buf),
         }
     }
@@ -94,11 +98,13 @@ impl WriteHalf {
         Self(Writer::Nowhere)
     }
 
-    /// Writes what the socket takes now; `WouldBlock` when it takes nothing.
+    /// Writes what the socket takes now; `WouldBlock` when it takes nothing. What was not taken must be offered again
+    /// before anything else is: TLS may have encrypted it already.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.0 {
             Writer::Nowhere => Err(io::ErrorKind::BrokenPipe.into()),
             Writer::Tcp(half) => half.try_write(bytes),
+            Writer::Tls(session) => session.try_write(bytes),
             Writer::Unix(half) => half.try_write(bytes),
         }
     }
@@ -108,12 +114,8 @@ impl WriteHalf {
         match &self.0 {
             Writer::Nowhere => Poll::Ready(Ok(())),
             Writer::Tcp(half) => half.as_ref().poll_write_ready(cx),
-            Writer::Unix(half) => {
-                // Unix halves lend no stream; a ready future made anew each time is enough for this rare path.
-                let mut ready = std::pin::pin!(half.ready(tokio::io::Interest::WRITABLE));
-                ready!(std::future::Future::poll(ready.as_mut(), cx))?;
-                Poll::Ready(Ok(()))
-            }
+            Writer::Tls(session) => session.poll_writable(cx),
+            Writer::Unix(half) => half.as_ref().poll_write_ready(cx),
         }
     }
 }

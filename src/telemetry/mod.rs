@@ -96,6 +96,8 @@ pub struct Stats {
     pub accepted: Counter,
     /// Clients disconnected because they did not read.
     pub slow_clients: Counter,
+    /// Clients whose TLS handshake failed.
+    pub tls_failed: Counter,
     /// Protocol errors of clients.
     pub protocol_errors: Counter,
     /// Commands that `deny-commands` refused.
@@ -124,6 +126,7 @@ impl Default for Stats {
             clients: Counter::default(),
             accepted: Counter::default(),
             slow_clients: Counter::default(),
+            tls_failed: Counter::default(),
             protocol_errors: Counter::default(),
             denied: Counter::default(),
             lanes: Counter::default(),

@@ -12,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod relay;
 pub(crate) mod resp;
+pub(crate) mod socket;
 pub(crate) mod topology;
 
 use std::net::{Ipv4Addr, TcpListener};
@@ -23,6 +24,7 @@ pub(crate) use proxy::{Proxy, Setup};
 pub(crate) use redis::Redis;
 pub(crate) use relay::{Direction, Relay};
 pub(crate) use resp::{Conn, Value, encode, http_get};
+pub(crate) use socket::Socket;
 pub(crate) use topology::Topology;
 
 /// Waits until something is so; fails when it isn't in time.

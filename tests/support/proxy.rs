@@ -20,8 +20,8 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 /// What the configuration file will say.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
-    primary: u16,
-    replicas: Vec<u16>,
+    primary: String,
+    replicas: Vec<String>,
     listeners: Vec<String>,
     upstream: String,
     rest: String,
@@ -36,8 +36,14 @@ impl Setup {
 
     /// The same by ports.
     pub(crate) fn to(primary: u16, replicas: &[u16]) -> Self {
+        let address = |port: &u16| format!("127.0.0.1:{port}");
+        Self::at(&address(&primary), &replicas.iter().map(address).collect::<Vec<_>>())
+    }
+
+    /// The same by addresses.
+    pub(crate) fn at(primary: &str, replicas: &[String]) -> Self {
         Self {
-            primary,
+            primary: primary.to_owned(),
             replicas: replicas.to_vec(),
             listeners: vec!["default".to_owned()],
             upstream: String::new(),
@@ -80,10 +86,9 @@ impl Setup {
         for (port, policy) in ports.iter().zip(&self.listeners) {
             let _ = writeln!(text, "[[listen]]\naddress = \"127.0.0.1:{port}\"\npolicy = \"{policy}\"");
         }
-        let replicas: Vec<String> =
-            self.replicas.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        let replicas: Vec<String> = self.replicas.iter().map(|address| format!("{address:?}")).collect();
         let _ = writeln!(text, "[admin]\naddress = \"127.0.0.1:{admin_port}\"");
-        let _ = writeln!(text, "[upstream]\nprimary = \"127.0.0.1:{}\"", self.primary);
+        let _ = writeln!(text, "[upstream]\nprimary = {:?}", self.primary);
         let _ = writeln!(text, "replicas = [{}]\n{}", replicas.join(", "), self.upstream);
         let _ = writeln!(text, "{}\n{}", self.proxy, self.rest);
         text
@@ -217,6 +222,11 @@ impl Proxy {
     /// The words are joined with `+`.
     pub(crate) fn explain(&self, words: &[&str]) -> serde_json::Value {
         serde_json::from_str(&self.page(&format!("/explain?cmd={}", words.join("+")))).unwrap()
+    }
+
+    /// SIGHUP
+    pub(crate) fn hang_up(&self) {
+        signal(&self.child, Signal::SIGHUP);
     }
 
     /// SIGSTOP

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use super::socket::Socket;
 
 /// How long a reply may take unless the test says otherwise.
 const REPLY_WITHIN: Duration = Duration::from_secs(8);
@@ -127,7 +129,7 @@ pub(crate) fn encode<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
 
 /// One client connection.
 pub(crate) struct Conn {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Socket>,
 }
 
 impl Conn {
@@ -141,18 +143,29 @@ impl Conn {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(REPLY_WITHIN))?;
         stream.set_write_timeout(Some(REPLY_WITHIN))?;
-        Ok(Self { reader: BufReader::with_capacity(64 * 1024, stream) })
+        Ok(Self::over(Socket::Tcp(stream)))
+    }
+
+    /// Over a connection that stands.
+    pub(crate) fn over(socket: Socket) -> Self {
+        socket.set_read_timeout(REPLY_WITHIN).unwrap();
+        Self { reader: BufReader::with_capacity(64 * 1024, socket) }
+    }
+
+    /// What it talks over.
+    pub(crate) fn socket(&self) -> &Socket {
+        self.reader.get_ref()
     }
 
     /// How long a reply may take from now on.
     pub(crate) fn patience(&mut self, within: Duration) -> &mut Self {
-        self.reader.get_ref().set_read_timeout(Some(within)).unwrap();
+        self.reader.get_ref().set_read_timeout(within).unwrap();
         self
     }
 
     /// A second handle on the socket, for sending from another thread while this one reads.
     pub(crate) fn stream(&self) -> TcpStream {
-        self.reader.get_ref().try_clone().unwrap()
+        self.reader.get_ref().tcp().try_clone().unwrap()
     }
 
     /// Sends bytes as they are.
@@ -272,7 +285,7 @@ impl Conn {
 
     /// Closes our sending side.
     pub(crate) fn finish(&mut self) {
-        self.reader.get_ref().shutdown(Shutdown::Write).unwrap();
+        self.reader.get_mut().finish().unwrap();
     }
 }
 

@@ -61,7 +61,8 @@ impl<S: StreamSink> Reader<S> {
     /// was asked for.
     async fn attach(&self, source: &Source) -> Result<(Box<dyn Connection>, Vec<u8>, Start), Detached> {
         let within = self.limits.connect;
-        let mut link = ControlLink::connect(&source.address, self.credentials.as_ref(), within).await?;
+        let (dialer, credentials) = (&self.dialer, self.credentials.as_ref());
+        let mut link = ControlLink::connect(dialer, &source.address, credentials, within).await?;
         let start = Start::plan(&introduce(&mut link, within).await?, self.reached);
         if !self.breaker.permits(start.needs_dump, clock::now()) {
             return Err(Detached::Rationed);
@@ -72,6 +73,7 @@ impl<S: StreamSink> Reader<S> {
         encode(&[b"PSYNC", start.id.as_str().as_bytes(), next.as_bytes()], &mut question);
         // So few bytes always find room in the socket of a new connection.
         socket.write_all(&question).await.map_err(|_| Detached::Closed)?;
+        socket.flush().await.map_err(|_| Detached::Closed)?;
         Ok((socket, early.to_vec(), start))
     }
 }

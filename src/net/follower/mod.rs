@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 pub use self::detached::Detached;
+use super::dial::Dialer;
 use super::{clock, jitter};
 use crate::core::address::{Address, Credentials};
 use crate::core::node::NodeId;
@@ -89,6 +90,7 @@ pub struct Follower<S> {
 #[derive(Debug)]
 struct Reader<S> {
     sink: S,
+    dialer: Dialer,
     credentials: Option<Credentials>,
     limits: Limits,
     /// How far the stream was read; `None` when nothing can be resumed.
@@ -105,7 +107,17 @@ impl<S: StreamSink> Follower<S> {
         sink: S,
     ) -> Self {
         let breaker = Breaker::new(limits.full_resync_every);
-        Self { wanted, reader: Reader { sink, credentials, limits, reached: None, breaker } }
+        Self {
+            wanted,
+            reader: Reader { sink, dialer: Dialer::default(), credentials, limits, reached: None, breaker },
+        }
+    }
+
+    /// Nodes are reached in this way.
+    #[must_use]
+    pub fn through(mut self, dialer: Dialer) -> Self {
+        self.reader.dialer = dialer;
+        self
     }
 
     /// Runs until the sender of `wanted` is gone. Dropping it closes the link; the sink then hears no more.
