@@ -2,18 +2,19 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 use smallvec::SmallVec;
 
 use super::client::Client;
 use super::demand::Reader;
-use super::identity::IdentityId;
+use super::identity::{Identity, IdentityId};
 use super::lane::{Lane, LaneKey, Proto};
 use super::pin::Pin;
 use super::vocabulary::Vocabulary;
 use super::worker::Worker;
-use super::{jitter, limits};
+use super::{clock, jitter, limits};
 use crate::core::argv::Args;
 use crate::core::command::Intent;
 use crate::core::fence::AnchorSeq;
@@ -75,8 +76,14 @@ pub struct Connection {
     pub worker: Rc<Worker>,
     /// Where its replies go.
     pub client: Rc<Client>,
-    /// As whom it acts.
+    /// As whom it acts; changed by [`Connection::act_as`].
     pub identity: IdentityId,
+    /// Keeps that identity.
+    held: Option<Arc<Identity>>,
+    /// Says that the anonymous identity is open to it, as long as it is the worker's own.
+    pub(super) pass: u32,
+    /// When it began to be anonymous: only what the primary says later is about it.
+    pub(super) anonymous_since: Moment,
     /// The name of that user.
     pub user: String,
     /// The selected database.
@@ -116,6 +123,9 @@ impl Connection {
             worker,
             client,
             identity: IdentityId::ANONYMOUS,
+            held: None,
+            pass: 0,
+            anonymous_since: clock::now(),
             user: "default".to_owned(),
             db: 0,
             proto: Proto::Resp2,
@@ -184,7 +194,10 @@ impl Connection {
 
     /// What its lanes are shared by.
     pub fn key(&self, node: NodeId) -> LaneKey {
-        LaneKey { node, identity: self.identity, db: self.db, proto: self.proto }
+        // The mutant forgets who the client is.
+        let identity =
+            if cfg!(mutant = "identity-forgotten") { IdentityId::ANONYMOUS } else { self.identity };
+        LaneKey { node, identity, db: self.db, proto: self.proto }
     }
 
     pub(super) fn lane_to(&mut self, node: NodeId) -> Option<Rc<Lane>> {
@@ -198,6 +211,19 @@ impl Connection {
                 Some(lane)
             }
         }
+    }
+
+    /// It acts as nobody in particular, and the primary has not said yet that this needs no password.
+    pub fn is_stranger(&self) -> bool {
+        self.identity == IdentityId::ANONYMOUS && self.pass != self.worker.door.pass()
+    }
+
+    /// Acts as somebody else from now on; `None`: as nobody in particular, who has to be admitted anew.
+    pub fn act_as(&mut self, identity: Option<Arc<Identity>>) {
+        self.identity = identity.as_ref().map_or(IdentityId::ANONYMOUS, |identity| identity.id);
+        self.user = identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
+        (self.held, self.pass, self.anonymous_since) = (identity, 0, clock::now());
+        self.client.presence.identity.set(self.identity);
     }
 
     /// Identity, database or protocol changed: other lanes from now on.

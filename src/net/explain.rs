@@ -232,7 +232,11 @@ pub fn info_section(shared: &Shared, now: Moment) -> String {
     let report = view_report(&view, now);
     let mut out = String::from("\r\n# Redweir\r\n");
     let _ = write!(out, "redweir_version:{}\r\n", env!("CARGO_PKG_VERSION"));
+    let _ = write!(out, "redweir_workers:{}\r\n", shared.stats.len());
     let _ = write!(out, "redweir_clients:{}\r\n", shared.client_count());
+    let lanes: u64 = shared.stats.iter().map(|stats| stats.lanes.value()).sum();
+    let _ = write!(out, "redweir_upstream_connections:{lanes}\r\n");
+    let _ = write!(out, "redweir_identities:{}\r\n", shared.identities.len());
     let _ = write!(out, "redweir_primary:{}\r\n", report.primary.as_deref().unwrap_or(""));
     let attached = shared.stream_attached.load(std::sync::atomic::Ordering::Relaxed);
     let _ = write!(out, "redweir_stream_attached:{}\r\n", u8::from(attached));

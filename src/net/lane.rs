@@ -6,16 +6,17 @@
 //! Whatever does not add up (a reply nobody asked for, bytes that are no reply) closes the lane: a connection that is
 //! out of step must never answer another command.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 
 use super::client::Client;
-use super::identity::IdentityId;
+use super::identity::{Identity, IdentityId};
 use super::limits;
 use super::pending::{Kind, Pending};
 pub use super::phase::{Closed, Phase};
@@ -59,6 +60,10 @@ pub struct Lane {
     pub key: LaneKey,
     /// Only one client uses it.
     pub exclusive: bool,
+    /// Who it acts as; `None` for the anonymous identity.
+    pub identity: Option<Arc<Identity>>,
+    /// `CLIENT ID` at the node, of an exclusive lane.
+    pub server_id: Cell<Option<u64>>,
     round: Rc<Round>,
     inner: RefCell<Inner>,
 }
@@ -101,7 +106,7 @@ pub struct Leftover {
 
 impl Lane {
     /// A lane that has yet to be opened.
-    pub fn new(key: LaneKey, exclusive: bool, round: Rc<Round>) -> Rc<Self> {
+    pub fn new(key: LaneKey, exclusive: bool, identity: Option<Arc<Identity>>, round: Rc<Round>) -> Rc<Self> {
         let inner = Inner {
             phase: Phase::Opening,
             write: None,
@@ -117,7 +122,8 @@ impl Lane {
             task: None,
             waiters: Vec::new(),
         };
-        Rc::new(Self { key, exclusive, round, inner: RefCell::new(inner) })
+        let server_id = Cell::new(None);
+        Rc::new(Self { key, exclusive, identity, server_id, round, inner: RefCell::new(inner) })
     }
 
     /// Takes a command. It is written at the end of the round.

@@ -96,6 +96,7 @@ impl Connection {
                     return Some(Step::Done);
                 };
                 let lane = self.worker.exclusive_lane(self.key(primary));
+                self.client.presence.pin(&lane);
                 self.pin = Some(Pin::new(lane));
             }
         }
@@ -176,6 +177,7 @@ impl Connection {
     /// Gives the exclusive connection up: to be used again if it is `clean` and carries no state, else it is closed.
     pub fn release_pin(&mut self, clean: bool) {
         let Some(pin) = self.pin.take() else { return };
+        self.client.presence.unpin();
         if clean && !pin.stuck && !pin.raw && !pin.holds_state() {
             self.worker.give_back(&pin.lane);
         } else {

@@ -82,6 +82,9 @@ impl Worker {
             self.stats.desynchronised.add(1);
             tracing::warn!(node = %lane.key.node, what, "lane closed: out of step");
         }
+        if matches!(why, Closed::Refused(_)) && !self.is_primary(lane.key.node) {
+            self.shut_out(lane);
+        }
         for left in lane.drain() {
             self.unload(lane.key.node);
             if left.pending.client.gone().is_none() {
@@ -90,6 +93,7 @@ impl Worker {
                 left.pending.client.session.borrow_mut().settled(left.pending.seq);
             }
         }
+        self.after_lane(lane, why);
         if let Some(client) = lane.listener() {
             if let Closed::Refused(error) = why {
                 client.push_raw(&[error, &b"\r\n"[..]].concat());
@@ -102,6 +106,12 @@ impl Worker {
     fn recover_one(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed, left: Leftover) {
         let Leftover { pending, request, sent } = left;
         let (error, pending) = match (why, pending.kind) {
+            (Closed::Refused(error), Kind::Read) if !lane.exclusive && !self.is_primary(lane.key.node) => {
+                match self.repeat(pending, &request, lane) {
+                    Ok(()) => return,
+                    Err(pending) => ([error, &b"\r\n"[..]].concat(), pending),
+                }
+            }
             (Closed::Refused(error), _) => ([error, &b"\r\n"[..]].concat(), pending),
             (_, Kind::Read) if !lane.exclusive => {
                 match self.repeat_after_loss(pending, &request, lane, why) {

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use tokio::sync::{Notify, watch};
 
+use super::errand::Desks;
 use super::identity::Identities;
 use super::vocabulary::Vocabulary;
 use crate::config::Config;
@@ -71,11 +72,13 @@ pub struct Shared {
     pub identities: Identities,
     /// Connected clients.
     pub clients: DashMap<u64, ClientEntry>,
+    /// How to reach the workers about their clients.
+    pub desks: Desks,
     /// One per worker.
     pub stats: Vec<Arc<Stats>>,
     /// True once the process is to end.
     pub drain: watch::Sender<bool>,
-    /// The nodes' default user needs a password: clients that gave none are strangers.
+    /// The default user needs a password, by the latest answer: clients that gave none are strangers.
     pub auth_required: AtomicBool,
     /// The replication stream is attached.
     pub stream_attached: AtomicBool,
@@ -109,6 +112,7 @@ impl Shared {
             look_now: Notify::new(),
             identities: Identities::default(),
             clients: DashMap::new(),
+            desks: Desks::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             drain: watch::Sender::new(false),
             auth_required: AtomicBool::new(false),

@@ -2,25 +2,27 @@
 //! with other workers but one `ArcSwap` load and atomics.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustc_hash::FxHashMap;
-use tokio::sync::{Notify, mpsc};
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::LocalSet;
 
 use super::client::Client;
+use super::door::Door;
+use super::identity::IdentityId;
 use super::lane::{Closed, Lane, LaneKey};
 use super::limits;
 use super::listener::Accepted;
 use super::pending::{Kind, Pending};
 use super::round::Round;
 use super::shared::Shared;
-use super::{clock, lane_task, serve, task};
-use crate::core::fence::{AnchorSeq, Slot};
+use super::{clock, errand, lane_task, serve, task};
+use crate::core::fence::{AnchorSeq, Era, Slot};
 use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
 use crate::core::proof::Proofs;
@@ -46,9 +48,23 @@ pub struct Worker {
     pub stuck: RefCell<Vec<u32>>,
     /// Commands in flight per node, and connections that stay with it.
     pub load: RefCell<Vec<u32>>,
+    /// Its clients, by their ID.
+    pub clients: RefCell<BTreeMap<u64, Rc<Client>>>,
+    /// Whether those who gave no password may come in.
+    pub door: Door,
+    /// The history of the primary that its lanes go to.
+    pub era: Cell<Era>,
+    /// Turns at having credentials verified.
+    pub verifying: Semaphore,
+    /// Replicas that have refused an identity, and until when they get none of its reads.
+    pub(super) shut_out: RefCell<FxHashMap<(NodeId, IdentityId), Moment>>,
+    /// Whose differing access rules were told of.
+    pub(super) told: RefCell<FxHashSet<(NodeId, IdentityId)>>,
+    /// Since when nobody has used a lane.
+    pub(super) idle: RefCell<FxHashMap<LaneKey, Moment>>,
     lanes: RefCell<FxHashMap<LaneKey, Rc<Lane>>>,
-    /// Exclusive lanes that were given back clean.
-    spare: RefCell<FxHashMap<LaneKey, Vec<Rc<Lane>>>>,
+    /// Exclusive lanes that were given back clean, and when.
+    spare: RefCell<FxHashMap<LaneKey, Vec<(Moment, Rc<Lane>)>>>,
     /// Slots stamped *pending*, in the order of the anchors they wait for.
     unsettled: RefCell<VecDeque<(Slot, AnchorSeq)>>,
     /// Read buffers that no client is using.
@@ -77,6 +93,13 @@ impl Worker {
             round,
             stuck: RefCell::new(vec![0; nodes]),
             load,
+            clients: RefCell::default(),
+            door: Door::default(),
+            era: Cell::default(),
+            verifying: Semaphore::new(limits::VERIFIED_AT_ONCE),
+            shut_out: RefCell::default(),
+            told: RefCell::default(),
+            idle: RefCell::default(),
             lanes: RefCell::default(),
             spare: RefCell::default(),
             unsettled: RefCell::default(),
@@ -100,6 +123,10 @@ impl Worker {
             task::spawn_local("round", async move { round.run().await });
             let watcher = Rc::clone(&worker);
             task::spawn_local("watch", async move { watcher.watch().await });
+            task::spawn_local("upkeep", Rc::clone(&worker).look_after());
+            if let Some(errands) = worker.shared.desks.take(index) {
+                task::spawn_local("errands", errand::run(Rc::clone(&worker), errands));
+            }
             while let Some(accepted) = accepted.recv().await {
                 task::spawn_local("client", serve::serve(Rc::clone(&worker), accepted));
             }
@@ -159,7 +186,7 @@ impl Worker {
 
     /// An exclusive lane of this key: a clean spare one, or a new one.
     pub fn exclusive_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
-        while let Some(lane) = self.spare.borrow_mut().get_mut(&key).and_then(Vec::pop) {
+        while let Some((_, lane)) = self.spare.borrow_mut().get_mut(&key).and_then(Vec::pop) {
             if lane.is_usable() {
                 return lane;
             }
@@ -172,14 +199,39 @@ impl Worker {
         let mut spare = self.spare.borrow_mut();
         let kept = spare.entry(lane.key).or_default();
         if lane.is_usable() && lane.is_idle() && kept.len() < SPARE_KEPT {
-            kept.push(Rc::clone(lane));
+            kept.push((clock::now(), Rc::clone(lane)));
         } else {
             lane.close(Closed::Idle);
         }
     }
 
+    /// The shared lanes.
+    pub(super) fn lanes(&self) -> Vec<Rc<Lane>> {
+        self.lanes.borrow().values().cloned().collect()
+    }
+
+    /// Closes spare exclusive lanes that nobody has taken for a while.
+    pub(super) fn close_idle_spares(&self, now: Moment) {
+        self.spare.borrow_mut().retain(|_, lanes| {
+            lanes.retain(|(since, lane)| {
+                let kept = lane.is_usable() && now.since(*since) < limits::LANE_IDLE;
+                if !kept {
+                    lane.close(Closed::Idle);
+                }
+                kept
+            });
+            !lanes.is_empty()
+        });
+    }
+
     fn start(self: &Rc<Self>, key: LaneKey, exclusive: bool) -> Rc<Lane> {
-        let lane = Lane::new(key, exclusive, Rc::clone(&self.round));
+        let identity = self.shared.identities.hold(key.identity);
+        let lost = identity.is_none() && key.identity != IdentityId::ANONYMOUS;
+        let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.round));
+        if lost {
+            // Nobody holds it any longer: never to be mistaken for the anonymous one.
+            lane.close(Closed::Withdrawn("its identity is gone"));
+        }
         self.stats.lanes.add(1);
         task::spawn_local("lane", lane_task::run(Rc::clone(self), Rc::clone(&lane)));
         lane
@@ -215,6 +267,9 @@ impl Worker {
         self.stats.upstream.record(now.since(pending.sent).as_nanos() as u64);
         if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
             self.shared.look_now.notify_waiters();
+        }
+        if pending.kind == Kind::Write {
+            pending.client.presence.wrote.set(Some((self.shared.anchors.next(), self.era.get())));
         }
         if pending.kind == Kind::Write && pending.stamps != Stamps::None {
             self.stamp(&pending.stamps);
@@ -286,6 +341,7 @@ impl Worker {
             self.changed.notify_waiters();
             let view = self.shared.view.load_full();
             let now = clock::now();
+            self.door.look(&view, now);
             let gone = |node: NodeId| {
                 let Some(entry) = view.node(node) else { return Some("node removed") };
                 if view.primary == Some(node) {
@@ -303,6 +359,8 @@ impl Worker {
                     lane.close(Closed::Withdrawn(why));
                 }
             }
+            // With the lanes to the old primary gone, whatever is acknowledged is of the new history.
+            self.era.set(view.era);
             last_primary = view.primary;
         }
     }

@@ -3,7 +3,7 @@
 pub mod commands;
 pub mod info;
 pub mod inline;
-mod number;
+pub mod number;
 pub mod psync;
 pub mod reply;
 pub mod request;
