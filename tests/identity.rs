@@ -104,7 +104,9 @@ fn a_crowd_at_the_door_costs_the_primary_few_questions() {
             thread::spawn(move || assert_eq!(conn.cmd(&["GET", "k"]), "v"))
         })
         .collect();
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
     let asked = topology.primary.calls("reset") - before;
     assert!((1..=220).contains(&asked), "asked {asked} times for 100 clients");
     sleep_ms(500);
@@ -311,7 +313,9 @@ fn a_replica_that_does_not_know_a_user_gets_none_of_its_reads() {
     replica.cmd(&["ACL", "SETUSER", "alice", "on", ">alice-pw", "~*", "+@all"]);
     let mut fresh: Vec<Conn> = (0..8).map(|_| login(&proxy, "alice", "alice-pw")).collect();
     eventually("the other replica serves her", secs(15), || {
-        fresh.iter_mut().for_each(|conn| assert_eq!(conn.cmd(&["GET", "k"]), "v"));
+        for conn in &mut fresh {
+            assert_eq!(conn.cmd(&["GET", "k"]), "v");
+        }
         topology.replicas[1].calls("get") > 20
     });
     assert_eq!(topology.replicas[0].calls("get"), 0);
@@ -364,7 +368,9 @@ fn who_tries_passwords_opens_few_connections_and_holds_nobody_up() {
         slowest = slowest.max(begun.elapsed());
         most = most.max(root.cmd(&["CLIENT", "LIST"]).text().lines().count());
     }
-    attackers.into_iter().for_each(|attacker| attacker.join().unwrap());
+    for attacker in attackers {
+        attacker.join().unwrap();
+    }
     assert!(most <= 16 + 20, "{most} connections at a time");
     assert!(slowest < secs(2), "somebody else's login took {slowest:?}");
     assert!(connections(&mut root, "alice") <= 10);
@@ -438,5 +444,7 @@ fn a_reply_is_always_that_of_its_own_user() {
             })
         })
         .into();
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
 }

@@ -70,12 +70,12 @@ impl Row {
         let total = used + free + output;
         let command = self.report.command.map_or("NULL", |id| vocabulary.table.name(id));
         let server = |field, otherwise| self.of_server(field, otherwise);
-        let _ = write!(
+        let _ = writeln!(
             out,
             "id={id} addr={peer} laddr={local} fd=-1 name={name} age={age} idle={idle} flags={} db={db} sub={} psub={} \
              ssub={} multi={} qbuf={used} qbuf-free={free} argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={output} oll=0 \
              omem={output} tot-mem={total} events=r cmd={command} user={user} redir={} resp={resp} \
-             lib-name={lib_name} lib-ver={lib_version}\n",
+             lib-name={lib_name} lib-ver={lib_version}",
             self.flags(),
             server("sub", "0"),
             server("psub", "0"),
@@ -127,7 +127,9 @@ pub(super) async fn list(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     };
     let (vocabulary, now) = (connection.worker.shared.vocabulary.load(), clock::now());
     let mut text = String::new();
-    shown.iter().for_each(|row| row.describe(&mut text, &vocabulary, now));
+    for row in shown {
+        row.describe(&mut text, &vocabulary, now);
+    }
     Ok(say::text(&text, connection.proto == Proto::Resp3))
 }
 

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use super::connection::{Connection, Step};
 use super::demand::{Reader, Slots};
-use super::door::Verdict;
 use super::lane::Lane;
 use super::local;
 use super::pending::{Kind, Pending};
@@ -13,7 +12,7 @@ use super::say;
 use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
-use crate::core::command::{Access, Handling, Intent, Keys, Local, Why, WriteKeys};
+use crate::core::command::{Access, Handling, Intent, Keys, Why, WriteKeys};
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
@@ -92,29 +91,6 @@ impl Connection {
                 let stamps = self.all_keys();
                 self.write(request, Outgoing::write(Reason::UnknownCommand, stamps, now), view)
             }
-        }
-    }
-
-    /// A client that has given no password has to be admitted before its first command (`server.c`, `authRequired`).
-    /// `None`: go on.
-    fn admit(&mut self, intent: Intent, view: &View, now: Moment) -> Option<Step> {
-        if matches!(intent.handling, Handling::Local(Local::Hello | Local::Auth | Local::Quit | Local::Reset))
-        {
-            return None;
-        }
-        match self.worker.knock(self.anonymous_since, now) {
-            Verdict::Admitted(pass) => {
-                (self.pass, self.waiting_since) = (pass, None);
-                None
-            }
-            Verdict::Refused => {
-                self.client.answer(say::NOAUTH);
-                Some(Step::Done)
-            }
-            Verdict::Nobody if now.since(*self.waiting_since.get_or_insert(now)) > view.hold => {
-                Some(self.refuse(telemetry::Access::Other, Reason::PrimaryDown))
-            }
-            Verdict::Asking | Verdict::Nobody => Some(Step::Retry),
         }
     }
 
@@ -244,25 +220,6 @@ impl Connection {
         (decision, crowded)
     }
 
-    /// Replicas may have other users than the primary: one that has refused this identity is left alone for a while.
-    fn elude(&self, decision: Decision, ask: &Ask<'_>) -> Decision {
-        let shut = |decision: &Decision| match decision {
-            Decision::Send { node, .. } | Decision::Try { node, .. } => {
-                ask.view.primary != Some(*node) && self.worker.is_shut_out(*node, self.identity, ask.now)
-            }
-            Decision::Wait { .. } | Decision::Refuse { .. } => false,
-        };
-        if !shut(&decision) {
-            return decision;
-        }
-        let (Decision::Send { node, .. } | Decision::Try { node, .. }) = decision else { return decision };
-        let other = decide(&Ask { avoid: Some(node), ..*ask });
-        match ask.view.usable_primary(ask.now) {
-            Some(node) if shut(&other) => Decision::Send { node, reason: Reason::UserUnknown },
-            _ => other,
-        }
-    }
-
     /// Leaves its replica. Another one may be behind it, so that all of what was seen comes first.
     fn move_on(&mut self, shared: &Shared) {
         self.stick(None);
@@ -320,7 +277,7 @@ impl Connection {
     }
 
     /// Answers `-MASTERDOWN`.
-    fn refuse(&mut self, access: telemetry::Access, reason: Reason) -> Step {
+    pub(super) fn refuse(&mut self, access: telemetry::Access, reason: Reason) -> Step {
         self.waiting_since = None;
         self.worker.stats.command(access, Target::Refused, reason);
         self.client.answer(say::MASTERDOWN);

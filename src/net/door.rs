@@ -16,12 +16,16 @@ use std::sync::atomic::Ordering;
 
 use redis_protocol::resp2::types::BytesFrame;
 
+use super::connection::{Connection, Step};
 use super::control::{ControlError, ControlLink};
 use super::worker::Worker;
-use super::{clock, limits, task};
+use super::{clock, limits, say, task};
+use crate::core::command::{Handling, Intent, Local};
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
+use crate::core::reason::Reason;
 use crate::core::view::View;
+use crate::telemetry;
 
 /// Who is let in without a password, as far as one worker knows.
 pub struct Door {
@@ -158,6 +162,31 @@ impl Worker {
         let open = is_let_in(answers.first().ok_or(ControlError::Closed)?)?;
         *self.door.link.borrow_mut() = Some((node, link));
         Ok(open)
+    }
+}
+
+impl Connection {
+    /// A client that has given no password has to be admitted before its first command (`server.c`, `authRequired`).
+    /// `None`: go on.
+    pub(super) fn admit(&mut self, intent: Intent, view: &View, now: Moment) -> Option<Step> {
+        if matches!(intent.handling, Handling::Local(Local::Hello | Local::Auth | Local::Quit | Local::Reset))
+        {
+            return None;
+        }
+        match self.worker.knock(self.anonymous_since, now) {
+            Verdict::Admitted(pass) => {
+                (self.pass, self.waiting_since) = (pass, None);
+                None
+            }
+            Verdict::Refused => {
+                self.client.answer(say::NOAUTH);
+                Some(Step::Done)
+            }
+            Verdict::Nobody if now.since(*self.waiting_since.get_or_insert(now)) > view.hold => {
+                Some(self.refuse(telemetry::Access::Other, Reason::PrimaryDown))
+            }
+            Verdict::Asking | Verdict::Nobody => Some(Step::Retry),
+        }
     }
 }
 

@@ -11,12 +11,15 @@ use std::time::Duration;
 use rustc_hash::FxHashSet;
 
 use super::clock;
+use super::connection::Connection;
 use super::identity::IdentityId;
 use super::lane::{Closed, Lane, LaneKey, Proto};
 use super::limits;
 use super::worker::Worker;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
+use crate::core::reason::Reason;
+use crate::core::route::{Ask, Decision, decide};
 
 impl Worker {
     /// Runs as long as the worker.
@@ -71,6 +74,9 @@ impl Worker {
     fn dismiss_revoked(&self) {
         let refused =
             |id: &IdentityId| self.shared.identities.hold(*id).is_some_and(|known| known.is_revoked());
+        if cfg!(mutant = "deleted-user-stays") {
+            return;
+        }
         let revoked: FxHashSet<IdentityId> = self.identities_in_use().into_iter().filter(refused).collect();
         let clients = self.clients.borrow();
         for client in clients.values().filter(|client| revoked.contains(&client.presence.identity.get())) {
@@ -146,6 +152,27 @@ impl Worker {
                 lane.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
             let node = self.shared.address(lane.key.node).map(ToString::to_string);
             tracing::warn!(node, user, "{what}: its ACL differs from the primary's, which answers instead");
+        }
+    }
+}
+
+impl Connection {
+    /// Replicas may have other users than the primary: one that has refused this identity is left alone for a while.
+    pub(super) fn elude(&self, decision: Decision, ask: &Ask<'_>) -> Decision {
+        let shut = |decision: &Decision| match decision {
+            Decision::Send { node, .. } | Decision::Try { node, .. } => {
+                ask.view.primary != Some(*node) && self.worker.is_shut_out(*node, self.identity, ask.now)
+            }
+            Decision::Wait { .. } | Decision::Refuse { .. } => false,
+        };
+        if !shut(&decision) {
+            return decision;
+        }
+        let (Decision::Send { node, .. } | Decision::Try { node, .. }) = decision else { return decision };
+        let other = decide(&Ask { avoid: Some(node), ..*ask });
+        match ask.view.usable_primary(ask.now) {
+            Some(node) if shut(&other) => Decision::Send { node, reason: Reason::UserUnknown },
+            _ => other,
         }
     }
 }

@@ -64,13 +64,16 @@ pub struct Worker {
     pub(super) idle: RefCell<FxHashMap<LaneKey, Moment>>,
     lanes: RefCell<FxHashMap<LaneKey, Rc<Lane>>>,
     /// Exclusive lanes that were given back clean, and when.
-    spare: RefCell<FxHashMap<LaneKey, Vec<(Moment, Rc<Lane>)>>>,
+    spare: RefCell<FxHashMap<LaneKey, Spares>>,
     /// Slots stamped *pending*, in the order of the anchors they wait for.
     unsettled: RefCell<VecDeque<(Slot, AnchorSeq)>>,
     /// Read buffers that no client is using.
     buffers: RefCell<Vec<BytesMut>>,
     dice: Cell<u32>,
 }
+
+/// Clean exclusive lanes, and when they were given back.
+type Spares = Vec<(Moment, Rc<Lane>)>;
 
 /// How many stamped slots a worker remembers to settle; the rest is settled by whoever reads them.
 const UNSETTLED_KEPT: usize = 1 << 16;
