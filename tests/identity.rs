@@ -43,6 +43,13 @@ fn admin(port: u16) -> Conn {
     conn
 }
 
+/// How many connections a server has accepted.
+fn received(root: &mut Conn) -> u64 {
+    let stats = root.cmd(&["INFO", "stats"]).text();
+    let line = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+    line.unwrap().parse().unwrap()
+}
+
 fn connections(conn: &mut Conn, user: &str) -> usize {
     conn.cmd(&["CLIENT", "LIST"])
         .text()
@@ -91,6 +98,59 @@ fn who_comes_after_a_password_was_set_needs_it_and_who_was_there_stays() {
         eventually("the password is gone", secs(2), || late.cmd(&["GET", "k"]) == "v");
         assert_eq!(proxy.cmd(&["GET", "k"]), "v");
     }
+}
+
+/// What cannot be had without a new connection to the primary fails; what can goes on, for this client and for others.
+#[test]
+fn who_was_there_keeps_what_it_has_and_gets_nothing_new() {
+    let (topology, proxy) = with_users(0);
+    let (mut old, mut other) = (proxy.connect(), proxy.connect());
+    for conn in [&mut old, &mut other] {
+        assert_eq!(conn.cmd(&["SET", "k", "v"]), "OK");
+    }
+    let mut root = admin(topology.primary.port);
+    root.cmd(&["CONFIG", "SET", "requirepass", "hunter2"]);
+    assert_eq!(old.cmd(&["MULTI"]).error(), NOAUTH);
+    assert_eq!(old.cmd(&["SELECT", "3"]).error(), NOAUTH);
+    for conn in [&mut old, &mut other] {
+        assert_eq!(conn.cmd(&["GET", "k"]), "v");
+    }
+    // The lanes are lost; nobody gets a new one without the password, and the primary is not asked again and again.
+    root.cmd(&["CLIENT", "KILL", "USER", "default"]);
+    for conn in [&mut old, &mut other] {
+        eventually("it has to log in", secs(2), || {
+            conn.cmd(&["GET", "k"]) == Value::Error(NOAUTH.to_owned())
+        });
+        let before = received(&mut root);
+        for _ in 0..200 {
+            assert_eq!(conn.cmd(&["GET", "k"]).error(), NOAUTH);
+        }
+        assert!(received(&mut root) - before < 10);
+        assert_eq!(conn.cmd(&["AUTH", "hunter2"]), "OK");
+        assert_eq!(conn.cmd(&["GET", "k"]), "v");
+    }
+}
+
+#[test]
+fn lanes_that_nobody_uses_are_closed() {
+    let options = [ADMIN, &["--databases", "500"]].concat();
+    let topology = Topology::with(&options, 0, &[]);
+    let proxy = setup(&topology).start();
+    let lanes = || {
+        let info = proxy.cmd(&["INFO", "redweir"]).text();
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("redweir_upstream_connections:").map(str::to_owned));
+        line.unwrap().parse::<usize>().unwrap()
+    };
+    let mut conn = proxy.connect();
+    for db in 0..450 {
+        assert_eq!(conn.cmd(&["SELECT", &db.to_string()]), "OK");
+    }
+    eventually("most of them are closed", secs(5), || lanes() <= 262);
+    assert_eq!(conn.cmd(&["SET", "k", "v"]), "OK", "the one in use stays");
+    assert_eq!(conn.cmd(&["SELECT", "7"]), "OK");
+    assert_eq!(conn.cmd(&["GET", "k"]), Value::Null);
 }
 
 #[test]
@@ -341,7 +401,7 @@ fn what_a_replica_denies_the_primary_decides() {
     admin(topology.primary.port).cmd(&["ACL", "SETUSER", "alice", "resetkeys", "~c:*"]);
     sleep_ms(50);
     assert!(conn.cmd(&["GET", "a:1"]).error().starts_with("NOPERM"), "the primary's word is the last");
-    let told = proxy.log().lines().filter(|line| line.contains("denies a read")).count();
+    let told = proxy.log().lines().filter(|line| line.contains("denies what it is asked")).count();
     assert_eq!(told, 1);
 }
 

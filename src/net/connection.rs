@@ -80,10 +80,6 @@ pub struct Connection {
     pub identity: IdentityId,
     /// Keeps that identity.
     held: Option<Arc<Identity>>,
-    /// Says that the anonymous identity is open to it, as long as it is the worker's own.
-    pub(super) pass: u32,
-    /// When it began to be anonymous: only what the primary says later is about it.
-    pub(super) anonymous_since: Moment,
     /// The name of that user.
     pub user: String,
     /// The selected database.
@@ -118,14 +114,13 @@ pub struct Connection {
 impl Connection {
     /// A fresh connection.
     pub fn new(worker: Rc<Worker>, client: Rc<Client>, policy: PolicyId) -> Self {
+        client.presence.put_out(clock::now());
         let lanes = vec![None; worker.shared.addresses.len()];
         Self {
             worker,
             client,
             identity: IdentityId::ANONYMOUS,
             held: None,
-            pass: 0,
-            anonymous_since: clock::now(),
             user: "default".to_owned(),
             db: 0,
             proto: Proto::Resp2,
@@ -215,15 +210,16 @@ impl Connection {
 
     /// It acts as nobody in particular, and the primary has not said yet that this needs no password.
     pub fn is_stranger(&self) -> bool {
-        self.identity == IdentityId::ANONYMOUS && self.pass != self.worker.door.pass()
+        self.identity == IdentityId::ANONYMOUS && self.client.presence.pass.get() != self.worker.door.pass()
     }
 
     /// Acts as somebody else from now on; `None`: as nobody in particular, who has to be admitted anew.
     pub fn act_as(&mut self, identity: Option<Arc<Identity>>) {
         self.identity = identity.as_ref().map_or(IdentityId::ANONYMOUS, |identity| identity.id);
         self.user = identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
-        (self.held, self.pass, self.anonymous_since) = (identity, 0, clock::now());
+        self.held = identity;
         self.client.presence.identity.set(self.identity);
+        self.client.presence.put_out(clock::now());
     }
 
     /// Identity, database or protocol changed: other lanes from now on.

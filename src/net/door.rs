@@ -173,9 +173,10 @@ impl Connection {
         {
             return None;
         }
-        match self.worker.knock(self.anonymous_since, now) {
+        match self.worker.knock(self.client.presence.anonymous_since.get(), now) {
             Verdict::Admitted(pass) => {
-                (self.pass, self.waiting_since) = (pass, None);
+                self.client.presence.pass.set(pass);
+                self.waiting_since = None;
                 None
             }
             Verdict::Refused => {

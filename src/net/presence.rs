@@ -30,6 +30,10 @@ pub struct Presence {
     pub input: Cell<(usize, usize)>,
     /// As whom it acts.
     pub identity: Cell<IdentityId>,
+    /// Says that the anonymous identity is open to it, as long as it is the worker's own.
+    pub pass: Cell<u32>,
+    /// When it began to be anonymous: only what the primary says later is about it.
+    pub anonymous_since: Cell<Moment>,
     /// The anchor that covers its last acknowledged write, and the history of that time.
     pub wrote: Cell<Option<(AnchorSeq, Era)>>,
     /// It waits in `WAIT`.
@@ -46,6 +50,8 @@ impl Default for Presence {
             seen: Cell::default(),
             input: Cell::default(),
             identity: Cell::default(),
+            pass: Cell::new(0),
+            anonymous_since: Cell::default(),
             wrote: Cell::new(None),
             waits: Cell::new(false),
             release: Cell::new(None),
@@ -55,6 +61,12 @@ impl Default for Presence {
 }
 
 impl Presence {
+    /// Whether it may act as nobody in particular is to be found out anew.
+    pub fn put_out(&self, now: Moment) {
+        self.pass.set(0);
+        self.anonymous_since.set(now);
+    }
+
     /// It holds this exclusive connection from now on.
     pub fn pin(&self, lane: &Rc<Lane>) {
         *self.lane.borrow_mut() = Rc::downgrade(lane);

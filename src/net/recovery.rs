@@ -4,10 +4,11 @@
 use std::rc::Rc;
 
 use super::demand::{Reader, Slots};
+use super::identity::IdentityId;
 use super::lane::{Closed, Lane, LaneKey, Leftover};
 use super::pending::{Kind, Pending};
 use super::worker::Worker;
-use super::{clock, say};
+use super::{clock, say, upkeep};
 use crate::core::command::Access;
 use crate::core::node::NodeId;
 use crate::core::route::{Ask, Decision, decide};
@@ -83,7 +84,7 @@ impl Worker {
             tracing::warn!(node = %lane.key.node, what, "lane closed: out of step");
         }
         if matches!(why, Closed::Refused(_)) && !self.is_primary(lane.key.node) {
-            self.shut_out(lane);
+            self.shut_out(lane, why);
         }
         for left in lane.drain() {
             self.unload(lane.key.node);
@@ -136,6 +137,11 @@ impl Worker {
         if lane.exclusive && !matches!(why, Closed::Refused(_)) {
             // The connection's state went with it; going on would pretend that it is still there.
             pending.client.end();
+        }
+        if lane.key.identity == IdentityId::ANONYMOUS && upkeep::is_about_credentials(why) && !lane.exclusive
+        {
+            // Who has kept its connections to the primary stays in, as on Redis; this one has lost its own.
+            pending.client.presence.put_out(clock::now());
         }
         pending.client.session.borrow_mut().settled(pending.seq);
         pending.client.deliver(pending.seq, &error, true);

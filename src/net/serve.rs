@@ -49,7 +49,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     worker.stats.accepted.add(1);
     let connection = Connection::new(Rc::clone(&worker), Rc::clone(&client), policy);
     // The answer will be there when the first command is.
-    worker.knock(connection.anonymous_since, clock::now());
+    worker.knock(client.presence.anonymous_since.get(), clock::now());
     let input = Input {
         buffer: BytesMut::new(),
         at: 0,

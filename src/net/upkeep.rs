@@ -49,15 +49,9 @@ impl Worker {
 
     /// A lane ended. If it was that of an identity in use, whether the primary still accepts it is found out at once.
     pub(super) fn after_lane(self: &Rc<Self>, lane: &Lane, why: &Closed) {
-        let Some(identity) = &lane.identity else {
-            if is_about_credentials(why) && self.is_primary(lane.key.node) {
-                self.door.renew();
-            }
+        let Some(identity) = lane.identity.as_ref().filter(|_| self.is_primary(lane.key.node)) else {
             return;
         };
-        if !self.is_primary(lane.key.node) {
-            return;
-        }
         if is_about_credentials(why) {
             identity.revoke();
             tracing::info!(
@@ -119,16 +113,21 @@ impl Worker {
     pub(super) fn differs_in_acl(&self, lane: &Lane, reply: &[u8]) -> bool {
         let differs = reply.starts_with(b"-NOPERM ") && !lane.exclusive && !self.is_primary(lane.key.node);
         if differs {
-            self.tell_of_acl(lane, "a replica denies a read");
+            self.tell_of_acl(lane, "a replica denies what it is asked for a user");
         }
         differs
     }
 
     /// A replica refused the handshake: for a while no reads of this identity go to it.
-    pub(super) fn shut_out(&self, lane: &Lane) {
+    pub(super) fn shut_out(&self, lane: &Lane, why: &Closed) {
         let until = clock::now().after(SHUT_OUT);
         self.shut_out.borrow_mut().insert((lane.key.node, lane.key.identity), until);
-        self.tell_of_acl(lane, "a replica does not accept a user");
+        let what = if is_about_credentials(why) {
+            "a replica does not accept a user"
+        } else {
+            "a replica refuses a connection for a user"
+        };
+        self.tell_of_acl(lane, what);
     }
 
     /// Whether reads of this identity had better not go to this node.
@@ -151,7 +150,7 @@ impl Worker {
             let user =
                 lane.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
             let node = self.shared.address(lane.key.node).map(ToString::to_string);
-            tracing::warn!(node, user, "{what}: its ACL differs from the primary's, which answers instead");
+            tracing::warn!(node, user, "{what}, whose reads the primary answers instead");
         }
     }
 }

@@ -21,7 +21,7 @@ use super::listener::Accepted;
 use super::pending::{Kind, Pending};
 use super::round::Round;
 use super::shared::Shared;
-use super::{clock, errand, lane_task, serve, task};
+use super::{clock, errand, lane_task, say, serve, task};
 use crate::core::fence::{AnchorSeq, Era, Slot};
 use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
@@ -233,7 +233,7 @@ impl Worker {
         let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.round));
         if lost {
             // Nobody holds it any longer: never to be mistaken for the anonymous one.
-            lane.close(Closed::Withdrawn("its identity is gone"));
+            lane.close(Closed::Refused(say::NOAUTH.trim_ascii_end().to_vec()));
         }
         self.stats.lanes.add(1);
         task::spawn_local("lane", lane_task::run(Rc::clone(self), Rc::clone(&lane)));
