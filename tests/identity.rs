@@ -190,6 +190,37 @@ fn without_a_primary_the_replica_says_who_may_read() {
     assert_eq!(proxy.cmd(&["GET", "k"]).error(), NOAUTH);
 }
 
+/// The replica lets anybody in, the primary does not; while it is silent, a stranger must not leave a write for it on a
+/// connection that is still open.
+#[test]
+fn a_guest_of_the_replica_writes_nothing() {
+    let (topology, _) = with_users(1);
+    let lax = "[policy.default]\nconsistency = \"eventual\"\nreplica-serve-stale-data = \"yes\"";
+    let proxy = setup(&topology)
+        .upstream("probe-timeout = \"200ms\"\nwrite-hold = \"4s\"")
+        .toml(lax)
+        .proxy("[proxy]\nworkers = 1")
+        .start();
+    let mut old = proxy.connect();
+    assert_eq!(old.cmd(&["SET", "k", "v"]), "OK");
+    topology.await_sync();
+    admin(topology.primary.port).cmd(&["CONFIG", "SET", "requirepass", "hunter2"]);
+    topology.primary.pause();
+    sleep_ms(800);
+    let (mut guest, mut reader) = (proxy.connect(), proxy.connect());
+    guest.ask(&["SET", "k", "by a stranger"]);
+    assert_eq!(reader.cmd(&["GET", "k"]), "v", "the replica would answer it as well");
+    old.ask(&["SET", "mine", "v"]);
+    sleep_ms(300);
+    topology.primary.resume();
+    assert_eq!(guest.read().error(), NOAUTH);
+    assert_eq!(old.read(), "OK", "who was there before writes");
+    assert_eq!(admin(topology.primary.port).cmd(&["GET", "k"]), "v");
+    eventually("it is no guest of the primary", secs(3), || {
+        reader.cmd(&["GET", "k"]) == Value::Error(NOAUTH.to_owned())
+    });
+}
+
 #[test]
 fn a_default_user_that_is_off_lets_nobody_in() {
     let (topology, proxy) = with_users(1);
@@ -507,4 +538,29 @@ fn a_reply_is_always_that_of_its_own_user() {
     for client in clients {
         client.join().unwrap();
     }
+}
+
+/// After a failover the new primary says who is who.
+#[test]
+fn a_new_primary_knows_its_own_users() {
+    let users = [ADMIN, ALICE, &["--user", "bob", "on", ">bob-pw", "~*", "&*", "+@all"]].concat();
+    let topology = Topology::with(&users, 1, &[ADMIN, ALICE].concat());
+    let proxy = setup(&topology).start();
+    let (mut alice, mut bob, mut nobody) =
+        (login(&proxy, "alice", "alice-pw"), login(&proxy, "bob", "bob-pw"), proxy.connect());
+    for conn in [&mut alice, &mut bob, &mut nobody] {
+        assert_eq!(conn.cmd(&["SET", "k", "v"]), "OK");
+    }
+    topology.await_sync();
+    let mut replica = admin(topology.replicas[0].port);
+    replica.cmd(&["CONFIG", "SET", "requirepass", "hunter2"]);
+    topology.primary.pause();
+    replica.cmd(&["REPLICAOF", "NO", "ONE"]);
+    eventually("alice writes to the new primary", secs(8), || alice.cmd(&["SET", "k", "w"]) == "OK");
+    bob.patience(secs(3)).read_to_close();
+    assert_eq!(proxy.cmd(&["AUTH", "bob", "bob-pw"]).error(), WRONGPASS);
+    assert_eq!(nobody.cmd(&["GET", "k"]).error(), NOAUTH);
+    assert_eq!(nobody.cmd(&["AUTH", "hunter2"]), "OK");
+    assert_eq!(nobody.cmd(&["GET", "k"]), "w");
+    topology.primary.resume();
 }

@@ -6,6 +6,9 @@
 //! serves all that wait, one is in flight per worker, and nothing is asked while nobody comes. The bound is therefore
 //! nil: no client is admitted on an answer older than itself.
 //!
+//! While the primary is silent, a replica that can be read decides who may read, and nothing else: such a guest asks
+//! again once the primary answers.
+//!
 //! The question is `RESET`, which makes the server decide anew for that connection, and `PING`, which tells the
 //! outcome. A server that does not know `RESET` (before 6.2) gets a new connection each time.
 
@@ -20,7 +23,7 @@ use super::connection::{Connection, Step};
 use super::control::{ControlError, ControlLink};
 use super::worker::Worker;
 use super::{clock, limits, say, task};
-use crate::core::command::{Handling, Intent, Local};
+use crate::core::command::{Access, Handling, Intent, Local};
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::reason::Reason;
@@ -31,6 +34,8 @@ use crate::telemetry;
 pub struct Door {
     /// What clients hold that were admitted; another one when all have to be admitted anew.
     pass: Cell<u32>,
+    /// The primary that gave the passes of now.
+    given_by: Cell<Option<NodeId>>,
     answer: Cell<Option<Answer>>,
     asking: Cell<bool>,
     failed_at: Cell<Option<Moment>>,
@@ -50,6 +55,8 @@ struct Answer {
 pub enum Verdict {
     /// Come in, with this pass.
     Admitted(u32),
+    /// A replica lets it in, as long as the primary cannot be asked.
+    Guest,
     /// The default user needs a password.
     Refused,
     /// Somebody is being asked; knock again.
@@ -68,7 +75,7 @@ impl Default for Door {
     fn default() -> Self {
         let pass = Cell::new(1);
         let (answer, asking, failed_at) = (Cell::new(None), Cell::new(false), Cell::new(None));
-        Self { pass, answer, asking, failed_at, link: RefCell::default() }
+        Self { pass, given_by: Cell::new(None), answer, asking, failed_at, link: RefCell::default() }
     }
 }
 
@@ -78,17 +85,18 @@ impl Door {
         self.pass.get()
     }
 
-    /// Everybody has to be admitted anew.
-    pub fn renew(&self) {
-        self.pass.set(self.pass.get().wrapping_add(1).max(1));
-        self.answer.set(None);
+    /// The view has changed. Another primary may have other passwords.
+    pub fn look(&self, view: &View, now: Moment) {
+        if let Some(primary) = askable(view, now) {
+            self.is_given_by(primary);
+        }
     }
 
-    /// The view has changed. What another node than the primary said holds only while there is no primary to ask.
-    pub fn look(&self, view: &View, now: Moment) {
-        let primary = view.usable_primary(now);
-        if self.answer.get().is_some_and(|answer| primary.is_some_and(|primary| primary != answer.by)) {
-            self.renew();
+    /// Passes are from this primary from now on.
+    fn is_given_by(&self, primary: NodeId) {
+        if self.given_by.replace(Some(primary)).is_some_and(|before| before != primary) {
+            self.pass.set(self.pass.get().wrapping_add(1).max(1));
+            self.answer.set(None);
         }
     }
 }
@@ -96,12 +104,14 @@ impl Door {
 impl Worker {
     /// Whether a client that has been anonymous since then may come in.
     pub(super) fn knock(self: &Rc<Self>, since: Moment, now: Moment) -> Verdict {
-        let door = &self.door;
+        let (door, view) = (&self.door, self.shared.view.load());
         if let Some(answer) = door.answer.get()
             && (answer.asked_at >= since || cfg!(mutant = "door-left-open"))
+            && askable(&view, now).is_none_or(|primary| primary == answer.by)
         {
             if answer.open {
-                return Verdict::Admitted(door.pass());
+                let guest = view.primary != Some(answer.by);
+                return if guest { Verdict::Guest } else { Verdict::Admitted(door.pass()) };
             }
             if now.since(answer.asked_at) < limits::REFUSAL_KEPT {
                 return Verdict::Refused;
@@ -119,7 +129,7 @@ impl Worker {
 
     async fn ask_at_the_door(self: Rc<Self>) {
         let (view, asked_at) = (self.shared.view.load_full(), clock::now());
-        let primary = view.usable_primary(asked_at);
+        let primary = askable(&view, asked_at);
         let others =
             view.nodes.iter().filter(|node| node.silent_since.is_none() && Some(node.id) != view.primary);
         // Without a primary, who guards the data that can still be read decides.
@@ -134,11 +144,11 @@ impl Worker {
         let door = &self.door;
         door.failed_at.set(answer.is_none().then_some(asked_at));
         if let Some(answer) = answer {
-            if door.answer.get().is_some_and(|before| before.by != answer.by) {
-                door.renew();
+            if primary == Some(answer.by) {
+                door.is_given_by(answer.by);
+                self.shared.auth_required.store(!answer.open, Ordering::Relaxed);
             }
             door.answer.set(Some(answer));
-            self.shared.auth_required.store(!answer.open, Ordering::Relaxed);
         }
         door.asking.set(false);
         self.changed.notify_waiters();
@@ -183,11 +193,32 @@ impl Connection {
                 self.client.answer(say::NOAUTH);
                 Some(Step::Done)
             }
-            Verdict::Nobody if now.since(*self.waiting_since.get_or_insert(now)) > view.hold => {
+            Verdict::Guest if is_for_guests(intent) => {
+                self.waiting_since = None;
+                None
+            }
+            Verdict::Nobody | Verdict::Guest
+                if now.since(*self.waiting_since.get_or_insert(now)) > view.hold =>
+            {
                 Some(self.refuse(telemetry::Access::Other, Reason::PrimaryDown))
             }
-            Verdict::Asking | Verdict::Nobody => Some(Step::Retry),
+            Verdict::Asking | Verdict::Nobody | Verdict::Guest => Some(Step::Retry),
         }
+    }
+}
+
+/// The primary, if it answers.
+fn askable(view: &View, now: Moment) -> Option<NodeId> {
+    let primary = view.usable_primary(now)?;
+    view.node(primary).is_some_and(|node| node.silent_since.is_none()).then_some(primary)
+}
+
+/// What a replica may decide about: reads that it would answer itself.
+fn is_for_guests(intent: Intent) -> bool {
+    match intent.handling {
+        Handling::Shared | Handling::Script => intent.access == Access::Read,
+        Handling::Local(which) => matches!(which, Local::Info | Local::Redweir),
+        Handling::Scan | Handling::Pin(_) => false,
     }
 }
 

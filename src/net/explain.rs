@@ -120,9 +120,7 @@ pub fn explain<A: Args + ?Sized>(
     let fallback = crate::core::policy::Policy::default();
     let policy = shared.config.policies.all.get(usize::from(policy_id.0)).unwrap_or(&fallback);
     let (is_read, access, fixed) = match (intent.handling, intent.access) {
-        (Handling::Local(Local::Quit | Local::Reset | Local::Client | Local::Redweir | Local::Hello), _) => {
-            (false, "local", Reason::PrimaryOnly)
-        }
+        (Handling::Local(which), _) if which != Local::Info => (false, "local", Reason::PrimaryOnly),
         (Handling::Pin(_), _) => (false, "primary", Reason::Pinned),
         (Handling::Scan, _) => (false, "primary", Reason::Cursor),
         (_, Access::Read) => (true, "read", Reason::Fresh),

@@ -190,6 +190,7 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
     while connection.is_stranger() {
         match connection.worker.knock(connection.client.presence.anonymous_since.get(), clock::now()) {
             Verdict::Admitted(pass) => connection.client.presence.pass.set(pass),
+            Verdict::Guest => return Ok(()),
             Verdict::Refused => return Err(say::HELLO_NOAUTH.to_vec()),
             Verdict::Nobody if clock::now().since(begun) > connection.worker.shared.view.load().hold => {
                 return Err(say::MASTERDOWN.to_vec());
