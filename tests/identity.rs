@@ -564,3 +564,15 @@ fn a_new_primary_knows_its_own_users() {
     assert_eq!(nobody.cmd(&["GET", "k"]), "w");
     topology.primary.resume();
 }
+
+#[test]
+fn a_replica_that_lets_nobody_in_is_passed_by() {
+    let topology = Topology::with(ADMIN, 1, &[ADMIN, &["--requirepass", "hunter2"]].concat());
+    let proxy = setup(&topology).start();
+    assert_eq!(proxy.cmd(&["SET", "k", "v"]), "OK");
+    sleep_ms(300);
+    for _ in 0..20 {
+        assert_eq!(proxy.cmd(&["GET", "k"]), "v");
+    }
+    assert!(proxy.metric("redweir_commands_total", &[("reason", "user_unknown")]) > 5.0);
+}

@@ -43,9 +43,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         since: clock::now(),
         ..ClientEntry::default()
     };
-    worker.shared.clients.insert(id, entry);
-    worker.clients.borrow_mut().insert(id, Rc::clone(&client));
-    worker.stats.clients.add(1);
+    let _registered = Registered::new(&worker, &client, entry);
     worker.stats.accepted.add(1);
     let connection = Connection::new(Rc::clone(&worker), Rc::clone(&client), policy);
     // The answer will be there when the first command is.
@@ -65,9 +63,29 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     if client.gone() == Some(Gone::TooSlow) {
         worker.stats.slow_clients.add(1);
     }
-    worker.clients.borrow_mut().remove(&id);
-    worker.shared.clients.remove(&id);
-    worker.stats.clients.sub(1);
+}
+
+/// A client's place in the registries, for as long as it is served.
+struct Registered {
+    worker: Rc<Worker>,
+    id: u64,
+}
+
+impl Registered {
+    fn new(worker: &Rc<Worker>, client: &Rc<Client>, entry: ClientEntry) -> Self {
+        worker.shared.clients.insert(client.id, entry);
+        worker.clients.borrow_mut().insert(client.id, Rc::clone(client));
+        worker.stats.clients.add(1);
+        Self { worker: Rc::clone(worker), id: client.id }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.worker.clients.borrow_mut().remove(&self.id);
+        self.worker.shared.clients.remove(&self.id);
+        self.worker.stats.clients.sub(1);
+    }
 }
 
 /// The addresses of a client as `CLIENT LIST` tells them.

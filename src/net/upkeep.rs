@@ -28,7 +28,9 @@ impl Worker {
             tokio::time::sleep(limits::UPKEEP_EVERY).await;
             self.dismiss_revoked();
             self.watch_identities();
-            self.close_idle_lanes(clock::now());
+            let now = clock::now();
+            self.close_idle_lanes(now);
+            self.shut_out.borrow_mut().retain(|_, until| now < *until);
         }
     }
 
@@ -132,12 +134,8 @@ impl Worker {
 
     /// Whether reads of this identity had better not go to this node.
     pub(super) fn is_shut_out(&self, node: NodeId, identity: IdentityId, now: Moment) -> bool {
-        let mut shut_out = self.shut_out.borrow_mut();
-        if shut_out.is_empty() {
-            return false;
-        }
-        shut_out.retain(|_, until| now < *until);
-        shut_out.contains_key(&(node, identity))
+        let shut_out = self.shut_out.borrow();
+        !shut_out.is_empty() && shut_out.get(&(node, identity)).is_some_and(|until| now < *until)
     }
 
     /// Once for each node and identity.
@@ -157,20 +155,21 @@ impl Worker {
 
 impl Connection {
     /// Replicas may have other users than the primary: one that has refused this identity is left alone for a while.
+    /// If no other may serve the read, the primary does, whatever the policy says of replicas that are behind.
     pub(super) fn elude(&self, decision: Decision, ask: &Ask<'_>) -> Decision {
-        let shut = |decision: &Decision| match decision {
+        let replica = |decision: &Decision| match decision {
             Decision::Send { node, .. } | Decision::Try { node, .. } => {
-                ask.view.primary != Some(*node) && self.worker.is_shut_out(*node, self.identity, ask.now)
+                Some(*node).filter(|node| ask.view.primary != Some(*node))
             }
-            Decision::Wait { .. } | Decision::Refuse { .. } => false,
+            Decision::Wait { .. } | Decision::Refuse { .. } => None,
         };
-        if !shut(&decision) {
-            return decision;
-        }
-        let (Decision::Send { node, .. } | Decision::Try { node, .. }) = decision else { return decision };
+        let shut = |node: &NodeId| self.worker.is_shut_out(*node, self.identity, ask.now);
+        let Some(node) = replica(&decision).filter(shut) else { return decision };
         let other = decide(&Ask { avoid: Some(node), ..*ask });
         match ask.view.usable_primary(ask.now) {
-            Some(node) if shut(&other) => Decision::Send { node, reason: Reason::UserUnknown },
+            Some(node) if replica(&other).is_none_or(|node| shut(&node)) => {
+                Decision::Send { node, reason: Reason::UserUnknown }
+            }
             _ => other,
         }
     }
