@@ -93,7 +93,8 @@ fn a_line_tells_the_truth() {
         assert_eq!(listed[field], value, "{field} in {listed:?}");
     }
     sleep_ms(1300);
-    assert_eq!(line(&mut root, &me).unwrap()["idle"], "1");
+    let idle: u64 = line(&mut root, &me).unwrap()["idle"].parse().unwrap();
+    assert!((1..=4).contains(&idle), "{idle}");
     assert_eq!(lines(&conn.cmd(&["CLIENT", "INFO"]).text())[0]["cmd"], "client|info");
 }
 
@@ -111,7 +112,10 @@ fn subscribed_blocked_and_transacting_clients_are_seen_as_such() {
         transacting.cmd(&["MULTI"]);
         transacting.cmd(&["SET", "k", "v"]);
         waiting.ask(&["WAIT", "9", "0"]);
-        sleep_ms(100);
+        eventually("all are where they should be", secs(3), || {
+            let is = |root: &mut Conn, id: &str, flag| line(root, id).unwrap()["flags"] == flag;
+            is(&mut root, &ids[1], "b") && is(&mut root, &ids[3], "b")
+        });
         let [sub, block, multi, wait] = ids.each_ref().map(|id| line(&mut root, id).unwrap());
         assert_eq!(
             (&*sub["flags"], &*sub["sub"], &*sub["psub"], &*sub["cmd"]),
@@ -259,18 +263,17 @@ fn a_blocked_client_of_any_worker_is_unblocked() {
             (&[], Value::Null),
         ] {
             blocked.ask(&["BLPOP", "none", "0"]);
-            sleep_ms(60);
-            assert_eq!(root.cmd(&[&["CLIENT", "UNBLOCK", &of_blocked], how].concat()), 1);
+            eventually("it is unblocked", secs(3), || {
+                root.cmd(&[&["CLIENT", "UNBLOCK", &of_blocked], how].concat()) == 1
+            });
             assert_eq!(blocked.read(), answer);
         }
         assert_eq!(blocked.cmd(&["PING"]), "PONG");
         waiting.ask(&["WAIT", "9", "0"]);
-        sleep_ms(60);
-        assert_eq!(root.cmd(&["CLIENT", "UNBLOCK", &of_waiting]), 1);
+        eventually("it is released", secs(3), || root.cmd(&["CLIENT", "UNBLOCK", &of_waiting]) == 1);
         assert_eq!(waiting.read(), 1);
         waiting.ask(&["WAIT", "9", "0"]);
-        sleep_ms(60);
-        assert_eq!(root.cmd(&["CLIENT", "UNBLOCK", &of_waiting, "ERROR"]), 1);
+        eventually("it is released", secs(3), || root.cmd(&["CLIENT", "UNBLOCK", &of_waiting, "ERROR"]) == 1);
         assert_eq!(waiting.read().error(), "UNBLOCKED client unblocked via CLIENT UNBLOCK");
     }
 }
@@ -295,10 +298,10 @@ fn pause_is_the_primary_s_where_it_is_allowed() {
     let topology = Topology::start(0);
     let proxy = Setup::of(&topology).toml("[security]\ndeny-commands = []").start();
     let mut conn = proxy.connect();
-    assert_eq!(conn.cmd(&["CLIENT", "PAUSE", "300", "WRITE"]), "OK");
     let begun = Instant::now();
+    assert_eq!(conn.cmd(&["CLIENT", "PAUSE", "500", "WRITE"]), "OK");
     assert_eq!(conn.cmd(&["SET", "k", "v"]), "OK");
-    assert!(begun.elapsed() >= ms(250), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= ms(490), "{:?}", begun.elapsed());
     assert_eq!(conn.cmd(&["CLIENT", "UNPAUSE"]), "OK");
     assert_eq!(conn.cmd(&["CLIENT", "NO-EVICT", "ON"]), "OK");
     assert_eq!(conn.cmd(&["RESET"]), "RESET");
@@ -369,7 +372,7 @@ fn wait_answers_as_redis_does() {
     let begun = Instant::now();
     assert_eq!(conn.cmd(&["WAIT", "0", "0"]), 2);
     assert_eq!(conn.cmd(&["WAIT", "2", "0"]), 2, "it has written nothing");
-    assert!(begun.elapsed() < ms(200), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < secs(1), "{:?}", begun.elapsed());
     assert_eq!(conn.cmd(&["WAIT", "3", "100"]), 2);
     conn.cmd(&["SET", "k", "v"]);
     assert_eq!(conn.cmd(&["WAIT", "2", "0"]), 2);
