@@ -21,9 +21,9 @@ FUZZ_SECONDS ?= 60
 # Deliberate bugs, each of which the tests must catch.
 MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-clear table-cleared-late \
 	floor-falls-early barrier-skipped seen-forgotten age-ignored process-mistaken \
-	cursor-anywhere state-given-back
+	cursor-anywhere state-given-back door-left-open identity-forgotten deleted-user-stays wait-across-failover
 # Where they are looked for, quick ones first.
-MUTANT_TESTS := lib simulation bounded scans stateful consistency faults
+MUTANT_TESTS := lib simulation scans stateful identity client_command bounded consistency faults
 
 # Reads of a soak, in total.
 SOAK_READS ?= 1000000

@@ -284,6 +284,7 @@ fn values_out_of_range_are_refused() {
         ("[log]\nlevel = \"INFO\"", "log.level"),
         ("[security]\ndeny-commands = [\"config set\"]", "security.deny-commands"),
         ("[security]\ndeny-commands = [\"config|set|x\"]", "security.deny-commands"),
+        ("[security]\ndeny-commands = [\"shutdwn\"]", "security.deny-commands"),
         ("[[route]]\ncommands = []\npolicy = \"default\"", "route.commands"),
         ("[[route]]\ncommands = [\"get\"]", "route.policy"),
         ("[policy.\"a b\"]", "policy.a b"),
@@ -301,6 +302,10 @@ fn values_out_of_range_are_refused() {
     assert_eq!(
         problem(&with("[security]\ndeny-commands = [\"CONFIG set\"]")).help.unwrap(),
         "a subcommand is written \"config|set\""
+    );
+    assert_eq!(
+        problem(&with("[security]\ndeny-commands = [\"get\", \"shutdwn\"]")).help.unwrap(),
+        "did you mean `shutdown`?"
     );
     assert_eq!(
         problem(&with("[policy.default]\nmax-lag = 100")).help.unwrap(),

@@ -5,6 +5,7 @@
 
 mod document;
 mod error;
+mod names;
 mod read;
 pub mod schema;
 mod section;

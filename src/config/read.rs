@@ -9,7 +9,7 @@ use super::document::Document;
 use super::error::{ConfigError, Problem};
 use super::section::{At, Section, did_you_mean};
 use super::{
-    Admin, Config, Listen, Log, LogFormat, LogLevel, Proxy, Security, SessionScope, Stream, Upstream,
+    Admin, Config, Listen, Log, LogFormat, LogLevel, Proxy, Security, SessionScope, Stream, Upstream, names,
     read_file, tls,
 };
 use crate::core::address::Address;
@@ -337,7 +337,7 @@ fn read_session_scope(section: &Section<'_>, default: SessionScope) -> SessionSc
 }
 
 fn read_security(section: &Section<'_>) -> Security {
-    let names = section.texts("deny-commands", "command names", "a command name", command_name);
+    let names = section.texts("deny-commands", "command names", "the name of a command", denied_name);
     let names = names.map(|names| names.into_iter().map(|at| at.value).collect());
     names.map_or_else(Security::default, |deny_commands| Security { deny_commands })
 }
@@ -348,6 +348,11 @@ fn read_log(section: &Section<'_>) -> Log {
         level: section.choice("level", default.level, &LogLevel::ALL, LogLevel::name),
         format: section.choice("format", default.format, &LogFormat::ALL, LogFormat::name),
     }
+}
+
+/// A command's name that a server has.
+fn denied_name(text: &str) -> Result<String, Option<String>> {
+    command_name(text).and_then(names::denied)
 }
 
 /// A command's name in lower case, `name` or `name|subcommand`. Whether a server has it is not known here.

@@ -66,6 +66,8 @@ pub enum Reason {
     ProofFailed,
     /// The cursor belongs to the primary.
     Cursor,
+    /// No replica accepts the client's user: access rules are not replicated.
+    UserUnknown,
 
     // Why nothing is sent.
     /// No primary is known, or it does not answer.
@@ -78,7 +80,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in order.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::NoReplica,
         Self::Silent,
         Self::Unobserved,
@@ -107,6 +109,7 @@ impl Reason {
         Self::Repeated,
         Self::ProofFailed,
         Self::Cursor,
+        Self::UserUnknown,
         Self::PrimaryDown,
         Self::Refused,
         Self::TwoPrimaries,
@@ -156,6 +159,7 @@ impl Reason {
             Self::Repeated => "repeated",
             Self::ProofFailed => "proof_failed",
             Self::Cursor => "cursor",
+            Self::UserUnknown => "user_unknown",
             Self::PrimaryDown => "primary_down",
             Self::Refused => "refused",
             Self::TwoPrimaries => "two_primaries",
@@ -193,6 +197,7 @@ impl Reason {
             Self::Repeated => "a replica failed to answer and the read is repeated",
             Self::ProofFailed => "the replica had not applied enough and the read is repeated",
             Self::Cursor => "the cursor was issued by this node",
+            Self::UserUnknown => "no replica accepts this user",
             Self::PrimaryDown => "no primary answers",
             Self::Refused => "the policy refuses reads when no replica is fresh enough",
             Self::TwoPrimaries => "two nodes claim to be the primary",

@@ -79,12 +79,17 @@ impl View {
 
     /// How many replicas are linked to the primary and have applied `offset` of its history.
     pub fn replicas_at(&self, offset: Offset) -> usize {
-        let holds = |node: &&Node| {
-            node.link == Some(Link::Up)
-                && self.comparable(node)
-                && node.applied.is_some_and(|applied| applied >= offset)
-        };
-        self.nodes.iter().filter(|node| node.silent_since.is_none()).filter(holds).count()
+        self.linked().filter(|node| node.applied.is_some_and(|applied| applied >= offset)).count()
+    }
+
+    /// How many replicas are linked to the primary.
+    pub fn replicas_linked(&self) -> usize {
+        self.linked().count()
+    }
+
+    fn linked(&self) -> impl Iterator<Item = &Node> {
+        let linked = |node: &&Node| node.link == Some(Link::Up) && self.comparable(node);
+        self.nodes.iter().filter(|node| node.silent_since.is_none()).filter(linked)
     }
 
     /// Whether the applied offset of `node` means the same bytes as the primary's offsets.

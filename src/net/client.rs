@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, BytesMut};
 
 use super::limits;
+use super::presence::Presence;
 use super::round::Round;
 use super::stream::WriteHalf;
 use crate::core::session::Session;
@@ -24,6 +25,8 @@ pub struct Client {
     pub id: u64,
     /// What the connection has written and seen.
     pub session: RefCell<Session>,
+    /// What others may ask about it.
+    pub presence: Presence,
     write: WriteHalf,
     round: Rc<Round>,
     output_limit: usize,
@@ -76,8 +79,8 @@ pub enum Gone {
 impl Client {
     /// A client that writes through `write`.
     pub fn new(id: u64, write: WriteHalf, round: Rc<Round>, output_limit: usize) -> Rc<Self> {
-        let (inner, session) = (RefCell::default(), RefCell::default());
-        Rc::new(Self { id, session, write, round, output_limit, inner })
+        let (inner, session, presence) = (RefCell::default(), RefCell::default(), Presence::default());
+        Rc::new(Self { id, session, presence, write, round, output_limit, inner })
     }
 
     /// Gets the replies that nobody else gets.

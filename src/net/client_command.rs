@@ -1,11 +1,11 @@
-//! `CLIENT …` over Redweir's own connections.
+//! `CLIENT …` over Redweir's own connections: what a client says about itself. What it asks or orders about others is
+//! in [`super::client_list`].
 
-use std::fmt::Write;
-
+use super::client_list;
 use super::connection::{Connection, Step};
+use super::errand::Report;
 use super::lane::Proto;
 use super::say;
-use super::shared::ClientEntry;
 use crate::core::argv::Args;
 use crate::core::moment::Moment;
 use crate::core::view::View;
@@ -23,27 +23,27 @@ pub(super) fn answer(connection: &mut Connection, request: &Request<'_>, view: &
         }
         (b"setname", 3) => set_name(connection, request.arg(2)),
         (b"setinfo", 4) => set_info(connection, request.arg(2), request.arg(3)),
-        (b"info", 2) => {
-            let line = connection.worker.shared.clients.get(&connection.client.id).map(|entry| {
-                let mut text = String::new();
-                describe(&mut text, connection.client.id, &entry, now);
-                text
-            });
-            say::text(&line.unwrap_or_default(), resp3)
+        (b"info", 2) => say::text(&info(connection, now), resp3),
+        (b"list", 2..) | (b"kill", 3..) | (b"unblock", 3 | 4) => {
+            return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
         }
-        (b"list", 2) => say::text(&list(connection, now), resp3),
-        (b"kill" | b"unblock" | b"list", _) => say::error(&format!(
-            "ERR Redweir does not support this form of CLIENT {}",
-            String::from_utf8_lossy(&word).to_uppercase()
-        )),
-        (b"id" | b"getname" | b"setname" | b"setinfo" | b"info", _) => {
+        (b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill", _) => {
             say::wrong_arity(&format!("client|{}", String::from_utf8_lossy(&word)))
         }
-        // What is left (HELP, GETREDIR, TRACKINGINFO, unknown ones) asks nothing of a particular connection.
+        // What is left (HELP, GETREDIR, TRACKINGINFO, PAUSE, unknown ones) asks nothing of a particular connection.
         _ => return connection.pass_on(request, view, now),
     };
     connection.client.answer(&reply);
     Step::Done
+}
+
+/// Answers those that have to ask the other workers and the primary.
+pub(super) async fn answer_later(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
+    match args.get(1).map(|word| word.to_ascii_lowercase()).as_deref() {
+        Some(b"list") => client_list::list(connection, args).await,
+        Some(b"kill") => client_list::kill(connection, args).await,
+        _ => client_list::unblock(connection, args).await,
+    }
 }
 
 /// `networking.c`, `clientSetName`
@@ -83,26 +83,16 @@ fn set_info(connection: &Connection, attribute: &[u8], value: &[u8]) -> Vec<u8> 
     say::OK.to_vec()
 }
 
-fn list(connection: &Connection, now: Moment) -> String {
-    let mut entries: Vec<(u64, ClientEntry)> =
-        connection.worker.shared.clients.iter().map(|entry| (*entry.key(), entry.value().clone())).collect();
-    entries.sort_by_key(|(id, _)| *id);
+fn info(connection: &Connection, now: Moment) -> String {
+    let (shared, client) = (&connection.worker.shared, &connection.client);
+    let Some(entry) = shared.clients.get(&client.id) else { return String::new() };
     let mut text = String::new();
-    for (id, entry) in entries {
-        describe(&mut text, id, &entry, now);
-    }
-    text
-}
-
-/// One line of `CLIENT LIST` (`networking.c`, `catClientInfoString`), with the fields that Redweir knows.
-fn describe(out: &mut String, id: u64, entry: &ClientEntry, now: Moment) {
-    let age = now.since(entry.since).as_secs();
-    let ClientEntry { peer, local, name, user, lib_name, lib_version, db, resp, .. } = entry;
-    let _ = writeln!(
-        out,
-        "id={id} addr={peer} laddr={local} name={name} age={age} flags=N db={db} user={user} resp={resp} \
-         lib-name={lib_name} lib-ver={lib_version}"
+    client_list::Row::new(entry.clone(), Report::of(client)).describe(
+        &mut text,
+        &shared.vocabulary.load(),
+        now,
     );
+    text
 }
 
 impl Connection {

@@ -2,18 +2,19 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 use smallvec::SmallVec;
 
 use super::client::Client;
 use super::demand::Reader;
-use super::identity::IdentityId;
+use super::identity::{Identity, IdentityId};
 use super::lane::{Lane, LaneKey, Proto, Purpose};
 use super::pin::{InLine, Pin};
 use super::vocabulary::Vocabulary;
 use super::worker::Worker;
-use super::{jitter, limits};
+use super::{clock, jitter, limits};
 use crate::core::argv::Args;
 use crate::core::command::Intent;
 use crate::core::fence::AnchorSeq;
@@ -77,8 +78,10 @@ pub struct Connection {
     pub worker: Rc<Worker>,
     /// Where its replies go.
     pub client: Rc<Client>,
-    /// As whom it acts.
+    /// As whom it acts; changed by [`Connection::act_as`].
     pub identity: IdentityId,
+    /// Keeps that identity.
+    held: Option<Arc<Identity>>,
     /// The name of that user.
     pub user: String,
     /// The selected database.
@@ -117,11 +120,13 @@ pub struct Connection {
 impl Connection {
     /// A fresh connection.
     pub fn new(worker: Rc<Worker>, client: Rc<Client>, policy: PolicyId) -> Self {
+        client.presence.put_out(clock::now());
         let lanes = vec![None; worker.shared.addresses.len()];
         Self {
             worker,
             client,
             identity: IdentityId::ANONYMOUS,
+            held: None,
             user: "default".to_owned(),
             db: 0,
             proto: Proto::Resp2,
@@ -192,7 +197,10 @@ impl Connection {
 
     /// What its lanes are shared by.
     pub fn key(&self, node: NodeId) -> LaneKey {
-        LaneKey { node, identity: self.identity, db: self.db, proto: self.proto, purpose: Purpose::Ordinary }
+        // The mutant forgets who the client is.
+        let identity =
+            if cfg!(mutant = "identity-forgotten") { IdentityId::ANONYMOUS } else { self.identity };
+        LaneKey { node, identity, db: self.db, proto: self.proto, purpose: Purpose::Ordinary }
     }
 
     pub(super) fn lane_to(&mut self, node: NodeId) -> Option<Rc<Lane>> {
@@ -206,6 +214,20 @@ impl Connection {
                 Some(lane)
             }
         }
+    }
+
+    /// It acts as nobody in particular, and the primary has not said yet that this needs no password.
+    pub fn is_stranger(&self) -> bool {
+        self.identity == IdentityId::ANONYMOUS && self.client.presence.pass.get() != self.worker.door.pass()
+    }
+
+    /// Acts as somebody else from now on; `None`: as nobody in particular, who has to be admitted anew.
+    pub fn act_as(&mut self, identity: Option<Arc<Identity>>) {
+        self.identity = identity.as_ref().map_or(IdentityId::ANONYMOUS, |identity| identity.id);
+        self.user = identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
+        self.held = identity;
+        self.client.presence.identity.set(self.identity);
+        self.client.presence.put_out(clock::now());
     }
 
     /// Identity, database or protocol changed: other lanes from now on.

@@ -39,6 +39,12 @@ impl Connection {
             return self.reject_cross_protocol();
         }
         let intent = self.last.classify(request, vocabulary);
+        if self.is_stranger()
+            && let Some(step) = self.admit(intent, view, now)
+        {
+            return step;
+        }
+        self.client.presence.command.set(Some(intent.id));
         if vocabulary.is_denied(intent.id) {
             self.worker.stats.denied.add(1);
             self.poison_transaction();
@@ -182,7 +188,7 @@ impl Connection {
         self.with_ask(policy, policy_id, demand, view, now, |ask| {
             let serves = |node| view.node(node).is_some_and(|node| judge(node, ask).is_ok());
             let crowded = self.is_crowded(now, |node| view.primary != Some(node) && serves(node));
-            (decide(ask), crowded)
+            (self.elude(decide(ask), ask), crowded)
         })
     }
 

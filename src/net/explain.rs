@@ -122,9 +122,7 @@ pub fn explain<A: Args + ?Sized>(
     let fallback = crate::core::policy::Policy::default();
     let policy = shared.config.policies.all.get(usize::from(policy_id.0)).unwrap_or(&fallback);
     let (is_read, access, fixed) = match (intent.handling, intent.access) {
-        (Handling::Local(Local::Quit | Local::Reset | Local::Client | Local::Redweir | Local::Hello), _) => {
-            (false, "local", Reason::PrimaryOnly)
-        }
+        (Handling::Local(which), _) if which != Local::Info => (false, "local", Reason::PrimaryOnly),
         (Handling::Pin(_), _) => (false, "primary", Reason::Pinned),
         (Handling::Scan { cursor }, _)
             if policy.consistency >= Consistency::Session
@@ -239,7 +237,11 @@ pub fn info_section(shared: &Shared, now: Moment) -> String {
     let report = view_report(&view, now);
     let mut out = String::from("\r\n# Redweir\r\n");
     let _ = write!(out, "redweir_version:{}\r\n", env!("CARGO_PKG_VERSION"));
+    let _ = write!(out, "redweir_workers:{}\r\n", shared.stats.len());
     let _ = write!(out, "redweir_clients:{}\r\n", shared.client_count());
+    let lanes: u64 = shared.stats.iter().map(|stats| stats.lanes.value()).sum();
+    let _ = write!(out, "redweir_upstream_connections:{lanes}\r\n");
+    let _ = write!(out, "redweir_identities:{}\r\n", shared.identities.len());
     let _ = write!(out, "redweir_primary:{}\r\n", report.primary.as_deref().unwrap_or(""));
     let attached = shared.stream_attached.load(std::sync::atomic::Ordering::Relaxed);
     let _ = write!(out, "redweir_stream_attached:{}\r\n", u8::from(attached));

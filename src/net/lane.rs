@@ -10,11 +10,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 
 use super::client::Client;
+use super::identity::Identity;
 pub use super::lane_key::{LaneKey, Proto, Purpose};
 use super::limits;
 use super::outgoing::Bytes;
@@ -42,6 +44,10 @@ pub struct Lane {
     pub connected: Cell<Option<Moment>>,
     /// When it was given back, if it is spare.
     pub idle_since: Cell<Moment>,
+    /// Who it acts as; `None` for the anonymous identity.
+    pub identity: Option<Arc<Identity>>,
+    /// `CLIENT ID` at the node, of an exclusive lane.
+    pub server_id: Cell<Option<u64>>,
     round: Rc<Round>,
     inner: RefCell<Inner>,
 }
@@ -84,7 +90,7 @@ pub struct Leftover {
 
 impl Lane {
     /// A lane that has yet to be opened.
-    pub fn new(key: LaneKey, exclusive: bool, round: Rc<Round>) -> Rc<Self> {
+    pub fn new(key: LaneKey, exclusive: bool, identity: Option<Arc<Identity>>, round: Rc<Round>) -> Rc<Self> {
         let inner = Inner {
             phase: Phase::Opening,
             write: None,
@@ -101,7 +107,8 @@ impl Lane {
             waiters: Vec::new(),
         };
         let (process, connected, idle_since) = (Cell::default(), Cell::default(), Cell::default());
-        Rc::new(Self { key, exclusive, process, connected, idle_since, round, inner: RefCell::new(inner) })
+        let (server_id, inner) = (Cell::new(None), RefCell::new(inner));
+        Rc::new(Self { key, exclusive, process, connected, idle_since, identity, server_id, round, inner })
     }
 
     /// Takes a command. It is written at the end of the round.

@@ -1,8 +1,8 @@
 //! A lane's own task: connect, authenticate, then take whatever one read returned, cut it into replies, hand them on.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use bytes::{Buf, BytesMut};
 use super::clock;
 use super::dial::Dialer;
 use super::explain;
-use super::identity::{Credentials, IdentityId};
+use super::identity::Credentials;
 use super::lane::{Closed, Lane, Phase, Process, Proto};
 use super::limits;
 use super::pending::{Kind, Rewrite};
@@ -109,14 +109,10 @@ async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), 
     let dialer = &worker.shared.dialer;
     let stream = dialer.connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
     let (mut read, write) = stream.split();
-    let (hello, replies) = handshake(worker, lane);
-    let outcome = shake_hands(&mut read, &write, &hello, replies).await;
-    if lane.key.identity == IdentityId::ANONYMOUS {
-        // The server says whether its default user needs a password; until then its clients are strangers.
-        let stranger = matches!(&outcome, Err(Closed::Refused(error)) if error.starts_with(b"-NOAUTH"));
-        worker.shared.auth_required.store(stranger, Ordering::Relaxed);
-    }
-    outcome.map(|()| (read, write))
+    let (hello, replies) = handshake(lane);
+    let id = lane.exclusive.then_some(&lane.server_id);
+    shake_hands(&mut read, &write, &hello, replies, id).await?;
+    Ok((read, write))
 }
 
 /// Asks a node whether these credentials are right, on a connection of its own.
@@ -129,10 +125,10 @@ pub(super) async fn verify(
     let (mut read, write) = stream.split();
     let mut hello = BytesMut::new();
     authenticate(&mut hello, credentials);
-    shake_hands(&mut read, &write, &hello, 1).await
+    shake_hands(&mut read, &write, &hello, 1, None).await
 }
 
-fn authenticate(out: &mut BytesMut, credentials: &Credentials) {
+pub(super) fn authenticate(out: &mut BytesMut, credentials: &Credentials) {
     match &credentials.user {
         Some(user) => say::command(out, &[b"AUTH", user, credentials.password.expose()]),
         None => say::command(out, &[b"AUTH", credentials.password.expose()]),
@@ -140,10 +136,10 @@ fn authenticate(out: &mut BytesMut, credentials: &Credentials) {
 }
 
 /// The commands that make a fresh connection what `lane` promises, and how many replies they get.
-fn handshake(worker: &Worker, lane: &Lane) -> (BytesMut, usize) {
+fn handshake(lane: &Lane) -> (BytesMut, usize) {
     let (mut out, mut replies) = (BytesMut::new(), 1);
-    match worker.shared.identities.credentials(lane.key.identity) {
-        Some(credentials) => authenticate(&mut out, &credentials),
+    match &lane.identity {
+        Some(identity) => authenticate(&mut out, &identity.credentials),
         // Tells whether the default user may do anything at all.
         None => say::command(&mut out, &[b"PING"]),
     }
@@ -157,15 +153,20 @@ fn handshake(worker: &Worker, lane: &Lane) -> (BytesMut, usize) {
     if lane.key.db != 0 {
         say(&[b"SELECT", lane.key.db.to_string().as_bytes()]);
     }
+    if lane.exclusive {
+        say(&[b"CLIENT", b"ID"]);
+    }
     (out, replies)
 }
 
-/// Sends the handshake and reads its replies; the first error ends it.
+/// Sends the handshake and reads its replies; the first error ends it. With `id`, the last reply is that of
+/// `CLIENT ID`, which may be refused.
 async fn shake_hands(
     read: &mut ReadHalf,
     write: &WriteHalf,
     hello: &[u8],
     mut replies: usize,
+    id: Option<&Cell<Option<u64>>>,
 ) -> Result<(), Closed> {
     let broken = |e: std::io::Error| Closed::Unreachable(e.to_string());
     let mut sent = 0;
@@ -186,7 +187,12 @@ async fn shake_hands(
                 let reply = buffer.split_to(scanned + extent.end);
                 scanned = 0;
                 let first = std::mem::take(&mut first);
+                let id = id.filter(|_| replies == 1);
                 match extent.kind {
+                    ReplyKind::Value | ReplyKind::Error if id.is_some() => {
+                        id.inspect(|id| id.set(number(&reply)));
+                        replies -= 1;
+                    }
                     // A user that may not PING, or a server that is loading, is no reason to give up.
                     ReplyKind::Error
                         if hello.starts_with(PING) && !reply.starts_with(b"-NOAUTH") && first =>
@@ -212,6 +218,11 @@ async fn shake_hands(
     } else {
         Err(Closed::Desynchronised("more replies than commands in the handshake"))
     }
+}
+
+/// The number in an integer reply.
+fn number(reply: &[u8]) -> Option<u64> {
+    std::str::from_utf8(reply.strip_prefix(b":")?).ok()?.trim_end().parse().ok()
 }
 
 /// The reading side of an open lane.
@@ -361,7 +372,7 @@ fn answer(
     let unable = kind == ReplyKind::Error
         && !cut
         && lane.front_kind() == Some(Kind::Read)
-        && say::asks_for_another_node(reply);
+        && (say::asks_for_another_node(reply) || worker.differs_in_acl(lane, reply));
     let unproven = lane.front_lacks_proof();
     let (mut pending, request) = lane.pop(unable || unproven).ok_or(nobody)?;
     worker.unload(lane.key.node);

@@ -45,8 +45,26 @@ pub const SPARE_KEPT: usize = 16;
 /// How often spare exclusive lanes are asked whether they still work. One that has not answered by then is closed.
 pub const SPARE_CHECK: Duration = Duration::from_secs(5);
 
-/// A lane that carried nothing for this long is closed, unless it is one that every client uses.
+/// A lane that no client has had at hand for this long is closed, unless it is one that every client uses.
 pub const LANE_IDLE: Duration = Duration::from_mins(1);
+
+/// Lanes that no client has at hand and that a worker keeps all the same, until they are idle for too long.
+pub const LANES_UNUSED: usize = 256;
+
+/// How often a worker looks for lanes that nobody uses and identities that are not accepted any longer.
+pub const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// `AUTH` attempts that a worker has verified by the primary at a time; the others wait for their turn.
+pub const VERIFIED_AT_ONCE: usize = 8;
+
+/// How long a stranger is told that it needs a password before the primary is asked again.
+pub const REFUSAL_KEPT: Duration = Duration::from_millis(100);
+
+/// How long the workers may take to report on their clients.
+pub const REPORT_WITHIN: Duration = Duration::from_millis(500);
+
+/// Questions about its clients that may wait for a worker.
+pub const ERRANDS: usize = 256;
 
 /// New connections waiting for a worker to take them.
 pub const ACCEPT_QUEUE: usize = 1024;

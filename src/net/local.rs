@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use super::client_command;
 use super::connection::{Connection, Step, shown_name};
+use super::door::Verdict;
 use super::explain;
-use super::identity::{Credentials, IdentityId, Password};
+use super::identity::{Credentials, Password};
 use super::lane::{Closed, Lane, LaneKey, Phase, Proto};
 use super::vocabulary::Vocabulary;
 use super::{clock, lane_task, limits, say, token, wait};
@@ -38,6 +39,12 @@ pub(super) fn answer(
             connection.client.answer(b"+RESET\r\n");
         }
         Local::Client => return client_command::answer(connection, request, view, now),
+        Local::Info if request.count() == 2 && request.arg(1).eq_ignore_ascii_case(b"redweir") => {
+            // About Redweir alone: answered even when no primary is there to ask.
+            let section = explain::info_section(&connection.worker.shared, now);
+            let resp3 = connection.proto == Proto::Resp3;
+            connection.client.answer(&say::text(section.trim_start(), resp3));
+        }
         Local::Info => return connection.pass_on_info(request, view, now),
         Local::Redweir if token::is_about(request) => {
             return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
@@ -55,6 +62,8 @@ pub(super) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) 
         "auth" => auth(connection, args).await,
         "hello" => hello(connection, args).await,
         "redweir" => token::answer(connection, args).await,
+        "client" => client_command::answer_later(connection, args).await,
+        "waitaof" => Err(say::WAITAOF.to_vec()),
         _ => wait::wait(connection, args).await,
     };
     let reply = reply.unwrap_or_else(|error| error);
@@ -66,8 +75,8 @@ type Answer = Result<Vec<u8>, Vec<u8>>;
 
 /// `networking.c`, `resetCommand`
 fn reset(connection: &mut Connection) {
-    (connection.identity, connection.db, connection.proto) = (IdentityId::ANONYMOUS, 0, Proto::Resp2);
-    "default".clone_into(&mut connection.user);
+    connection.act_as(None);
+    (connection.db, connection.proto) = (0, Proto::Resp2);
     connection.name.clear();
     connection.policy = connection.listener_policy;
     connection.rekey();
@@ -113,20 +122,23 @@ async fn authenticate(
     let primary = view.usable_primary(clock::now()).ok_or_else(|| say::MASTERDOWN.to_vec())?;
     let shared = &connection.worker.shared;
     let address = shared.address(primary).ok_or_else(|| say::MASTERDOWN.to_vec())?;
+    // A few at a time, in the order in which they came: whoever tries passwords takes turns with everybody else.
+    let turn = connection.worker.verifying.acquire().await;
     let attempt = lane_task::verify(&shared.dialer, address, &credentials);
     match tokio::time::timeout(shared.config.upstream.connect_timeout, attempt).await {
         Ok(Ok(())) => {}
         Ok(Err(Closed::Refused(error))) => return Err([error.as_slice(), b"\r\n"].concat()),
         Ok(Err(_)) | Err(_) => return Err(say::MASTERDOWN.to_vec()),
     }
-    connection.user = user.map_or_else(|| "default".to_owned(), |u| String::from_utf8_lossy(u).into_owned());
-    connection.identity = shared.identities.intern(credentials);
+    drop(turn);
+    let identity = shared.identities.intern(credentials);
+    connection.act_as(Some(identity));
     connection.rekey();
     connection.register();
     Ok(())
 }
 
-/// `networking.c`, `helloCommand`: every check comes before any change.
+/// `networking.c`, `helloCommand`: the options take effect one by one, so that an error leaves those before it.
 async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let proto = match args.get(1).map(Vec::as_slice) {
         None => connection.proto,
@@ -137,18 +149,18 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
         }
         Some(_) => return Err(say::error("ERR Protocol version is not an integer or out of range")),
     };
-    let (mut login, mut name) = (None, None);
     let mut rest = args.get(2..).unwrap_or_default();
     loop {
         rest = match rest {
             [] => break,
             [word, user, password, more @ ..] if word.eq_ignore_ascii_case(b"auth") => {
-                login = Some((user, password));
+                authenticate(connection, Some(user), password).await?;
                 more
             }
-            [word, value, more @ ..] if word.eq_ignore_ascii_case(b"setname") => {
-                client_command::check_name(value)?;
-                name = Some(value);
+            [word, name, more @ ..] if word.eq_ignore_ascii_case(b"setname") => {
+                client_command::check_name(name)?;
+                connection.name = String::from_utf8_lossy(name).into_owned();
+                connection.register();
                 more
             }
             [word, ..] => {
@@ -157,24 +169,36 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
             }
         };
     }
-    if let Some((user, password)) = login {
-        authenticate(connection, Some(user), password).await?;
-    }
+    admitted(connection).await?;
     let before = std::mem::replace(&mut connection.proto, proto);
     if let Err(error) = open_primary_lane(connection).await {
         connection.proto = before;
         return Err(if error.starts_with(b"-NOAUTH") { say::HELLO_NOAUTH.to_vec() } else { error });
     }
     connection.rekey();
-    if let Some(name) = name {
-        connection.name = String::from_utf8_lossy(name).into_owned();
-    }
     connection.register();
     let view = connection.worker.shared.view.load();
     let version =
         view.primary.and_then(|id| view.node(id)).and_then(|node| node.facts.as_ref()?.version.clone());
     let version = version.unwrap_or_else(|| "7.0.0".to_owned());
     Ok(say::hello(&version, proto == Proto::Resp3, connection.client.id))
+}
+
+/// Waits until it is known whether the client may go on without a password, if it has given none.
+async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
+    let begun = clock::now();
+    while connection.is_stranger() {
+        match connection.worker.knock(connection.client.presence.anonymous_since.get(), clock::now()) {
+            Verdict::Admitted(pass) => connection.client.presence.pass.set(pass),
+            Verdict::Guest => return Ok(()),
+            Verdict::Refused => return Err(say::HELLO_NOAUTH.to_vec()),
+            Verdict::Nobody if clock::now().since(begun) > connection.worker.shared.view.load().hold => {
+                return Err(say::MASTERDOWN.to_vec());
+            }
+            Verdict::Asking | Verdict::Nobody => breathe().await,
+        }
+    }
+    Ok(())
 }
 
 /// Waits until the primary has accepted a connection with the present identity, database and protocol.

@@ -151,6 +151,7 @@ impl Connection {
         };
         self.waiting_since = None;
         let lane = self.worker.exclusive_lane(self.key(primary));
+        self.client.presence.pin(&lane);
         self.pin = Some(Pin::new(lane, place));
         Ok(())
     }
@@ -257,6 +258,7 @@ impl Connection {
     /// Gives the exclusive connection up: to be used again if it is `clean` and carries no state, else it is closed.
     pub fn release_pin(&mut self, clean: bool) {
         let Some(pin) = self.pin.take() else { return };
+        self.client.presence.unpin();
         if clean && !pin.raw && (!pin.holds_state() || cfg!(mutant = "state-given-back")) {
             self.worker.give_back(&pin.lane);
         } else {

@@ -4,10 +4,11 @@
 use std::rc::Rc;
 
 use super::demand::{Reader, Slots};
+use super::identity::IdentityId;
 use super::lane::{Closed, Lane, LaneKey, Leftover};
 use super::pending::{Kind, Pending};
 use super::worker::Worker;
-use super::{clock, say};
+use super::{clock, say, upkeep};
 use crate::core::command::Access;
 use crate::core::node::NodeId;
 use crate::core::route::{Ask, Decision, decide};
@@ -82,6 +83,9 @@ impl Worker {
             self.stats.desynchronised.add(1);
             tracing::warn!(node = %lane.key.node, what, "lane closed: out of step");
         }
+        if matches!(why, Closed::Refused(_)) && !self.is_primary(lane.key.node) {
+            self.shut_out(lane, why);
+        }
         for left in lane.drain() {
             self.unload(lane.key.node);
             if left.pending.client.gone().is_none() {
@@ -90,6 +94,7 @@ impl Worker {
                 left.pending.client.session.borrow_mut().settled(left.pending.seq);
             }
         }
+        self.after_lane(lane, why);
         if let Some(client) = lane.listener() {
             if let Closed::Refused(error) = why {
                 client.push_raw(&[error, &b"\r\n"[..]].concat());
@@ -102,6 +107,12 @@ impl Worker {
     fn recover_one(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed, left: Leftover) {
         let Leftover { pending, request, sent } = left;
         let (error, pending) = match (why, pending.kind) {
+            (Closed::Refused(error), Kind::Read) if !lane.exclusive && !self.is_primary(lane.key.node) => {
+                match self.repeat(pending, &request, lane) {
+                    Ok(()) => return,
+                    Err(pending) => ([error, &b"\r\n"[..]].concat(), pending),
+                }
+            }
             (Closed::Refused(error), _) => ([error, &b"\r\n"[..]].concat(), pending),
             (_, Kind::Read) if !lane.exclusive => {
                 match self.repeat_after_loss(pending, &request, lane, why) {
@@ -126,6 +137,11 @@ impl Worker {
         if lane.exclusive && !matches!(why, Closed::Refused(_)) {
             // The connection's state went with it; going on would pretend that it is still there.
             pending.client.end();
+        }
+        if lane.key.identity == IdentityId::ANONYMOUS && upkeep::is_about_credentials(why) && !lane.exclusive
+        {
+            // Who has kept its connections to the primary stays in, as on Redis; this one has lost its own.
+            pending.client.presence.put_out(clock::now());
         }
         pending.client.session.borrow_mut().settled(pending.seq);
         pending.client.deliver(pending.seq, &error, true);

@@ -17,7 +17,7 @@ pub const LOST: &[u8] = b"-ERR the connection to the primary was lost before it 
 /// `server.c`, `shared.noautherr`
 pub const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
 /// `networking.c`, `helloCommand`
-pub const HELLO_NOAUTH: &[u8] = b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n";
+pub const HELLO_NOAUTH: &[u8] = b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n";
 /// `networking.c`, `helloCommand`
 pub const NOPROTO: &[u8] = b"-NOPROTO unsupported protocol version\r\n";
 /// `networking.c`, `acceptCommonHandler`
@@ -33,6 +33,14 @@ pub const CURSOR_BEHIND: &[u8] =
 /// No place for another exclusive connection.
 pub const MAX_EXCLUSIVE: &[u8] =
     b"-ERR max number of exclusive connections to the primary reached (max-exclusive-connections)\r\n";
+/// `networking.c`, `clientCommand`, for who waits when `CLIENT UNBLOCK … ERROR` is said
+pub const UNBLOCKED: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
+/// `blocked.c`, `disconnectAllBlockedClients`
+pub const UNBLOCKED_ROLE: &[u8] =
+    b"-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)\r\n";
+/// Redis 7.2. On shared connections it would tell of somebody else's writes.
+pub const WAITAOF: &[u8] =
+    b"-ERR WAITAOF is not supported through Redweir: on pooled connections it cannot tell of this client's writes\r\n";
 /// `+OK`
 pub const OK: &[u8] = b"+OK\r\n";
 /// `db.c`, `selectCommand`
@@ -99,11 +107,9 @@ pub fn wrong_arity(command: &str) -> Vec<u8> {
     error(&format!("ERR wrong number of arguments for '{command}' command"))
 }
 
-/// `acl.c`, for a command that the user may not run; here: that `deny-commands` names.
+/// `server.c`, `processCommand`, for a command that the user may not run; here: that `deny-commands` names.
 pub fn denied(command: &str) -> Vec<u8> {
-    error(&format!(
-        "NOPERM Redweir does not pass on the '{command}' command (deny-commands in its configuration)"
-    ))
+    error(&format!("NOPERM this user has no permissions to run the '{command}' command"))
 }
 
 /// An array of bulk or status strings, as `HELP` subcommands answer.

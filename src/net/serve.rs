@@ -5,6 +5,7 @@
 //! a little ahead, so that a client that leaves is noticed.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,11 +15,10 @@ use bytes::{Buf, BytesMut};
 
 use super::client::{Client, Gone};
 use super::connection::{Connection, Step};
-use super::identity::IdentityId;
 use super::listener::Accepted;
 use super::pin::InLine;
 use super::shared::ClientEntry;
-use super::stream::ReadHalf;
+use super::stream::{ReadHalf, Stream};
 use super::worker::Worker;
 use super::{clock, limits, local};
 use crate::core::moment::Moment;
@@ -29,9 +29,11 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let (local, policy) = (accepted.local.clone(), accepted.policy);
     let Some(stream) = accepted.open(&worker.shared, &worker.stats).await else { return };
     let (id, peer) = (worker.shared.next_client(), stream.peer());
+    let here = if let Stream::Tcp(socket) = &stream { socket.local_addr().ok() } else { None };
     let (read, write) = stream.split();
     let limit = usize::try_from(worker.shared.config.proxy.client_output_buffer_limit).unwrap_or(usize::MAX);
     let client = Client::new(id, write, Rc::clone(&worker.round), limit);
+    let (peer, local) = named(here, peer, local);
     let entry = ClientEntry {
         peer,
         local,
@@ -40,10 +42,11 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         since: clock::now(),
         ..ClientEntry::default()
     };
-    worker.shared.clients.insert(id, entry);
-    worker.stats.clients.add(1);
+    let _registered = Registered::new(&worker, &client, entry);
     worker.stats.accepted.add(1);
     let connection = Connection::new(Rc::clone(&worker), Rc::clone(&client), policy);
+    // The answer will be there when the first command is.
+    worker.knock(client.presence.anonymous_since.get(), clock::now());
     let input = Input {
         buffer: BytesMut::new(),
         at: 0,
@@ -59,8 +62,42 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     if client.gone() == Some(Gone::TooSlow) {
         worker.stats.slow_clients.add(1);
     }
-    worker.shared.clients.remove(&id);
-    worker.stats.clients.sub(1);
+}
+
+/// A client's place in the registries, for as long as it is served.
+struct Registered {
+    worker: Rc<Worker>,
+    id: u64,
+}
+
+impl Registered {
+    fn new(worker: &Rc<Worker>, client: &Rc<Client>, entry: ClientEntry) -> Self {
+        worker.shared.clients.insert(client.id, entry);
+        worker.clients.borrow_mut().insert(client.id, Rc::clone(client));
+        worker.stats.clients.add(1);
+        Self { worker: Rc::clone(worker), id: client.id }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.worker.clients.borrow_mut().remove(&self.id);
+        self.worker.shared.clients.remove(&self.id);
+        self.worker.stats.clients.sub(1);
+    }
+}
+
+/// The addresses of a client as `CLIENT LIST` tells them.
+fn named(local: Option<SocketAddr>, peer: String, listener: String) -> (String, String) {
+    if let Some(path) = listener.strip_prefix("unix:") {
+        return (format!("{path}:0"), format!("{path}:0"));
+    }
+    (peer, local.map_or(listener, |local| local.to_string()))
+}
+
+/// Whether a command may last for as long as its client wants.
+fn is_wait(args: &[Vec<u8>]) -> bool {
+    args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"wait"))
 }
 
 /// The bytes a client has sent and that are not dispatched yet.
@@ -132,8 +169,8 @@ impl Server {
         let shared = &self.worker.shared;
         let (view, vocabulary, now) = (shared.view.load(), shared.vocabulary.load(), clock::now());
         let input = &mut self.input;
-        let stranger =
-            self.connection.identity == IdentityId::ANONYMOUS && shared.auth_required.load(Ordering::Relaxed);
+        let stranger = self.connection.is_stranger() && shared.auth_required.load(Ordering::Relaxed);
+        self.client.presence.seen.set(now);
         input.scanner.set_limits(if stranger { Limits::BEFORE_AUTH } else { Limits::DEFAULT });
         loop {
             let rest = &input.buffer[input.at..];
@@ -165,6 +202,8 @@ impl Server {
         }
         input.buffer.advance(input.at);
         input.at = 0;
+        let (length, capacity) = (input.buffer.len(), input.buffer.capacity());
+        self.client.presence.input.set((length, capacity - length));
         if input.buffer.is_empty() && input.buffer.capacity() > 0 {
             self.worker.put_buffer(std::mem::take(&mut input.buffer));
         }
@@ -275,8 +314,36 @@ impl Server {
                 Event::Input(_) | Event::Changed => {}
             }
         }
-        local::answer_later(&mut self.connection, args).await;
-        None
+        let Self { worker, client, read, input, connection } = self;
+        let (mut arrived, may_last) = (false, is_wait(args));
+        let event = {
+            let mut answer = std::pin::pin!(local::answer_later(connection, args));
+            poll_fn(|cx| {
+                if let Some(why) = client.poll(cx) {
+                    return Poll::Ready(Some(Event::Gone(why)));
+                }
+                if answer.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                while input.may_read_ahead() {
+                    match input.poll(worker, read, cx) {
+                        Poll::Ready(Event::Input(0)) => input.ended = true,
+                        Poll::Ready(Event::Input(_)) => arrived = true,
+                        Poll::Ready(event) => return Poll::Ready(Some(event)),
+                        Poll::Pending => break,
+                    }
+                }
+                // Nobody is there to be told how the wait ended.
+                if input.ended && may_last {
+                    Poll::Ready(Some(Event::Gone(Gone::Left)))
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await
+        };
+        self.connection.arrivals += u64::from(arrived);
+        event
     }
 
     /// Gives the client time to take what it is owed.

@@ -9,6 +9,7 @@ use dashmap::DashMap;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::dial::Dialer;
+use super::errand::Desks;
 use super::identity::Identities;
 use super::vocabulary::Vocabulary;
 use crate::config::Config;
@@ -76,11 +77,13 @@ pub struct Shared {
     pub clients: DashMap<u64, ClientEntry>,
     /// Places for exclusive connections to the primary.
     pub exclusive: Arc<Semaphore>,
+    /// How to reach the workers about their clients.
+    pub desks: Desks,
     /// One per worker.
     pub stats: Vec<Arc<Stats>>,
     /// True once the process is to end.
     pub drain: watch::Sender<bool>,
-    /// The nodes' default user needs a password: clients that gave none are strangers.
+    /// The default user needs a password, by the latest answer: clients that gave none are strangers.
     pub auth_required: AtomicBool,
     /// The replication stream is attached.
     pub stream_attached: AtomicBool,
@@ -118,6 +121,7 @@ impl Shared {
             identities: Identities::default(),
             clients: DashMap::new(),
             exclusive,
+            desks: Desks::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             drain: watch::Sender::new(false),
             auth_required: AtomicBool::new(false),

@@ -1,41 +1,78 @@
 //! `WAIT`, answered from what the replicas have applied.
 //!
-//! Sent to a pooled connection `WAIT` would lie: its offset is that of the connection's own last write. Instead an
-//! anchor is asked for: every write of this client was acknowledged before it, so a replica that has applied its offset
-//! holds them all. Redweir's own replication link is no replica in the view and is never counted.
+//! Sent to a pooled connection `WAIT` would lie: its offset is that of the connection's own last write. Instead the
+//! client's last acknowledged write is known by the anchor that covers it, and a replica that has applied that
+//! anchor's offset holds the write. Redweir's own replication link is no replica in the view and is never counted.
+//!
+//! Offsets of another history prove nothing: when the primary has changed since the write, whether replicas hold it is
+//! not known, and the client is told so as Redis tells those who wait when it becomes a replica.
 
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::{clock, local, say};
+use super::presence::Release;
+use super::{clock, limits, say};
 use crate::core::fence::AnchorSeq;
 use crate::core::position::Offset;
 use crate::core::view::View;
+use crate::wire::number;
 
-/// `WAIT numreplicas timeout` (`replication.c`, `waitCommand`); a timeout of 0 waits for ever.
+/// `WAIT numreplicas timeout` (`replication.c`, `waitCommand`); a timeout of 0 waits for ever. Cancel-safe.
 pub(super) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
     let [_, wanted, timeout] = args else { return Err(say::wrong_arity("wait")) };
-    let number = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|t| t.parse::<i64>().ok());
-    let wanted = number(wanted).ok_or_else(|| say::BAD_DB.to_vec())?;
-    let timeout = number(timeout)
+    let wanted = number::integer(wanted).ok_or_else(|| say::BAD_DB.to_vec())?;
+    let timeout = number::integer(timeout)
         .ok_or_else(|| say::error("ERR timeout is not an integer or out of range"))
         .and_then(|ms| u64::try_from(ms).map_err(|_| say::error("ERR timeout is negative")))?;
-    let shared = &connection.worker.shared;
-    let (begun, anchor) = (clock::now(), shared.anchors.next());
+    let presence = &connection.client.presence;
+    let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), presence.wrote.get());
+    let _waiting = Waiting::begin(connection);
     let mut target: Option<Offset> = None;
     loop {
         let view = shared.view.load_full();
-        if target.is_none() {
-            target = covered(&view, anchor);
-            shared.anchor_wanted.notify_one();
-        }
-        let reached = target.map_or(0, |offset| view.replicas_at(offset));
+        let reached = match wrote {
+            None => view.replicas_linked(),
+            Some((_, era)) if era != view.era && !cfg!(mutant = "wait-across-failover") => {
+                // Once said, the connection counts as one that has written nothing, as a new one to Redis would.
+                presence.wrote.set(None);
+                return Err(say::UNBLOCKED_ROLE.to_vec());
+            }
+            Some((anchor, _)) => {
+                if target.is_none() {
+                    target = covered(&view, anchor);
+                    shared.anchor_wanted.notify_one();
+                }
+                target.map_or(0, |offset| view.replicas_at(offset))
+            }
+        };
         let late = timeout > 0 && clock::now().since(begun) >= Duration::from_millis(timeout);
-        if late || (target.is_some() && reached as i64 >= wanted) || connection.client.gone().is_some() {
-            return Ok(say::integer(reached as i64));
+        match presence.release.get() {
+            Some(Release::Error) => return Err(say::UNBLOCKED.to_vec()),
+            Some(Release::Timeout) => return Ok(say::integer(reached as i64)),
+            None if late || reached as i64 >= wanted => return Ok(say::integer(reached as i64)),
+            None => {}
         }
         shared.look_now.notify_waiters();
-        local::breathe().await;
+        let pause =
+            if clock::now().since(begun) < PATIENT_AFTER { limits::RETRY_PAUSE } else { PATIENT_PAUSE };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// While it lives, `CLIENT UNBLOCK` can release the client.
+struct Waiting<'a>(&'a Connection);
+
+impl<'a> Waiting<'a> {
+    fn begin(connection: &'a Connection) -> Self {
+        connection.client.presence.release.set(None);
+        connection.client.presence.waits.set(true);
+        Self(connection)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.client.presence.waits.set(false);
     }
 }
 
@@ -43,3 +80,9 @@ pub(super) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
 pub(super) fn covered(view: &View, anchor: AnchorSeq) -> Option<Offset> {
     if view.anchor >= anchor { view.head.map(|head| head.offset) } else { None }
 }
+
+/// Replicas that keep up have applied a write by then; who waits for others need not ask so often.
+const PATIENT_AFTER: Duration = Duration::from_millis(20);
+
+/// How often the replicas are asked from then on.
+const PATIENT_PAUSE: Duration = Duration::from_millis(10);

@@ -2,25 +2,27 @@
 //! with other workers but one `ArcSwap` load and atomics.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustc_hash::FxHashMap;
-use tokio::sync::{Notify, mpsc};
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::LocalSet;
 
 use super::client::Client;
+use super::door::Door;
+use super::identity::IdentityId;
 use super::lane::{Closed, Lane, LaneKey};
 use super::limits;
 use super::listener::Accepted;
 use super::pending::{Kind, Pending};
 use super::round::Round;
 use super::shared::Shared;
-use super::{clock, lane_task, serve, task};
-use crate::core::fence::{AnchorSeq, Slot};
+use super::{clock, errand, lane_task, say, serve, task};
+use crate::core::fence::{AnchorSeq, Era, Slot};
 use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
 use crate::core::proof::Proofs;
@@ -46,6 +48,20 @@ pub struct Worker {
     pub stuck: RefCell<Vec<u32>>,
     /// Commands in flight per node, and connections that stay with it.
     pub load: RefCell<Vec<u32>>,
+    /// Its clients, by their ID.
+    pub clients: RefCell<BTreeMap<u64, Rc<Client>>>,
+    /// Whether those who gave no password may come in.
+    pub door: Door,
+    /// The history of the primary that its lanes go to.
+    pub era: Cell<Era>,
+    /// Turns at having credentials verified.
+    pub verifying: Semaphore,
+    /// Replicas that have refused an identity, and until when they get none of its reads.
+    pub(super) shut_out: RefCell<FxHashMap<(NodeId, IdentityId), Moment>>,
+    /// Whose differing access rules were told of.
+    pub(super) told: RefCell<FxHashSet<(NodeId, IdentityId)>>,
+    /// Since when nobody has used a lane.
+    pub(super) idle: RefCell<FxHashMap<LaneKey, Moment>>,
     lanes: RefCell<FxHashMap<LaneKey, Rc<Lane>>>,
     /// Every exclusive lane there is.
     pub(super) exclusive: RefCell<Vec<Rc<Lane>>>,
@@ -76,6 +92,13 @@ impl Worker {
             round,
             stuck: RefCell::new(vec![0; nodes]),
             load,
+            clients: RefCell::default(),
+            door: Door::default(),
+            era: Cell::default(),
+            verifying: Semaphore::new(limits::VERIFIED_AT_ONCE),
+            shut_out: RefCell::default(),
+            told: RefCell::default(),
+            idle: RefCell::default(),
             lanes: RefCell::default(),
             exclusive: RefCell::default(),
             spare: RefCell::default(),
@@ -102,6 +125,10 @@ impl Worker {
             task::spawn_local("watch", async move { watcher.watch().await });
             let keeper = Rc::clone(&worker);
             task::spawn_local("spare", async move { keeper.look_after_spare().await });
+            task::spawn_local("upkeep", Rc::clone(&worker).look_after());
+            if let Some(errands) = worker.shared.desks.take(index) {
+                task::spawn_local("errands", errand::run(Rc::clone(&worker), errands));
+            }
             while let Some(accepted) = accepted.recv().await {
                 task::spawn_local("client", serve::serve(Rc::clone(&worker), accepted));
             }
@@ -159,8 +186,19 @@ impl Worker {
         lane
     }
 
+    /// The shared lanes.
+    pub(super) fn lanes(&self) -> Vec<Rc<Lane>> {
+        self.lanes.borrow().values().cloned().collect()
+    }
+
     pub(super) fn start(self: &Rc<Self>, key: LaneKey, exclusive: bool) -> Rc<Lane> {
-        let lane = Lane::new(key, exclusive, Rc::clone(&self.round));
+        let identity = self.shared.identities.hold(key.identity);
+        let lost = identity.is_none() && key.identity != IdentityId::ANONYMOUS;
+        let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.round));
+        if lost {
+            // Nobody holds it any longer: never to be mistaken for the anonymous one.
+            lane.close(Closed::Refused(say::NOAUTH.trim_ascii_end().to_vec()));
+        }
         self.stats.lanes.add(1);
         if exclusive {
             self.exclusive.borrow_mut().push(Rc::clone(&lane));
@@ -202,6 +240,9 @@ impl Worker {
         self.stats.upstream.record(now.since(pending.sent).as_nanos() as u64);
         if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
             self.shared.look_now.notify_waiters();
+        }
+        if pending.kind == Kind::Write {
+            pending.client.presence.wrote.set(Some((self.shared.anchors.next(), self.era.get())));
         }
         if pending.kind == Kind::Write && pending.stamps != Stamps::None {
             self.stamp(&pending.stamps);
@@ -273,6 +314,7 @@ impl Worker {
             self.changed.notify_waiters();
             let view = self.shared.view.load_full();
             let now = clock::now();
+            self.door.look(&view, now);
             let gone = |node: NodeId| {
                 let Some(entry) = view.node(node) else { return Some("node removed") };
                 if view.primary == Some(node) {
@@ -290,6 +332,8 @@ impl Worker {
                     lane.close(Closed::Withdrawn(why));
                 }
             }
+            // With the lanes to the old primary gone, whatever is acknowledged is of the new history.
+            self.era.set(view.era);
             last_primary = view.primary;
         }
     }

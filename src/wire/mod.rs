@@ -4,7 +4,7 @@ pub mod commands;
 pub mod cursor;
 pub mod info;
 pub mod inline;
-mod number;
+pub mod number;
 pub mod psync;
 pub mod reply;
 pub mod request;

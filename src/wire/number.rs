@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 /// Reads a whole header number by the rules of `string2ll` (Redis, util.c): no sign but a minus, no leading
 /// zero, no blank, no overflow. `None` when Redis would call it invalid.
-pub(super) fn integer(text: &[u8]) -> Option<i64> {
+pub fn integer(text: &[u8]) -> Option<i64> {
     if text.len() > LONGEST_INTEGER {
         return None;
     }

@@ -144,7 +144,7 @@ pub(super) fn handling(entry: &CommandEntry) -> Handling {
         "quit" => Handling::Local(Local::Quit),
         "reset" => Handling::Local(Local::Reset),
         "redweir" => Handling::Local(Local::Redweir),
-        "wait" => Handling::Local(Local::Wait),
+        "wait" | "waitaof" => Handling::Local(Local::Wait),
         "client|tracking" | "client|caching" | "client|reply" | "client|no-evict" | "client|no-touch"
         | "script|debug" => Handling::Pin(Pin::Tracking),
         _ if container == "client" => Handling::Local(Local::Client),

@@ -197,3 +197,11 @@ fn an_old_servers_table_borrows_what_it_lacks() {
     assert_eq!(table.name(table.classify(words("CONFIG SET a b").as_slice()).id), "config|set");
     assert_eq!(access(&table, "GET k"), Access::Unknown, "what the server does not know is not known");
 }
+
+#[test]
+fn a_newer_servers_waitaof_is_not_passed_on() {
+    let entry = CommandEntry { name: "waitaof".to_owned(), described: true, ..CommandEntry::default() };
+    let table = CommandTable::from_entries(vec![entry]);
+    assert_eq!(handling(&table, "WAITAOF 1 1 0"), Handling::Local(Local::Wait));
+    assert_eq!(handling(&CommandTable::builtin(), "WAITAOF 1 1 0"), Handling::Shared, "7.0 says it itself");
+}

@@ -1,0 +1,82 @@
+//! Command names in `deny-commands`: one that no server has is a mistake, and a command that was meant to be refused
+//! would be let through.
+
+use super::section::did_you_mean;
+use crate::core::command::{CommandId, CommandTable};
+
+/// The name in lower case, or why there is no such command. Modules' commands (with a dot) cannot be known here.
+pub(super) fn denied(name: String) -> Result<String, Option<String>> {
+    if name.contains('.') || NEWER.contains(&name.as_str()) {
+        return Ok(name);
+    }
+    let table = CommandTable::builtin();
+    let all = || (1..table.len()).map(|index| table.name(CommandId(index as u16)));
+    if all().any(|known| known == name) {
+        return Ok(name);
+    }
+    Err(did_you_mean(&name, all().chain(NEWER.iter().copied())))
+}
+
+/// Commands of servers newer than the built-in table (Redis 7.0.15).
+const NEWER: &[&str] = &[
+    "client|maint_notifications",
+    "client|no-touch",
+    "client|setinfo",
+    "cluster|migration",
+    "cluster|myshardid",
+    "cluster|slot-stats",
+    "delex",
+    "digest",
+    "hexpire",
+    "hexpireat",
+    "hexpiretime",
+    "hgetdel",
+    "hgetex",
+    "hpersist",
+    "hpexpire",
+    "hpexpireat",
+    "hpexpiretime",
+    "hpttl",
+    "hsetex",
+    "httl",
+    "msetex",
+    "vadd",
+    "vcard",
+    "vdim",
+    "vemb",
+    "vgetattr",
+    "vinfo",
+    "vismember",
+    "vlinks",
+    "vrandmember",
+    "vrange",
+    "vrem",
+    "vsetattr",
+    "vsim",
+    "waitaof",
+    "xackdel",
+    "xdelex",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Security;
+
+    #[test]
+    fn the_default_names_commands_that_there_are() {
+        for name in Security::default().deny_commands {
+            assert_eq!(denied(name.clone()), Ok(name));
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_what_was_meant() {
+        assert_eq!(denied("shutdwn".to_owned()), Err(Some("did you mean `shutdown`?".to_owned())));
+        assert_eq!(denied("config|sett".to_owned()), Err(Some("did you mean `config|set`?".to_owned())));
+        assert_eq!(denied("zzzzzzzzzzzz".to_owned()), Err(None));
+        for name in ["config", "config|set", "ft.create", "hexpire", "redweir"] {
+            assert!(denied(name.to_owned()).is_ok(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What a worker looks after now and then: lanes that nobody uses, identities that the primary no longer accepts.
+//!
+//! A user that is deleted loses its connections on Redis. Here its lanes die; so a lane to the primary is kept for every
+//! identity that a client acts as, and when it dies it is opened again at once. If the primary then refuses the
+//! credentials, every client that acts as it is disconnected, idle or not, and logs in again as it would on Redis:
+//! a connection that answers nothing but errors would stay in its pool for ever.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustc_hash::FxHashSet;
+
+use super::clock;
+use super::connection::Connection;
+use super::identity::IdentityId;
+use super::lane::{Closed, Lane, LaneKey, Proto, Purpose};
+use super::limits;
+use super::worker::Worker;
+use crate::core::moment::Moment;
+use crate::core::node::NodeId;
+use crate::core::reason::Reason;
+use crate::core::route::{Ask, Decision, decide};
+
+impl Worker {
+    /// Runs as long as the worker.
+    pub(super) async fn look_after(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(limits::UPKEEP_EVERY).await;
+            self.dismiss_revoked();
+            self.watch_identities();
+            let now = clock::now();
+            self.close_idle_lanes(now);
+            self.shut_out.borrow_mut().retain(|_, until| now < *until);
+        }
+    }
+
+    /// The identities that clients of this worker act as.
+    fn identities_in_use(&self) -> FxHashSet<IdentityId> {
+        let clients = self.clients.borrow();
+        let identities = clients.values().map(|client| client.presence.identity.get());
+        identities.filter(|identity| *identity != IdentityId::ANONYMOUS).collect()
+    }
+
+    /// Has a lane to the primary for every identity in use.
+    fn watch_identities(self: &Rc<Self>) {
+        let Some(node) = self.shared.view.load().usable_primary(clock::now()) else { return };
+        for identity in self.identities_in_use() {
+            self.lane(LaneKey { node, identity, db: 0, proto: Proto::Resp2, purpose: Purpose::Ordinary });
+        }
+    }
+
+    /// A lane ended. If it was that of an identity in use, whether the primary still accepts it is found out at once.
+    pub(super) fn after_lane(self: &Rc<Self>, lane: &Lane, why: &Closed) {
+        let Some(identity) = lane.identity.as_ref().filter(|_| self.is_primary(lane.key.node)) else {
+            return;
+        };
+        if is_about_credentials(why) {
+            identity.revoke();
+            tracing::info!(
+                user = identity.user(),
+                "the primary refuses a user that had logged in: its clients are disconnected"
+            );
+            self.dismiss_revoked();
+        } else if matches!(why, Closed::Broken(_)) && self.identities_in_use().contains(&identity.id) {
+            self.lane(LaneKey { db: 0, proto: Proto::Resp2, ..lane.key });
+        }
+    }
+
+    /// Disconnects the clients that act as somebody whom the primary has refused.
+    fn dismiss_revoked(&self) {
+        let refused =
+            |id: &IdentityId| self.shared.identities.hold(*id).is_some_and(|known| known.is_revoked());
+        if cfg!(mutant = "deleted-user-stays") {
+            return;
+        }
+        let revoked: FxHashSet<IdentityId> = self.identities_in_use().into_iter().filter(refused).collect();
+        let clients = self.clients.borrow();
+        for client in clients.values().filter(|client| revoked.contains(&client.presence.identity.get())) {
+            client.end();
+        }
+    }
+
+    /// Closes what nobody has used for [`limits::LANE_IDLE`]. A lane is in use while a client has it at hand.
+    fn close_idle_lanes(&self, now: Moment) {
+        let lanes = self.lanes();
+        let mut idle = self.idle.borrow_mut();
+        // One reference is the worker's, one the lane's own task's, one is `lanes` above.
+        let unused = |lane: &&Rc<Lane>| {
+            let kept = lane.key.identity == IdentityId::ANONYMOUS && lane.key.db == 0;
+            !kept && lane.is_idle() && Rc::strong_count(lane) <= 3
+        };
+        let watched = self.identities_in_use();
+        let is_watch = |key: &LaneKey| {
+            watched.contains(&key.identity)
+                && key.db == 0
+                && key.proto == Proto::Resp2
+                && self.is_primary(key.node)
+        };
+        let unused: Vec<&Rc<Lane>> =
+            lanes.iter().filter(unused).filter(|lane| !is_watch(&lane.key)).collect();
+        let keys: FxHashSet<LaneKey> = unused.iter().map(|lane| lane.key).collect();
+        idle.retain(|key, _| keys.contains(key));
+        let surplus = unused.len().saturating_sub(limits::LANES_UNUSED);
+        for (n, lane) in unused.into_iter().enumerate() {
+            let since = *idle.entry(lane.key).or_insert(now);
+            if n < surplus || now.since(since) >= limits::LANE_IDLE {
+                lane.close(Closed::Idle);
+            }
+        }
+    }
+
+    /// Whether an error that a replica answered to a read may be due to its own access rules, which are not
+    /// replicated: then the primary is asked, whose word counts.
+    pub(super) fn differs_in_acl(&self, lane: &Lane, reply: &[u8]) -> bool {
+        let differs = reply.starts_with(b"-NOPERM ") && !lane.exclusive && !self.is_primary(lane.key.node);
+        if differs {
+            self.tell_of_acl(lane, "a replica denies what it is asked for a user");
+        }
+        differs
+    }
+
+    /// A replica refused the handshake: for a while no reads of this identity go to it.
+    pub(super) fn shut_out(&self, lane: &Lane, why: &Closed) {
+        let until = clock::now().after(SHUT_OUT);
+        self.shut_out.borrow_mut().insert((lane.key.node, lane.key.identity), until);
+        let what = if is_about_credentials(why) {
+            "a replica does not accept a user"
+        } else {
+            "a replica refuses a connection for a user"
+        };
+        self.tell_of_acl(lane, what);
+    }
+
+    /// Whether reads of this identity had better not go to this node.
+    pub(super) fn is_shut_out(&self, node: NodeId, identity: IdentityId, now: Moment) -> bool {
+        let shut_out = self.shut_out.borrow();
+        !shut_out.is_empty() && shut_out.get(&(node, identity)).is_some_and(|until| now < *until)
+    }
+
+    /// Once for each node and identity.
+    fn tell_of_acl(&self, lane: &Lane, what: &str) {
+        let mut told = self.told.borrow_mut();
+        if told.len() >= TOLD_KEPT {
+            told.clear();
+        }
+        if told.insert((lane.key.node, lane.key.identity)) {
+            let user =
+                lane.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
+            let node = self.shared.address(lane.key.node).map(ToString::to_string);
+            tracing::warn!(node, user, "{what}, whose reads the primary answers instead");
+        }
+    }
+}
+
+impl Connection {
+    /// Replicas may have other users than the primary: one that has refused this identity is left alone for a while.
+    /// If no other may serve the read, the primary does, whatever the policy says of replicas that are behind.
+    pub(super) fn elude(&self, decision: Decision, ask: &Ask<'_>) -> Decision {
+        let replica = |decision: &Decision| match decision {
+            Decision::Send { node, .. } | Decision::Try { node, .. } => {
+                Some(*node).filter(|node| ask.view.primary != Some(*node))
+            }
+            Decision::Wait { .. } | Decision::Refuse { .. } => None,
+        };
+        let shut = |node: &NodeId| self.worker.is_shut_out(*node, self.identity, ask.now);
+        let Some(node) = replica(&decision).filter(shut) else { return decision };
+        let other = decide(&Ask { avoid: Some(node), ..*ask });
+        match ask.view.usable_primary(ask.now) {
+            Some(node) if replica(&other).is_none_or(|node| shut(&node)) => {
+                Decision::Send { node, reason: Reason::UserUnknown }
+            }
+            _ => other,
+        }
+    }
+}
+
+/// Whether a node said that these credentials are not, or not any longer, good.
+pub(super) fn is_about_credentials(why: &Closed) -> bool {
+    matches!(why, Closed::Refused(error) if error.starts_with(b"-WRONGPASS") || error.starts_with(b"-NOAUTH"))
+}
+
+/// How long a replica that has refused an identity gets none of its reads.
+const SHUT_OUT: Duration = Duration::from_secs(10);
+
+/// Pairs of node and identity whose differing access rules were told of.
+const TOLD_KEPT: usize = 1024;
