@@ -4,6 +4,8 @@
 #![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
 
 mod support;
+#[path = "clients/tools.rs"]
+mod tools;
 
 use std::fs::File;
 use std::io::ErrorKind;
