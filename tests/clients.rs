@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
 
+#[path = "clients/redis_rs.rs"]
+mod redis_rs;
 mod support;
 #[path = "clients/tools.rs"]
 mod tools;
@@ -195,4 +197,9 @@ fn ioredis() {
 #[test]
 fn node_redis() {
     compare("node-redis", 570, 300.0, |port, guarded| node("node_redis.js", [port, guarded]));
+}
+
+#[test]
+fn redis_rs() {
+    compare("redis-rs", 540, 300.0, redis_rs::run);
 }

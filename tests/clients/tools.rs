@@ -130,7 +130,9 @@ fn redis_cli_looks_around() {
     let latency = cli(proxy.port, &["--latency", "-i", "1"], &[]);
     let figures: Vec<f64> = latency.lines().next().unwrap().split(' ').map(|n| n.parse().unwrap()).collect();
     assert!(figures[3] >= 10.0, "samples: {latency}");
-    let stat = run("timeout", &["1", "redis-cli", "-p", &proxy.port.to_string(), "--stat", "-i", "0.2"], &[]);
+    // Its lines come at once only at a terminal.
+    let watch = format!("timeout 1 redis-cli -p {} --stat -i 0.2", proxy.port);
+    let stat = run("script", &["-qc", &watch, "/dev/null"], &[]);
     assert!(String::from_utf8_lossy(&stat.stdout).contains("keys"), "{stat:?}");
 }
 
