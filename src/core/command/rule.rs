@@ -24,7 +24,7 @@ pub enum Why {
     /// It is not flagged `readonly`: it is about the server, or it has an effect of another kind (`PUBLISH`).
     NotReadonly,
     /// It is flagged `readonly` but changes what the server remembers of the key (`TOUCH`, `PFCOUNT`), or tells it
-    /// (`OBJECT FREQ`), which differs from node to node.
+    /// (`OBJECT FREQ`, `XINFO GROUPS`), which differs from node to node.
     KeyState,
 }
 
@@ -110,6 +110,8 @@ pub(super) fn access(entry: &CommandEntry) -> Access {
         "touch" | "pfcount" | "object|freq" | "object|idletime" | "object|help" => {
             return Access::PrimaryRead(Why::KeyState);
         }
+        // When a consumer was seen and what a group has read is not replicated with an `XREADGROUP`.
+        "xinfo|consumers" | "xinfo|groups" | "xinfo|stream" => return Access::PrimaryRead(Why::KeyState),
         _ => {}
     }
     if entry.flags.readonly && !entry.flags.write {

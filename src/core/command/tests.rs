@@ -45,7 +45,7 @@ fn reads_go_to_replicas_unless_only_the_primary_may_answer() {
     ] {
         assert_eq!(access(&table, read), Access::Read, "{read}");
     }
-    for primary in ["TOUCH k", "PFCOUNT k", "OBJECT FREQ k", "OBJECT IDLETIME k"] {
+    for primary in ["TOUCH k", "PFCOUNT k", "OBJECT FREQ k", "OBJECT IDLETIME k", "XINFO GROUPS k"] {
         assert_eq!(access(&table, primary), Access::PrimaryRead(Why::KeyState), "{primary}");
     }
     for primary in ["PING", "INFO", "ROLE", "PUBLISH c m", "CONFIG GET x", "COMMAND", "TIME"] {
