@@ -262,15 +262,22 @@ impl Recorder {
     }
 }
 
-/// That a program, which gets the port in place of `PORT`, says what the first connections of this file say.
+/// That a program, which gets the port in place of `PORT`, says what the connections of this file say.
 fn says(file: &str, program: &str, args: &[&str], env: Option<(&str, PathBuf)>) {
+    check(file, |port| {
+        let mut command = Command::new(program);
+        command.args(args.iter().map(|arg| arg.replace("PORT", &port.to_string())));
+        command.env("PYTHONDONTWRITEBYTECODE", "1").envs(env);
+        let output = command.output().unwrap_or_else(|e| panic!("{program}: {e}"));
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    });
+}
+
+/// The same of whatever is done with a port.
+fn check(file: &str, say: impl FnOnce(u16)) {
     let server = Redis::start(&USERS);
     let recorder = Recorder::of(server.port);
-    let mut command = Command::new(program);
-    command.args(args.iter().map(|arg| arg.replace("PORT", &recorder.port.to_string())));
-    command.env("PYTHONDONTWRITEBYTECODE", "1").envs(env);
-    let output = command.output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    say(recorder.port);
     let expected: Vec<Vec<u8>> = read(file)
         .iter()
         .filter(|handshake| !handshake.name.contains("not checked"))
@@ -280,7 +287,7 @@ fn says(file: &str, program: &str, args: &[&str], env: Option<(&str, PathBuf)>) 
     let said = |all: &[Vec<u8>]| all.iter().map(|bytes| bytes.escape_ascii().to_string()).collect::<Vec<_>>();
     assert!(!expected.is_empty());
     eventually("everything is heard", secs(5), || heard().len() >= expected.len());
-    assert_eq!(said(&heard()), said(&expected), "{program} says something else than {file}");
+    assert_eq!(said(&heard()), said(&expected), "{file}: the client says something else");
 }
 
 fn installed(name: &str) -> PathBuf {
@@ -336,4 +343,15 @@ fn node_redis_says_so() {
         &["-e", code],
         Some(("NODE_PATH", installed("npm").join("node_modules"))),
     );
+}
+
+#[test]
+fn redis_rs_says_so() {
+    check("redis-rs.txt", |port| {
+        for protocol in ["resp3", "resp2"] {
+            let url = format!("redis://app:secret@127.0.0.1:{port}/2?protocol={protocol}");
+            let mut conn = redis::Client::open(url).and_then(|client| client.get_connection()).unwrap();
+            let _: Option<String> = redis::cmd("GET").arg("app:1").query(&mut conn).unwrap();
+        }
+    });
 }

@@ -88,7 +88,7 @@ fn logins(steps: &mut Steps, url: &dyn Fn(&str, u16, u8) -> String, port: u16, g
     attempt("wrong password", "app:wrong@", port, 0, "k");
     attempt("unknown user", "nobody:x@", port, 0, "k");
     attempt("password", ":hunter2@", guarded, 0, "k");
-    attempt("without a password", "", guarded, 0, "k");
+    attempt("no password", "", guarded, 0, "k");
     attempt("guarded with the wrong password", ":x@", guarded, 0, "k");
 }
 
