@@ -98,9 +98,9 @@ fn converse(port: u16, handshake: &Handshake, at_once: bool) -> Vec<String> {
     if at_once {
         conn.send(&input);
     } else {
-        input.iter().for_each(|byte| {
-            conn.send(&[*byte]);
-        });
+        for byte in input {
+            conn.send(&[byte]);
+        }
     }
     let mut said = Vec::new();
     for sent in &handshake.sent {
