@@ -182,7 +182,8 @@ fn blocking(steps: &mut Steps, client: &Client) {
 fn pubsub(steps: &mut Steps, client: &Client) {
     let (mut conn, mut other) = (open(client).unwrap(), open(client).unwrap());
     let mut heard = conn.as_pubsub();
-    steps.add("subscribe", (heard.subscribe(&["a", "b"]), heard.psubscribe("p.*")));
+    // One at a time: of several it only awaits the first confirmation.
+    steps.add("subscribe", (heard.subscribe("a"), heard.psubscribe("p.*")));
     steps.add("publish", (other.publish::<_, _, u8>("a", "one"), other.publish::<_, _, u8>("p.x", "two")));
     for name in ["message", "pmessage"] {
         let message = heard.get_message();
