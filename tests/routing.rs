@@ -64,6 +64,24 @@ fn an_unknown_command_reaches_the_primary_and_its_error_is_verbatim() {
     assert_eq!(through, topology.primary.cmd(&["NOSUCH", "a", "b"]));
 }
 
+/// `FCALL_RO` is for replicas; what it says of a function that may write differs there.
+#[test]
+fn a_function_that_may_write_is_refused_in_the_primarys_words() {
+    let (topology, proxy) = one_replica();
+    let code = "#!lua name=lib\nredis.register_function('put', function(k, a) return redis.call('SET', k[1], a[1]) end)";
+    assert_eq!(topology.primary.cmd(&["FUNCTION", "LOAD", code]), "lib");
+    topology.await_sync();
+    sleep_ms(300);
+    let call = ["FCALL_RO", "put", "1", "k", "v"];
+    let expected = topology.primary.cmd(&call);
+    assert_eq!(expected.error(), "ERR Can not execute a script with write flag using *_ro command.");
+    for _ in 0..5 {
+        assert_eq!(proxy.cmd(&call), expected);
+    }
+    let asked = &topology.replicas[0].info("commandstats")["cmdstat_fcall_ro"];
+    assert!(!asked.contains("rejected_calls=0"), "the replica was asked first: {asked}");
+}
+
 #[test]
 fn replies_of_a_mixed_pipeline_come_in_order_and_show_own_writes() {
     const KEYS: usize = 200;

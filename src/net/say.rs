@@ -65,11 +65,11 @@ pub const HELP: &[&str] = &[
     "    Print this help.",
 ];
 
-/// Whether an error says that another node should be asked: loading, cut off, or a script or function that is only known elsewhere.
+/// Whether an error says that another node should be asked: loading, cut off, a script or function that is only known
+/// elsewhere, or a function that may write, of which a primary says something else.
 pub fn asks_for_another_node(reply: &[u8]) -> bool {
-    [&b"-LOADING "[..], b"-MASTERDOWN ", b"-NOSCRIPT ", b"-ERR Function not found"]
-        .iter()
-        .any(|code| reply.starts_with(code))
+    let codes = [&b"-LOADING "[..], b"-MASTERDOWN ", b"-NOSCRIPT ", b"-READONLY ", b"-ERR Function not found"];
+    codes.iter().any(|code| reply.starts_with(code))
 }
 
 /// Encodes a command.

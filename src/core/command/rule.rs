@@ -24,8 +24,8 @@ pub enum Why {
     /// It is not flagged `readonly`: it is about the server, or it has an effect of another kind (`PUBLISH`).
     NotReadonly,
     /// It is flagged `readonly` but changes what the server remembers of the key (`TOUCH`, `PFCOUNT`), or tells it
-    /// (`OBJECT FREQ`), or tells how the node stores the key (`OBJECT ENCODING`), which its own settings decide, or when consumers were
-    /// last seen (`XINFO`), which is not replicated.
+    /// (`OBJECT FREQ`, `XINFO GROUPS`), which differs from node to node, or tells how the node stores the key
+    /// (`OBJECT ENCODING`), which its own settings decide.
     KeyState,
 }
 
@@ -114,9 +114,11 @@ pub(super) const BLOCK_OPTION: &[&str] = &["xread", "xreadgroup"];
 pub(super) fn access(entry: &CommandEntry) -> Access {
     match entry.name.as_str() {
         "touch" | "pfcount" | "object|freq" | "object|idletime" | "object|help" | "object|encoding"
-        | "object|refcount" | "memory|usage" | "xinfo|stream" | "xinfo|groups" | "xinfo|consumers" => {
+        | "object|refcount" | "memory|usage" => {
             return Access::PrimaryRead(Why::KeyState);
         }
+        // When a consumer was seen and what a group has read is not replicated with an `XREADGROUP`.
+        "xinfo|consumers" | "xinfo|groups" | "xinfo|stream" => return Access::PrimaryRead(Why::KeyState),
         _ => {}
     }
     if entry.flags.readonly && !entry.flags.write {
