@@ -24,7 +24,7 @@ use crate::net::listener::{Accepted, Listener};
 use crate::net::prober::Prober;
 use crate::net::shared::Shared;
 use crate::net::worker::Worker;
-use crate::net::{jitter, keeper, limits, task};
+use crate::net::{descriptors, jitter, keeper, limits, task};
 
 /// Runs the proxy until SIGINT or SIGTERM.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -55,6 +55,7 @@ pub struct Proxy {
 impl Proxy {
     /// Starts everything; an error means that nothing runs.
     pub fn start(config: Config) -> anyhow::Result<Self> {
+        descriptors::allow(config.proxy.max_clients);
         let listeners = config
             .listen
             .iter()

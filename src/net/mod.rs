@@ -6,6 +6,7 @@ pub mod clock;
 pub mod connection;
 pub mod control;
 pub mod demand;
+pub mod descriptors;
 pub mod dial;
 mod dispatch;
 mod evidence;

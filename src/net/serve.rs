@@ -106,7 +106,8 @@ impl Server {
                 Step::Drain => self.wait(|client, _| client.is_drained()).await,
                 Step::Retry => self.pause().await,
                 Step::Later(args) => {
-                    if let Some(event) = self.later(&args).await {
+                    // Boxed: it is rare, and what it may hold would be part of every idle client.
+                    if let Some(event) = Box::pin(self.later(&args)).await {
                         event
                     } else {
                         self.input.consume();

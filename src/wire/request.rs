@@ -8,11 +8,15 @@
 //! Invariants: `pos` never exceeds the bytes seen; everything before `pos` is finished and never looked at
 //! again; bytes of the present line before `seen` have been searched for its end.
 
+mod body;
 mod error;
+mod found;
 
 use bytes::{BufMut, BytesMut};
 
+pub use body::LONGEST_HELD;
 pub use error::RequestError;
+pub use found::Request;
 
 use super::inline::{self, Span};
 use super::number::{integer, put_header, quick_length};
@@ -89,6 +93,8 @@ pub struct RequestScanner {
     canonical: bool,
     /// The last call found a command; the next one starts afresh.
     done: bool,
+    /// Of a command that is passed on in parts: the `$N` line of the present argument is still to be written.
+    owes_header: bool,
     spans: Vec<Span>,
     /// The words of an inline command; empty when the spans point into the caller's buffer.
     scratch: Vec<u8>,
@@ -107,6 +113,7 @@ impl RequestScanner {
             received: 0,
             canonical: true,
             done: false,
+            owes_header: false,
             spans: Vec::new(),
             scratch: Vec::new(),
             inline: false,
@@ -146,11 +153,11 @@ impl RequestScanner {
     #[inline]
     pub fn request<'a>(&'a self, buf: &'a [u8]) -> Request<'a> {
         if !self.done {
-            return Request { data: &[], spans: &[], raw: None };
+            return Request { data: &[], spans: &[], raw: None, missing: 0 };
         }
         let data = if self.inline { self.scratch.as_slice() } else { buf };
         let raw = if self.canonical { buf.get(..self.pos) } else { None };
-        Request { data, spans: &self.spans, raw }
+        Request { data, spans: &self.spans, raw, missing: 0 }
     }
 
     /// How many bytes the argument being read still lacks, to size the next read; `None` when not known.
@@ -316,55 +323,6 @@ impl RequestScanner {
             self.spans.shrink_to(KEPT_SPANS);
         }
         self.spans.clear();
-    }
-}
-
-/// One command: its arguments by index, and its bytes for the upstream connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    data: &'a [u8],
-    spans: &'a [Span],
-    raw: Option<&'a [u8]>,
-}
-
-impl<'a> Request<'a> {
-    /// The command's name as the client wrote it.
-    pub fn name(&self) -> &'a [u8] {
-        self.argument(0)
-    }
-
-    /// The command's bytes when they are canonical RESP and can be forwarded as they are.
-    pub fn raw(&self) -> Option<&'a [u8]> {
-        self.raw
-    }
-
-    /// Appends the command in canonical RESP: its own bytes if they are, else `*N` and `$len` written anew.
-    pub fn encode_into(&self, out: &mut BytesMut) {
-        if let Some(raw) = self.raw {
-            out.put_slice(raw);
-            return;
-        }
-        put_header(out, b'*', self.spans.len());
-        for span in self.spans {
-            let argument = span.of(self.data);
-            put_header(out, b'$', argument.len());
-            out.put_slice(argument);
-            out.put_slice(b"\r\n");
-        }
-    }
-
-    fn argument(&self, index: usize) -> &'a [u8] {
-        self.spans.get(index).map_or(&[], |span| span.of(self.data))
-    }
-}
-
-impl Args for Request<'_> {
-    fn count(&self) -> usize {
-        self.spans.len()
-    }
-
-    fn arg(&self, index: usize) -> &[u8] {
-        self.argument(index)
     }
 }
 
