@@ -27,6 +27,8 @@ use crate::wire::request::Request;
 pub enum Step {
     /// It is on its way, or answered.
     Done,
+    /// The beginning of a long command is; the rest of it follows.
+    Body,
     /// Again when there is room.
     Room,
     /// Again when everything before it is answered.
@@ -106,6 +108,8 @@ pub struct Connection {
     pub(super) last: LastCommand,
     /// The lane that was full.
     pub(super) full: Option<Rc<Lane>>,
+    /// Where the rest of a long command goes.
+    pub(super) body: Option<Rc<Lane>>,
 }
 
 impl Connection {
@@ -131,6 +135,7 @@ impl Connection {
             barrier: None,
             last: LastCommand::default(),
             full: None,
+            body: None,
         }
     }
 

@@ -58,7 +58,12 @@ impl Connection {
             self.client.answer(&say::denied(vocabulary.table.name(intent.id)));
             return Step::Done;
         }
-        if (self.pin.is_some() || matches!(intent.handling, Handling::Pin(_)))
+        if request.is_partial()
+            && let Some(step) = self.refuse_long(intent)
+        {
+            return step;
+        }
+        if (self.pin.is_some() || matches!(intent.handling, Handling::Pin(_)) || request.is_partial())
             && let Some(step) = self.dispatch_pinned(request, intent, view, vocabulary, now)
         {
             return step;
@@ -103,6 +108,9 @@ impl Connection {
         }
         if intent.access == (Access::Write { keys: WriteKeys::Unknowable }) {
             return Stamps::All;
+        }
+        if request.is_partial() {
+            return self.stamps_of_long(request, intent, vocabulary);
         }
         match vocabulary
             .table

@@ -6,6 +6,8 @@
 //! Whatever does not add up (a reply nobody asked for, bytes that are no reply) closes the lane: a connection that is
 //! out of step must never answer another command.
 
+mod passing;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
@@ -26,6 +28,7 @@ use crate::core::position::Offset;
 use crate::core::proof::suffices;
 use crate::core::session::Stamps;
 use crate::wire::request::Request;
+use passing::Passing;
 
 /// Protocol version spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -82,6 +85,8 @@ struct Inner {
     listener: Option<Rc<Client>>,
     /// What was written on a lane whose replies are not counted: any byte that comes may acknowledge any of it.
     raw_written: Stamps,
+    /// A command that is passed on as it comes.
+    passing: Passing,
     /// The lane's own task.
     task: Option<Waker>,
     /// Tasks that wait for room or for the end of the opening.
@@ -114,6 +119,7 @@ impl Lane {
             proof: None,
             listener: None,
             raw_written: Stamps::None,
+            passing: Passing::Nothing,
             task: None,
             waiters: Vec::new(),
         };
@@ -122,6 +128,9 @@ impl Lane {
 
     /// Takes a command. It is written at the end of the round.
     pub fn push(self: &Rc<Self>, request: &Request<'_>, pending: Pending) {
+        if request.is_partial() {
+            return self.push_beginning(request, pending);
+        }
         self.push_with(pending, |buffer| request.encode_into(buffer));
     }
 
@@ -155,6 +164,10 @@ impl Lane {
         encode(&mut inner.buffer);
         pending.len = inner.buffer.len() - before;
         inner.pending.push_back(pending);
+        self.mark_dirty(inner);
+    }
+
+    fn mark_dirty(self: &Rc<Self>, mut inner: std::cell::RefMut<'_, Inner>) {
         if !inner.dirty && !inner.blocked && inner.phase == Phase::Up {
             inner.dirty = true;
             drop(inner);
@@ -278,11 +291,10 @@ impl Lane {
         let mut inner = self.inner.borrow_mut();
         inner.raw_written.merge(written);
         request.encode_into(&mut inner.buffer);
-        if !inner.dirty && !inner.blocked && inner.phase == Phase::Up {
-            inner.dirty = true;
-            drop(inner);
-            self.round.add_lane(Rc::clone(self));
+        if request.is_partial() {
+            inner.passing = Passing::Open;
         }
+        self.mark_dirty(inner);
     }
 
     /// The client of the oldest outstanding command, to pass on a part of its reply.
@@ -299,6 +311,7 @@ impl Lane {
     pub fn pop(&self, keep: bool) -> Option<(Pending, Option<BytesMut>)> {
         let mut inner = self.inner.borrow_mut();
         let pending = inner.pending.pop_front()?;
+        inner.end_passing();
         inner.sent = inner.sent.checked_sub(pending.len)?;
         let request = if keep {
             Some(inner.buffer.split_to(pending.len))
@@ -325,10 +338,11 @@ impl Lane {
         let mut inner = self.inner.borrow_mut();
         inner.write = None;
         let (mut buffer, mut sent) = (std::mem::take(&mut inner.buffer), std::mem::take(&mut inner.sent));
+        let passed = inner.passing.is_over(&buffer[sent..]);
         let mut left = Vec::with_capacity(inner.pending.len());
         while let Some(pending) = inner.pending.pop_front() {
             let request = buffer.split_to(pending.len.min(buffer.len()));
-            let whole = sent >= pending.len;
+            let whole = sent >= pending.len && passed;
             sent = sent.saturating_sub(pending.len);
             left.push(Leftover { pending, request, sent: whole });
         }
@@ -342,6 +356,11 @@ impl Inner {
         if self.phase != Phase::Up {
             return;
         }
+        self.write_out();
+        self.let_passed_go();
+    }
+
+    fn write_out(&mut self) {
         let Some(write) = &self.write else { return };
         while self.sent < self.buffer.len() {
             match write.try_write(&self.buffer[self.sent..]) {

@@ -30,6 +30,9 @@ pub const LANE_PENDING: usize = 32 * 1024;
 /// Request bytes that a shared lane may hold.
 pub const LANE_BYTES: usize = 16 * 1024 * 1024;
 
+/// Bytes of a long command that are taken from its client before the node has taken them.
+pub const PASSED_AHEAD: usize = 256 * 1024;
+
 /// A reply longer than this is passed on before it is complete.
 pub const CUT_THROUGH: usize = 32 * 1024;
 

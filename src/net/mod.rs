@@ -21,6 +21,7 @@ mod lane_task;
 pub mod limits;
 pub mod listener;
 mod local;
+mod long;
 mod pending;
 mod phase;
 mod pin;

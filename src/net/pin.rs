@@ -65,7 +65,7 @@ impl Connection {
             }
             _ => {}
         }
-        let enters = matches!(intent.handling, Handling::Pin(_));
+        let enters = matches!(intent.handling, Handling::Pin(_)) || request.is_partial();
         if self.pin.as_ref().is_some_and(|pin| pin.lane.was_refused()) {
             // It never held any state.
             if !self.client.is_drained() {
@@ -117,8 +117,8 @@ impl Connection {
         if !pin.lane.is_usable() {
             return Step::Close;
         }
-        if pin.blocking && !self.client.is_drained() {
-            // What follows a blocking command waits for it, on the server as well as here.
+        if (pin.blocking || request.is_partial() || pin.lane.is_passing()) && !self.client.is_drained() {
+            // What follows a blocking command waits for it, on the server as well as here. A long one is alone.
             return Step::Drain;
         }
         if !pin.lane.has_room() {
@@ -147,6 +147,7 @@ impl Connection {
         if pin.raw {
             self.worker.stats.command(telemetry::Access::Other, Target::Primary, Reason::Pinned);
             pin.lane.push_raw(request, written);
+            self.body = request.is_partial().then(|| Rc::clone(&pin.lane));
             return Step::Done;
         }
         let was_multi = pin.multi;
@@ -162,6 +163,7 @@ impl Connection {
         let access = if stamps == Stamps::None { telemetry::Access::Other } else { telemetry::Access::Write };
         let lane = Rc::clone(&pin.lane);
         self.push_pinned(&lane, request, access, stamps, now);
+        self.body = request.is_partial().then_some(lane);
         Step::Done
     }
 
@@ -197,6 +199,11 @@ impl Pin {
             queued: Stamps::None,
             poisoned: false,
         }
+    }
+
+    /// Whether the server, not Redweir, has the say about what comes next.
+    pub fn relays_everything(&self) -> bool {
+        self.multi || self.raw
     }
 
     fn holds_state(&self) -> bool {

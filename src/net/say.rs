@@ -16,6 +16,8 @@ pub const UNCERTAIN: &[u8] =
 pub const LOST: &[u8] = b"-ERR the connection to the primary was lost before it answered\r\n";
 /// `server.c`, `shared.noautherr`
 pub const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
+/// `acl.c`, `addAuthErrReply`
+pub const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 /// `networking.c`, `helloCommand`
 pub const HELLO_NOAUTH: &[u8] = b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n";
 /// `networking.c`, `helloCommand`

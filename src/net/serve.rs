@@ -4,6 +4,8 @@
 //! replies, for a primary) leave their bytes in the buffer and are tried again; meanwhile the connection is still read
 //! a little ahead, so that a client that leaves is noticed.
 
+mod body;
+
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -105,6 +107,10 @@ impl Server {
                 }
                 Step::Drain => self.wait(|client, _| client.is_drained()).await,
                 Step::Retry => self.pause().await,
+                Step::Body => match self.body().await {
+                    Ok(()) => continue,
+                    Err(why) => return why,
+                },
                 Step::Later(args) => {
                     // Boxed: it is rare, and what it may hold would be part of every idle client.
                     if let Some(event) = Box::pin(self.later(&args)).await {
@@ -140,6 +146,9 @@ impl Server {
             let rest = &input.buffer[input.at..];
             if input.current.is_none() {
                 match input.scanner.scan(rest) {
+                    Ok(Scan::Need) if input.scanner.is_long(rest) => {
+                        return self.advance_long(&view, &vocabulary, now);
+                    }
                     Ok(Scan::Need) => break,
                     Ok(Scan::Skip(n)) => {
                         input.at += n;

@@ -12,15 +12,12 @@ mod body;
 mod error;
 mod found;
 
-use bytes::{BufMut, BytesMut};
-
 pub use body::LONGEST_HELD;
 pub use error::RequestError;
 pub use found::Request;
 
 use super::inline::{self, Span};
-use super::number::{integer, put_header, quick_length};
-use crate::core::argv::Args;
+use super::number::{integer, quick_length};
 
 /// What a client may send. Everything else about a command is bounded by the bytes that really arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -36,7 +36,8 @@ impl RequestScanner {
     pub fn pass(&mut self, buf: &[u8], out: &mut BytesMut) -> Result<(usize, bool), RequestError> {
         let mut left = self.left.unwrap_or(0);
         while left > 0 {
-            let Some(missing) = self.bulk.take().map_or_else(|| self.length(buf), |length| Ok(Some(length)))?
+            let Some(missing) =
+                self.bulk.take().map_or_else(|| self.length(buf), |length| Ok(Some(length)))?
             else {
                 break;
             };

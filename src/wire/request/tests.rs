@@ -1,8 +1,11 @@
 //! Requests: the table of byte games, each with what Redis 7.0.15 makes of it; chunking; limits.
 
+use bytes::{BufMut, BytesMut};
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::argv::Args;
+use crate::wire::number::put_header;
 
 /// What came of feeding bytes: commands (with whether they were canonical), bytes skipped, the error.
 #[derive(Debug, Default, PartialEq, Eq, Clone)]
