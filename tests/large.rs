@@ -1,16 +1,19 @@
 //! Large values, long pipelines and many clients: memory stays bounded, and nobody's neighbour waits for them.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
+#![allow(clippy::print_stdout, reason = "figures are worth seeing")]
 
 mod support;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use support::{Conn, Proxy, Setup, Topology, Value, encode, secs, sleep_ms};
+use support::{Conn, Proxy, Setup, Topology, Value, encode, eventually, secs, sleep_ms};
 
 /// A line of `/proc/<pid>/status`, in bytes.
 fn memory(proxy: &Proxy, line: &str) -> usize {
@@ -60,9 +63,12 @@ fn large() -> usize {
 /// More memory than this at a time for a large value is too much.
 const LITTLE: usize = 16 << 20;
 
-/// A byte of a large value, by its place.
-fn byte(at: usize) -> u8 {
-    (at / 61 % 251) as u8
+/// So many bytes of a large value, from this place on.
+fn part(at: usize, length: usize) -> &'static [u8] {
+    const PERIOD: usize = 61 * 251;
+    static PATTERN: LazyLock<Vec<u8>> =
+        LazyLock::new(|| (0..PERIOD + (1 << 20)).map(|at| (at / 61 % 251) as u8).collect());
+    &PATTERN[at % PERIOD..][..length]
 }
 
 /// Sends `SET key value` with a large value, as fast as it is taken.
@@ -71,11 +77,8 @@ fn send_large(conn: &mut Conn, head: &[u8], length: usize) {
     stream.set_write_timeout(Some(secs(60))).unwrap();
     stream.write_all(head).unwrap();
     stream.write_all(format!("${length}\r\n").as_bytes()).unwrap();
-    let mut chunk = Vec::new();
     for begin in (0..length).step_by(1 << 20) {
-        chunk.clear();
-        chunk.extend((begin..length.min(begin + (1 << 20))).map(byte));
-        stream.write_all(&chunk).unwrap();
+        stream.write_all(part(begin, (length - begin).min(1 << 20))).unwrap();
     }
     stream.write_all(b"\r\n").unwrap();
 }
@@ -97,8 +100,8 @@ fn a_large_value_is_written_in_little_memory() {
     assert_eq!(topology.primary.cmd(&["STRLEN", "big"]), large() as i64);
     for at in [0, 1, 70_000, large() / 2, large() - 10] {
         let (from, to) = (at.to_string(), (at + 9).to_string());
-        let part = topology.primary.cmd(&["GETRANGE", "big", &from, &to]);
-        assert_eq!(part, Value::Bulk((at..at + 10).map(byte).collect()), "at {at}");
+        let found = topology.primary.cmd(&["GETRANGE", "big", &from, &to]);
+        assert_eq!(found, Value::Bulk(part(at, 10).to_vec()), "at {at}");
     }
     assert_eq!(conn.cmd(&["GET", "small"]), "1");
 }
@@ -178,7 +181,7 @@ fn long_commands_are_answered_as_by_redis() {
     }
     let denied = answers(proxy.port, &[big_one(&["DEBUG", "JMAP"], &[]), encode(&["PING"])].concat());
     assert!(denied.len() == 2 && denied[0].starts_with("-NOPERM") && denied[1] == "+PONG", "{denied:?}");
-    let lanes = || proxy.metric("redweir_lanes", &[]);
+    let lanes = || proxy.metric("redweir_upstream_connections", &[]);
     assert!(lanes() < 20.0, "{} lanes are left", lanes());
 }
 
@@ -213,4 +216,197 @@ fn half_a_long_command_does_nothing() {
     topology.primary.kill();
     assert_eq!(conn.read().error(), "ERR the connection to the primary was lost before it answered");
     conn.read_to_close();
+}
+
+/// Somebody who goes on with small commands while others have large ones, and notes how long the slowest took.
+struct Neighbour {
+    ended: Arc<AtomicBool>,
+    thread: thread::JoinHandle<(Duration, usize)>,
+}
+
+impl Neighbour {
+    fn start(port: u16) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&ended);
+        let thread = thread::spawn(move || {
+            let (mut conn, mut slowest, mut rounds) = (Conn::open(port), Duration::ZERO, 0);
+            while !until.load(Ordering::Relaxed) {
+                let tag = format!("round {rounds}");
+                let begun = Instant::now();
+                conn.ask(&["SET", "neighbour", &tag]).ask(&["GET", "neighbour"]).ask(&["GET", "none"]);
+                let replies = conn.read_many(3);
+                assert_eq!(replies[1], tag.as_str());
+                assert_eq!(replies[2], Value::Null);
+                slowest = slowest.max(begun.elapsed());
+                rounds += 1;
+                sleep_ms(1);
+            }
+            (slowest, rounds)
+        });
+        Self { ended, thread }
+    }
+
+    /// How long the slowest round took, and how many there were.
+    fn stop(self) -> (Duration, usize) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Reads `$length` and so many bytes at most at this rate, and checks them all.
+fn take_large(stream: &mut TcpStream, length: usize, bytes_per_second: Option<usize>) {
+    let head = format!("${length}\r\n");
+    let mut chunk = vec![0; head.len()];
+    stream.read_exact(&mut chunk).unwrap();
+    assert_eq!(String::from_utf8_lossy(&chunk), head);
+    let (mut at, begun) = (0, Instant::now());
+    while at < length {
+        chunk.resize((length - at).min(256 << 10), 0);
+        stream.read_exact(&mut chunk).unwrap();
+        assert!(chunk == part(at, chunk.len()), "after {at} bytes");
+        at += chunk.len();
+        if let Some(rate) = bytes_per_second {
+            let due = Duration::from_secs_f64(at as f64 / rate as f64);
+            thread::sleep(due.saturating_sub(begun.elapsed()));
+        }
+    }
+    let mut end = [0; 2];
+    stream.read_exact(&mut end).unwrap();
+    assert_eq!(&end, b"\r\n");
+}
+
+/// Several clients read large values at their own pace, through one worker, next to somebody with small commands.
+fn read_large(replicas: usize, length: usize, rates: &[Option<usize>]) {
+    let topology = Topology::with(&["--save", ""], replicas, &["--save", ""]);
+    let proxy = Setup::of(&topology).proxy("[proxy]\nworkers = 1").start();
+    send_large(&mut topology.primary.connect(), b"*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n", length);
+    eventually("the large value is there", secs(60), || {
+        topology.primary.cmd(&["STRLEN", "big"]) == length as i64
+    });
+    topology.await_sync();
+    sleep_ms(200);
+    let before = memory(&proxy, "VmHWM");
+    let neighbour = Neighbour::start(proxy.port);
+    sleep_ms(200);
+    let begun = Instant::now();
+    let readers: Vec<_> = rates
+        .iter()
+        .map(|&rate| {
+            let mut conn = proxy.connect();
+            conn.ask(&["GET", "big"]).ask(&["INCR", "count"]).ask(&["GET", "big"]).ask(&["ECHO", "end"]);
+            thread::spawn(move || {
+                let mut stream = conn.stream();
+                stream.set_read_timeout(Some(secs(30))).unwrap();
+                take_large(&mut stream, length, rate);
+                let mut count = [0; 4];
+                stream.read_exact(&mut count).unwrap();
+                assert!(count.starts_with(b":") && count.ends_with(b"\r\n"), "{}", count.escape_ascii());
+                take_large(&mut stream, length, rate);
+                assert_eq!(conn.read(), "end");
+            })
+        })
+        .collect();
+    for reader in readers {
+        reader.join().unwrap();
+    }
+    let took = begun.elapsed();
+    let (slowest, rounds) = neighbour.stop();
+    let grown = memory(&proxy, "VmHWM") - before;
+    println!(
+        "{replicas} replicas, 2 * {} MiB to {} clients in {took:?}: {} KiB more memory; {rounds} rounds of a \
+         neighbour, the slowest {slowest:?}",
+        length >> 20,
+        rates.len(),
+        grown >> 10
+    );
+    let most = LITTLE * (1 + rates.len());
+    assert!(grown < most, "{} KiB more memory", grown >> 10);
+    assert!(slowest < secs(3), "a neighbour waited {slowest:?}");
+    eventually("the lanes are given back", secs(5), || {
+        proxy.metric("redweir_upstream_connections", &[]) < 16.0
+    });
+}
+
+#[test]
+fn large_values_are_read_in_little_memory() {
+    read_large(1, large(), &[None]);
+}
+
+#[test]
+fn a_slow_reader_of_large_values_slows_nobody() {
+    let rate = |mib: usize| Some(mib << 20);
+    read_large(1, 24 << 20, &[rate(10), None, rate(6)]);
+    read_large(0, 24 << 20, &[rate(10), None, rate(6)]);
+}
+
+/// The node is lost in the middle of a long reply: whatever came behind it would be taken for the rest of it.
+#[test]
+fn a_reply_that_is_lost_half_way_is_followed_by_nothing() {
+    let mut topology = Topology::with(&["--save", ""], 1, &["--save", ""]);
+    let proxy = Setup::of(&topology).start();
+    let length = 16 << 20;
+    send_large(&mut topology.primary.connect(), b"*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n", length);
+    topology.await_sync();
+    sleep_ms(300);
+    let mut conn = proxy.connect();
+    conn.ask(&["GET", "big"]).ask(&["GET", "big"]);
+    sleep_ms(300);
+    topology.replicas[0].server.kill();
+    topology.primary.kill();
+    sleep_ms(300);
+    let got = conn.read_to_close();
+    assert!(got.len() < length, "{} bytes", got.len());
+    let head = format!("${length}\r\n").len();
+    for (n, found) in got[head..].chunks(1 << 20).enumerate() {
+        assert!(found == part(n << 20, found.len()), "MiB {n} is not of the value");
+    }
+}
+
+/// Writes 100,000 commands before it reads a single reply, as pipelines of client libraries do.
+#[test]
+fn a_pipeline_is_written_before_its_replies_are_read() {
+    const COMMANDS: usize = 100_000;
+    let topology = Topology::start(2);
+    let proxy = Setup::of(&topology).proxy("[proxy]\nworkers = 1").start();
+    let value = "v".repeat(100);
+    let mut setter = proxy.connect();
+    for key in 0..100 {
+        setter.cmd(&["SET", &format!("key:{key}"), &format!("{key}:{value}")]);
+    }
+    topology.await_sync();
+    sleep_ms(300);
+    let neighbour = Neighbour::start(proxy.port);
+    let pipeline =
+        |command: &dyn Fn(usize) -> Vec<u8>| -> Vec<u8> { (0..COMMANDS).flat_map(command).collect() };
+    let key = |n: usize| format!("key:{}", n % 100);
+    let gets = pipeline(&|n| encode(&["GET", &key(n)]));
+    let sets = pipeline(&|n| encode(&["SET", &format!("new:{n}"), &value]));
+    let mixed = pipeline(&|n| match n % 4 {
+        0 => encode(&["INCR", "counter"]),
+        1 => encode(&["SET", &format!("mixed:{}", n % 1000), &n.to_string()]),
+        2 => encode(&["GET", &format!("mixed:{}", (n - 1) % 1000)]),
+        _ => encode(&["GET", &key(n)]),
+    });
+    let check = |what: &str, input: &[u8], expected: &dyn Fn(usize) -> Value| {
+        let (mut conn, begun) = (proxy.connect(), Instant::now());
+        conn.stream().set_write_timeout(Some(secs(60))).unwrap();
+        conn.patience(secs(60)).send(input);
+        let written = begun.elapsed();
+        for n in 0..COMMANDS {
+            assert_eq!(conn.read(), expected(n), "{what}: reply {n}");
+        }
+        println!("{what}: written after {written:?}, read after {:?}", begun.elapsed());
+    };
+    check("GET", &gets, &|n| Value::Bulk(format!("{}:{value}", n % 100).into_bytes()));
+    check("SET", &sets, &|_| Value::Status("OK".to_owned()));
+    check("mixed", &mixed, &|n| match n % 4 {
+        0 => Value::Int((n / 4 + 1) as i64),
+        1 => Value::Status("OK".to_owned()),
+        2 => Value::Bulk((n - 1).to_string().into_bytes()),
+        _ => Value::Bulk(format!("{}:{value}", n % 100).into_bytes()),
+    });
+    let (slowest, rounds) = neighbour.stop();
+    println!("{rounds} rounds of a neighbour, the slowest {slowest:?}");
+    assert!(slowest < secs(2), "a neighbour waited {slowest:?}");
+    assert!(topology.replica_calls("get").iter().sum::<u64>() > COMMANDS as u64, "replicas take part");
 }

@@ -94,8 +94,8 @@ pub struct Connection {
     sticky: Option<NodeId>,
     /// When to see whether another replica has fewer connections.
     balance_at: Cell<Moment>,
-    /// The lanes it uses, by node; valid for the present identity, database and protocol.
-    pub(super) lanes: Vec<Option<Rc<Lane>>>,
+    /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.
+    pub(super) lanes: Vec<Option<(Rc<Lane>, u32)>>,
     /// Its exclusive connection, if it needs one.
     pub pin: Option<Pin>,
     /// Since when the present command waits for a node.
@@ -192,17 +192,22 @@ impl Connection {
         LaneKey { node, identity: self.identity, db: self.db, proto: self.proto }
     }
 
-    pub(super) fn lane_to(&mut self, node: NodeId) -> Option<Rc<Lane>> {
+    pub(super) fn lane_to(&mut self, node: NodeId) -> Result<Rc<Lane>, Step> {
         let key = self.key(node);
-        let known = self.lanes.get_mut(node.index())?;
-        match known {
-            Some(lane) if lane.is_usable() => Some(Rc::clone(lane)),
-            _ => {
-                let lane = self.worker.lane(key);
-                *known = Some(Rc::clone(&lane));
-                Some(lane)
+        let known = self.lanes.get_mut(node.index()).ok_or(Step::Close)?;
+        if let Some((lane, stint)) = known {
+            let same = lane.stint() == *stint;
+            if same && lane.is_usable() {
+                return Ok(Rc::clone(lane));
+            }
+            if !same && !self.client.is_drained() {
+                // The lane has left the pool: what is still on the way must not be overtaken on another.
+                return Err(Step::Drain);
             }
         }
+        let lane = self.worker.lane(key);
+        *known = Some((Rc::clone(&lane), lane.stint()));
+        Ok(lane)
     }
 
     /// Identity, database or protocol changed: other lanes from now on.

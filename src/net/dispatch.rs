@@ -58,11 +58,6 @@ impl Connection {
             self.client.answer(&say::denied(vocabulary.table.name(intent.id)));
             return Step::Done;
         }
-        if request.is_partial()
-            && let Some(step) = self.refuse_long(intent)
-        {
-            return step;
-        }
         if (self.pin.is_some() || matches!(intent.handling, Handling::Pin(_)) || request.is_partial())
             && let Some(step) = self.dispatch_pinned(request, intent, view, vocabulary, now)
         {
@@ -287,7 +282,10 @@ impl Connection {
     }
 
     fn send(&mut self, node: NodeId, request: &Request<'_>, outgoing: Outgoing, view: &View) -> Step {
-        let Some(lane) = self.lane_to(node) else { return Step::Close };
+        let lane = match self.lane_to(node) {
+            Ok(lane) => lane,
+            Err(step) => return step,
+        };
         if !lane.has_room() {
             self.full = Some(lane);
             return Step::Room;

@@ -6,6 +6,8 @@
 //! Whatever does not add up (a reply nobody asked for, bytes that are no reply) closes the lane: a connection that is
 //! out of step must never answer another command.
 
+mod aside;
+mod leftover;
 mod passing;
 
 use std::cell::RefCell;
@@ -28,6 +30,7 @@ use crate::core::position::Offset;
 use crate::core::proof::suffices;
 use crate::core::session::Stamps;
 use crate::wire::request::Request;
+pub use leftover::Leftover;
 use passing::Passing;
 
 /// Protocol version spoken on a connection.
@@ -85,23 +88,18 @@ struct Inner {
     listener: Option<Rc<Client>>,
     /// What was written on a lane whose replies are not counted: any byte that comes may acknowledge any of it.
     raw_written: Stamps,
+    /// The beginning of the oldest command's reply was passed on.
+    cut: bool,
     /// A command that is passed on as it comes.
     passing: Passing,
+    /// Out of the pool while a long reply is on it.
+    aside: bool,
+    /// How many times it has left the pool.
+    stint: u32,
     /// The lane's own task.
     task: Option<Waker>,
     /// Tasks that wait for room or for the end of the opening.
     waiters: Vec<Waker>,
-}
-
-/// What is left of a lane that ended, in the order in which it was taken.
-#[derive(Debug)]
-pub struct Leftover {
-    /// The command.
-    pub pending: Pending,
-    /// Its bytes.
-    pub request: BytesMut,
-    /// All of it had been written: the node may have executed it.
-    pub sent: bool,
 }
 
 impl Lane {
@@ -119,7 +117,10 @@ impl Lane {
             proof: None,
             listener: None,
             raw_written: Stamps::None,
+            cut: false,
             passing: Passing::Nothing,
+            aside: false,
+            stint: 0,
             task: None,
             waiters: Vec::new(),
         };
@@ -234,7 +235,8 @@ impl Lane {
 
     /// Whether it takes commands.
     pub fn is_usable(&self) -> bool {
-        !matches!(self.inner.borrow().phase, Phase::Closed(_))
+        let inner = self.inner.borrow();
+        !inner.aside && !matches!(inner.phase, Phase::Closed(_))
     }
 
     /// Whether it may take more from clients. Whoever finds it full is woken when there is room, through `waker`.
@@ -297,9 +299,15 @@ impl Lane {
         self.mark_dirty(inner);
     }
 
-    /// The client of the oldest outstanding command, to pass on a part of its reply.
+    /// The client of the oldest outstanding command, and its slot there.
     pub fn front(&self) -> Option<(Rc<Client>, u64)> {
         self.inner.borrow().pending.front().map(|p| (Rc::clone(&p.client), p.seq))
+    }
+
+    /// The same, to pass on a part of its reply.
+    pub fn cut_front(&self) -> Option<(Rc<Client>, u64)> {
+        self.inner.borrow_mut().cut = true;
+        self.front()
     }
 
     /// Whether the oldest outstanding command may be sent again.
@@ -311,6 +319,7 @@ impl Lane {
     pub fn pop(&self, keep: bool) -> Option<(Pending, Option<BytesMut>)> {
         let mut inner = self.inner.borrow_mut();
         let pending = inner.pending.pop_front()?;
+        inner.cut = false;
         inner.end_passing();
         inner.sent = inner.sent.checked_sub(pending.len)?;
         let request = if keep {
@@ -331,23 +340,6 @@ impl Lane {
         if inner.buffer.is_empty() && inner.buffer.capacity() > limits::BUFFER_KEPT * 4 {
             inner.buffer = BytesMut::new();
         }
-    }
-
-    /// Takes out whatever is outstanding.
-    pub fn drain(&self) -> Vec<Leftover> {
-        let mut inner = self.inner.borrow_mut();
-        inner.write = None;
-        let (mut buffer, mut sent) = (std::mem::take(&mut inner.buffer), std::mem::take(&mut inner.sent));
-        let passed = inner.passing.is_over(&buffer[sent..]);
-        let mut left = Vec::with_capacity(inner.pending.len());
-        while let Some(pending) = inner.pending.pop_front() {
-            let request = buffer.split_to(pending.len.min(buffer.len()));
-            let whole = sent >= pending.len && passed;
-            sent = sent.saturating_sub(pending.len);
-            left.push(Leftover { pending, request, sent: whole });
-        }
-        inner.wake_waiters();
-        left
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sockets, tasks and timers. Nothing here compares two offsets: what they mean is decided in `core`.
 
+mod aside;
 pub mod client;
 mod client_command;
 pub mod clock;

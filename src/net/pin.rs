@@ -52,6 +52,11 @@ impl Connection {
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> Option<Step> {
+        if request.is_partial()
+            && let Some(step) = self.refuse_long(intent)
+        {
+            return Some(step);
+        }
         match intent.handling {
             Handling::Local(Local::Quit) => {
                 self.client.answer(say::OK);

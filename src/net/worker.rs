@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
+use super::aside::Aside;
 use super::client::Client;
 use super::lane::{Closed, Lane, LaneKey};
 use super::limits;
@@ -47,6 +48,8 @@ pub struct Worker {
     /// Commands in flight per node, and connections that stay with it.
     pub load: RefCell<Vec<u32>>,
     lanes: RefCell<FxHashMap<LaneKey, Rc<Lane>>>,
+    /// Shared lanes that are not in the pool.
+    pub(super) aside: RefCell<Aside>,
     /// Exclusive lanes that were given back clean.
     spare: RefCell<FxHashMap<LaneKey, Vec<Rc<Lane>>>>,
     /// Slots stamped *pending*, in the order of the anchors they wait for.
@@ -78,6 +81,7 @@ impl Worker {
             stuck: RefCell::new(vec![0; nodes]),
             load,
             lanes: RefCell::default(),
+            aside: RefCell::default(),
             spare: RefCell::default(),
             unsettled: RefCell::default(),
             buffers: RefCell::default(),
@@ -152,9 +156,15 @@ impl Worker {
         {
             return Rc::clone(lane);
         }
-        let lane = self.start(key, false);
+        let lane = self.open_lane(key);
         self.lanes.borrow_mut().insert(key, Rc::clone(&lane));
         lane
+    }
+
+    /// A shared lane that is not in the pool: one that came back, or a new one.
+    pub(super) fn open_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
+        let kept = self.aside.borrow_mut().take(key);
+        kept.unwrap_or_else(|| self.start(key, false))
     }
 
     /// An exclusive lane of this key: a clean spare one, or a new one.
@@ -203,6 +213,12 @@ impl Worker {
     pub fn forget_lane(&self, lane: &Rc<Lane>) {
         self.stats.lanes.sub(1);
         self.proofs.borrow_mut().lost(lane.key.node);
+        self.aside.borrow_mut().forget(lane);
+        self.leave_pool(lane);
+    }
+
+    /// Nobody gets this lane any longer.
+    pub(super) fn leave_pool(&self, lane: &Rc<Lane>) {
         let mut lanes = self.lanes.borrow_mut();
         if lanes.get(&lane.key).is_some_and(|known| Rc::ptr_eq(known, lane)) {
             lanes.remove(&lane.key);
@@ -298,8 +314,10 @@ impl Worker {
                     None
                 }
             };
-            for lane in self.lanes.borrow().values() {
-                if let Some(why) = gone(lane.key.node) {
+            for lane in self.lanes.borrow().values().chain(self.aside.borrow().iter()) {
+                if let Some(why) = gone(lane.key.node)
+                    && !lane.is_in_mid_reply()
+                {
                     lane.close(Closed::Withdrawn(why));
                 }
             }
