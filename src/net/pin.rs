@@ -183,7 +183,8 @@ impl Connection {
     /// Gives the exclusive connection up: to be used again if it is `clean` and carries no state, else it is closed.
     pub fn release_pin(&mut self, clean: bool) {
         let Some(pin) = self.pin.take() else { return };
-        if clean && !pin.stuck && !pin.raw && !pin.holds_state() {
+        let clean = clean && !pin.stuck && !pin.raw && !pin.holds_state();
+        if clean || cfg!(mutant = "state-given-back") {
             self.worker.give_back(&pin.lane);
         } else {
             pin.lane.unlisten();

@@ -102,7 +102,7 @@ impl Worker {
 
     fn recover_one(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed, left: Leftover) {
         let Leftover { pending, request, sent, cut } = left;
-        if cut {
+        if cut && !cfg!(mutant = "lost-half-repeated") {
             // Whatever came now would be taken for the rest of that reply.
             return pending.client.leave(Gone::Ended);
         }
