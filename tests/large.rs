@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -36,6 +36,34 @@ fn idle_client(port: u16) -> TcpStream {
     stream.read_exact(&mut reply).unwrap();
     assert_eq!(&reply, b"$1\r\nv\r\n");
     stream
+}
+
+/// What a client had while it was busy it gives back.
+#[test]
+fn a_client_that_was_busy_takes_little_memory() {
+    let topology = Topology::start(1);
+    let proxy = Setup::of(&topology).start();
+    assert_eq!(proxy.cmd(&["SET", "k", "v"]), "OK");
+    topology.await_sync();
+    let busy = |n: usize| {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port)).unwrap();
+        let commands = (0..300).flat_map(|m| match m % 3 {
+            0 => encode(&["GET", "k"]),
+            1 => encode(&["SET", &format!("{n}:{m}"), "1"]),
+            _ => encode(&["GETRANGE", &format!("{n}:{}", m - 1), "0", "-1"]),
+        });
+        stream.write_all(&commands.collect::<Vec<u8>>()).unwrap();
+        stream.read_exact(&mut vec![0; 100 * 7 + 100 * 5 + 100 * 7]).unwrap();
+        stream
+    };
+    let early: Vec<TcpStream> = (0..100).map(busy).collect();
+    let before = memory(&proxy, "VmRSS");
+    let count = 1000;
+    let clients: Vec<TcpStream> = (100..100 + count).map(busy).collect();
+    let each = memory(&proxy, "VmRSS").saturating_sub(before) / count;
+    println!("{count} clients that were busy: {each} bytes each");
+    assert!(each <= 8 * 1024, "{each} bytes for each of {count} clients that were busy");
+    drop((early, clients));
 }
 
 #[test]
@@ -354,7 +382,10 @@ fn a_reply_that_is_lost_half_way_is_followed_by_nothing() {
     topology.replicas[0].server.kill();
     topology.primary.kill();
     sleep_ms(300);
-    let got = conn.read_to_close();
+    let (mut got, mut stream) = (Vec::new(), conn.stream());
+    stream.set_read_timeout(Some(secs(2))).unwrap();
+    let end = stream.read_to_end(&mut got).map_err(|error| error.kind());
+    assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?} after {} bytes", got.len());
     assert!(got.len() < length, "{} bytes", got.len());
     let head = format!("${length}\r\n").len();
     for (n, found) in got[head..].chunks(1 << 20).enumerate() {
@@ -409,4 +440,48 @@ fn a_pipeline_is_written_before_its_replies_are_read() {
     println!("{rounds} rounds of a neighbour, the slowest {slowest:?}");
     assert!(slowest < secs(2), "a neighbour waited {slowest:?}");
     assert!(topology.replica_calls("get").iter().sum::<u64>() > COMMANDS as u64, "replicas take part");
+}
+
+/// A long reply of many short elements, and long replies of two nodes in one pipeline, to a slow reader.
+#[test]
+fn long_replies_of_every_kind_wait_for_their_reader() {
+    const ELEMENTS: usize = 20_000;
+    let topology = Topology::with(&["--save", ""], 1, &["--save", ""]);
+    let proxy = Setup::of(&topology).proxy("[proxy]\nworkers = 1").start();
+    let element = "e".repeat(1000);
+    for _ in 0..ELEMENTS / 1000 {
+        let push: Vec<&str> = ["RPUSH", "list"].into_iter().chain([element.as_str(); 1000]).collect();
+        topology.primary.cmd(&push);
+    }
+    let value = "v".repeat(12 << 20);
+    topology.primary.cmd(&["SET", "big", &value]);
+    topology.await_sync();
+    sleep_ms(300);
+    let before = memory(&proxy, "VmHWM");
+    let neighbour = Neighbour::start(proxy.port);
+    let mut conn = proxy.connect();
+    conn.patience(secs(20));
+    // The first goes to the replica, GETEX and what the transaction holds to the primary.
+    let list = ["LRANGE", "list", "0", "-1"];
+    conn.ask(&list).ask(&["GETEX", "big"]).ask(&["GET", "big"]).ask(&list);
+    conn.ask(&["MULTI"]).ask(&list).ask(&["GET", "big"]).ask(&["EXEC"]).ask(&["ECHO", "end"]);
+    let is_list =
+        |reply: &Value| reply.items().len() == ELEMENTS && reply.items()[ELEMENTS - 1] == element.as_str();
+    sleep_ms(800);
+    assert!(is_list(&conn.read()));
+    sleep_ms(800);
+    assert_eq!(conn.read(), value.as_str());
+    assert_eq!(conn.read(), value.as_str());
+    sleep_ms(800);
+    assert!(is_list(&conn.read()));
+    assert_eq!(conn.read_many(3), [&["OK", "QUEUED", "QUEUED"][..]].concat());
+    sleep_ms(800);
+    let result = conn.read();
+    assert!(is_list(&result.items()[0]) && result.items()[1] == value.as_str());
+    assert_eq!(conn.read(), "end");
+    let (slowest, _) = neighbour.stop();
+    let grown = memory(&proxy, "VmHWM") - before;
+    println!("{} KiB more memory, a neighbour's slowest round {slowest:?}", grown >> 10);
+    assert!(grown < 3 * LITTLE, "{} KiB more memory", grown >> 10);
+    assert!(slowest < secs(2), "a neighbour waited {slowest:?}");
 }

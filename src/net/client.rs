@@ -49,8 +49,6 @@ struct Inner {
     waits: bool,
     /// The client's own task.
     task: Option<Waker>,
-    /// It was waited for long enough: no lane waits again before everything is written.
-    hopeless: bool,
     /// Bytes written, ever.
     taken: u64,
     /// Lanes that wait until the output is shorter.
@@ -190,6 +188,7 @@ impl Client {
             self.round.put_buffer(std::mem::take(&mut inner.out));
             if inner.slots.is_empty() && inner.slots.capacity() > limits::SLOTS_KEPT {
                 inner.slots = VecDeque::new();
+                self.session.borrow_mut().rest();
             }
         }
         inner.after_write();
@@ -310,7 +309,6 @@ impl Inner {
 
     /// After a write: gives a large buffer back, and wakes whoever waits for room.
     fn after_write(&mut self) {
-        self.hopeless &= !self.out.is_empty();
         if self.out.len() < limits::LANE_PAUSE / 2 {
             self.wake_lanes();
         }

@@ -29,16 +29,17 @@ impl Client {
         };
         // What has its turn does not wait for what is kept, but the other way round.
         let waiting = if seq == inner.head { inner.out.len() } else { inner.kept };
-        let pause = inner.gone.is_none() && !inner.hopeless && waiting > most;
+        let pause = inner.gone.is_none() && waiting > most;
         if pause && !inner.paused_lanes.iter().any(|w| w.will_wake(waker)) {
             inner.paused_lanes.push(waker.clone());
         }
         pause
     }
 
-    /// A lane has waited long enough for it.
-    pub fn give_up(&self) {
-        self.inner.borrow_mut().hopeless = true;
+    /// Whether little waits to be written or for its turn.
+    pub fn keeps_up(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.out.len() + inner.kept < limits::LANE_PAUSE / 2
     }
 
     /// Bytes that it has taken up to now.

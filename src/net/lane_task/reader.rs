@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 
@@ -30,6 +30,9 @@ pub(super) struct Reader {
     heavy: bool,
     /// Of the client that the lane waits for.
     pace: Option<Pace>,
+    /// The client that was waited for long enough: what comes for it piles up, until it has taken most of it or is
+    /// disconnected.
+    given_up: Option<u64>,
 }
 
 /// How a client that a lane waits for gets on.
@@ -60,6 +63,7 @@ impl Reader {
             long: false,
             heavy: false,
             pace: None,
+            given_up: None,
         }
     }
 
@@ -95,10 +99,7 @@ impl Reader {
             if let Some(why) = lane.poll(cx) {
                 return Poll::Ready(Event::Closed(why));
             }
-            let slow = (self.passed > 0 || self.heavy)
-                && lane
-                    .front()
-                    .is_some_and(|(client, seq)| client.should_pause(seq, self.passed > 0, cx.waker()));
+            let slow = self.is_slow(lane, cx.waker());
             if slow && !lane.exclusive && !lane.is_aside() {
                 return Poll::Ready(Event::Slow);
             }
@@ -112,6 +113,21 @@ impl Reader {
             })
         })
         .await
+    }
+
+    /// Whether the next reply, or the rest of the present one, had better wait for its client.
+    fn is_slow(&mut self, lane: &Lane, waker: &Waker) -> bool {
+        if self.passed == 0 && !self.heavy {
+            return false;
+        }
+        let Some((client, seq)) = lane.front() else { return false };
+        if self.given_up == Some(client.id) {
+            if !client.keeps_up() {
+                return false;
+            }
+            self.given_up = None;
+        }
+        client.should_pause(seq, self.passed > 0, waker)
     }
 
     /// The lane has waited for a while. Others behind it do not wait long; a client alone may take its time, as long as
@@ -130,11 +146,11 @@ impl Reader {
         let stalled = now.since(pace.moved_at);
         if lane.is_in_the_way() {
             if now.since(pace.since) >= limits::LANE_PAUSE_LONGEST {
-                client.give_up();
+                self.given_up = Some(client.id);
             }
         } else if client.wants_more() {
             if stalled >= limits::STALLED_PIPELINE {
-                client.give_up();
+                self.given_up = Some(client.id);
             }
         } else if stalled >= limits::STALLED_LONGEST {
             client.leave(Gone::TooSlow);
