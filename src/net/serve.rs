@@ -235,8 +235,16 @@ impl Server {
     /// Waits a moment before the same command is tried again.
     async fn pause(&mut self) -> Event {
         // The view changes when an anchor is answered; the stream passes an offset without a word.
-        let _ = tokio::time::timeout(limits::RETRY_PAUSE, self.worker.changed.notified()).await;
-        self.client.gone().map_or(Event::Changed, Event::Gone)
+        let again = tokio::time::timeout(limits::RETRY_PAUSE, self.worker.changed.notified());
+        let mut again = std::pin::pin!(again);
+        poll_fn(|cx| {
+            // What the client is owed goes out meanwhile.
+            if let Some(why) = self.client.poll(cx) {
+                return Poll::Ready(Event::Gone(why));
+            }
+            Future::poll(again.as_mut(), cx).map(|_| Event::Changed)
+        })
+        .await
     }
 
     /// A command that Redweir itself answers after asking somebody, with nothing outstanding before it.

@@ -66,7 +66,10 @@ impl Lane {
             return Vec::new();
         }
         let client = Rc::clone(&front.client);
-        inner.take_out(nobody, |p| Rc::ptr_eq(&p.client, &client))
+        let mut own = inner.take_out(nobody, |p| Rc::ptr_eq(&p.client, &client));
+        // What was repeated came to stand behind what was asked for later, which may have to wait for it.
+        own.sort_by_key(|(pending, _)| pending.seq);
+        own
     }
 }
 
