@@ -170,6 +170,11 @@ fn long_commands_are_answered_as_by_redis() {
         ("set", big_one(&["SET", "k"], &["EX", "100"])),
         ("then get", [big_one(&["SET", "k"], &[]), encode(&["STRLEN", "k"]), encode(&["DEL", "k"])].concat()),
         ("many arguments", [encode(&mset), encode(&["GET", "pair:299998"])].concat()),
+        ("too many arguments", b"*2147483648\r\n$3\r\nDEL\r\n".to_vec()),
+        (
+            "very many arguments",
+            [b"*1200001\r\n$3\r\nDEL\r\n".to_vec(), b"$1\r\nk\r\n".repeat(1_200_000)].concat(),
+        ),
         ("arity", big_one(&["GET", "k"], &["x"])),
         ("unknown", big_one(&["NOSUCH", "k"], &[])),
         ("a name", big_one(&[], &["k"])),

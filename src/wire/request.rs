@@ -22,7 +22,8 @@ use super::number::{integer, quick_length};
 /// What a client may send. Everything else about a command is bounded by the bytes that really arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most arguments of one command. Redis 7.0 allows `INT_MAX`; up to 6.2 it was 1,048,576.
+    /// Most arguments of one command. Redis 7.0 allows `INT_MAX`; up to 6.2 it was 1,048,576, as such a server says
+    /// itself when it gets more.
     pub max_args: usize,
     /// Longest argument in bytes (`proto-max-bulk-len`).
     pub max_bulk: usize,
@@ -38,7 +39,7 @@ pub struct Limits {
 impl Limits {
     /// The limits of a client that may run commands.
     pub const DEFAULT: Self = Self {
-        max_args: 1_048_576,
+        max_args: i32::MAX as usize,
         max_bulk: 512 << 20,
         max_line: 64 << 10,
         max_inline: 64 << 10,

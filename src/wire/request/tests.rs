@@ -115,7 +115,7 @@ fn protocol_errors_have_the_words_of_redis() {
         let input = format!("*1\r\n${number}\r\nfoo\r\n");
         assert_eq!(error(input.as_bytes()), "Protocol error: invalid bulk length", "{number:?}");
     }
-    for number in ["+3", "03", "", " 3", "3a", "1048577", "2147483648", "9223372036854775808", "-"] {
+    for number in ["+3", "03", "", " 3", "3a", "2147483648", "9223372036854775808", "-"] {
         let input = format!("*{number}\r\n");
         assert_eq!(error(input.as_bytes()), "Protocol error: invalid multibulk length", "{number:?}");
     }
