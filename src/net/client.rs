@@ -4,6 +4,8 @@
 //! oldest open slot goes straight into the output buffer, any other is kept until its turn. A client that has left
 //! stays in the lanes' queues as a tombstone: its replies are read and dropped, never given to anyone else.
 
+mod pace;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
@@ -50,8 +52,8 @@ struct Inner {
     waits: bool,
     /// The client's own task.
     task: Option<Waker>,
-    /// It was waited for long enough: no lane waits again before everything is written.
-    hopeless: bool,
+    /// Bytes written, ever.
+    taken: u64,
     /// Lanes that wait until the output is shorter.
     paused_lanes: Vec<Waker>,
 }
@@ -61,8 +63,14 @@ struct Inner {
 enum Slot {
     /// Its reply has not begun, or is going out as the head.
     Open,
-    /// Its reply, or the beginning of it, that came before its turn.
-    Kept { bytes: BytesMut, complete: bool },
+    /// Its reply, or the beginning of it, that came before its turn. Boxed, so that the many that are open are small.
+    Kept(Box<Kept>),
+}
+
+#[derive(Debug)]
+struct Kept {
+    bytes: BytesMut,
+    complete: bool,
 }
 
 /// Why a client is no longer there.
@@ -94,25 +102,32 @@ impl Client {
     pub fn open(&self) -> u64 {
         let mut inner = self.inner.borrow_mut();
         inner.slots.push_back(Slot::Open);
+        if inner.slots.len() == limits::CLIENT_PENDING {
+            // Its input is no longer read: whoever waits for it to read its replies may wait in vain.
+            inner.wake_lanes();
+        }
         inner.head + inner.slots.len() as u64 - 1
     }
 
-    /// Takes the reply of slot `seq`, or a part of it; `complete` with the last part.
-    pub fn deliver(self: &Rc<Self>, seq: u64, bytes: &[u8], complete: bool) {
+    /// Takes the reply of slot `seq`, or a part of it; `complete` with the last part. True when much waits to be
+    /// written, so that a lane had better ask [`Client::should_pause`] before it reads on.
+    pub fn deliver(self: &Rc<Self>, seq: u64, bytes: &[u8], complete: bool) -> bool {
         let mut inner = self.inner.borrow_mut();
         if inner.gone.is_some() {
-            return;
+            return false;
         }
         if inner.out.capacity() == 0 {
             inner.out = self.round.take_buffer();
         }
         inner.deliver(seq, bytes, complete);
-        if inner.out.len() + inner.kept > self.output_limit {
+        let waiting = inner.out.len() + inner.kept;
+        if waiting > self.output_limit {
             drop(inner);
             self.leave(Gone::TooSlow);
-            return;
+            return false;
         }
         self.mark_dirty(inner);
+        waiting > limits::LANE_PAUSE
     }
 
     /// Answers the command that is just being read, after all those before it.
@@ -157,8 +172,10 @@ impl Client {
         while !inner.out.is_empty() {
             match self.write.try_write(&inner.out) {
                 Ok(0) => return drop_as(inner, Gone::Left),
-                Ok(n) if n == inner.out.len() => inner.out.clear(),
-                Ok(n) => inner.out.advance(n),
+                Ok(n) => {
+                    inner.taken += n as u64;
+                    if n == inner.out.len() { inner.out.clear() } else { inner.out.advance(n) }
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     inner.blocked = true;
                     break;
@@ -172,6 +189,10 @@ impl Client {
         }
         if inner.out.is_empty() {
             self.round.put_buffer(std::mem::take(&mut inner.out));
+            if inner.slots.is_empty() && inner.slots.capacity() > limits::SLOTS_KEPT {
+                inner.slots = VecDeque::new();
+                self.session.borrow_mut().rest();
+            }
         }
         inner.after_write();
     }
@@ -241,40 +262,10 @@ impl Client {
         inner.slots.is_empty() && inner.out.is_empty()
     }
 
-    /// Whether more of its commands may be read now.
-    pub fn has_room(&self) -> bool {
-        let inner = self.inner.borrow();
-        inner.slots.len() < limits::CLIENT_PENDING
-            && inner.out.len() + inner.kept < limits::CLIENT_OUTPUT_PAUSE
-    }
-
     /// The client's own task starts or stops waiting for room, for the drained or for the flushed state: only then
     /// is it woken by deliveries.
     pub fn set_waits(&self, waits: bool) {
         self.inner.borrow_mut().waits = waits;
-    }
-
-    /// Bytes waiting to be written.
-    pub fn output_len(&self) -> usize {
-        let inner = self.inner.borrow();
-        inner.out.len() + inner.kept
-    }
-
-    /// Whether a lane should wait with more of a reply to this client; remembers `waker` if so.
-    pub fn should_pause(&self, waker: &Waker) -> bool {
-        let mut inner = self.inner.borrow_mut();
-        let pause = inner.gone.is_none() && !inner.hopeless && inner.out.len() > limits::LANE_PAUSE;
-        if pause && !inner.paused_lanes.iter().any(|w| w.will_wake(waker)) {
-            inner.paused_lanes.push(waker.clone());
-        }
-        pause
-    }
-}
-
-impl Client {
-    /// A lane has waited long enough for it.
-    pub fn give_up(&self) {
-        self.inner.borrow_mut().hopeless = true;
     }
 }
 
@@ -291,10 +282,10 @@ impl Inner {
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         self.kept += bytes.len();
         match slot {
-            Slot::Open => *slot = Slot::Kept { bytes: BytesMut::from(bytes), complete },
-            Slot::Kept { bytes: kept, complete: done } => {
-                kept.extend_from_slice(bytes);
-                *done = complete;
+            Slot::Open => *slot = Slot::Kept(Box::new(Kept { bytes: BytesMut::from(bytes), complete })),
+            Slot::Kept(kept) => {
+                kept.bytes.extend_from_slice(bytes);
+                kept.complete = complete;
             }
         }
     }
@@ -303,10 +294,14 @@ impl Inner {
     fn advance_head(&mut self) {
         self.slots.pop_front();
         self.head += 1;
-        while let Some(Slot::Kept { bytes, complete }) = self.slots.front_mut() {
-            self.out.extend_from_slice(bytes);
-            self.kept -= bytes.len();
-            if !*complete {
+        if !self.paused_lanes.is_empty() {
+            // One of them may have the next reply.
+            self.wake_lanes();
+        }
+        while let Some(Slot::Kept(kept)) = self.slots.front_mut() {
+            self.out.extend_from_slice(&kept.bytes);
+            self.kept -= kept.bytes.len();
+            if !kept.complete {
                 self.slots[0] = Slot::Open;
                 return;
             }
@@ -317,14 +312,17 @@ impl Inner {
 
     /// After a write: gives a large buffer back, and wakes whoever waits for room.
     fn after_write(&mut self) {
-        self.hopeless &= !self.out.is_empty();
         if self.out.len() < limits::LANE_PAUSE / 2 {
-            for lane in self.paused_lanes.drain(..) {
-                lane.wake();
-            }
+            self.wake_lanes();
         }
         if self.blocked || self.waits {
             self.wake_task();
+        }
+    }
+
+    fn wake_lanes(&mut self) {
+        for lane in self.paused_lanes.drain(..) {
+            lane.wake();
         }
     }
 
@@ -340,8 +338,6 @@ fn drop_as(mut inner: std::cell::RefMut<'_, Inner>, why: Gone) {
     inner.out = BytesMut::new();
     inner.slots.clear();
     inner.kept = 0;
-    for lane in inner.paused_lanes.drain(..) {
-        lane.wake();
-    }
+    inner.wake_lanes();
     inner.wake_task();
 }

@@ -28,6 +28,8 @@ use crate::wire::request::Request;
 pub enum Step {
     /// It is on its way, or answered.
     Done,
+    /// The beginning of a long command is; the rest of it follows.
+    Body,
     /// Again when there is room.
     Room,
     /// Again when everything before it is answered.
@@ -97,8 +99,10 @@ pub struct Connection {
     sticky: Option<NodeId>,
     /// When to see whether another replica has fewer connections.
     balance_at: Cell<Moment>,
-    /// The lanes it uses, by node; valid for the present identity, database and protocol.
-    pub(super) lanes: Vec<Option<Rc<Lane>>>,
+    /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.
+    pub(super) lanes: Vec<Option<(Rc<Lane>, u32)>>,
+    /// The lane that its scripts go on, with its stint.
+    script_lane: Option<(Rc<Lane>, u32)>,
     /// Its exclusive connection, if it needs one.
     pub pin: Option<Pin>,
     /// Whether it stands in line for one.
@@ -115,6 +119,8 @@ pub struct Connection {
     pub(super) last: LastCommand,
     /// The lane that was full.
     pub(super) full: Option<Rc<Lane>>,
+    /// Where the rest of a long command goes.
+    pub(super) body: Option<Rc<Lane>>,
 }
 
 impl Connection {
@@ -136,6 +142,7 @@ impl Connection {
             sticky: None,
             balance_at: Cell::default(),
             lanes,
+            script_lane: None,
             pin: None,
             in_line: InLine::No,
             scripts: None,
@@ -144,6 +151,7 @@ impl Connection {
             barrier: None,
             last: LastCommand::default(),
             full: None,
+            body: None,
         }
     }
 
@@ -203,17 +211,21 @@ impl Connection {
         LaneKey { node, identity, db: self.db, proto: self.proto, purpose: Purpose::Ordinary }
     }
 
-    pub(super) fn lane_to(&mut self, node: NodeId) -> Option<Rc<Lane>> {
-        let key = self.key(node);
-        let known = self.lanes.get_mut(node.index())?;
-        match known {
-            Some(lane) if lane.is_usable() => Some(Rc::clone(lane)),
-            _ => {
-                let lane = self.worker.lane(key);
-                *known = Some(Rc::clone(&lane));
-                Some(lane)
-            }
+    pub(super) fn lane_to(&mut self, node: NodeId) -> Result<Rc<Lane>, Step> {
+        let (key, drained) = (self.key(node), self.client.is_drained());
+        let known = self.lanes.get_mut(node.index()).ok_or(Step::Close)?;
+        present(known, key, &self.worker, drained)
+    }
+
+    /// The primary's lane for scripts.
+    pub(super) fn lane_for_scripts(&mut self, primary: NodeId) -> Result<Rc<Lane>, Step> {
+        let key = LaneKey { purpose: Purpose::Scripts, ..self.key(primary) };
+        let drained = self.client.is_drained();
+        let known = &mut self.script_lane;
+        if known.as_ref().is_some_and(|(lane, _)| lane.key != key) {
+            *known = None;
         }
+        present(known, key, &self.worker, drained)
     }
 
     /// It acts as nobody in particular, and the primary has not said yet that this needs no password.
@@ -233,6 +245,7 @@ impl Connection {
     /// Identity, database or protocol changed: other lanes from now on.
     pub fn rekey(&mut self) {
         self.lanes.fill(None);
+        self.script_lane = None;
         self.full = None;
     }
 
@@ -264,6 +277,28 @@ impl Connection {
         self.release_pin(true);
         self.stick(None);
     }
+}
+
+/// The lane that a client uses, or the one that has taken its place.
+fn present(
+    known: &mut Option<(Rc<Lane>, u32)>,
+    key: LaneKey,
+    worker: &Rc<Worker>,
+    drained: bool,
+) -> Result<Rc<Lane>, Step> {
+    if let Some((lane, stint)) = known {
+        let same = lane.stint() == *stint;
+        if same && lane.is_usable() {
+            return Ok(Rc::clone(lane));
+        }
+        if !same && !drained {
+            // The lane has left the pool: what is still on the way must not be overtaken on another.
+            return Err(Step::Drain);
+        }
+    }
+    let lane = worker.lane(key);
+    *known = Some((Rc::clone(&lane), lane.stint()));
+    Ok(lane)
 }
 
 /// The name of a command for error texts.

@@ -6,6 +6,11 @@
 //! Whatever does not add up (a reply nobody asked for, bytes that are no reply) closes the lane: a connection that is
 //! out of step must never answer another command.
 
+mod aside;
+mod leftover;
+mod passing;
+mod relay;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -28,6 +33,8 @@ use crate::core::moment::Moment;
 use crate::core::position::Offset;
 use crate::core::proof::suffices;
 use crate::core::session::Stamps;
+pub use leftover::Leftover;
+use passing::Passing;
 
 const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
 
@@ -71,21 +78,18 @@ struct Inner {
     listener: Option<Rc<Client>>,
     /// What was written on a lane whose replies are not counted: any byte that comes may acknowledge any of it.
     raw_written: Stamps,
+    /// The beginning of the oldest command's reply was passed on.
+    cut: bool,
+    /// A command that is passed on as it comes.
+    passing: Passing,
+    /// Out of the pool while a long reply is on it.
+    aside: bool,
+    /// How many times it has left the pool.
+    stint: u32,
     /// The lane's own task.
     task: Option<Waker>,
     /// Tasks that wait for room or for the end of the opening.
     waiters: Vec<Waker>,
-}
-
-/// What is left of a lane that ended, in the order in which it was taken.
-#[derive(Debug)]
-pub struct Leftover {
-    /// The command.
-    pub pending: Pending,
-    /// Its bytes.
-    pub request: BytesMut,
-    /// All of it had been written: the node may have executed it.
-    pub sent: bool,
 }
 
 impl Lane {
@@ -103,6 +107,10 @@ impl Lane {
             proof: None,
             listener: None,
             raw_written: Stamps::None,
+            cut: false,
+            passing: Passing::Nothing,
+            aside: false,
+            stint: 0,
             task: None,
             waiters: Vec::new(),
         };
@@ -114,6 +122,7 @@ impl Lane {
     /// Takes a command. It is written at the end of the round.
     pub fn push(self: &Rc<Self>, request: Bytes<'_>, pending: Pending) {
         match request {
+            Bytes::Request(request) if request.is_partial() => self.push_beginning(request, pending),
             Bytes::Request(request) => self.push_with(pending, |buffer| request.encode_into(buffer)),
             Bytes::Own(bytes) => self.push_bytes(bytes, pending),
         }
@@ -149,6 +158,10 @@ impl Lane {
         encode(&mut inner.buffer);
         pending.len = inner.buffer.len() - before;
         inner.pending.push_back(pending);
+        self.mark_dirty(inner);
+    }
+
+    fn mark_dirty(self: &Rc<Self>, mut inner: std::cell::RefMut<'_, Inner>) {
         if !inner.dirty && !inner.blocked && inner.phase == Phase::Up {
             inner.dirty = true;
             drop(inner);
@@ -159,6 +172,10 @@ impl Lane {
     /// The connection is made: what was taken meanwhile goes out.
     pub fn open(self: &Rc<Self>, write: WriteHalf) {
         let mut inner = self.inner.borrow_mut();
+        if inner.phase != Phase::Opening {
+            // Nobody wants it any longer: its client has left meanwhile.
+            return;
+        }
         inner.write = Some(write);
         inner.phase = Phase::Up;
         inner.wake_waiters();
@@ -215,7 +232,8 @@ impl Lane {
 
     /// Whether it takes commands.
     pub fn is_usable(&self) -> bool {
-        !matches!(self.inner.borrow().phase, Phase::Closed(_))
+        let inner = self.inner.borrow();
+        !inner.aside && !matches!(inner.phase, Phase::Closed(_))
     }
 
     /// Whether it may take more from clients. Whoever finds it full is woken when there is room, through `waker`.
@@ -242,49 +260,20 @@ impl Lane {
         self.inner.borrow().pending.front().map(|p| p.begun)
     }
 
-    /// Who gets the bytes that answer no command. Only for exclusive lanes.
-    pub fn listen(&self, client: Rc<Client>) {
-        self.inner.borrow_mut().listener = Some(client);
-    }
-
-    /// What bytes that answer no counted command may acknowledge.
-    pub fn raw_written(&self) -> Stamps {
-        self.inner.borrow().raw_written.clone()
-    }
-
-    /// The client has no more to do with it.
-    pub fn unlisten(&self) {
-        self.inner.borrow_mut().listener = None;
-    }
-
     /// Whether the node refused the handshake: nothing was ever sent on it.
     pub fn was_refused(&self) -> bool {
         matches!(self.inner.borrow().phase, Phase::Closed(Closed::Refused(_)))
     }
 
-    /// The client that [`Lane::listen`] named.
-    pub fn listener(&self) -> Option<Rc<Client>> {
-        self.inner.borrow().listener.clone()
-    }
-
-    /// Bytes that expect no reply of their own, on a lane with a listener.
-    pub fn push_raw(self: &Rc<Self>, request: Bytes<'_>, written: Stamps) {
-        let mut inner = self.inner.borrow_mut();
-        inner.raw_written.merge(written);
-        match request {
-            Bytes::Request(request) => request.encode_into(&mut inner.buffer),
-            Bytes::Own(bytes) => inner.buffer.extend_from_slice(bytes),
-        }
-        if !inner.dirty && !inner.blocked && inner.phase == Phase::Up {
-            inner.dirty = true;
-            drop(inner);
-            self.round.add_lane(Rc::clone(self));
-        }
-    }
-
-    /// The client of the oldest outstanding command, to pass on a part of its reply.
+    /// The client of the oldest outstanding command, and its slot there.
     pub fn front(&self) -> Option<(Rc<Client>, u64)> {
         self.inner.borrow().pending.front().map(|p| (Rc::clone(&p.client), p.seq))
+    }
+
+    /// The same, to pass on a part of its reply.
+    pub fn cut_front(&self) -> Option<(Rc<Client>, u64)> {
+        self.inner.borrow_mut().cut = true;
+        self.front()
     }
 
     /// Whether the oldest outstanding command may be sent again.
@@ -300,7 +289,9 @@ impl Lane {
     /// The oldest command is answered. With `keep` its bytes are returned, to be sent again.
     pub fn pop(&self, keep: bool) -> Option<(Pending, Option<BytesMut>)> {
         let mut inner = self.inner.borrow_mut();
-        let pending = inner.pending.pop_front()?;
+        let pending = inner.take_front()?;
+        inner.cut = false;
+        inner.end_passing();
         inner.sent = inner.sent.checked_sub(pending.len)?;
         let request = if keep {
             Some(inner.buffer.split_to(pending.len))
@@ -321,29 +312,32 @@ impl Lane {
             inner.buffer = BytesMut::new();
         }
     }
-
-    /// Takes out whatever is outstanding.
-    pub fn drain(&self) -> Vec<Leftover> {
-        let mut inner = self.inner.borrow_mut();
-        inner.write = None;
-        let (mut buffer, mut sent) = (std::mem::take(&mut inner.buffer), std::mem::take(&mut inner.sent));
-        let mut left = Vec::with_capacity(inner.pending.len());
-        while let Some(pending) = inner.pending.pop_front() {
-            let request = buffer.split_to(pending.len.min(buffer.len()));
-            let whole = sent >= pending.len;
-            sent = sent.saturating_sub(pending.len);
-            left.push(Leftover { pending, request, sent: whole });
-        }
-        inner.wake_waiters();
-        left
-    }
 }
 
 impl Inner {
+    fn take_front(&mut self) -> Option<Pending> {
+        let mut front = self.pending.pop_front()?;
+        while cfg!(mutant = "tombstone-skipped")
+            && matches!(front.kind, Kind::Read | Kind::Write)
+            && front.client.gone().is_some()
+            && self.pending.front().is_some()
+        {
+            self.sent -= front.len;
+            self.buffer.advance(front.len);
+            front = self.pending.pop_front()?;
+        }
+        Some(front)
+    }
+
     fn flush(&mut self) {
         if self.phase != Phase::Up {
             return;
         }
+        self.write_out();
+        self.let_passed_go();
+    }
+
+    fn write_out(&mut self) {
         let Some(write) = &self.write else { return };
         while self.sent < self.buffer.len() {
             match write.try_write(&self.buffer[self.sent..]) {

@@ -1,29 +1,27 @@
-//! A lane's own task: connect, authenticate, then take whatever one read returned, cut it into replies, hand them on.
+//! A lane's own task: connect, authenticate, then read until it ends.
+
+mod reader;
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 use super::clock;
 use super::dial::Dialer;
-use super::explain;
 use super::identity::Credentials;
 use super::lane::{Closed, Lane, Phase, Process, Proto};
 use super::limits;
-use super::pending::{Kind, Rewrite};
 use super::say;
-use super::scan;
 use super::stream::{ReadHalf, WriteHalf};
 use super::worker::Worker;
 use crate::core::address::Address;
-use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::view::View;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
+use reader::Reader;
 
 /// How a handshake without credentials begins.
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -223,189 +221,4 @@ async fn shake_hands(
 /// The number in an integer reply.
 fn number(reply: &[u8]) -> Option<u64> {
     std::str::from_utf8(reply.strip_prefix(b":")?).ok()?.trim_end().parse().ok()
-}
-
-/// The reading side of an open lane.
-struct Reader {
-    read: ReadHalf,
-    buffer: BytesMut,
-    scanner: ReplyScanner,
-    /// How much of `buffer` the scanner has seen: the beginning of a reply.
-    scanned: usize,
-    /// The beginning of the present reply was passed on already.
-    cut: bool,
-    /// Since when a client that takes nothing has held the lane up.
-    paused: Option<Moment>,
-}
-
-enum Event {
-    Read(usize),
-    Paused,
-    Closed(Closed),
-}
-
-impl Reader {
-    fn new(read: ReadHalf) -> Self {
-        let buffer = BytesMut::with_capacity(limits::LANE_READ);
-        Self { read, buffer, scanner: ReplyScanner::new(), scanned: 0, cut: false, paused: None }
-    }
-
-    async fn run(mut self, worker: &Rc<Worker>, lane: &Rc<Lane>) -> Closed {
-        loop {
-            match self.next(lane).await {
-                Event::Closed(why) => return why,
-                Event::Read(0) => return Closed::Broken("the node closed the connection".to_owned()),
-                Event::Read(_) => {
-                    self.paused = None;
-                    if let Err(why) = self.take(worker, lane, clock::now()) {
-                        return why;
-                    }
-                }
-                Event::Paused => {
-                    let since = *self.paused.get_or_insert_with(clock::now);
-                    if clock::now().since(since) >= limits::LANE_PAUSE_LONGEST
-                        && let Some((client, _)) = lane.front()
-                    {
-                        client.give_up();
-                    }
-                }
-            }
-        }
-    }
-
-    /// Cancel-safe: bytes read stay in the buffer.
-    async fn next(&mut self, lane: &Lane) -> Event {
-        self.buffer.reserve(if self.cut { limits::LANE_READ } else { limits::LANE_READ / 4 });
-        let mut timer = None;
-        poll_fn(|cx| {
-            if let Some(why) = lane.poll(cx) {
-                return Poll::Ready(Event::Closed(why));
-            }
-            let slow = self.cut && lane.front().is_some_and(|(client, _)| client.should_pause(cx.waker()));
-            if slow {
-                let timer =
-                    timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::LANE_PAUSE_LONGEST / 4)));
-                return Future::poll(timer.as_mut(), cx).map(|()| Event::Paused);
-            }
-            self.read.poll_read(cx, &mut self.buffer).map(|result| match result {
-                Ok(n) => Event::Read(n),
-                Err(e) => Event::Closed(Closed::Broken(e.to_string())),
-            })
-        })
-        .await
-    }
-
-    /// Cuts what was read into replies and hands them on.
-    fn take(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
-        if let Some(client) = lane.listener().filter(|_| lane.is_idle()) {
-            worker.stamp(&lane.raw_written());
-            client.push_raw(&self.buffer);
-            self.buffer.clear();
-            return Ok(());
-        }
-        let mut begin = 0;
-        while self.scanned < self.buffer.len() {
-            let fresh = &self.buffer[self.scanned..];
-            let found =
-                self.scanner.scan(fresh).map_err(|_| Closed::Desynchronised("a reply is not RESP"))?;
-            let Some(extent) = found else {
-                self.scanned = self.buffer.len();
-                break;
-            };
-            let end = self.scanned + extent.end;
-            let reply = &self.buffer[begin..end];
-            match extent.kind {
-                ReplyKind::Push => {
-                    if let Some(client) = lane.listener() {
-                        client.push_raw(reply);
-                    }
-                }
-                kind => answer(worker, lane, reply, kind, std::mem::take(&mut self.cut), now)?,
-            }
-            (begin, self.scanned) = (end, end);
-        }
-        self.buffer.advance(begin);
-        self.scanned -= begin;
-        if self.buffer.len() > limits::CUT_THROUGH && self.scanner.head().first() != Some(&b'-') {
-            if lane.front_lacks_proof() {
-                // The read will be repeated: nobody needs this reply.
-                self.buffer.clear();
-                self.scanned = 0;
-            } else {
-                self.pass_on(lane)?;
-            }
-        }
-        if self.buffer.is_empty() && self.buffer.capacity() > limits::LANE_READ * 2 {
-            self.buffer = BytesMut::with_capacity(limits::LANE_READ);
-        }
-        lane.shrink();
-        Ok(())
-    }
-
-    /// Passes on the beginning of a long reply, so that it is never held as a whole.
-    fn pass_on(&mut self, lane: &Lane) -> Result<(), Closed> {
-        if self.scanner.head().first() == Some(&b'>') {
-            return Ok(());
-        }
-        let (client, seq) = lane.front().ok_or(Closed::Desynchronised("a reply nobody asked for"))?;
-        if lane.front_rewrite() == Rewrite::Cursor && !self.cut {
-            scan::deliver(lane, &client, seq, &self.buffer, false);
-        } else {
-            client.deliver(seq, &self.buffer, false);
-        }
-        self.buffer.clear();
-        (self.scanned, self.cut) = (0, true);
-        Ok(())
-    }
-}
-
-/// One whole reply, or its last part, to the oldest command.
-fn answer(
-    worker: &Rc<Worker>,
-    lane: &Rc<Lane>,
-    reply: &[u8],
-    kind: ReplyKind,
-    cut: bool,
-    now: Moment,
-) -> Result<(), Closed> {
-    let nobody = Closed::Desynchronised("a reply nobody asked for");
-    let unable = kind == ReplyKind::Error
-        && !cut
-        && lane.front_kind() == Some(Kind::Read)
-        && (say::asks_for_another_node(reply) || worker.differs_in_acl(lane, reply));
-    let unproven = lane.front_lacks_proof();
-    let (mut pending, request) = lane.pop(unable || unproven).ok_or(nobody)?;
-    worker.unload(lane.key.node);
-    match pending.kind {
-        Kind::Proof => {
-            worker.take_proof(lane, reply);
-            return Ok(());
-        }
-        Kind::Check => return Ok(()),
-        Kind::Read | Kind::Final | Kind::Write => {}
-    }
-    if pending.need.take().is_some() {
-        worker.judge_attempt(lane.key.node, !unproven, now);
-    }
-    let pending = match request {
-        Some(request) => match worker.repeat(pending, &request, lane) {
-            Ok(()) => return Ok(()),
-            Err(pending) if unproven => {
-                pending.client.deliver(pending.seq, say::MASTERDOWN, true);
-                return Ok(());
-            }
-            Err(pending) => pending,
-        },
-        None => pending,
-    };
-    worker.acknowledged(&pending, lane, reply, !cut, now);
-    if pending.rewrite == Rewrite::Cursor && !cut {
-        scan::deliver(lane, &pending.client, pending.seq, reply, true);
-    } else if pending.rewrite == Rewrite::Info && !cut {
-        let section = explain::info_section(&worker.shared, now);
-        pending.client.deliver(pending.seq, &say::append(reply, &section), true);
-    } else {
-        pending.client.deliver(pending.seq, reply, true);
-    }
-    Ok(())
 }

@@ -14,21 +14,39 @@ pub const BUFFER_KEPT: usize = 64 * 1024;
 /// Replies that one client may have outstanding before its input is no longer read.
 pub const CLIENT_PENDING: usize = 4096;
 
-/// Bytes in a client's output buffer above which its input is no longer read.
-pub const CLIENT_OUTPUT_PAUSE: usize = 1024 * 1024;
+/// Room for outstanding replies that an idle client keeps.
+pub const SLOTS_KEPT: usize = 128;
 
-/// Bytes in a client's output buffer above which a reply to it that is still arriving makes the lane wait.
+/// Bytes in a client's output buffer above which a long reply to it that is still arriving makes its lane wait.
 pub const LANE_PAUSE: usize = 4 * 1024 * 1024;
 
-/// How long a lane, which others share, waits for a client that does not keep up. From then on its replies pile up,
-/// until it has taken them all or reaches `client-output-buffer-limit`.
+/// A reply of more bytes than this is long: its lane leaves the pool until it is through.
+pub const LONG_REPLY: usize = 4 * 1024 * 1024;
+
+/// How long others, in all, wait behind a long reply for a client that does not keep up. From then on its replies pile
+/// up, until it has taken them all or reaches `client-output-buffer-limit`.
 pub const LANE_PAUSE_LONGEST: Duration = Duration::from_millis(200);
+
+/// How long a lane waits for a client that takes nothing but has sent more commands.
+pub const STALLED_PIPELINE: Duration = Duration::from_secs(1);
+
+/// A client that takes nothing of a long reply for this long is disconnected.
+pub const STALLED_LONGEST: Duration = Duration::from_mins(1);
+
+/// How often a lane that waits for a client looks whether it takes anything.
+pub const PACE_EVERY: Duration = Duration::from_millis(50);
+
+/// Lanes kept per key that others have taken the place of while a long reply was on them.
+pub const LANES_KEPT: usize = 4;
 
 /// Commands that a shared lane may have outstanding.
 pub const LANE_PENDING: usize = 32 * 1024;
 
 /// Request bytes that a shared lane may hold.
 pub const LANE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of a long command that are taken from its client before the node has taken them.
+pub const PASSED_AHEAD: usize = 256 * 1024;
 
 /// A reply longer than this is passed on before it is complete.
 pub const CUT_THROUGH: usize = 32 * 1024;

@@ -1,5 +1,6 @@
 //! Sockets, tasks and timers. Nothing here compares two offsets: what they mean is decided in `core`.
 
+mod aside;
 pub mod client;
 mod client_command;
 mod client_list;
@@ -7,6 +8,7 @@ pub mod clock;
 pub mod connection;
 pub mod control;
 pub mod demand;
+pub mod descriptors;
 pub mod dial;
 mod dispatch;
 pub mod door;
@@ -24,6 +26,7 @@ mod lane_task;
 pub mod limits;
 pub mod listener;
 mod local;
+mod long;
 mod outgoing;
 mod pending;
 mod phase;
@@ -35,6 +38,7 @@ mod round;
 pub mod say;
 mod scan;
 mod script;
+mod send;
 mod serve;
 pub mod shared;
 mod spare;

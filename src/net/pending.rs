@@ -19,6 +19,8 @@ pub enum Kind {
     Write,
     /// `ROLE`, asked for by Redweir itself: nobody gets the reply.
     Proof,
+    /// It was sent again on another lane: nobody gets the reply.
+    Moved,
     /// `PING`, to see whether a spare connection is still good: nobody gets the reply.
     Check,
 }
@@ -62,4 +64,41 @@ pub struct Pending {
     pub begun: Moment,
     /// When it was given to the lane.
     pub sent: Moment,
+}
+
+impl Pending {
+    /// Whether it may be sent again on another shared lane to the same node.
+    pub fn may_move(&self) -> bool {
+        // A scan is continued by its own process only, which another connection would have to prove to be.
+        matches!(self.kind, Kind::Read | Kind::Final) && self.rewrite != Rewrite::Cursor
+    }
+
+    /// Whether a read may be sent again though this command of the same client, behind it or before it, is not: it must
+    /// be about other keys. Without `fencing` nobody knows.
+    pub fn is_apart_from(&self, read: &Self, fencing: bool) -> bool {
+        let shared = match &read.stamps {
+            Stamps::One(slot) => self.stamps.touch(*slot),
+            Stamps::Many(slots) => slots.iter().any(|slot| self.stamps.touch(*slot)),
+            Stamps::None | Stamps::All => self.stamps != Stamps::None,
+        };
+        fencing && !shared
+    }
+
+    /// What stays in the queue when it is sent again elsewhere.
+    pub fn tombstone(&self, nobody: &Rc<Client>) -> Self {
+        Self {
+            client: Rc::clone(nobody),
+            seq: 0,
+            len: self.len,
+            kind: Kind::Moved,
+            rewrite: Rewrite::None,
+            policy: self.policy,
+            stamps: Stamps::None,
+            at_primary: self.at_primary,
+            sees_all: false,
+            need: None,
+            begun: self.begun,
+            sent: self.sent,
+        }
+    }
 }

@@ -80,6 +80,11 @@ impl Connection {
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> Option<Step> {
+        if request.is_partial()
+            && let Some(step) = self.refuse_long(intent)
+        {
+            return Some(step);
+        }
         match intent.handling {
             Handling::Local(Local::Quit) => {
                 self.client.answer(say::OK);
@@ -93,7 +98,7 @@ impl Connection {
             }
             _ => {}
         }
-        let enters = matches!(intent.handling, Handling::Pin(_));
+        let enters = matches!(intent.handling, Handling::Pin(_)) || request.is_partial();
         if self.pin.as_ref().is_some_and(|pin| pin.lane.was_refused()) {
             // It never held any state.
             if !self.client.is_drained() {
@@ -172,8 +177,8 @@ impl Connection {
         if !pin.lane.is_usable() {
             return Step::Close;
         }
-        if pin.blocking && !self.client.is_drained() {
-            // What follows a blocking command waits for it, on the server as well as here.
+        if (pin.blocking || request.is_partial() || pin.lane.is_passing()) && !self.client.is_drained() {
+            // What follows a blocking command waits for it, on the server as well as here. A long one is alone.
             return Step::Drain;
         }
         if !pin.lane.has_room() {
@@ -198,22 +203,20 @@ impl Connection {
             self.release_pin(false);
             return Step::Done;
         }
-        let changed = match intent.handling {
-            Handling::Scan { cursor } => match Self::own_cursor(request, cursor, &pin.lane, view) {
-                Ok(changed) => changed,
-                Err(None) => return Step::Retry,
-                Err(Some(error)) => {
-                    self.poison_transaction();
-                    self.client.answer(error);
-                    return Step::Done;
-                }
-            },
-            _ => None,
+        let changed = match Self::own_cursor(request, intent, &pin.lane, view) {
+            Ok(changed) => changed,
+            Err(None) => return Step::Retry,
+            Err(Some(error)) => {
+                self.poison_transaction();
+                self.client.answer(error);
+                return Step::Done;
+            }
         };
         let bytes = changed.as_deref().map_or(Bytes::Request(request), Bytes::Own);
         if pin.raw {
             self.worker.stats.command(telemetry::Access::Other, Target::Primary, Reason::Pinned);
             pin.lane.push_raw(bytes, written);
+            self.body = request.is_partial().then(|| Rc::clone(&pin.lane));
             return Step::Done;
         }
         let was_multi = pin.multi;
@@ -233,6 +236,7 @@ impl Connection {
         let access = if stamps == Stamps::None { telemetry::Access::Other } else { telemetry::Access::Write };
         let lane = Rc::clone(&pin.lane);
         self.push_pinned(&lane, bytes, access, stamps, rewrite, now);
+        self.body = request.is_partial().then_some(lane);
         Step::Done
     }
 
@@ -259,7 +263,8 @@ impl Connection {
     pub fn release_pin(&mut self, clean: bool) {
         let Some(pin) = self.pin.take() else { return };
         self.client.presence.unpin();
-        if clean && !pin.raw && (!pin.holds_state() || cfg!(mutant = "state-given-back")) {
+        let clean = clean && !pin.raw && !pin.holds_state();
+        if clean || cfg!(mutant = "state-given-back") {
             self.worker.give_back(&pin.lane);
         } else {
             pin.lane.unlisten();
@@ -282,6 +287,11 @@ impl Pin {
             queued: Stamps::None,
             poisoned: false,
         }
+    }
+
+    /// Whether the server, not Redweir, has the say about what comes next.
+    pub fn relays_everything(&self) -> bool {
+        self.multi || self.raw
     }
 
     fn holds_state(&self) -> bool {

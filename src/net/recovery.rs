@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::client::Gone;
 use super::demand::{Reader, Slots};
 use super::identity::IdentityId;
 use super::lane::{Closed, Lane, LaneKey, Leftover};
@@ -105,7 +106,11 @@ impl Worker {
     }
 
     fn recover_one(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed, left: Leftover) {
-        let Leftover { pending, request, sent } = left;
+        let Leftover { pending, request, sent, cut } = left;
+        if cut && !cfg!(mutant = "lost-half-repeated") {
+            // Whatever came now would be taken for the rest of that reply.
+            return pending.client.leave(Gone::Ended);
+        }
         let (error, pending) = match (why, pending.kind) {
             (Closed::Refused(error), Kind::Read) if !lane.exclusive && !self.is_primary(lane.key.node) => {
                 match self.repeat(pending, &request, lane) {

@@ -16,6 +16,8 @@ pub const UNCERTAIN: &[u8] =
 pub const LOST: &[u8] = b"-ERR the connection to the primary was lost before it answered\r\n";
 /// `server.c`, `shared.noautherr`
 pub const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
+/// `acl.c`, `addAuthErrReply`
+pub const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 /// `networking.c`, `helloCommand`
 pub const HELLO_NOAUTH: &[u8] = b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n";
 /// `networking.c`, `helloCommand`
@@ -68,7 +70,8 @@ pub const HELP: &[&str] = &[
 /// Whether an error says that another node should be asked: loading, cut off, a script or function that is only known
 /// elsewhere, or a function that may write, of which a primary says something else.
 pub fn asks_for_another_node(reply: &[u8]) -> bool {
-    let codes = [&b"-LOADING "[..], b"-MASTERDOWN ", b"-NOSCRIPT ", b"-READONLY ", b"-ERR Function not found"];
+    let codes =
+        [&b"-LOADING "[..], b"-MASTERDOWN ", b"-NOSCRIPT ", b"-READONLY ", b"-ERR Function not found"];
     codes.iter().any(|code| reply.starts_with(code))
 }
 

@@ -19,7 +19,7 @@ use super::pending::{Kind, Rewrite};
 use super::say;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
-use crate::core::command::Intent;
+use crate::core::command::{Handling, Intent};
 use crate::core::cursor::{Cursor, Tag};
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
@@ -97,7 +97,10 @@ impl Connection {
             }
         }
         let outgoing = self.step_of_scan(Rewrite::Cursor, now);
-        let Some(lane) = self.lane_to(step.node) else { return Step::Close };
+        let lane = match self.lane_to(step.node) {
+            Ok(lane) => lane,
+            Err(step) => return step,
+        };
         match identify(&lane, view) {
             Process::Unknown => self.wait_for_process(&outgoing, view),
             Process::Tagged(tag) if tag == step.tag || cfg!(mutant = "cursor-anywhere") => {
@@ -153,10 +156,14 @@ impl Connection {
     /// `Err` is the error to answer with, or `None` to try again in a moment.
     pub fn own_cursor(
         request: &Request<'_>,
-        at: u8,
+        intent: Intent,
         lane: &Lane,
         view: &View,
     ) -> Result<Option<Vec<u8>>, Option<&'static [u8]>> {
+        let Handling::Scan { cursor: at } = intent.handling else { return Ok(None) };
+        if request.is_partial() {
+            return Ok(None);
+        }
         let Some(Cursor::Of { tag, own }) = Cursor::parse(request.arg(usize::from(at))) else {
             return Ok(None);
         };
@@ -203,8 +210,8 @@ fn with_cursor(request: &Request<'_>, at: u8, own: u64) -> Vec<u8> {
     bytes.to_vec()
 }
 
-/// Hands on the reply to a step, or its beginning, with the process in its cursor.
-pub(super) fn deliver(lane: &Lane, client: &Rc<Client>, seq: u64, reply: &[u8], complete: bool) {
+/// Hands on the reply to a step, or its beginning, with the process in its cursor. True when the client has much to take.
+pub(super) fn deliver(lane: &Lane, client: &Rc<Client>, seq: u64, reply: &[u8], complete: bool) -> bool {
     let (head, rest) = match (lane.process.get(), wire::of_reply(reply)) {
         (Process::Tagged(tag), Some((own @ 1.., rest))) => match Cursor::mark(own, tag) {
             Some(cursor) => (wire::head(cursor), &reply[rest..]),
@@ -213,5 +220,5 @@ pub(super) fn deliver(lane: &Lane, client: &Rc<Client>, seq: u64, reply: &[u8], 
         _ => (Vec::new(), reply),
     };
     client.deliver(seq, &head, false);
-    client.deliver(seq, rest, complete);
+    client.deliver(seq, rest, complete)
 }

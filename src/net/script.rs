@@ -1,9 +1,8 @@
-//! Scripts that may write go on a lane of their own (see [`Purpose`]), and yet keep their place in the client's order:
+//! Scripts that may write go on a lane of their own (see [`Purpose`](super::lane::Purpose)), and yet keep their place in the client's order:
 //! whatever is sent on another lane after a script waits for the script's reply, and a script waits for whatever was
 //! sent on another lane before it.
 
 use super::connection::{Connection, Step};
-use super::lane::{LaneKey, Purpose};
 use super::outgoing::{Bytes, Outgoing};
 use super::vocabulary::Vocabulary;
 use crate::core::command::{Handling, Intent};
@@ -44,7 +43,10 @@ impl Connection {
         let Some(primary) = view.usable_primary(now) else {
             return self.send_to_primary(Bytes::Request(request), outgoing, view);
         };
-        let lane = self.worker.lane(LaneKey { purpose: Purpose::Scripts, ..self.key(primary) });
+        let lane = match self.lane_for_scripts(primary) {
+            Ok(lane) => lane,
+            Err(step) => return step,
+        };
         let step = self.send_on(lane, Bytes::Request(request), outgoing, view);
         if matches!(step, Step::Done) {
             self.scripts = Some((first, next));

@@ -4,10 +4,12 @@
 //! replies, for a primary) leave their bytes in the buffer and are tried again; meanwhile the connection is still read
 //! a little ahead, so that a client that leaves is noticed.
 
+mod body;
+mod in_line;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
@@ -16,7 +18,6 @@ use bytes::{Buf, BytesMut};
 use super::client::{Client, Gone};
 use super::connection::{Connection, Step};
 use super::listener::Accepted;
-use super::pin::InLine;
 use super::shared::ClientEntry;
 use super::stream::{ReadHalf, Stream};
 use super::worker::Worker;
@@ -142,8 +143,13 @@ impl Server {
                 Step::Drain => self.wait(|client, _| client.is_drained()).await,
                 Step::Retry => self.pause().await,
                 Step::InLine => self.stand_in_line().await,
+                Step::Body => match self.body().await {
+                    Ok(()) => continue,
+                    Err(why) => return why,
+                },
                 Step::Later(args) => {
-                    if let Some(event) = self.later(&args).await {
+                    // Boxed: it is rare, and what it may hold would be part of every idle client.
+                    if let Some(event) = Box::pin(self.later(&args)).await {
                         event
                     } else {
                         self.input.consume();
@@ -176,6 +182,9 @@ impl Server {
             let rest = &input.buffer[input.at..];
             if input.current.is_none() {
                 match input.scanner.scan(rest) {
+                    Ok(Scan::Need) if input.scanner.is_long(rest) => {
+                        return self.advance_long(&view, &vocabulary, now);
+                    }
                     Ok(Scan::Need) => break,
                     Ok(Scan::Skip(n)) => {
                         input.at += n;
@@ -270,39 +279,16 @@ impl Server {
     /// Waits a moment before the same command is tried again.
     async fn pause(&mut self) -> Event {
         // The view changes when an anchor is answered; the stream passes an offset without a word.
-        let _ = tokio::time::timeout(limits::RETRY_PAUSE, self.worker.changed.notified()).await;
-        self.client.gone().map_or(Event::Changed, Event::Gone)
-    }
-
-    /// Waits for a place among the exclusive connections; reads ahead a little, to notice a client that leaves.
-    async fn stand_in_line(&mut self) -> Event {
-        let shared = Arc::clone(&self.worker.shared);
-        let place = Arc::clone(&shared.exclusive).acquire_owned();
-        let mut place = std::pin::pin!(tokio::time::timeout(shared.config.upstream.exclusive_wait, place));
-        loop {
-            let event = poll_fn(|cx| {
-                if let Some(why) = self.client.poll(cx) {
-                    return Poll::Ready(Event::Gone(why));
-                }
-                if let Poll::Ready(place) = Future::poll(place.as_mut(), cx) {
-                    self.connection.in_line = match place {
-                        Ok(Ok(place)) => InLine::Served(place),
-                        Ok(Err(_)) | Err(_) => InLine::GaveUp,
-                    };
-                    return Poll::Ready(Event::Changed);
-                }
-                if self.input.may_read_ahead() {
-                    return self.input.poll(&self.worker, &mut self.read, cx);
-                }
-                Poll::Pending
-            })
-            .await;
-            match event {
-                Event::Input(0) => self.input.ended = true,
-                Event::Input(_) => self.connection.arrivals += 1,
-                event => return event,
+        let again = tokio::time::timeout(limits::RETRY_PAUSE, self.worker.changed.notified());
+        let mut again = std::pin::pin!(again);
+        poll_fn(|cx| {
+            // What the client is owed goes out meanwhile.
+            if let Some(why) = self.client.poll(cx) {
+                return Poll::Ready(Event::Gone(why));
             }
-        }
+            Future::poll(again.as_mut(), cx).map(|_| Event::Changed)
+        })
+        .await
     }
 
     /// A command that Redweir itself answers after asking somebody, with nothing outstanding before it.

@@ -12,6 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::LocalSet;
 
+use super::aside::Aside;
 use super::client::Client;
 use super::door::Door;
 use super::identity::IdentityId;
@@ -63,6 +64,8 @@ pub struct Worker {
     /// Since when nobody has used a lane.
     pub(super) idle: RefCell<FxHashMap<LaneKey, Moment>>,
     lanes: RefCell<FxHashMap<LaneKey, Rc<Lane>>>,
+    /// Shared lanes that are not in the pool.
+    pub(super) aside: RefCell<Aside>,
     /// Every exclusive lane there is.
     pub(super) exclusive: RefCell<Vec<Rc<Lane>>>,
     /// Those that were given back clean.
@@ -101,6 +104,7 @@ impl Worker {
             idle: RefCell::default(),
             lanes: RefCell::default(),
             exclusive: RefCell::default(),
+            aside: RefCell::default(),
             spare: RefCell::default(),
             unsettled: RefCell::default(),
             buffers: RefCell::default(),
@@ -181,9 +185,15 @@ impl Worker {
         {
             return Rc::clone(lane);
         }
-        let lane = self.start(key, false);
+        let lane = self.open_lane(key);
         self.lanes.borrow_mut().insert(key, Rc::clone(&lane));
         lane
+    }
+
+    /// A shared lane that is not in the pool: one that came back, or a new one.
+    pub(super) fn open_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
+        let kept = self.aside.borrow_mut().take(key);
+        kept.unwrap_or_else(|| self.start(key, false))
     }
 
     /// The shared lanes.
@@ -228,6 +238,12 @@ impl Worker {
         if lane.exclusive {
             self.exclusive.borrow_mut().retain(|known| !Rc::ptr_eq(known, lane));
         }
+        self.aside.borrow_mut().forget(lane);
+        self.leave_pool(lane);
+    }
+
+    /// Nobody gets this lane any longer.
+    pub(super) fn leave_pool(&self, lane: &Rc<Lane>) {
         let mut lanes = self.lanes.borrow_mut();
         if lanes.get(&lane.key).is_some_and(|known| Rc::ptr_eq(known, lane)) {
             lanes.remove(&lane.key);
@@ -327,8 +343,16 @@ impl Worker {
                     None
                 }
             };
-            for lane in self.lanes.borrow().values().chain(self.exclusive.borrow().iter()) {
-                if let Some(why) = gone(lane.key.node) {
+            for lane in self
+                .lanes
+                .borrow()
+                .values()
+                .chain(self.aside.borrow().iter())
+                .chain(self.exclusive.borrow().iter())
+            {
+                if let Some(why) = gone(lane.key.node)
+                    && !lane.is_in_mid_reply()
+                {
                     lane.close(Closed::Withdrawn(why));
                 }
             }

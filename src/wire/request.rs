@@ -8,20 +8,22 @@
 //! Invariants: `pos` never exceeds the bytes seen; everything before `pos` is finished and never looked at
 //! again; bytes of the present line before `seen` have been searched for its end.
 
+mod body;
 mod error;
+mod found;
 
-use bytes::{BufMut, BytesMut};
-
+pub use body::LONGEST_HELD;
 pub use error::RequestError;
+pub use found::Request;
 
 use super::inline::{self, Span};
-use super::number::{integer, put_header, quick_length};
-use crate::core::argv::Args;
+use super::number::{integer, quick_length};
 
 /// What a client may send. Everything else about a command is bounded by the bytes that really arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most arguments of one command. Redis 7.0 allows `INT_MAX`; up to 6.2 it was 1,048,576.
+    /// Most arguments of one command. Redis 7.0 allows `INT_MAX`; up to 6.2 it was 1,048,576, as such a server says
+    /// itself when it gets more.
     pub max_args: usize,
     /// Longest argument in bytes (`proto-max-bulk-len`).
     pub max_bulk: usize,
@@ -37,7 +39,7 @@ pub struct Limits {
 impl Limits {
     /// The limits of a client that may run commands.
     pub const DEFAULT: Self = Self {
-        max_args: 1_048_576,
+        max_args: i32::MAX as usize,
         max_bulk: 512 << 20,
         max_line: 64 << 10,
         max_inline: 64 << 10,
@@ -89,6 +91,8 @@ pub struct RequestScanner {
     canonical: bool,
     /// The last call found a command; the next one starts afresh.
     done: bool,
+    /// Of a command that is passed on in parts: the `$N` line of the present argument is still to be written.
+    owes_header: bool,
     spans: Vec<Span>,
     /// The words of an inline command; empty when the spans point into the caller's buffer.
     scratch: Vec<u8>,
@@ -107,6 +111,7 @@ impl RequestScanner {
             received: 0,
             canonical: true,
             done: false,
+            owes_header: false,
             spans: Vec::new(),
             scratch: Vec::new(),
             inline: false,
@@ -146,11 +151,11 @@ impl RequestScanner {
     #[inline]
     pub fn request<'a>(&'a self, buf: &'a [u8]) -> Request<'a> {
         if !self.done {
-            return Request { data: &[], spans: &[], raw: None };
+            return Request { data: &[], spans: &[], raw: None, missing: 0 };
         }
         let data = if self.inline { self.scratch.as_slice() } else { buf };
         let raw = if self.canonical { buf.get(..self.pos) } else { None };
-        Request { data, spans: &self.spans, raw }
+        Request { data, spans: &self.spans, raw, missing: 0 }
     }
 
     /// How many bytes the argument being read still lacks, to size the next read; `None` when not known.
@@ -316,55 +321,6 @@ impl RequestScanner {
             self.spans.shrink_to(KEPT_SPANS);
         }
         self.spans.clear();
-    }
-}
-
-/// One command: its arguments by index, and its bytes for the upstream connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    data: &'a [u8],
-    spans: &'a [Span],
-    raw: Option<&'a [u8]>,
-}
-
-impl<'a> Request<'a> {
-    /// The command's name as the client wrote it.
-    pub fn name(&self) -> &'a [u8] {
-        self.argument(0)
-    }
-
-    /// The command's bytes when they are canonical RESP and can be forwarded as they are.
-    pub fn raw(&self) -> Option<&'a [u8]> {
-        self.raw
-    }
-
-    /// Appends the command in canonical RESP: its own bytes if they are, else `*N` and `$len` written anew.
-    pub fn encode_into(&self, out: &mut BytesMut) {
-        if let Some(raw) = self.raw {
-            out.put_slice(raw);
-            return;
-        }
-        put_header(out, b'*', self.spans.len());
-        for span in self.spans {
-            let argument = span.of(self.data);
-            put_header(out, b'$', argument.len());
-            out.put_slice(argument);
-            out.put_slice(b"\r\n");
-        }
-    }
-
-    fn argument(&self, index: usize) -> &'a [u8] {
-        self.spans.get(index).map_or(&[], |span| span.of(self.data))
-    }
-}
-
-impl Args for Request<'_> {
-    fn count(&self) -> usize {
-        self.spans.len()
-    }
-
-    fn arg(&self, index: usize) -> &[u8] {
-        self.argument(index)
     }
 }
 

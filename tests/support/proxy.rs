@@ -179,6 +179,10 @@ impl Proxy {
         self.metric("redweir_replica_eligible", &[]) as usize
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn connect(&self) -> Conn {
         Conn::open(self.port)
     }

@@ -1,8 +1,11 @@
 //! Requests: the table of byte games, each with what Redis 7.0.15 makes of it; chunking; limits.
 
+use bytes::{BufMut, BytesMut};
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::argv::Args;
+use crate::wire::number::put_header;
 
 /// What came of feeding bytes: commands (with whether they were canonical), bytes skipped, the error.
 #[derive(Debug, Default, PartialEq, Eq, Clone)]
@@ -112,7 +115,7 @@ fn protocol_errors_have_the_words_of_redis() {
         let input = format!("*1\r\n${number}\r\nfoo\r\n");
         assert_eq!(error(input.as_bytes()), "Protocol error: invalid bulk length", "{number:?}");
     }
-    for number in ["+3", "03", "", " 3", "3a", "1048577", "2147483648", "9223372036854775808", "-"] {
+    for number in ["+3", "03", "", " 3", "3a", "2147483648", "9223372036854775808", "-"] {
         let input = format!("*{number}\r\n");
         assert_eq!(error(input.as_bytes()), "Protocol error: invalid multibulk length", "{number:?}");
     }
@@ -309,4 +312,63 @@ proptest! {
         prop_assert_eq!(outcome.commands, vec![(arguments, true)]);
         prop_assert_eq!(outcome.left, 0);
     }
+}
+
+proptest! {
+    /// A command that is passed on in parts arrives as it would have as a whole, wherever the parts end.
+    #[test]
+    fn a_command_passed_on_in_parts_is_whole(
+        arguments in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..8),
+        held in any::<prop::sample::Index>(),
+        step in 1_usize..30,
+        sloppy in any::<bool>(),
+    ) {
+        let mut canonical = BytesMut::new();
+        put_header(&mut canonical, b'*', arguments.len());
+        let mut sent = format!("*{}\r\n", arguments.len()).into_bytes();
+        for argument in &arguments {
+            put_header(&mut canonical, b'$', argument.len());
+            canonical.put_slice(&[argument, &b"\r\n"[..]].concat());
+            sent.extend(format!("${}\rx", argument.len()).bytes());
+            sent.extend_from_slice(argument);
+            sent.extend_from_slice(if sloppy { b"??" } else { b"\r\n" });
+        }
+        let next = b"*1\r\n$4\r\nPING\r\n";
+        let length = sent.len();
+        sent.extend_from_slice(next);
+        let mut scanner = RequestScanner::new(Limits::DEFAULT);
+        let held = held.index(length);
+        prop_assert_eq!(scanner.scan(&sent[..held]), Ok(Scan::Need));
+        prop_assume!(scanner.left.is_some());
+        let (mut out, mut at, mut done) = (BytesMut::new(), 0, false);
+        let beginning = scanner.beginning(&sent[..held]);
+        prop_assert!(beginning.is_partial() && beginning.count() == arguments.len());
+        prop_assert!((0..arguments.len()).all(|n| beginning.lacks(n) || beginning.arg(n) == arguments[n]));
+        beginning.encode_into(&mut out);
+        at += scanner.let_go();
+        let mut end = held;
+        while !done {
+            let (used, complete) = scanner.pass(&sent[at..end], &mut out).unwrap();
+            (at, done) = (at + used, complete);
+            end = (end + step).min(sent.len());
+        }
+        prop_assert_eq!((out, at), (canonical, length));
+        prop_assert_eq!(scanner.scan(&sent[at..]), Ok(Scan::Command { len: next.len(), canonical: true }));
+    }
+}
+
+#[test]
+fn a_command_is_long_once_it_is_declared_or_has_arrived() {
+    let mut scanner = RequestScanner::new(Limits::DEFAULT);
+    let declared = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${LONGEST_HELD}\r\n");
+    assert_eq!(scanner.scan(declared.as_bytes()), Ok(Scan::Need));
+    assert!(scanner.is_long(declared.as_bytes()));
+    let mut scanner = RequestScanner::new(Limits::DEFAULT);
+    let mut many = b"*100000\r\n".to_vec();
+    many.extend(b"$10\r\n0123456789\r\n".repeat(50_000));
+    assert_eq!(scanner.scan(&many), Ok(Scan::Need));
+    assert!(!scanner.is_long(&many));
+    many.extend(b"$10\r\n0123456789\r\n".repeat(40_000));
+    assert_eq!(scanner.scan(&many), Ok(Scan::Need));
+    assert!(scanner.is_long(&many));
 }

@@ -1,0 +1,298 @@
+//! The reading side of an open lane: takes whatever one read returned, cuts it into replies, hands them on.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use bytes::{Buf, BytesMut};
+
+use crate::core::moment::Moment;
+use crate::net::client::Gone;
+use crate::net::lane::{Closed, Lane};
+use crate::net::pending::{Kind, Rewrite};
+use crate::net::stream::ReadHalf;
+use crate::net::worker::Worker;
+use crate::net::{clock, explain, limits, say, scan};
+use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
+
+/// The reading side of an open lane.
+pub(super) struct Reader {
+    read: ReadHalf,
+    buffer: BytesMut,
+    scanner: ReplyScanner,
+    /// How much of `buffer` the scanner has seen: the beginning of a reply.
+    scanned: usize,
+    /// How much of the present reply was passed on already.
+    passed: usize,
+    /// The present reply is known to be long, and way was made.
+    long: bool,
+    /// A client had much to take when it was last given something.
+    heavy: bool,
+    /// Of the client that the lane waits for.
+    pace: Option<Pace>,
+    /// The client that was waited for long enough: what comes for it piles up, until it has taken most of it or is
+    /// disconnected.
+    given_up: Option<u64>,
+}
+
+/// How a client that a lane waits for gets on.
+struct Pace {
+    client: u64,
+    since: Moment,
+    taken: u64,
+    moved_at: Moment,
+}
+
+enum Event {
+    Read(usize),
+    /// The client does not keep up.
+    Slow,
+    /// It still does not.
+    Paused,
+    Closed(Closed),
+}
+
+impl Reader {
+    pub(super) fn new(read: ReadHalf) -> Self {
+        Self {
+            read,
+            buffer: BytesMut::with_capacity(limits::LANE_READ),
+            scanner: ReplyScanner::new(),
+            scanned: 0,
+            passed: 0,
+            long: false,
+            heavy: false,
+            pace: None,
+            given_up: None,
+        }
+    }
+
+    pub(super) async fn run(mut self, worker: &Rc<Worker>, lane: &Rc<Lane>) -> Closed {
+        loop {
+            match self.next(lane).await {
+                Event::Closed(why) => return why,
+                Event::Read(0) => return Closed::Broken("the node closed the connection".to_owned()),
+                Event::Read(_) => {
+                    if let Err(why) = self.take(worker, lane, clock::now()) {
+                        return why;
+                    }
+                    if !self.heavy && self.passed == 0 {
+                        self.pace = None;
+                    }
+                    if lane.is_aside() && lane.is_idle() {
+                        worker.come_back(lane);
+                    }
+                }
+                Event::Slow => {
+                    worker.make_way(lane, false, clock::now());
+                }
+                Event::Paused => self.watch_pace(lane, clock::now()),
+            }
+        }
+    }
+
+    /// Cancel-safe: bytes read stay in the buffer.
+    async fn next(&mut self, lane: &Lane) -> Event {
+        self.buffer.reserve(if self.passed > 0 { limits::LANE_READ } else { limits::LANE_READ / 4 });
+        let mut timer = None;
+        poll_fn(|cx| {
+            if let Some(why) = lane.poll(cx) {
+                return Poll::Ready(Event::Closed(why));
+            }
+            let slow = self.is_slow(lane, cx.waker());
+            if slow && !lane.exclusive && !lane.is_aside() {
+                return Poll::Ready(Event::Slow);
+            }
+            if slow {
+                let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::PACE_EVERY)));
+                return Future::poll(timer.as_mut(), cx).map(|()| Event::Paused);
+            }
+            self.read.poll_read(cx, &mut self.buffer).map(|result| match result {
+                Ok(n) => Event::Read(n),
+                Err(e) => Event::Closed(Closed::Broken(e.to_string())),
+            })
+        })
+        .await
+    }
+
+    /// Whether the next reply, or the rest of the present one, had better wait for its client.
+    fn is_slow(&mut self, lane: &Lane, waker: &Waker) -> bool {
+        if self.passed == 0 && !self.heavy {
+            return false;
+        }
+        let Some((client, seq)) = lane.front() else { return false };
+        if self.given_up == Some(client.id) {
+            if !client.keeps_up() {
+                return false;
+            }
+            self.given_up = None;
+        }
+        client.should_pause(seq, self.passed > 0, waker)
+    }
+
+    /// The lane has waited for a while. Others behind it do not wait long; a client alone may take its time, as long as
+    /// it takes anything.
+    fn watch_pace(&mut self, lane: &Lane, now: Moment) {
+        let Some((client, _)) = lane.front() else { return };
+        let taken = client.taken();
+        let fresh = Pace { client: client.id, since: now, taken, moved_at: now };
+        let pace = match &mut self.pace {
+            Some(pace) if pace.client == client.id => pace,
+            pace => pace.insert(fresh),
+        };
+        if pace.taken != taken {
+            (pace.taken, pace.moved_at) = (taken, now);
+        }
+        let stalled = now.since(pace.moved_at);
+        if lane.is_in_the_way() {
+            if now.since(pace.since) >= limits::LANE_PAUSE_LONGEST {
+                self.given_up = Some(client.id);
+            }
+        } else if client.wants_more() {
+            if stalled >= limits::STALLED_PIPELINE {
+                self.given_up = Some(client.id);
+            }
+        } else if stalled >= limits::STALLED_LONGEST {
+            client.leave(Gone::TooSlow);
+        }
+    }
+
+    /// Cuts what was read into replies and hands them on.
+    fn take(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
+        if let Some(client) = lane.listener().filter(|_| lane.is_idle()) {
+            worker.stamp(&lane.raw_written());
+            client.push_raw(&self.buffer);
+            self.buffer.clear();
+            return Ok(());
+        }
+        let mut begin = 0;
+        self.heavy = false;
+        while self.scanned < self.buffer.len() {
+            let fresh = &self.buffer[self.scanned..];
+            let found =
+                self.scanner.scan(fresh).map_err(|_| Closed::Desynchronised("a reply is not RESP"))?;
+            let Some(extent) = found else {
+                self.scanned = self.buffer.len();
+                break;
+            };
+            let end = self.scanned + extent.end;
+            let reply = &self.buffer[begin..end];
+            match extent.kind {
+                ReplyKind::Push => {
+                    if let Some(client) = lane.listener() {
+                        client.push_raw(reply);
+                    }
+                }
+                kind => {
+                    let cut = std::mem::take(&mut self.passed) > 0;
+                    self.heavy |= answer(worker, lane, reply, kind, cut, now)?;
+                    self.long = false;
+                }
+            }
+            (begin, self.scanned) = (end, end);
+        }
+        self.buffer.advance(begin);
+        self.scanned -= begin;
+        self.take_part(worker, lane, now)?;
+        if self.buffer.is_empty() && self.buffer.capacity() > limits::LANE_READ * 2 {
+            self.buffer = BytesMut::with_capacity(limits::LANE_READ);
+        }
+        lane.shrink();
+        Ok(())
+    }
+
+    /// Passes on the beginning of a long reply, so that it is never held as a whole. A short error is held: it may say
+    /// that another node should be asked.
+    fn take_part(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
+        let (held, first) = (self.buffer.len(), self.scanner.head().first());
+        if held <= limits::CUT_THROUGH
+            || first == Some(&b'>')
+            || (first == Some(&b'-') && held <= limits::LONG_REPLY)
+        {
+            return Ok(());
+        }
+        if lane.front_lacks_proof() {
+            // The read will be repeated: nobody needs this reply.
+            self.buffer.clear();
+            self.scanned = 0;
+            return Ok(());
+        }
+        if !lane.exclusive && !self.long {
+            let announced = announced(self.scanner.head());
+            self.long = announced.unwrap_or(self.passed + held) > limits::LONG_REPLY;
+            if self.long {
+                worker.make_way(lane, self.passed == 0, now);
+            } else if announced.is_none() && self.passed == 0 && lane.is_in_the_way() {
+                // Should it become long, it can still be asked for again.
+                return Ok(());
+            }
+        }
+        let rewrite = lane.front_rewrite();
+        let (client, seq) = lane.cut_front().ok_or(Closed::Desynchronised("a reply nobody asked for"))?;
+        self.heavy |= if rewrite == Rewrite::Cursor && self.passed == 0 {
+            scan::deliver(lane, &client, seq, &self.buffer, false)
+        } else {
+            client.deliver(seq, &self.buffer, false)
+        };
+        self.passed += held;
+        self.buffer.clear();
+        self.scanned = 0;
+        Ok(())
+    }
+}
+
+/// The length of a bulk or verbatim string, by the beginning of the reply.
+fn announced(head: &[u8]) -> Option<usize> {
+    let digits = head.strip_prefix(b"$").or_else(|| head.strip_prefix(b"="))?;
+    let end = memchr::memchr(b'\r', digits)?;
+    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+}
+
+/// One whole reply, or its last part, to the oldest command. True when its client has much to take.
+fn answer(
+    worker: &Rc<Worker>,
+    lane: &Rc<Lane>,
+    reply: &[u8],
+    kind: ReplyKind,
+    cut: bool,
+    now: Moment,
+) -> Result<bool, Closed> {
+    let nobody = Closed::Desynchronised("a reply nobody asked for");
+    let unable = kind == ReplyKind::Error
+        && !cut
+        && lane.front_kind() == Some(Kind::Read)
+        && (say::asks_for_another_node(reply) || worker.differs_in_acl(lane, reply));
+    let unproven = lane.front_lacks_proof();
+    let (mut pending, request) = lane.pop(unable || unproven).ok_or(nobody)?;
+    worker.unload(lane.key.node);
+    match pending.kind {
+        Kind::Proof => {
+            worker.take_proof(lane, reply);
+            return Ok(false);
+        }
+        Kind::Moved | Kind::Check => return Ok(false),
+        Kind::Read | Kind::Final | Kind::Write => {}
+    }
+    if pending.need.take().is_some() {
+        worker.judge_attempt(lane.key.node, !unproven, now);
+    }
+    let pending = match request {
+        Some(request) => match worker.repeat(pending, &request, lane) {
+            Ok(()) => return Ok(false),
+            Err(pending) if unproven => {
+                return Ok(pending.client.deliver(pending.seq, say::MASTERDOWN, true));
+            }
+            Err(pending) => pending,
+        },
+        None => pending,
+    };
+    worker.acknowledged(&pending, lane, reply, !cut, now);
+    Ok(match pending.rewrite {
+        Rewrite::Info if !cut => {
+            let section = explain::info_section(&worker.shared, now);
+            pending.client.deliver(pending.seq, &say::append(reply, &section), true)
+        }
+        Rewrite::Cursor if !cut => scan::deliver(lane, &pending.client, pending.seq, reply, true),
+        _ => pending.client.deliver(pending.seq, reply, true),
+    })
+}

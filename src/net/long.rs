@@ -1,0 +1,70 @@
+//! Commands too long to be held are decided by their beginning. They go to the primary, on an exclusive connection,
+//! after everything before them is answered, and the rest of them follows as it comes.
+
+use std::cell::Cell;
+
+use super::connection::{Connection, Step};
+use super::say;
+use super::vocabulary::Vocabulary;
+use crate::core::argv::Args;
+use crate::core::command::{Handling, Intent, Keys, Local};
+use crate::core::session::Stamps;
+use crate::wire::request::Request;
+
+/// The beginning of a command, and whether anybody has asked for an argument behind it.
+struct Beginning<'a> {
+    request: &'a Request<'a>,
+    missed: Cell<bool>,
+}
+
+impl Args for Beginning<'_> {
+    fn count(&self) -> usize {
+        self.request.count()
+    }
+
+    fn arg(&self, index: usize) -> &[u8] {
+        if self.request.lacks(index) {
+            self.missed.set(true);
+        }
+        self.request.arg(index)
+    }
+}
+
+impl Connection {
+    /// What Redweir itself would answer is no command with arguments of that size: what Redis says to them.
+    pub(super) fn refuse_long(&self, intent: Intent) -> Option<Step> {
+        let Handling::Local(which) = intent.handling else { return None };
+        if self.pin.as_ref().is_some_and(super::pin::Pin::relays_everything) {
+            return None;
+        }
+        let reply = match which {
+            Local::Quit => {
+                self.client.answer(say::OK);
+                return Some(Step::Close);
+            }
+            Local::Auth | Local::Hello => say::WRONGPASS.to_vec(),
+            Local::Select | Local::Wait => say::BAD_DB.to_vec(),
+            Local::Reset => say::wrong_arity("reset"),
+            Local::Client | Local::Info | Local::Redweir => say::SYNTAX.to_vec(),
+        };
+        self.client.answer(&reply);
+        Some(Step::Done)
+    }
+
+    /// The fences of what is written, if it stands in the beginning; else those of every key.
+    pub(super) fn stamps_of_long(
+        &self,
+        request: &Request<'_>,
+        intent: Intent,
+        vocabulary: &Vocabulary,
+    ) -> Stamps {
+        let beginning = Beginning { request, missed: Cell::new(false) };
+        let (fences, mut stamps) = (&self.worker.shared.fences, Stamps::None);
+        let keys = vocabulary.table.for_each_written_key(intent.id, &beginning, &mut |key| {
+            if !beginning.missed.get() {
+                stamps.merge(Stamps::One(fences.slot(key)));
+            }
+        });
+        if beginning.missed.get() || keys == Keys::Unknowable { Stamps::All } else { stamps }
+    }
+}

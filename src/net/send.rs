@@ -1,0 +1,99 @@
+//! How a command whose node is decided gets on to a lane.
+
+use std::rc::Rc;
+
+use super::connection::{Connection, Step};
+use super::lane::{Lane, Process};
+use super::outgoing::{Bytes, Outgoing};
+use super::pending::{Kind, Pending, Rewrite};
+use super::scan;
+use crate::core::moment::Moment;
+use crate::core::node::NodeId;
+use crate::core::reason::Reason;
+use crate::core::session::Stamps;
+use crate::core::view::View;
+use crate::telemetry::{self, Target};
+
+impl Connection {
+    /// Sends a command to `node`.
+    pub fn send(&mut self, node: NodeId, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
+        let lane = match self.lane_to(node) {
+            Ok(lane) => lane,
+            Err(step) => return step,
+        };
+        self.send_on(lane, request, outgoing, view)
+    }
+
+    /// Sends a command on `lane`.
+    pub fn send_on(&mut self, lane: Rc<Lane>, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
+        let node = lane.key.node;
+        if outgoing.rewrite == Rewrite::Cursor {
+            match scan::identify(&lane, view) {
+                Process::Unknown => return self.wait_for_process(&outgoing, view),
+                Process::Unnamed if view.primary != Some(node) => {
+                    return self.send_to_primary(request, outgoing, view);
+                }
+                Process::Unnamed | Process::Tagged(_) => {}
+            }
+        }
+        if !lane.has_room() {
+            self.full = Some(lane);
+            return Step::Room;
+        }
+        let begun = self.waiting_since.take().unwrap_or(outgoing.now);
+        let target = if view.primary == Some(node) { Target::Primary } else { Target::Replica };
+        self.worker.stats.command(outgoing.access, target, outgoing.reason);
+        if outgoing.need.is_some() {
+            self.worker.ask_for_proof(&lane, outgoing.now);
+        }
+        let at_primary = target == Target::Primary;
+        self.push(&lane, request, Outgoing { at_primary, ..outgoing }, begun);
+        Step::Done
+    }
+
+    fn push(&self, lane: &Rc<Lane>, request: Bytes<'_>, outgoing: Outgoing, begun: Moment) {
+        let seq = self.client.open();
+        if outgoing.kind == Kind::Write && outgoing.stamps != Stamps::None {
+            self.client.session.borrow_mut().sent(seq, &outgoing.stamps);
+        }
+        self.worker.load(lane.key.node);
+        let pending = Pending {
+            client: Rc::clone(&self.client),
+            seq,
+            len: 0,
+            kind: outgoing.kind,
+            rewrite: outgoing.rewrite,
+            policy: outgoing.policy,
+            stamps: outgoing.stamps,
+            at_primary: outgoing.at_primary,
+            sees_all: outgoing.sees_all,
+            need: outgoing.need,
+            begun,
+            sent: outgoing.now,
+        };
+        lane.push(request, pending);
+    }
+
+    /// Sends a command on an exclusive lane.
+    pub fn push_pinned(
+        &self,
+        lane: &Rc<Lane>,
+        request: Bytes<'_>,
+        access: telemetry::Access,
+        stamps: Stamps,
+        rewrite: Rewrite,
+        now: Moment,
+    ) {
+        self.worker.stats.command(access, Target::Primary, Reason::Pinned);
+        let kind = if access == telemetry::Access::Write { Kind::Write } else { Kind::Final };
+        // Whatever a transaction or a blocking command tells, it tells of the primary.
+        let outgoing = Outgoing {
+            access,
+            kind,
+            rewrite,
+            sees_all: self.worker.shared.fencing,
+            ..Outgoing::write(Reason::Pinned, stamps, now)
+        };
+        self.push(lane, request, outgoing, now);
+    }
+}

@@ -1,0 +1,115 @@
+//! A command too long to be held: its beginning is dispatched, then its bytes go on as they come, as fast as the node
+//! takes them. What was refused is read to its end and dropped.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::{Buf, BytesMut};
+
+use super::{Event, Server};
+use crate::core::moment::Moment;
+use crate::core::view::View;
+use crate::net::client::Gone;
+use crate::net::connection::Step;
+use crate::net::lane::{Closed, Lane, Phase};
+use crate::net::limits;
+use crate::net::vocabulary::Vocabulary;
+use crate::wire::request::RequestError;
+
+impl Server {
+    /// Dispatches the command at the front of the input, of which only the beginning has arrived.
+    pub(super) fn advance_long(&mut self, view: &View, vocabulary: &Vocabulary, now: Moment) -> Step {
+        if !self.client.has_room() {
+            return Step::Room;
+        }
+        let input = &mut self.input;
+        let request = input.scanner.beginning(&input.buffer[input.at..]);
+        match self.connection.dispatch(&request, view, vocabulary, now) {
+            Step::Done => {
+                input.at += input.scanner.let_go();
+                input.buffer.advance(std::mem::take(&mut input.at));
+                Step::Body
+            }
+            other => other,
+        }
+    }
+
+    /// Passes on the rest of the command. Returns when it is complete, or with why the client is gone.
+    pub(super) async fn body(&mut self) -> Result<(), Gone> {
+        let mut lane = self.connection.body.take();
+        let mut dropped = BytesMut::new();
+        loop {
+            if let Some(Phase::Closed(why)) = lane.as_ref().map(|lane| lane.phase()) {
+                if !matches!(why, Closed::Refused(_)) {
+                    // What the node said before it left, or what is said about it, is the last.
+                    self.linger().await;
+                    return Err(Gone::Ended);
+                }
+                lane = None;
+            }
+            match self.pass(lane.as_ref(), &mut dropped) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => {
+                    self.break_off(error);
+                    self.linger().await;
+                    return Err(Gone::Ended);
+                }
+            }
+            match self.more(lane.as_ref()).await {
+                Event::Gone(why) => return Err(why),
+                Event::Input(0) => return Err(Gone::Left),
+                Event::Input(_) | Event::Changed => {}
+            }
+        }
+    }
+
+    /// Passes on what has arrived; true when that was the last of the command.
+    fn pass(&mut self, lane: Option<&Rc<Lane>>, dropped: &mut BytesMut) -> Result<bool, RequestError> {
+        let input = &mut self.input;
+        let (scanner, buffer) = (&mut input.scanner, &input.buffer);
+        let (used, complete) = if let Some(lane) = lane {
+            lane.pass(|out| scanner.pass(buffer, out))?
+        } else {
+            dropped.clear();
+            scanner.pass(buffer, dropped)?
+        };
+        input.buffer.advance(used);
+        Ok(complete)
+    }
+
+    /// The client broke the protocol in the middle of a command: the node never gets the rest of it.
+    fn break_off(&mut self, error: RequestError) {
+        self.worker.stats.protocol_errors.add(1);
+        let mut reply = BytesMut::new();
+        error.put_reply(&mut reply);
+        if self.client.is_drained() {
+            self.client.answer(&reply);
+        } else {
+            self.client.deliver(self.client.oldest(), &reply, true);
+        }
+        self.connection.release_pin(false);
+    }
+
+    /// Waits for more of the command, once the lane has room for it, or for the end of the lane.
+    async fn more(&mut self, lane: Option<&Rc<Lane>>) -> Event {
+        poll_fn(|cx| {
+            if let Some(why) = self.client.poll(cx) {
+                return Poll::Ready(Event::Gone(why));
+            }
+            if let Some(lane) = lane {
+                if !lane.is_usable() {
+                    return Poll::Ready(Event::Changed);
+                }
+                if !lane.takes_more(cx.waker()) {
+                    return Poll::Pending;
+                }
+                lane.wake_on_change(cx.waker());
+            }
+            self.input.buffer.reserve(limits::LANE_READ);
+            self.input.poll(&self.worker, &mut self.read, cx)
+        })
+        .await
+    }
+}

@@ -1,0 +1,41 @@
+//! Standing in line for an exclusive connection.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::{Event, Server};
+use crate::net::pin::InLine;
+
+impl Server {
+    /// Waits for a place among the exclusive connections; reads ahead a little, to notice a client that leaves.
+    pub(super) async fn stand_in_line(&mut self) -> Event {
+        let shared = Arc::clone(&self.worker.shared);
+        let place = Arc::clone(&shared.exclusive).acquire_owned();
+        let mut place = std::pin::pin!(tokio::time::timeout(shared.config.upstream.exclusive_wait, place));
+        loop {
+            let event = poll_fn(|cx| {
+                if let Some(why) = self.client.poll(cx) {
+                    return Poll::Ready(Event::Gone(why));
+                }
+                if let Poll::Ready(place) = Future::poll(place.as_mut(), cx) {
+                    self.connection.in_line = match place {
+                        Ok(Ok(place)) => InLine::Served(place),
+                        Ok(Err(_)) | Err(_) => InLine::GaveUp,
+                    };
+                    return Poll::Ready(Event::Changed);
+                }
+                if self.input.may_read_ahead() {
+                    return self.input.poll(&self.worker, &mut self.read, cx);
+                }
+                Poll::Pending
+            })
+            .await;
+            match event {
+                Event::Input(0) => self.input.ended = true,
+                Event::Input(_) => self.connection.arrivals += 1,
+                event => return event,
+            }
+        }
+    }
+}
