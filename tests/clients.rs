@@ -23,26 +23,8 @@ const WITHIN: Duration = secs(60);
 
 /// What differs on purpose or not yet, by step, with the reason. Who ends a difference takes its line off.
 const DIFFERENT: &[(&str, &str)] = &[
-    ("client kill", "not yet"),
-    ("client kill by address", "not yet"),
-    ("client kill while subscribed", "not yet"),
-    ("client list", "not yet: fields are missing"),
-    ("client list by id", "not yet"),
-    ("client list by type", "not yet"),
-    ("client unblock", "not yet"),
-    ("connect with a name and a database", "not yet: fields of CLIENT INFO are missing"),
-    ("error CLIENT KILL 1.2.3.4:5", "not yet"),
-    ("error CLIENT KILL ID 99999999", "not yet"),
-    ("error CLIENT LIST ID x", "not yet"),
-    ("error CLIENT LIST TYPE nosuch", "not yet"),
     ("error CLIENT SETINFO nosuch x", "Redweir knows SETINFO, which came with Redis 7.2"),
-    ("error CLIENT UNBLOCK 99999999", "not yet"),
-    ("error CLIENT UNBLOCK x", "not yet"),
-    ("error RESET x", "not yet: the arity"),
-    ("no password", "not yet: the words of NOAUTH"),
     ("unauthenticated", "not yet: what is said before AUTH"),
-    ("wait for nobody", "sometimes: Redweir asks after all writes up to now, not after this client's last"),
-    ("user", "sometimes: redis-py 5 misses fields of CLIENT INFO"),
 ];
 
 const USERS: [&str; 14] = [

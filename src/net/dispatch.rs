@@ -12,7 +12,7 @@ use super::say;
 use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
-use crate::core::command::{Access, Handling, Intent, Keys, Why, WriteKeys};
+use crate::core::command::{Access, Handling, Intent, Keys, Local, Why, WriteKeys};
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
@@ -47,6 +47,11 @@ impl Connection {
             self.worker.stats.denied.add(1);
             self.poison_transaction();
             self.client.answer(&say::denied(vocabulary.table.name(intent.id)));
+            return Step::Done;
+        }
+        if intent.handling == Handling::Local(Local::Reset) && request.count() > 1 {
+            self.poison_transaction();
+            self.client.answer(&say::wrong_arity("reset"));
             return Step::Done;
         }
         if (self.pin.is_some() || matches!(intent.handling, Handling::Pin(_)) || request.is_partial())

@@ -28,7 +28,8 @@ use crate::wire::request::{Limits, RequestScanner, Scan};
 /// Serves one client until it leaves or is made to.
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let (local, policy) = (accepted.local.clone(), accepted.policy);
-    let Some(stream) = accepted.open(&worker.shared, &worker.stats).await else { return };
+    // Boxed, like everything rare below: what it may hold would be part of every idle client.
+    let Some(stream) = Box::pin(accepted.open(&worker.shared, &worker.stats)).await else { return };
     let (id, peer) = (worker.shared.next_client(), stream.peer());
     let here = if let Stream::Tcp(socket) = &stream { socket.local_addr().ok() } else { None };
     let (read, write) = stream.split();
@@ -141,14 +142,13 @@ impl Server {
                     self.wait(|client, connection| client.has_room() && connection.has_room()).await
                 }
                 Step::Drain => self.wait(|client, _| client.is_drained()).await,
-                Step::Retry => self.pause().await,
-                Step::InLine => self.stand_in_line().await,
-                Step::Body => match self.body().await {
+                Step::Retry => Box::pin(self.pause()).await,
+                Step::InLine => Box::pin(self.stand_in_line()).await,
+                Step::Body => match Box::pin(self.body()).await {
                     Ok(()) => continue,
                     Err(why) => return why,
                 },
                 Step::Later(args) => {
-                    // Boxed: it is rare, and what it may hold would be part of every idle client.
                     if let Some(event) = Box::pin(self.later(&args)).await {
                         event
                     } else {
@@ -157,7 +157,7 @@ impl Server {
                     }
                 }
                 Step::Close => {
-                    self.linger().await;
+                    Box::pin(self.linger()).await;
                     return Gone::Ended;
                 }
             };
