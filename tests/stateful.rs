@@ -133,13 +133,19 @@ fn a_transaction_in_one_write_is_answered_as_one() {
 fn a_transaction_that_cannot_begin_does_not_run_piece_by_piece() {
     let mut topology = Topology::start(1);
     let proxy = Setup::of(&topology).upstream("write-hold = \"100ms\"\nprobe-timeout = \"200ms\"").start();
+    let mut before = proxy.connect();
+    assert_eq!(before.cmd(&["PING"]), "PONG");
     topology.primary.kill();
+    let refused = |mut conn: Conn| {
+        conn.send(&[encode(&["MULTI"]), encode(&["SET", "a", "1"]), encode(&["EXEC"])].concat());
+        let said = String::from_utf8(conn.read_to_close()).unwrap();
+        assert!(said.starts_with("-MASTERDOWN "), "{said}");
+        assert_eq!(said.matches("\r\n").count(), 1, "and nothing else: {said}");
+    };
     sleep_ms(600);
-    let mut conn = proxy.connect();
-    conn.send(&[encode(&["MULTI"]), encode(&["SET", "a", "1"]), encode(&["EXEC"])].concat());
-    let said = String::from_utf8(conn.read_to_close()).unwrap();
-    assert!(said.starts_with("-MASTERDOWN "), "{said}");
-    assert_eq!(said.matches("\r\n").count(), 1, "and nothing else: {said}");
+    refused(before);
+    // Who comes now is not even admitted.
+    refused(proxy.connect());
 }
 
 #[test]

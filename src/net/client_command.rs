@@ -21,13 +21,19 @@ pub(super) fn answer(connection: &mut Connection, request: &Request<'_>, view: &
             let name = Some(connection.name.as_bytes()).filter(|name| !name.is_empty());
             say::maybe_bulk(name, resp3)
         }
+        // Nobody is evicted here: there is nothing to be spared from.
+        (b"no-evict", 3) => {
+            let known =
+                [b"on".as_slice(), b"off"].iter().any(|word| request.arg(2).eq_ignore_ascii_case(word));
+            if known { say::OK.to_vec() } else { say::SYNTAX.to_vec() }
+        }
         (b"setname", 3) => set_name(connection, request.arg(2)),
         (b"setinfo", 4) => set_info(connection, request.arg(2), request.arg(3)),
         (b"info", 2) => say::text(&info(connection, now), resp3),
         (b"list", 2..) | (b"kill", 3..) | (b"unblock", 3 | 4) => {
             return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
         }
-        (b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill", _) => {
+        (b"id" | b"getname" | b"no-evict" | b"setname" | b"setinfo" | b"info" | b"kill", _) => {
             say::wrong_arity(&format!("client|{}", String::from_utf8_lossy(&word)))
         }
         // What is left (HELP, GETREDIR, TRACKINGINFO, PAUSE, unknown ones) asks nothing of a particular connection.

@@ -12,6 +12,7 @@ use super::demand::Reader;
 use super::identity::{Identity, IdentityId};
 use super::lane::{Lane, LaneKey, Proto, Purpose};
 use super::pin::{InLine, Pin};
+use super::tracking::Redirect;
 use super::vocabulary::Vocabulary;
 use super::worker::Worker;
 use super::{clock, jitter, limits};
@@ -36,6 +37,8 @@ pub enum Step {
     Drain,
     /// Again in a moment.
     Retry,
+    /// Again when it is known what the primary calls this client.
+    Find(u64),
     /// Again when there is a place for another exclusive connection.
     InLine,
     /// To be answered by Redweir itself, which has to ask somebody first.
@@ -105,6 +108,8 @@ pub struct Connection {
     script_lane: Option<(Rc<Lane>, u32)>,
     /// Its exclusive connection, if it needs one.
     pub pin: Option<Pin>,
+    /// Whom `CLIENT TRACKING … REDIRECT` names, once that was found out.
+    pub redirect: Option<Redirect>,
     /// Whether it stands in line for one.
     pub in_line: InLine,
     /// The scripts that were sent last, one after the other: first and last sequence number.
@@ -144,6 +149,7 @@ impl Connection {
             lanes,
             script_lane: None,
             pin: None,
+            redirect: None,
             in_line: InLine::No,
             scripts: None,
             waiting_since: None,

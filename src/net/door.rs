@@ -21,6 +21,7 @@ use redis_protocol::resp2::types::BytesFrame;
 
 use super::connection::{Connection, Step};
 use super::control::{ControlError, ControlLink};
+use super::pin::end_if_needed;
 use super::worker::Worker;
 use super::{clock, limits, say, task};
 use crate::core::command::{Access, Handling, Intent, Local};
@@ -201,7 +202,7 @@ impl Connection {
             Verdict::Nobody | Verdict::Guest
                 if now.since(*self.waiting_since.get_or_insert(now)) > view.hold =>
             {
-                Some(self.refuse(telemetry::Access::Other, Reason::PrimaryDown))
+                Some(end_if_needed(intent, self.refuse(telemetry::Access::Other, Reason::PrimaryDown)))
             }
             Verdict::Asking | Verdict::Nobody | Verdict::Guest => Some(Step::Retry),
         }

@@ -29,6 +29,7 @@ use super::pending::{Kind, Pending, Rewrite};
 pub use super::phase::{Closed, Phase, Process};
 use super::round::Round;
 use super::stream::WriteHalf;
+use super::tracking::Redirect;
 use crate::core::moment::Moment;
 use crate::core::position::Offset;
 use crate::core::proof::suffices;
@@ -53,6 +54,8 @@ pub struct Lane {
     pub idle_since: Cell<Moment>,
     /// Who it acts as; `None` for the anonymous identity.
     pub identity: Option<Arc<Identity>>,
+    /// Whom `CLIENT TRACKING` redirects to, on an exclusive lane.
+    pub redirect: Cell<Option<Redirect>>,
     /// `CLIENT ID` at the node, of an exclusive lane.
     pub server_id: Cell<Option<u64>>,
     round: Rc<Round>,
@@ -76,6 +79,8 @@ struct Inner {
     proof: Option<Offset>,
     /// Gets every byte that is no reply to a pending command (pushes, pub/sub messages).
     listener: Option<Rc<Client>>,
+    /// Its replies are not counted: whatever comes is the listener's.
+    relay: bool,
     /// What was written on a lane whose replies are not counted: any byte that comes may acknowledge any of it.
     raw_written: Stamps,
     /// The beginning of the oldest command's reply was passed on.
@@ -106,6 +111,7 @@ impl Lane {
             asks: false,
             proof: None,
             listener: None,
+            relay: false,
             raw_written: Stamps::None,
             cut: false,
             passing: Passing::Nothing,
@@ -116,7 +122,19 @@ impl Lane {
         };
         let (process, connected, idle_since) = (Cell::default(), Cell::default(), Cell::default());
         let (server_id, inner) = (Cell::new(None), RefCell::new(inner));
-        Rc::new(Self { key, exclusive, process, connected, idle_since, identity, server_id, round, inner })
+        let redirect = Cell::new(None);
+        Rc::new(Self {
+            key,
+            exclusive,
+            process,
+            connected,
+            idle_since,
+            identity,
+            redirect,
+            server_id,
+            round,
+            inner,
+        })
     }
 
     /// Takes a command. It is written at the end of the round.
@@ -354,7 +372,7 @@ impl Inner {
                 Err(e) => return self.broken(&e.to_string()),
             }
         }
-        if self.listener.is_some() && self.pending.is_empty() {
+        if self.relay && self.pending.is_empty() {
             // Raw bytes have no entry that would release them when it is answered.
             self.buffer.clear();
             self.sent = 0;

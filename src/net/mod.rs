@@ -46,6 +46,7 @@ pub mod stream;
 pub mod task;
 pub mod tls;
 mod token;
+mod tracking;
 mod upkeep;
 pub mod vocabulary;
 mod wait;

@@ -32,6 +32,8 @@ pub enum Rewrite {
     None,
     /// It is that of `INFO`: a section of our own is appended.
     Info,
+    /// It may name a client by the primary's ID.
+    Redirect,
     /// It begins with a cursor, which is marked with the process that issued it.
     Cursor,
 }

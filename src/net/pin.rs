@@ -20,6 +20,7 @@ use super::lane::{Closed, Lane};
 use super::outgoing::Bytes;
 use super::pending::Rewrite;
 use super::say;
+use super::tracking;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
@@ -48,7 +49,8 @@ pub enum InLine {
 /// An exclusive connection and the state it carries.
 #[derive(Debug)]
 pub struct Pin {
-    lane: Rc<Lane>,
+    /// The connection.
+    pub lane: Rc<Lane>,
     /// Its place among the exclusive connections there may be.
     _place: Place,
     /// Between MULTI and EXEC or DISCARD.
@@ -59,6 +61,8 @@ pub struct Pin {
     pub blocking: bool,
     /// A plain relay: replies are not counted any longer.
     pub raw: bool,
+    /// The server tells what the client's reads are invalidated by.
+    tracking: bool,
     /// Its state cannot be followed: never given back.
     stuck: bool,
     /// The transaction has a subscription in it: a plain relay once it is executed.
@@ -96,7 +100,17 @@ impl Connection {
                 }
                 return None;
             }
+            // It says who the client is, whatever connection it has.
+            Handling::Local(Local::Client)
+                if tracking::is_about_redweir(request)
+                    && self.pin.as_ref().is_some_and(|pin| !pin.relays_everything()) =>
+            {
+                return None;
+            }
             _ => {}
+        }
+        if let Some(step) = self.look_for_redirect(request, intent) {
+            return Some(step);
         }
         let enters = matches!(intent.handling, Handling::Pin(_)) || request.is_partial();
         if self.pin.as_ref().is_some_and(|pin| pin.lane.was_refused()) {
@@ -184,27 +198,19 @@ impl Connection {
         if !pin.lane.has_room() {
             return Step::Drain;
         }
-        let speaks_unasked = matches!(
-            intent.handling,
-            Handling::Pin(Pins::Subscribe | Pins::Monitor | Pins::Tracking | Pins::Unsubscribe | Pins::Sync)
-        );
+        let speaks_unasked = speaks_unasked(intent);
         if (pin.raw_after || speaks_unasked) && !pin.raw && !pin.multi {
             if !self.client.is_drained() {
                 return Step::Drain;
             }
             pin.raw = true;
-            pin.lane.listen(Rc::clone(&self.client));
+            pin.lane.relay(Rc::clone(&self.client));
         }
         if pin.poisoned && matches!(intent.handling, Handling::Pin(Pins::Exec)) {
-            if !self.client.is_drained() {
-                return Step::Drain;
-            }
-            self.client.answer(say::EXECABORT);
-            self.release_pin(false);
-            return Step::Done;
+            return self.abort_transaction();
         }
         let changed = match Self::own_cursor(request, intent, &pin.lane, view) {
-            Ok(changed) => changed,
+            Ok(changed) => changed.or_else(|| self.redirected(request, intent)),
             Err(None) => return Step::Retry,
             Err(Some(error)) => {
                 self.poison_transaction();
@@ -212,6 +218,7 @@ impl Connection {
                 return Step::Done;
             }
         };
+        let Some(pin) = &mut self.pin else { return Step::Close };
         let bytes = changed.as_deref().map_or(Bytes::Request(request), Bytes::Own);
         if pin.raw {
             self.worker.stats.command(telemetry::Access::Other, Target::Primary, Reason::Pinned);
@@ -223,8 +230,14 @@ impl Connection {
         pin.raw_after |= speaks_unasked;
         pin.follow(intent, request);
         // In a transaction the cursor comes with the reply to `EXEC`, bare.
-        let is_scan = matches!(intent.handling, Handling::Scan { .. }) && !was_multi;
-        let rewrite = if is_scan { Rewrite::Cursor } else { Rewrite::None };
+        let rewrite = match intent.handling {
+            Handling::Scan { .. } if !was_multi => Rewrite::Cursor,
+            Handling::Local(Local::Client) if tracking::tells_redirect(request) => Rewrite::Redirect,
+            _ => Rewrite::None,
+        };
+        if intent.handling == Handling::Pin(Pins::Tracking) {
+            pin.lane.listen(Rc::clone(&self.client));
+        }
         let stamps = match intent.handling {
             Handling::Pin(Pins::Exec) => std::mem::take(&mut pin.queued),
             _ if was_multi => {
@@ -237,6 +250,15 @@ impl Connection {
         let lane = Rc::clone(&pin.lane);
         self.push_pinned(&lane, bytes, access, stamps, rewrite, now);
         self.body = request.is_partial().then_some(lane);
+        Step::Done
+    }
+
+    fn abort_transaction(&mut self) -> Step {
+        if !self.client.is_drained() {
+            return Step::Drain;
+        }
+        self.client.answer(say::EXECABORT);
+        self.release_pin(false);
         Step::Done
     }
 
@@ -265,6 +287,8 @@ impl Connection {
         self.client.presence.unpin();
         let clean = clean && !pin.raw && !pin.holds_state();
         if clean || cfg!(mutant = "state-given-back") {
+            pin.lane.unlisten();
+            pin.lane.redirect.set(None);
             self.worker.give_back(&pin.lane);
         } else {
             pin.lane.unlisten();
@@ -282,6 +306,7 @@ impl Pin {
             watching: false,
             blocking: false,
             raw: false,
+            tracking: false,
             stuck: false,
             raw_after: false,
             queued: Stamps::None,
@@ -295,7 +320,7 @@ impl Pin {
     }
 
     fn holds_state(&self) -> bool {
-        self.multi || self.watching || self.stuck || self.raw_after
+        self.multi || self.watching || self.tracking || self.stuck || self.raw_after
     }
 
     /// Follows what the command does to the connection's state.
@@ -308,8 +333,12 @@ impl Pin {
             Handling::Pin(Pins::Unwatch) if !self.multi => self.watching = false,
             Handling::Pin(Pins::Blocking) if !self.multi => self.blocking = true,
             // SELECT, AUTH, HELLO or CLIENT in the middle of a transaction change the connection itself.
-            Handling::Local(Local::Select | Local::Auth | Local::Hello | Local::Client)
-            | Handling::Pin(Pins::Tracking) => self.stuck = true,
+            Handling::Local(Local::Client) | Handling::Pin(Pins::Tracking) if self.multi => self.stuck = true,
+            Handling::Pin(Pins::Tracking) if tracking::switches_on(request) => self.tracking = true,
+            Handling::Pin(Pins::Tracking) if tracking::switches_off(request) => self.tracking = false,
+            Handling::Pin(Pins::Tracking) | Handling::Local(Local::Select | Local::Auth | Local::Hello) => {
+                self.stuck = true;
+            }
             _ => {}
         }
         if request.count() == 0 {
@@ -318,7 +347,15 @@ impl Pin {
     }
 }
 
+/// After it the server speaks unasked, or not at all.
+fn speaks_unasked(intent: Intent) -> bool {
+    matches!(
+        intent.handling,
+        Handling::Pin(Pins::Subscribe | Pins::Monitor | Pins::Silence | Pins::Unsubscribe | Pins::Sync)
+    )
+}
+
 /// A client whose transaction could not begin must not have its commands executed one by one.
-fn end_if_needed(intent: Intent, step: Step) -> Step {
+pub(super) fn end_if_needed(intent: Intent, step: Step) -> Step {
     if matches!(intent.handling, Handling::Pin(Pins::Multi | Pins::Watch)) { Step::Close } else { step }
 }

@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use bytes::{BufMut, BytesMut};
 
+use crate::core::argv::Args as _;
+use crate::wire::request::Request;
+
 /// Redis' text for a read that no node may answer (`server.c`, `shared.masterdownerr`).
 pub const MASTERDOWN: &[u8] =
     b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n";
@@ -83,6 +86,15 @@ pub fn command(out: &mut BytesMut, args: &[&[u8]]) {
     for arg in args {
         bulk(out, arg);
     }
+}
+
+/// A command with another argument in the place of number `at`.
+pub fn with_argument(request: &Request<'_>, at: usize, value: &[u8]) -> Vec<u8> {
+    let args: Vec<&[u8]> =
+        (0..request.count()).map(|i| if i == at { value } else { request.arg(i) }).collect();
+    let mut bytes = BytesMut::new();
+    command(&mut bytes, &args);
+    bytes.to_vec()
 }
 
 /// Encodes a bulk string.

@@ -201,13 +201,7 @@ pub(super) fn identify(lane: &Lane, view: &View) -> Process {
 
 /// The command with another cursor.
 fn with_cursor(request: &Request<'_>, at: u8, own: u64) -> Vec<u8> {
-    let digits = own.to_string();
-    let args: Vec<&[u8]> = (0..request.count())
-        .map(|i| if i == usize::from(at) { digits.as_bytes() } else { request.arg(i) })
-        .collect();
-    let mut bytes = bytes::BytesMut::new();
-    say::command(&mut bytes, &args);
-    bytes.to_vec()
+    say::with_argument(request, usize::from(at), own.to_string().as_bytes())
 }
 
 /// Hands on the reply to a step, or its beginning, with the process in its cursor. True when the client has much to take.

@@ -143,6 +143,13 @@ impl Server {
                 }
                 Step::Drain => self.wait(|client, _| client.is_drained()).await,
                 Step::Retry => Box::pin(self.pause()).await,
+                Step::Find(client) => {
+                    let reports = Box::pin(self.worker.shared.desks.reports()).await;
+                    let there = reports.iter().find(|report| report.id == client);
+                    let server_id = there.and_then(|report| report.server_id).unwrap_or(0);
+                    self.connection.redirect = Some((client, server_id));
+                    continue;
+                }
                 Step::InLine => Box::pin(self.stand_in_line()).await,
                 Step::Body => match Box::pin(self.body()).await {
                     Ok(()) => continue,
@@ -174,6 +181,8 @@ impl Server {
     fn advance(&mut self) -> Step {
         let shared = &self.worker.shared;
         let (view, vocabulary, now) = (shared.view.load(), shared.vocabulary.load(), clock::now());
+        let (length, capacity) = (self.input.buffer.len(), self.input.buffer.capacity());
+        self.client.presence.input.set((length, capacity - length));
         let input = &mut self.input;
         let stranger = self.connection.is_stranger() && shared.auth_required.load(Ordering::Relaxed);
         self.client.presence.seen.set(now);
@@ -211,8 +220,7 @@ impl Server {
         }
         input.buffer.advance(input.at);
         input.at = 0;
-        let (length, capacity) = (input.buffer.len(), input.buffer.capacity());
-        self.client.presence.input.set((length, capacity - length));
+        self.client.presence.input.set((input.buffer.len(), input.buffer.capacity() - input.buffer.len()));
         if input.buffer.is_empty() && input.buffer.capacity() > 0 {
             self.worker.put_buffer(std::mem::take(&mut input.buffer));
         }

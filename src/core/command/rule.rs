@@ -102,8 +102,10 @@ pub enum Pin {
     Unsubscribe,
     /// `MONITOR`
     Monitor,
-    /// `CLIENT TRACKING`, `CACHING`, `REPLY`, `NO-EVICT`, `NO-TOUCH`; `SCRIPT DEBUG`
+    /// `CLIENT TRACKING`, `CACHING`, `NO-TOUCH`
     Tracking,
+    /// `CLIENT REPLY`, `SCRIPT DEBUG`: replies cannot be counted any longer.
+    Silence,
     /// `SYNC`, `PSYNC`, `REPLCONF`
     Sync,
 }
@@ -147,8 +149,8 @@ pub(super) fn handling(entry: &CommandEntry) -> Handling {
         "reset" => Handling::Local(Local::Reset),
         "redweir" => Handling::Local(Local::Redweir),
         "wait" | "waitaof" => Handling::Local(Local::Wait),
-        "client|tracking" | "client|caching" | "client|reply" | "client|no-evict" | "client|no-touch"
-        | "script|debug" => Handling::Pin(Pin::Tracking),
+        "client|tracking" | "client|caching" | "client|no-touch" => Handling::Pin(Pin::Tracking),
+        "client|reply" | "script|debug" => Handling::Pin(Pin::Silence),
         _ if container == "client" => Handling::Local(Local::Client),
         "multi" => Handling::Pin(Pin::Multi),
         "exec" => Handling::Pin(Pin::Exec),

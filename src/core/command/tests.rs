@@ -152,9 +152,9 @@ fn what_needs_a_connection_of_its_own_says_so() {
         ("SUBSCRIBE c", Pin::Subscribe),
         ("SSUBSCRIBE c", Pin::Subscribe),
         ("PUNSUBSCRIBE", Pin::Unsubscribe),
-        ("CLIENT REPLY OFF", Pin::Tracking),
+        ("CLIENT REPLY OFF", Pin::Silence),
         ("CLIENT TRACKING ON", Pin::Tracking),
-        ("SCRIPT DEBUG YES", Pin::Tracking),
+        ("SCRIPT DEBUG YES", Pin::Silence),
         ("MONITOR", Pin::Monitor),
         ("PSYNC ? -1", Pin::Sync),
     ];

@@ -6,9 +6,20 @@ use super::passing::Passing;
 use super::{Bytes, Client, Lane, Stamps};
 
 impl Lane {
-    /// Who gets the bytes that answer no command. Only for exclusive lanes.
+    /// Who gets what the node pushes. Only for exclusive lanes.
     pub fn listen(&self, client: Rc<Client>) {
         self.inner.borrow_mut().listener = Some(client);
+    }
+
+    /// From now on replies are not counted: whatever comes is the client's.
+    pub fn relay(&self, client: Rc<Client>) {
+        let mut inner = self.inner.borrow_mut();
+        (inner.listener, inner.relay) = (Some(client), true);
+    }
+
+    /// Whether it is a plain relay.
+    pub fn is_relay(&self) -> bool {
+        self.inner.borrow().relay
     }
 
     /// What bytes that answer no counted command may acknowledge.

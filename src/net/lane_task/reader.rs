@@ -12,7 +12,7 @@ use crate::net::lane::{Closed, Lane};
 use crate::net::pending::{Kind, Rewrite};
 use crate::net::stream::ReadHalf;
 use crate::net::worker::Worker;
-use crate::net::{clock, explain, limits, say, scan};
+use crate::net::{clock, explain, limits, say, scan, tracking};
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 
 /// The reading side of an open lane.
@@ -159,7 +159,7 @@ impl Reader {
 
     /// Cuts what was read into replies and hands them on.
     fn take(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
-        if let Some(client) = lane.listener().filter(|_| lane.is_idle()) {
+        if let Some(client) = lane.listener().filter(|_| lane.is_relay() && lane.is_idle()) {
             worker.stamp(&lane.raw_written());
             client.push_raw(&self.buffer);
             self.buffer.clear();
@@ -291,6 +291,10 @@ fn answer(
         Rewrite::Info if !cut => {
             let section = explain::info_section(&worker.shared, now);
             pending.client.deliver(pending.seq, &say::append(reply, &section), true)
+        }
+        Rewrite::Redirect if !cut => {
+            let reply = tracking::in_own_words(lane, reply);
+            pending.client.deliver(pending.seq, &reply, true)
         }
         Rewrite::Cursor if !cut => scan::deliver(lane, &pending.client, pending.seq, reply, true),
         _ => pending.client.deliver(pending.seq, reply, true),

@@ -237,7 +237,7 @@ mod tests {
 
     use rustls::pki_types::PrivateKeyDer;
     use rustls::{RootCertStore, StreamOwned};
-    use socket2::SockRef;
+    use socket2::{Domain, SockRef, Socket, Type};
 
     use super::*;
     use crate::config::tls::provider;
@@ -265,7 +265,10 @@ mod tests {
         SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
         let address = listener.local_addr().unwrap();
         let peer = thread::spawn(move || {
-            let socket = std::net::TcpStream::connect(address).unwrap();
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.connect(&address.into()).unwrap();
+            let socket = std::net::TcpStream::from(socket);
             let tls = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
             client(StreamOwned::new(tls, socket))
         });
