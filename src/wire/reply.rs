@@ -1,4 +1,4 @@
-//! Where one reply of a server ends. No tree and no copy: the scanner counts elements on a fixed stack, so it
+//! Where one reply of a server ends. No tree and no copy: the scanner counts elements on a stack of numbers, so it
 //! takes the same memory for a reply of 5 bytes and of 5 GB, never sees a byte twice, and lets the bytes of an
 //! unfinished reply be forwarded at once. RESP2 and RESP3 need no telling apart.
 //!
@@ -6,8 +6,10 @@
 //! upstream connection that is out of step serves one client's data to another; and lenient about contents:
 //! scripts and modules make Redis send texts of any length with any bytes in them.
 //!
-//! Invariants: `depth == 0` exactly between replies; `stack[0]` is the reply itself, one element; a frame
+//! Invariants: the stack is empty exactly between replies; `stack[0]` is the reply itself, one element; a frame
 //! below the top is never empty.
+
+use smallvec::SmallVec;
 
 use super::number::{integer, quick_length};
 
@@ -55,9 +57,8 @@ pub enum ReplyError {
 #[derive(Debug)]
 pub struct ReplyScanner {
     state: State,
-    depth: usize,
     /// Elements still to come in each open aggregate, outermost first; [`STREAMED`] when only `.` ends it.
-    stack: [u64; MAX_DEPTH + 1],
+    stack: SmallVec<[u64; INLINE_DEPTH]>,
     /// Inside `$?`: only `;` chunks may follow.
     chunked: bool,
     /// Known once the type byte of the reply itself, not of an attribute before it, has been seen.
@@ -92,8 +93,7 @@ impl ReplyScanner {
     pub fn new() -> Self {
         Self {
             state: State::Type,
-            depth: 0,
-            stack: [0; MAX_DEPTH + 1],
+            stack: SmallVec::new(),
             chunked: false,
             kind: None,
             head: [0; HEAD],
@@ -126,7 +126,7 @@ impl ReplyScanner {
 
     /// Whether the last byte seen was the last of a reply (or there was none yet).
     pub fn is_between(&self) -> bool {
-        self.depth == 0 && self.state == State::Type
+        self.stack.is_empty() && self.state == State::Type
     }
 
     /// What the unfinished reply is, once its type byte is known; `None` between replies.
@@ -138,18 +138,18 @@ impl ReplyScanner {
         let mut at = 0;
         while at < chunk.len() {
             if self.is_between() {
-                self.stack[0] = 1;
-                self.depth = 1;
+                self.stack.push(1);
                 self.head_len = 0;
             }
             let used = self.step(&chunk[at..]).inspect_err(|error| self.state = State::Failed(*error))?;
             self.note(&chunk[at..at + used]);
             at += used;
-            if self.depth == 0 {
+            if self.stack.is_empty() {
+                self.stack.shrink_to_fit();
                 let kind = self.kind.take().unwrap_or(Kind::Value);
                 return Ok(Some(Extent { end: at, kind }));
             }
-            if self.kind.is_none() && self.depth == 1 && self.state == State::Type {
+            if self.kind.is_none() && self.stack.len() == 1 && self.state == State::Type {
                 // An attribute of the reply has ended; the reply itself comes now.
                 self.head_len = 0;
             }
@@ -191,7 +191,7 @@ impl ReplyScanner {
         if self.chunked != (sigil == b';') {
             return Err(ReplyError::UnexpectedType(sigil));
         }
-        if self.depth == 1 && !self.chunked && sigil != b'|' {
+        if self.stack.len() == 1 && !self.chunked && sigil != b'|' {
             self.kind = Some(kind_of(sigil));
         }
         if let Some(used) = complete_scalar(bytes) {
@@ -205,7 +205,7 @@ impl ReplyScanner {
                 State::Number(sigil)
             }
             // A push comes between replies, never inside one.
-            b'>' if self.depth == 1 => State::Number(sigil),
+            b'>' if self.stack.len() == 1 => State::Number(sigil),
             _ => return Err(ReplyError::UnexpectedType(sigil)),
         };
         Ok(1)
@@ -267,14 +267,13 @@ impl ReplyScanner {
             (b'|', digits) => {
                 let elements = 2 * length(digits, MAX_ELEMENTS)?;
                 // It is no element of what surrounds it, but will be counted as one when it ends.
-                let around = &mut self.stack[self.depth - 1];
-                if *around != STREAMED {
+                if let Some(around) = self.stack.last_mut().filter(|around| **around != STREAMED) {
                     *around += 1;
                 }
                 self.open(elements)?;
             }
-            (b'.', b"") if self.stack[self.depth - 1] == STREAMED => {
-                self.depth -= 1;
+            (b'.', b"") if self.stack.last() == Some(&STREAMED) => {
+                self.stack.pop();
                 self.end_value();
             }
             (b'.', _) => return Err(ReplyError::UnexpectedType(sigil)),
@@ -288,18 +287,18 @@ impl ReplyScanner {
             self.end_value();
             return Ok(());
         }
-        let frame = self.stack.get_mut(self.depth).ok_or(ReplyError::TooDeep)?;
-        *frame = elements;
-        self.depth += 1;
+        if self.stack.len() > MAX_DEPTH {
+            return Err(ReplyError::TooDeep);
+        }
+        self.stack.push(elements);
         self.state = State::Type;
         Ok(())
     }
 
-    /// Counts a finished value in the aggregates that it completes; `depth` is 0 when it was the reply.
+    /// Counts a finished value in the aggregates that it completes; none is left when it was the reply.
     fn end_value(&mut self) {
         self.state = State::Type;
-        while self.depth > 0 {
-            let frame = &mut self.stack[self.depth - 1];
+        while let Some(frame) = self.stack.last_mut() {
             if *frame == STREAMED {
                 return;
             }
@@ -307,7 +306,7 @@ impl ReplyScanner {
             if *frame > 0 {
                 return;
             }
-            self.depth -= 1;
+            self.stack.pop();
         }
     }
 
@@ -365,8 +364,12 @@ fn is_number(text: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
-/// Most levels of aggregates in one reply, attributes included. Redis' own scripts stop at 100 levels.
-pub const MAX_DEPTH: usize = 128;
+/// Most levels of aggregates in one reply, attributes included. What a Lua script returns may be nested as deeply as
+/// Lua's stack (`LUAI_MAXCSTACK`, 8000) goes.
+pub const MAX_DEPTH: usize = 16_384;
+
+/// Levels that take no memory of their own.
+const INLINE_DEPTH: usize = 16;
 
 /// Bytes of a reply's start that are kept.
 const HEAD: usize = 32;
