@@ -450,3 +450,20 @@ fn a_hundred_listings_at_a_time_do_no_harm() {
     assert!(slowest < secs(1), "{slowest:?}");
     assert!(topology.primary.cmd(&["CLIENT", "LIST"]).text().lines().count() < 40);
 }
+
+#[test]
+fn what_follows_another_subcommand_is_itself() {
+    let topology = Topology::start(1);
+    let proxy = Setup::of(&topology).toml("[security]\ndeny-commands = [\"config|set\"]").start();
+    let mut conn = proxy.connect();
+    for _ in 0..2 {
+        assert_eq!(conn.cmd(&["CONFIG", "GET", "maxclients"]).items().len(), 2);
+        assert!(conn.cmd(&["CONFIG", "SET", "maxclients", "10"]).is_error());
+        assert_ne!(conn.cmd(&["CLIENT", "ID"]), 0);
+        assert!(conn.cmd(&["CLIENT", "INFO"]).text().contains(" cmd=client|info "));
+    }
+    assert!(!conn.cmd(&["HELLO", "3"]).is_error());
+    assert_ne!(conn.cmd(&["CLIENT", "ID"]), 0);
+    assert_eq!(conn.cmd(&["CLIENT", "TRACKING", "ON"]), "OK");
+    assert_eq!(conn.cmd(&["CLIENT", "TRACKING", "OFF"]), "OK");
+}

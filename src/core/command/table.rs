@@ -123,7 +123,8 @@ impl CommandTable {
     /// Whether the name alone says all there is to say, so that whoever sees it again need not ask.
     pub fn is_plain(&self, id: CommandId) -> bool {
         let rule = self.rule(id);
-        !rule.has_subcommands && !rule.has_block_option && id != CommandId::OTHER
+        let is_whole = !rule.has_subcommands && !rule.name.contains('|');
+        is_whole && !rule.has_block_option && id != CommandId::OTHER
     }
 
     fn find<A: Args + ?Sized>(&self, args: &A) -> CommandId {

@@ -32,6 +32,18 @@ fn every_line_of_the_built_in_table_is_read_and_written_alike() {
 }
 
 #[test]
+fn a_subcommand_is_not_known_by_its_first_word() {
+    let table = CommandTable::builtin();
+    let plain = |line| table.is_plain(table.classify(words(line).as_slice()).id);
+    assert!(plain("GET k") && plain("EVAL x 0"));
+    for line in ["CLIENT ID", "CONFIG GET x", "CLIENT", "XREAD STREAMS s 0", "NOSUCH"] {
+        assert!(!plain(line), "{line}");
+    }
+    let all = (0..table.len()).map(|id| CommandId(u16::try_from(id).unwrap()));
+    assert!(all.filter(|id| table.name(*id).contains('|')).all(|id| !table.is_plain(id)));
+}
+
+#[test]
 fn reads_go_to_replicas_unless_only_the_primary_may_answer() {
     let table = CommandTable::builtin();
     for read in
