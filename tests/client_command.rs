@@ -467,3 +467,21 @@ fn what_follows_another_subcommand_is_itself() {
     assert_eq!(conn.cmd(&["CLIENT", "TRACKING", "ON"]), "OK");
     assert_eq!(conn.cmd(&["CLIENT", "TRACKING", "OFF"]), "OK");
 }
+
+#[test]
+fn a_pause_can_be_looked_at_and_ended_while_a_write_waits() {
+    let topology = Topology::start(1);
+    let proxy =
+        Setup::of(&topology).proxy("[proxy]\nworkers = 1").toml("[security]\ndeny-commands = []").start();
+    let (mut operator, mut writer) = (proxy.connect(), proxy.connect());
+    assert_eq!(operator.cmd(&["CLIENT", "PAUSE", "60000", "WRITE"]), "OK");
+    writer.ask(&["SET", "k", "v"]);
+    eventually("the write waits", secs(3), || {
+        operator.cmd(&["INFO", "clients"]).text().contains("blocked_clients:1")
+    });
+    writer.ask(&["CONFIG", "GET", "maxclients"]);
+    assert!(writer.is_silent_for(ms(100)), "what follows a write waits for it");
+    assert_eq!(operator.cmd(&["CLIENT", "UNPAUSE"]), "OK");
+    assert_eq!(writer.read(), "OK");
+    assert_eq!(writer.read().items().len(), 2);
+}

@@ -11,6 +11,7 @@ use super::client::Client;
 use super::demand::Reader;
 use super::identity::{Identity, IdentityId};
 use super::lane::{Lane, LaneKey, Proto, Purpose};
+use super::own_lane::Row;
 use super::pin::{InLine, Pin};
 use super::tracking::Redirect;
 use super::vocabulary::Vocabulary;
@@ -104,16 +105,16 @@ pub struct Connection {
     balance_at: Cell<Moment>,
     /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.
     pub(super) lanes: Vec<Option<(Rc<Lane>, u32)>>,
-    /// The lane that its scripts go on, with its stint.
-    script_lane: Option<(Rc<Lane>, u32)>,
+    /// The lanes of its scripts and of its operations at the primary, each with its stint.
+    own_lanes: [Option<(Rc<Lane>, u32)>; 2],
     /// Its exclusive connection, if it needs one.
     pub pin: Option<Pin>,
     /// Whom `CLIENT TRACKING … REDIRECT` names, once that was found out.
     pub redirect: Option<Redirect>,
     /// Whether it stands in line for one.
     pub in_line: InLine,
-    /// The scripts that were sent last, one after the other: first and last sequence number.
-    pub(super) scripts: Option<(u64, u64)>,
+    /// What was sent last on a lane of its own.
+    pub(super) row: Option<Row>,
     /// Since when the present command waits for a node.
     pub(super) waiting_since: Option<Moment>,
     /// How many times bytes have arrived.
@@ -147,11 +148,11 @@ impl Connection {
             sticky: None,
             balance_at: Cell::default(),
             lanes,
-            script_lane: None,
+            own_lanes: [None, None],
             pin: None,
             redirect: None,
             in_line: InLine::No,
-            scripts: None,
+            row: None,
             waiting_since: None,
             arrivals: 0,
             barrier: None,
@@ -223,11 +224,11 @@ impl Connection {
         present(known, key, &self.worker, drained)
     }
 
-    /// The primary's lane for scripts.
-    pub(super) fn lane_for_scripts(&mut self, primary: NodeId) -> Result<Rc<Lane>, Step> {
-        let key = LaneKey { purpose: Purpose::Scripts, ..self.key(primary) };
+    /// The primary's lane for nothing but `purpose`.
+    pub(super) fn lane_for(&mut self, purpose: Purpose, primary: NodeId) -> Result<Rc<Lane>, Step> {
+        let key = LaneKey { purpose, ..self.key(primary) };
         let drained = self.client.is_drained();
-        let known = &mut self.script_lane;
+        let known = &mut self.own_lanes[usize::from(purpose == Purpose::Scripts)];
         if known.as_ref().is_some_and(|(lane, _)| lane.key != key) {
             *known = None;
         }
@@ -251,7 +252,7 @@ impl Connection {
     /// Identity, database or protocol changed: other lanes from now on.
     pub fn rekey(&mut self) {
         self.lanes.fill(None);
-        self.script_lane = None;
+        self.own_lanes = [None, None];
         self.full = None;
     }
 

@@ -59,11 +59,12 @@ impl Connection {
         {
             return step;
         }
-        if let Some(step) = self.keep_scripts_in_order(intent) {
+        if let Some(step) = self.keep_in_order(intent) {
             return step;
         }
         match (intent.handling, intent.access) {
             (Handling::Script, _) => self.script(request, intent, view, vocabulary, now),
+            (Handling::Operation, _) => self.operate(request, Outgoing::other(now), view),
             (Handling::Local(which), _) => local::answer(self, which, request, view, vocabulary, now),
             (Handling::Scan { cursor }, _) => self.scan(request, cursor, intent, view, vocabulary, now),
             (_, Access::Read) => self.read(request, intent, view, vocabulary, now),
@@ -300,7 +301,7 @@ impl Connection {
 
     /// Sends one of the commands that Redweir usually answers itself to the primary after all.
     pub fn pass_on(&mut self, request: &Request<'_>, view: &View, now: Moment) -> Step {
-        self.send_to_primary(Bytes::Request(request), Outgoing::read(Reason::PrimaryOnly, now), view)
+        self.operate(request, Outgoing::read(Reason::PrimaryOnly, now), view)
     }
 
     /// Sends `INFO` to the primary; with its default sections comes one of our own.
@@ -309,11 +310,7 @@ impl Connection {
         let asked = |index| ours.iter().any(|name| request.arg(index).eq_ignore_ascii_case(name));
         let is_info = request.count() == 1 || (1..request.count()).any(asked);
         let rewrite = if is_info { Rewrite::Info } else { Rewrite::None };
-        self.send_to_primary(
-            Bytes::Request(request),
-            Outgoing { rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) },
-            view,
-        )
+        self.operate(request, Outgoing { rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)
     }
 }
 

@@ -220,7 +220,7 @@ fn is_for_guests(intent: Intent) -> bool {
     match intent.handling {
         Handling::Shared | Handling::ReadOnlyScript => intent.access == Access::Read,
         Handling::Local(which) => matches!(which, Local::Info | Local::Redweir),
-        Handling::Scan { .. } | Handling::Script | Handling::Pin(_) => false,
+        Handling::Scan { .. } | Handling::Script | Handling::Operation | Handling::Pin(_) => false,
     }
 }
 

@@ -28,9 +28,12 @@ pub struct LaneKey {
     pub purpose: Purpose,
 }
 
-/// Scripts that may write have a lane to themselves. While one runs for too long the server answers everything else with
-/// `-BUSY`, and obeys `SCRIPT KILL`, but reads nothing more of the connection that the script came on (`script.c`,
-/// `scriptInterrupt`).
+/// What must not stand behind one another on a lane.
+///
+/// While a script runs for too long the server answers everything else with `-BUSY`, and obeys `SCRIPT KILL`, but reads
+/// nothing more of the connection that the script came on (`script.c`, `scriptInterrupt`). And while clients are paused,
+/// a write that waits holds up what came behind it: the `CLIENT UNPAUSE`, and the `INFO` that would tell
+/// (`networking.c`, `pauseActions`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Purpose {
     /// Everything else.
@@ -38,4 +41,6 @@ pub enum Purpose {
     Ordinary,
     /// `EVAL`, `EVALSHA`, `FCALL`
     Scripts,
+    /// `INFO`, `CLIENT`, `CONFIG` and whatever else operates the server.
+    Operation,
 }

@@ -52,6 +52,8 @@ pub enum Handling {
     ReadOnlyScript,
     /// Runs a script that may write.
     Script,
+    /// Operates the server: it must get through when other commands are held up.
+    Operation,
     /// Redweir answers it.
     Local(Local),
     /// An exclusive connection.
@@ -165,11 +167,17 @@ pub(super) fn handling(entry: &CommandEntry) -> Handling {
         "sscan" | "hscan" | "zscan" => Handling::Scan { cursor: 2 },
         "eval_ro" | "evalsha_ro" | "fcall_ro" => Handling::ReadOnlyScript,
         "eval" | "evalsha" | "fcall" => Handling::Script,
+        "script|kill" | "function|kill" => Handling::Operation,
+        _ if OPERATION.contains(&container) => Handling::Operation,
         _ if BLOCK_OPTION.contains(&name) => Handling::Shared,
         _ if entry.flags.blocking || BLOCKING_BEFORE_7.contains(&name) => Handling::Pin(Pin::Blocking),
         _ => Handling::Shared,
     }
 }
+
+/// Commands of the group `server` in Redis' documentation that neither read nor write data.
+const OPERATION: &[&str] =
+    &["config", "debug", "failover", "latency", "replicaof", "role", "shutdown", "slaveof", "slowlog"];
 
 /// Servers before 7.0 do not flag what blocks.
 const BLOCKING_BEFORE_7: &[&str] =
