@@ -291,7 +291,7 @@ impl World {
             self.told.insert(write.id);
             let ours = self.tracker.view().history.map(|history| history.id);
             match write.key {
-                Some(key) => self.precise.wrote(&self.fences, self.slot(key), end, ours, next),
+                Some(key) => self.precise.wrote(&self.fences, &[(self.slot(key), end)], ours, next),
                 None => self.precise.wrote_anything(&self.fences, end, ours, next),
             }
             let view = self.tracker.view();
@@ -471,7 +471,7 @@ impl World {
     fn demand(&self, key: usize) -> Demand {
         let view = self.tracker.view();
         let anchored = view.head.map(|head| (view.anchor, head.offset));
-        let mark = self.fences.mark(self.slot(key), anchored, view.least_applied());
+        let mark = self.fences.mark(self.slot(key), anchored, view.least_applied);
         match stronger(mark, self.fences.floor()) {
             Mark::Clear => Demand::Nothing,
             Mark::At(offset) => Demand::Applied(offset, Reason::BelowFence),

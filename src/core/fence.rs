@@ -8,9 +8,11 @@
 //! **Why an anchor bounds it**: the acknowledgement had been received before anchor n was sent, so the primary had
 //! executed the write before it answered `ROLE`, and the head in that answer is at or after the write's end.
 
+use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
+use smallvec::SmallVec;
 
 use super::position::Offset;
 
@@ -84,6 +86,8 @@ pub struct FenceTable {
     slots: Box<[AtomicU64]>,
     /// The highest mark of each group of slots. The table is larger than a core's cache, this is not.
     groups: Box<[AtomicU64]>,
+    /// The highest mark of all: while nobody writes, or the replicas keep up, the table need not be looked at.
+    top: AtomicU64,
     floor: AtomicU64,
     lives: AtomicU64,
     passed: AtomicU64,
@@ -96,6 +100,9 @@ const PENDING: u64 = 1 << 63;
 /// Slots in a group, as a power of two.
 const GROUP_BITS: u32 = 6;
 
+/// How many slots are asked for together: few enough to stay in the nearest cache.
+const AT_ONCE: usize = 64;
+
 /// As it is now, word by word: what is told meanwhile is in it or not.
 impl Clone for FenceTable {
     fn clone(&self) -> Self {
@@ -103,6 +110,7 @@ impl Clone for FenceTable {
         Self {
             slots: self.slots.iter().map(copy).collect(),
             groups: self.groups.iter().map(copy).collect(),
+            top: copy(&self.top),
             floor: copy(&self.floor),
             lives: copy(&self.lives),
             passed: copy(&self.passed),
@@ -121,6 +129,7 @@ impl FenceTable {
         Self {
             slots: (0..count).map(|_| AtomicU64::new(0)).collect(),
             groups: (0..(count >> GROUP_BITS).max(1)).map(|_| AtomicU64::new(0)).collect(),
+            top: AtomicU64::new(0),
             floor: AtomicU64::new(u64::MAX),
             lives: AtomicU64::new(0),
             passed: AtomicU64::new(0),
@@ -144,9 +153,7 @@ impl FenceTable {
     /// after that. A slot that is pending waits for that anchor now: an earlier one may answer less than `end`, and
     /// would bury this write.
     pub fn stamp(&self, slot: Slot, end: Offset, next: AnchorSeq) {
-        for cell in self.cells(slot) {
-            stamp(cell, end, next);
-        }
+        self.stamp_all(&[(slot, end)], next);
     }
 
     /// A write to a key of this slot was acknowledged; `anchor` comes from [`AnchorCounter::next`] *after* that.
@@ -154,9 +161,54 @@ impl FenceTable {
         if cfg!(mutant = "stamp-skipped") {
             return;
         }
-        for cell in self.cells(slot) {
-            cell.fetch_max(encode(Mark::Pending(anchor)), Ordering::SeqCst);
+        let pending = encode(Mark::Pending(anchor));
+        for cell in [&self.top].into_iter().chain(self.cells(slot)) {
+            // Most groups wait for this anchor already.
+            if cell.load(Ordering::SeqCst) < pending {
+                cell.fetch_max(pending, Ordering::SeqCst);
+            }
         }
+    }
+
+    /// [`Self::stamp`] for many slots, each with where its write ended.
+    pub fn stamp_all(&self, written: &[(Slot, Offset)], next: AnchorSeq) {
+        if let Some(last) = written.iter().map(|(_, end)| *end).max() {
+            stamp(&self.top, last, next);
+        }
+        for some in written.chunks(AT_ONCE) {
+            self.approach(some.iter().map(|(slot, _)| *slot));
+            for (slot, end) in some {
+                self.cells(*slot).for_each(|cell| stamp(cell, *end, next));
+            }
+        }
+    }
+
+    /// [`Self::stamp_pending`] for many slots.
+    pub fn stamp_all_pending(&self, slots: impl Iterator<Item = Slot>, anchor: AnchorSeq) {
+        self.in_groups(slots, |slot| self.stamp_pending(slot, anchor));
+    }
+
+    /// [`Self::settle`] for many slots.
+    pub fn settle_all(&self, slots: impl Iterator<Item = Slot>, anchor: AnchorSeq, head: Offset) {
+        self.in_groups(slots, |slot| self.settle(slot, anchor, head));
+    }
+
+    fn in_groups(&self, mut slots: impl Iterator<Item = Slot>, each: impl Fn(Slot)) {
+        loop {
+            let some: SmallVec<[Slot; AT_ONCE]> = slots.by_ref().take(AT_ONCE).collect();
+            if some.is_empty() {
+                return;
+            }
+            self.approach(some.iter().copied());
+            some.into_iter().for_each(&each);
+        }
+    }
+
+    /// Asks for the cells of these slots at once, and changes nothing. Keys are far apart in the table, so that most of
+    /// what stamping costs is waiting for memory, one cell after the other: a stamp is a barrier, a plain load is none.
+    fn approach(&self, slots: impl Iterator<Item = Slot>) {
+        let cells = slots.flat_map(|slot| self.cells(slot));
+        black_box(cells.fold(0, |all, cell| all | cell.load(Ordering::Relaxed)));
     }
 
     /// The slot and its group: whatever is stamped is stamped on both before anyone is told.
@@ -165,8 +217,8 @@ impl FenceTable {
         self.groups.get(group).into_iter().chain(self.slots.get(slot))
     }
 
-    /// What a replica must have applied for the keys of this slot, as far as it matters: when nothing in the whole
-    /// group is above `least`, which every replica in service has applied, that is all there is to know.
+    /// What a replica must have applied for the keys of this slot, as far as it matters: when nothing at all, or nothing
+    /// in its group, is above `least`, which every replica in service has applied, that is all there is to know.
     /// `anchored`: the newest anchor and the head that it answered; what waits for it or an earlier one is settled.
     pub fn mark(&self, slot: Slot, anchored: Option<(AnchorSeq, Offset)>, least: Option<Offset>) -> Mark {
         let read = |cell: &AtomicU64| match (decode(cell.load(Ordering::SeqCst)), anchored) {
@@ -176,6 +228,11 @@ impl FenceTable {
             }
             (mark, _) => mark,
         };
+        match read(&self.top) {
+            Mark::Clear => return Mark::Clear,
+            Mark::At(offset) if least.is_some_and(|least| offset <= least) => return Mark::At(offset),
+            Mark::At(_) | Mark::Pending(_) => {}
+        }
         match self.groups.get((slot.0 >> GROUP_BITS) as usize).map(read) {
             Some(Mark::Clear) => Mark::Clear,
             Some(Mark::Pending(_)) if cfg!(mutant = "pending-is-clear") => Mark::Clear,
@@ -272,7 +329,7 @@ impl FenceTable {
             return;
         }
         self.floor.store(u64::MAX, Ordering::SeqCst);
-        for slot in self.slots.iter().chain(&self.groups) {
+        for slot in self.slots.iter().chain(&self.groups).chain([&self.top]) {
             slot.store(0, Ordering::SeqCst);
         }
         // Only now: whoever sees the new life may count on what it stamps from here on.
@@ -292,7 +349,11 @@ fn stamp(cell: &AtomicU64, end: Offset, next: AnchorSeq) {
             Mark::At(known) => Mark::At(known.max(end)),
             Mark::Clear => Mark::At(end),
         };
-        match cell.compare_exchange_weak(present, encode(raised), Ordering::SeqCst, Ordering::SeqCst) {
+        let raised = encode(raised);
+        if raised == present {
+            return;
+        }
+        match cell.compare_exchange_weak(present, raised, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => return,
             Err(now) => present = now,
         }

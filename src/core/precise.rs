@@ -51,12 +51,18 @@ impl Precise {
         }
     }
 
-    /// A write to a key of this slot ended at `end`.
-    pub fn wrote(&self, fences: &FenceTable, slot: Slot, end: Offset, ours: Option<ReplId>, next: AnchorSeq) {
+    /// Writes to keys of these slots ended there.
+    pub fn wrote(
+        &self,
+        fences: &FenceTable,
+        written: &[(Slot, Offset)],
+        ours: Option<ReplId>,
+        next: AnchorSeq,
+    ) {
         if self.followed.is_some_and(|followed| followed.is_of(ours)) {
-            fences.stamp(slot, end, next);
+            fences.stamp_all(written, next);
         } else {
-            fences.stamp_pending(slot, next);
+            fences.stamp_all_pending(written.iter().map(|(slot, _)| *slot), next);
         }
     }
 
@@ -183,7 +189,7 @@ mod tests {
         let (old, slot) = (ReplId::parse(&[b'b'; 40]), table.slot(b"k"));
         precise.attached(&table, (id(), Offset::new(50)), false, Some(id()), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(100)));
-        precise.wrote(&table, slot, Offset::new(150), old, NEXT);
+        precise.wrote(&table, &[(slot, Offset::new(150))], old, NEXT);
         assert_eq!(table.load(slot), Mark::Pending(NEXT));
         precise.wrote_anything(&table, Offset::new(160), old, NEXT);
         assert_eq!(table.floor(), Mark::Pending(NEXT));

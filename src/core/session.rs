@@ -1,5 +1,7 @@
 //! What one client connection has written and seen, and what its reads therefore demand of a replica.
 
+use std::collections::VecDeque;
+
 use smallvec::SmallVec;
 
 use super::fence::{AnchorSeq, Mark, Slot};
@@ -61,7 +63,8 @@ impl Stamps {
 /// to the primary: pipelines keep their order.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
-    in_flight: SmallVec<[(u64, Slot); 4]>,
+    /// In the order in which they were sent.
+    in_flight: VecDeque<(u64, Slot)>,
     /// Writes in flight whose keys are unknown or did not fit, up to this sequence number.
     all_until: Option<u64>,
     reading: SmallVec<[(u64, Slot); 4]>,
@@ -76,7 +79,9 @@ impl Session {
     pub fn sent(&mut self, seq: u64, stamps: &Stamps) {
         match stamps {
             Stamps::None => {}
-            Stamps::One(slot) if self.in_flight.len() < IN_FLIGHT_KEPT => self.in_flight.push((seq, *slot)),
+            Stamps::One(slot) if self.in_flight.len() < IN_FLIGHT_KEPT => {
+                self.in_flight.push_back((seq, *slot));
+            }
             Stamps::Many(slots) if self.in_flight.len() + slots.len() <= IN_FLIGHT_KEPT => {
                 self.in_flight.extend(slots.iter().map(|slot| (seq, *slot)));
             }
@@ -109,7 +114,12 @@ impl Session {
 
     /// Write number `seq` was answered, or will never be.
     pub fn settled(&mut self, seq: u64) {
-        if !self.in_flight.is_empty() {
+        let mut was_first = false;
+        while self.in_flight.front().is_some_and(|(sent, _)| *sent == seq) {
+            self.in_flight.pop_front();
+            was_first = true;
+        }
+        if !was_first && !self.in_flight.is_empty() {
             self.in_flight.retain(|(sent, _)| *sent != seq);
         }
         // Not by a later number: a read on another node may be answered, or given up, before them.

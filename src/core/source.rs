@@ -181,6 +181,7 @@ mod tests {
             history: Some(history),
             head: None,
             anchor: AnchorSeq(1),
+            least_applied: None,
             silence_limit: Duration::from_secs(1),
             hold: Duration::from_secs(1),
         }

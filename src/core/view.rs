@@ -27,6 +27,8 @@ pub struct View {
     pub head: Option<Anchor>,
     /// The number of that anchor.
     pub anchor: AnchorSeq,
+    /// What every replica in service has applied, at least; `None` without any.
+    pub least_applied: Option<Offset>,
     /// How long a node may be silent before it is left out.
     pub silence_limit: Duration,
     /// How long the primary may be silent before requests for it are refused.
@@ -70,8 +72,7 @@ impl View {
         applied.filter(|applied| self.history.is_some_and(|ours| ours.covers(history.id, *applied)))
     }
 
-    /// What every replica in service has applied, at least; `None` without any.
-    pub fn least_applied(&self) -> Option<Offset> {
+    fn find_least_applied(&self) -> Option<Offset> {
         let in_service =
             self.nodes.iter().filter(|node| self.primary != Some(node.id) && node.standing.is_open());
         in_service.filter(|node| self.comparable(node)).filter_map(|node| node.applied).min()
@@ -94,7 +95,8 @@ impl View {
 
     /// Whether the applied offset of `node` means the same bytes as the primary's offsets.
     pub fn comparable(&self, node: &Node) -> bool {
-        match (self.history, node.history(), node.applied) {
+        let theirs = node.facts.as_ref().and_then(|facts| facts.history.as_ref());
+        match (&self.history, theirs, node.applied) {
             (Some(ours), Some(theirs), Some(applied)) => ours.covers(theirs.id, applied),
             _ => false,
         }
@@ -178,6 +180,7 @@ impl Tracker {
             era: Era(0),
             head: None,
             anchor: AnchorSeq(0),
+            least_applied: None,
             silence_limit: limits.silence,
             hold: limits.hold,
         };
@@ -237,6 +240,7 @@ impl Tracker {
             }
         }
         self.judge_samples(node, now);
+        self.view.least_applied = self.view.find_least_applied();
         effect
     }
 

@@ -5,8 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
-use smallvec::SmallVec;
-
 use super::client::Client;
 use super::demand::Reader;
 use super::identity::{Identity, IdentityId};
@@ -14,16 +12,14 @@ use super::lane::{Lane, LaneKey, Proto, Purpose};
 use super::own_lane::Row;
 use super::pin::{InLine, Pin};
 use super::tracking::Redirect;
-use super::vocabulary::Vocabulary;
+use super::vocabulary::LastCommand;
 use super::worker::Worker;
 use super::{clock, jitter, limits};
 use crate::core::argv::Args;
-use crate::core::command::Intent;
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
-use crate::wire::request::Request;
 
 /// What became of a command.
 #[derive(Debug)]
@@ -46,35 +42,6 @@ pub enum Step {
     Later(Vec<Vec<u8>>),
     /// The connection ends.
     Close,
-}
-
-/// A command that was classified, by its name as the client spells it.
-#[derive(Debug, Default)]
-pub struct LastCommand {
-    name: SmallVec<[u8; 16]>,
-    version: u32,
-    intent: Option<Intent>,
-}
-
-impl LastCommand {
-    /// What the command is; asks the table only when it is another one than before.
-    pub fn classify(&mut self, request: &Request<'_>, vocabulary: &Vocabulary) -> Intent {
-        let name = request.name();
-        if let Some(intent) = self.intent
-            && self.version == vocabulary.version
-            && self.name.as_slice() == name
-        {
-            return intent;
-        }
-        let intent = vocabulary.table.classify(request);
-        self.intent =
-            (name.len() <= self.name.inline_size() && vocabulary.table.is_plain(intent.id)).then(|| {
-                self.name = SmallVec::from_slice(name);
-                self.version = vocabulary.version;
-                intent
-            });
-        intent
-    }
 }
 
 /// The state of one client connection.

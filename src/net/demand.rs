@@ -100,7 +100,7 @@ impl Reader<'_> {
         };
         // Before the fences of the keys: the stream stamps them first, and then lets the floor fall.
         let all_keys = shared.fences.floor();
-        let (anchored, least) = (view.head.map(|head| (view.anchor, head.offset)), view.least_applied());
+        let (anchored, least) = (view.head.map(|head| (view.anchor, head.offset)), view.least_applied);
         let (mut mark, mut seen, mut writing) = (Mark::Clear, floor, false);
         let keys = vocabulary.table.for_each_key(intent.id, args, &mut |key| {
             let slot = shared.fences.slot(key);

@@ -11,8 +11,10 @@ use tokio::sync::watch;
 use super::clock;
 use super::follower::{Detached, Source, StreamSink};
 use super::shared::Shared;
+use super::vocabulary::{LastCommand, Vocabulary};
 use crate::core::argv::Args;
 use crate::core::command::{Access, Keys, WriteKeys};
+use crate::core::fence::Slot;
 use crate::core::lost::Told;
 use crate::core::node::NodeId;
 use crate::core::position::{Offset, ReplId};
@@ -24,6 +26,9 @@ use crate::wire::stream::StreamCommand;
 /// again some time.
 const RECONSIDER: Duration = Duration::from_secs(1);
 
+/// How many writes are collected before they are stamped.
+const WRITTEN_KEPT: usize = 1024;
+
 /// Sources that failed, shared between the one who hears of it and the one who chooses.
 pub type Failures = Arc<Mutex<Avoided>>;
 
@@ -34,22 +39,53 @@ pub struct Fencer {
     precise: Precise,
     told: Told,
     failures: Failures,
+    /// The command table, as it was when the link last got on.
+    vocabulary: Arc<Vocabulary>,
+    last: LastCommand,
+    /// Slots that were written, and where each write ended, to be stamped before anybody hears how far the stream got.
+    written: Vec<(Slot, Offset)>,
 }
 
 impl Fencer {
     /// A sink for the stream; it reports sources that fail to `failures`.
     pub fn new(shared: Arc<Shared>, failures: Failures) -> Self {
-        Self { shared, precise: Precise::default(), told: Told::default(), failures }
+        let vocabulary = shared.vocabulary.load_full();
+        Self {
+            shared,
+            precise: Precise::default(),
+            told: Told::default(),
+            failures,
+            vocabulary,
+            last: LastCommand::default(),
+            written: Vec::new(),
+        }
     }
 
     /// The history that the view goes by.
     fn ours(&self) -> Option<ReplId> {
         self.shared.view.load().history.map(|history| history.id)
     }
+
+    fn wrote_anything(&mut self, end: Offset) {
+        let (ours, next) = (self.ours(), self.shared.anchors.next());
+        self.precise.wrote_anything(&self.shared.fences, end, ours, next);
+    }
+
+    /// Stamps what was written.
+    fn stamp(&mut self) {
+        if self.written.is_empty() {
+            return;
+        }
+        let (fences, ours, next) = (&self.shared.fences, self.ours(), self.shared.anchors.next());
+        self.precise.wrote(fences, &self.written, ours, next);
+        self.written.clear();
+    }
 }
 
 impl StreamSink for Fencer {
     fn attached(&mut self, source: NodeId, id: ReplId, from: Offset, resumed: bool) {
+        self.stamp();
+        self.vocabulary = self.shared.vocabulary.load_full();
         let (ours, next) = (self.ours(), self.shared.anchors.next());
         self.precise.attached(&self.shared.fences, (id, from), resumed, ours, next);
         self.told.attached(id);
@@ -62,8 +98,7 @@ impl StreamSink for Fencer {
     }
 
     fn command(&mut self, command: &StreamCommand<'_>, end: Offset) {
-        let (vocabulary, next) = (self.shared.vocabulary.load(), self.shared.anchors.next());
-        let (intent, ours) = (vocabulary.table.classify(command), self.ours());
+        let intent = self.last.classify(command, &self.vocabulary);
         if matches!(intent.access, Access::Write { .. } | Access::Unknown) {
             self.told.wrote(end);
         }
@@ -72,21 +107,28 @@ impl StreamSink for Fencer {
             // No policy looks at fences: the stream only says how far it got, and what a failover lost.
             _ if !self.shared.fencing => {}
             Access::Write { keys: WriteKeys::Known } => {
-                let (fences, precise) = (&self.shared.fences, &self.precise);
+                let (fences, written) = (&self.shared.fences, &mut self.written);
                 let whole = Whole { command, cut: Cell::new(false) };
-                let mut stamp = |key: &[u8]| precise.wrote(fences, fences.slot(key), end, ours, next);
-                let keys = vocabulary.table.for_each_written_key(intent.id, &whole, &mut stamp);
+                let mut write = |key: &[u8]| written.push((fences.slot(key), end));
+                let keys = self.vocabulary.table.for_each_written_key(intent.id, &whole, &mut write);
                 if keys == Keys::Unknowable || whole.cut.get() {
-                    self.precise.wrote_anything(fences, end, ours, next);
+                    self.wrote_anything(end);
+                } else if self.written.len() >= WRITTEN_KEPT {
+                    self.stamp();
                 }
             }
             Access::Write { keys: WriteKeys::Unknowable } | Access::Unknown => {
-                self.precise.wrote_anything(&self.shared.fences, end, ours, next);
+                self.wrote_anything(end);
             }
         }
     }
 
     fn progressed(&mut self, upto: Offset) {
+        self.stamp();
+        let vocabulary = self.shared.vocabulary.load();
+        if vocabulary.version != self.vocabulary.version {
+            self.vocabulary = Arc::clone(&vocabulary);
+        }
         let view = self.shared.view.load();
         let history = (view.history.map(|history| history.id), view.era);
         let next = self.shared.anchors.next();
@@ -102,6 +144,7 @@ impl StreamSink for Fencer {
     }
 
     fn detached(&mut self, source: NodeId, why: &Detached) {
+        self.stamp();
         self.shared.stream_attached.store(false, Ordering::Relaxed);
         counter!("redweir_stream_attach_total", "result" => why.kind()).increment(1);
         if why.blames_source() {

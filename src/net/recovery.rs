@@ -24,6 +24,7 @@ impl Worker {
         request: &[u8],
         failed: &Lane,
     ) -> Result<(), Pending> {
+        self.stamp_fresh();
         let Some(node) = self.elsewhere(&pending, request, failed.key.node) else { return Err(pending) };
         (pending.kind, pending.need) = (Kind::Final, None);
         pending.at_primary = self.is_primary(node);

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::core::command::{CommandId, CommandTable};
+use smallvec::SmallVec;
+
+use crate::core::argv::Args;
+use crate::core::command::{CommandId, CommandTable, Intent};
 
 static VERSIONS: AtomicU32 = AtomicU32::new(0);
 
@@ -44,5 +47,34 @@ impl Vocabulary {
     /// Whether `deny-commands` names it.
     pub fn is_denied(&self, id: CommandId) -> bool {
         self.denied.get(usize::from(id.0)).copied().unwrap_or(false)
+    }
+}
+
+/// A command that was classified, by its name as the client spells it.
+#[derive(Debug, Default)]
+pub struct LastCommand {
+    name: SmallVec<[u8; 16]>,
+    version: u32,
+    intent: Option<Intent>,
+}
+
+impl LastCommand {
+    /// What the command is; asks the table only when it is another one than before.
+    pub fn classify<A: Args + ?Sized>(&mut self, args: &A, vocabulary: &Vocabulary) -> Intent {
+        let name = args.arg(0);
+        if let Some(intent) = self.intent
+            && self.version == vocabulary.version
+            && self.name.as_slice() == name
+        {
+            return intent;
+        }
+        let intent = vocabulary.table.classify(args);
+        self.intent =
+            (name.len() <= self.name.inline_size() && vocabulary.table.is_plain(intent.id)).then(|| {
+                self.name = SmallVec::from_slice(name);
+                self.version = vocabulary.version;
+                intent
+            });
+        intent
     }
 }

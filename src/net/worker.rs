@@ -70,6 +70,8 @@ pub struct Worker {
     pub(super) exclusive: RefCell<Vec<Rc<Lane>>>,
     /// Those that were given back clean.
     pub(super) spare: RefCell<FxHashMap<LaneKey, Vec<Rc<Lane>>>>,
+    /// Slots of writes that were acknowledged in what is just being read, to be stamped before anything else happens.
+    fresh: RefCell<Vec<Slot>>,
     /// Slots stamped *pending*, in the order of the anchors they wait for.
     unsettled: RefCell<VecDeque<(Slot, AnchorSeq)>>,
     /// Read buffers that no client is using.
@@ -106,6 +108,7 @@ impl Worker {
             exclusive: RefCell::default(),
             aside: RefCell::default(),
             spare: RefCell::default(),
+            fresh: RefCell::default(),
             unsettled: RefCell::default(),
             buffers: RefCell::default(),
             dice: Cell::new(0x9e37_79b9 ^ (index as u32 + 1)),
@@ -288,22 +291,28 @@ impl Worker {
         }
     }
 
-    /// Fences what was just acknowledged.
+    /// Fences what was just acknowledged: at once, or with [`Self::stamp_fresh`].
     pub fn stamp(&self, stamps: &Stamps) {
-        let anchor = self.shared.anchors.next();
-        let one = |slot: Slot| {
-            self.shared.fences.stamp_pending(slot, anchor);
-            let mut unsettled = self.unsettled.borrow_mut();
-            if unsettled.len() < UNSETTLED_KEPT {
-                unsettled.push_back((slot, anchor));
-            }
-        };
         match stamps {
             Stamps::None => {}
-            Stamps::One(slot) => one(*slot),
-            Stamps::Many(slots) => slots.iter().copied().for_each(one),
-            Stamps::All => self.shared.fences.raise_floor(anchor),
+            Stamps::One(slot) => self.fresh.borrow_mut().push(*slot),
+            Stamps::Many(slots) => self.fresh.borrow_mut().extend(slots),
+            Stamps::All => self.shared.fences.raise_floor(self.shared.anchors.next()),
         }
+    }
+
+    /// Fences all that was acknowledged in what a lane has just read: before anybody else's turn comes, before any of
+    /// it is written to a client, and before a fence is looked at.
+    pub fn stamp_fresh(&self) {
+        let mut fresh = self.fresh.borrow_mut();
+        if fresh.is_empty() {
+            return;
+        }
+        let (fences, anchor) = (&self.shared.fences, self.shared.anchors.next());
+        let mut unsettled = self.unsettled.borrow_mut();
+        fences.stamp_all_pending(fresh.iter().copied(), anchor);
+        let room = UNSETTLED_KEPT.saturating_sub(unsettled.len());
+        unsettled.extend(fresh.drain(..).take(room).map(|slot| (slot, anchor)));
     }
 
     /// Gives the slots that waited for an anchor its offset.
@@ -312,12 +321,9 @@ impl Worker {
         let Some(head) = view.head else { return };
         self.shared.fences.settle_floor(view.anchor, head.offset);
         let mut unsettled = self.unsettled.borrow_mut();
-        while let Some((slot, _)) =
-            unsettled.front().copied().filter(|(_, waits_for)| *waits_for <= view.anchor)
-        {
-            self.shared.fences.settle(slot, view.anchor, head.offset);
-            unsettled.pop_front();
-        }
+        let due = unsettled.partition_point(|(_, waits_for)| *waits_for <= view.anchor);
+        let slots = unsettled.drain(..due).map(|(slot, _)| slot);
+        self.shared.fences.settle_all(slots, view.anchor, head.offset);
     }
 
     /// Keeps lanes in line with the view: those to nodes that do not answer, or that are no longer the primary, are

@@ -126,7 +126,7 @@ impl World {
         let view = &self.published;
         let ours = view.history.map(|history| history.id);
         match self.scenario.writes[usize::from(write)].key {
-            Some(key) => self.precise.wrote(&self.fences, self.slots[key], end, ours, next),
+            Some(key) => self.precise.wrote(&self.fences, &[(self.slots[key], end)], ours, next),
             None => self.precise.wrote_anything(&self.fences, end, ours, next),
         }
         self.told |= 1 << write;

@@ -71,6 +71,7 @@ impl Case {
             era: Era(0),
             head: Some(Anchor { sent_at: ASKED, offset: at(HEAD) }),
             anchor: AnchorSeq(7),
+            least_applied: None,
             silence_limit: Duration::from_secs(1),
             hold: Duration::from_secs(2),
         };

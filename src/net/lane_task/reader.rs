@@ -73,7 +73,9 @@ impl Reader {
                 Event::Closed(why) => return why,
                 Event::Read(0) => return Closed::Broken("the node closed the connection".to_owned()),
                 Event::Read(_) => {
-                    if let Err(why) = self.take(worker, lane, clock::now()) {
+                    let taken = self.take(worker, lane, clock::now());
+                    worker.stamp_fresh();
+                    if let Err(why) = taken {
                         return why;
                     }
                     if !self.heavy && self.passed == 0 {
