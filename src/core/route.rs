@@ -23,6 +23,15 @@ pub enum Demand {
 }
 
 impl Demand {
+    /// Whether a replica that has applied `applied` fulfils it.
+    pub fn is_met_by(self, applied: Offset) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Applied(offset, _) => applied >= offset,
+            Self::Unknown(_) => false,
+        }
+    }
+
     /// How many bytes of the stream a replica that has applied `applied` lacks; `None` when that cannot be said.
     pub fn deficit_bytes(self, applied: Offset) -> Option<u64> {
         match self {
@@ -158,9 +167,9 @@ pub fn judge(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
         judge_lag(node, ask)?;
     }
     match ask.demand {
-        Demand::Nothing => Ok(()),
-        Demand::Applied(offset, _) if applied >= offset => Ok(()),
+        demand if demand.is_met_by(applied) => Ok(()),
         Demand::Applied(_, reason) | Demand::Unknown(reason) => Err(reason),
+        Demand::Nothing => Ok(()),
     }
 }
 

@@ -235,6 +235,11 @@ impl Client {
         }
     }
 
+    /// Wakes the client's own task.
+    pub fn wake(&self) {
+        self.inner.borrow().wake_task();
+    }
+
     /// Why the client is gone, if it is.
     pub fn gone(&self) -> Option<Gone> {
         self.inner.borrow().gone

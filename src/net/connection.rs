@@ -20,6 +20,7 @@ use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
+use crate::core::position::Offset;
 
 /// What became of a command.
 #[derive(Debug)]
@@ -68,6 +69,8 @@ pub struct Connection {
     /// The policy of its listener, to which `RESET` returns.
     pub listener_policy: PolicyId,
     sticky: Option<NodeId>,
+    /// Where reads of this policy go as long as nothing changes but the key, and what that replica has applied.
+    pub(super) beaten: Option<(PolicyId, NodeId, Offset)>,
     /// When to see whether another replica has fewer connections.
     balance_at: Cell<Moment>,
     /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.
@@ -113,6 +116,7 @@ impl Connection {
             policy,
             listener_policy: policy,
             sticky: None,
+            beaten: None,
             balance_at: Cell::default(),
             lanes,
             own_lanes: [None, None],
@@ -154,6 +158,7 @@ impl Connection {
         }
         drop(stuck);
         self.sticky = node;
+        self.beaten = None;
     }
 
     /// Whether its replica serves clearly more connections than one that could serve it as well: after a replica has
@@ -209,6 +214,7 @@ impl Connection {
 
     /// Acts as somebody else from now on; `None`: as nobody in particular, who has to be admitted anew.
     pub fn act_as(&mut self, identity: Option<Arc<Identity>>) {
+        self.beaten = None;
         self.identity = identity.as_ref().map_or(IdentityId::ANONYMOUS, |identity| identity.id);
         self.user = identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
         self.held = identity;

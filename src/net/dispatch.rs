@@ -136,14 +136,6 @@ impl Connection {
         };
         let mut slots = Slots::new();
         let demand = reader.demand(policy, shared, request, intent, view, vocabulary, &mut slots);
-        let (decision, crowded) = self.weigh(policy, policy_id, demand, view, now);
-        if crowded {
-            if policy.consistency >= Consistency::Session {
-                self.move_on(shared);
-                return self.read(request, intent, view, vocabulary, now);
-            }
-            self.stick(None);
-        }
         let outgoing = |reason| Outgoing {
             rewrite: if matches!(intent.handling, Handling::Scan { .. }) {
                 Rewrite::Cursor
@@ -155,6 +147,20 @@ impl Connection {
             sees_all: slots.is_empty() && policy.consistency >= Consistency::Session,
             ..Outgoing::read(reason, now)
         };
+        if let Some((of, node, applied)) = self.beaten
+            && of == policy_id
+            && demand.is_met_by(applied)
+        {
+            return self.send_to_replica(node, request, outgoing(Reason::Fresh), &slots, view);
+        }
+        let (decision, crowded) = self.weigh(policy, policy_id, demand, view, now);
+        if crowded {
+            if policy.consistency >= Consistency::Session {
+                self.move_on(shared);
+                return self.read(request, intent, view, vocabulary, now);
+            }
+            self.stick(None);
+        }
         match decision {
             Decision::Send { node, reason } if view.primary == Some(node) => {
                 self.send(node, Bytes::Request(request), outgoing(reason), view)
@@ -167,7 +173,12 @@ impl Connection {
                 self.read(request, intent, view, vocabulary, now)
             }
             Decision::Send { node, reason } => {
-                self.send_to_replica(node, request, outgoing(reason), &slots, view)
+                let step = self.send_to_replica(node, request, outgoing(reason), &slots, view);
+                // The same clock, the same view: only what the key demands can make a difference.
+                let applied = view.node(node).and_then(|node| node.applied);
+                let fresh = reason == Reason::Fresh && matches!(step, Step::Done);
+                self.beaten = applied.filter(|_| fresh).map(|applied| (policy_id, node, applied));
+                step
             }
             Decision::Try { node, need } => {
                 let outgoing = Outgoing { need: Some(need), ..outgoing(Reason::Fresh) };

@@ -132,12 +132,10 @@ enum Event {
 
 impl Server {
     async fn run(&mut self) -> Gone {
-        let mut drain = self.worker.shared.drain.subscribe();
         loop {
             let step = self.advance();
-            let draining = *drain.borrow_and_update();
             let event = match step {
-                Step::Done => self.input_or_end(draining, &mut drain).await,
+                Step::Done => self.input_or_end().await,
                 Step::Room => {
                     self.wait(|client, connection| client.has_room() && connection.has_room()).await
                 }
@@ -186,6 +184,7 @@ impl Server {
         let input = &mut self.input;
         let stranger = self.connection.is_stranger() && shared.auth_required.load(Ordering::Relaxed);
         self.client.presence.seen.set(now);
+        self.connection.beaten = None;
         input.scanner.set_limits(if stranger { Limits::BEFORE_AUTH } else { Limits::DEFAULT });
         loop {
             let rest = &input.buffer[input.at..];
@@ -228,11 +227,8 @@ impl Server {
     }
 
     /// Waits for bytes; ends when there will be none, or when the process drains and nothing is owed.
-    async fn input_or_end(
-        &mut self,
-        draining: bool,
-        drain: &mut tokio::sync::watch::Receiver<bool>,
-    ) -> Event {
+    async fn input_or_end(&mut self) -> Event {
+        let draining = self.worker.draining.get();
         if self.input.ended && self.connection.is_abandoned() {
             return Event::Gone(Gone::Left);
         }
@@ -241,7 +237,6 @@ impl Server {
             self.linger().await;
             return Event::Gone(if draining { Gone::Ended } else { Gone::Left });
         }
-        let mut drain = std::pin::pin!(drain.changed());
         self.client.set_waits(self.connection.release_when_over());
         let event = poll_fn(|cx| {
             if let Some(why) = self.client.poll(cx) {
@@ -250,7 +245,7 @@ impl Server {
             if self.connection.pin.is_some() {
                 self.connection.release_when_over();
             }
-            if Future::poll(drain.as_mut(), cx).is_ready() {
+            if self.worker.draining.get() {
                 return Poll::Ready(Event::Changed);
             }
             self.input.poll(&self.worker, &mut self.read, cx)

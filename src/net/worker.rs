@@ -41,6 +41,8 @@ pub struct Worker {
     pub round: Rc<Round>,
     /// What the nodes have proven on this worker's connections.
     pub proofs: RefCell<Proofs>,
+    /// The process drains: who is owed nothing goes.
+    pub draining: Cell<bool>,
     /// The view has changed: whoever waits looks again.
     pub changed: Notify,
     /// Who gets replies that nobody else gets.
@@ -92,6 +94,7 @@ impl Worker {
             shared,
             stats,
             proofs: RefCell::new(Proofs::new(nodes)),
+            draining: Cell::new(false),
             changed: Notify::new(),
             nobody: Client::nobody(Rc::clone(&round)),
             round,
@@ -127,17 +130,18 @@ impl Worker {
         local.block_on(&runtime, async move {
             let worker = Self::new(index, shared);
             let round = Rc::clone(&worker.round);
-            task::spawn_local("round", async move { round.run().await });
+            task::spawn_hot(async move { round.run().await });
             let watcher = Rc::clone(&worker);
             task::spawn_local("watch", async move { watcher.watch().await });
             let keeper = Rc::clone(&worker);
             task::spawn_local("spare", async move { keeper.look_after_spare().await });
+            task::spawn_local("drain", Rc::clone(&worker).drain());
             task::spawn_local("upkeep", Rc::clone(&worker).look_after());
             if let Some(errands) = worker.shared.desks.take(index) {
                 task::spawn_local("errands", errand::run(Rc::clone(&worker), errands));
             }
             while let Some(accepted) = accepted.recv().await {
-                task::spawn_local("client", serve::serve(Rc::clone(&worker), accepted));
+                task::spawn_hot(serve::serve(Rc::clone(&worker), accepted));
             }
             let deadline = clock::now().after(worker.shared.config.proxy.drain_timeout);
             while worker.stats.clients.value() > 0 && clock::now() < deadline {
@@ -216,7 +220,7 @@ impl Worker {
         if exclusive {
             self.exclusive.borrow_mut().push(Rc::clone(&lane));
         }
-        task::spawn_local("lane", lane_task::run(Rc::clone(self), Rc::clone(&lane)));
+        task::spawn_hot(lane_task::run(Rc::clone(self), Rc::clone(&lane)));
         lane
     }
 
@@ -324,6 +328,16 @@ impl Worker {
         let due = unsettled.partition_point(|(_, waits_for)| *waits_for <= view.anchor);
         let slots = unsettled.drain(..due).map(|(slot, _)| slot);
         self.shared.fences.settle_all(slots, view.anchor, head.offset);
+    }
+
+    /// Tells the clients when the process drains. They look at a flag: waiting for the news themselves would cost each
+    /// of them more than scanning a command, for every command.
+    async fn drain(self: Rc<Self>) {
+        let mut drain = self.shared.drain.subscribe();
+        if drain.wait_for(|draining| *draining).await.is_ok() {
+            self.draining.set(true);
+            self.clients.borrow().values().for_each(|client| client.wake());
+        }
     }
 
     /// Keeps lanes in line with the view: those to nodes that do not answer, or that are no longer the primary, are

@@ -99,6 +99,11 @@ impl KeySpec {
         Self { writes: true, begin: Begin::Sort, find: ONE, incomplete: false }
     }
 
+    /// Whether it is about the first argument and nothing else.
+    pub(super) fn is_first_argument(&self) -> bool {
+        self.begin == Begin::Index(1) && self.find == ONE && !self.incomplete
+    }
+
     /// Tells every key. `None`: not all of them can be known. `writes`: only what it changes is of interest.
     pub(super) fn each<A: Args + ?Sized>(
         &self,

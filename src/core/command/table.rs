@@ -21,6 +21,8 @@ struct Rule {
     handling: Handling,
     specs: Box<[KeySpec]>,
     has_block_option: bool,
+    /// Its one key is its first argument, as with most commands.
+    has_one_key: bool,
     has_subcommands: bool,
 }
 
@@ -66,6 +68,7 @@ impl CommandTable {
             handling: Handling::Shared,
             specs: Box::default(),
             has_block_option: false,
+            has_one_key: false,
             has_subcommands: false,
         };
         let mut table = Self { rules: vec![other], by_name: FxHashMap::default() };
@@ -103,6 +106,7 @@ impl CommandTable {
             access,
             handling: rule::handling(&entry),
             has_block_option: BLOCK_OPTION.contains(&entry.name.as_str()),
+            has_one_key: matches!(entry.specs.as_slice(), [spec] if spec.is_first_argument()),
             has_subcommands: false,
             name: entry.name.into_boxed_str(),
             specs: entry.specs.into_boxed_slice(),
@@ -186,8 +190,16 @@ impl CommandTable {
         writes: bool,
         tell: &mut dyn FnMut(&[u8]),
     ) -> Keys {
+        let rule = self.rule(id);
+        if rule.has_one_key && args.count() > 1 {
+            if writes && !rule.specs[0].writes {
+                return Keys::Known { count: 0 };
+            }
+            tell(args.arg(1));
+            return Keys::Known { count: 1 };
+        }
         let mut count = 0;
-        for spec in self.rule(id).specs.iter().filter(|spec| !writes || spec.writes) {
+        for spec in rule.specs.iter().filter(|spec| !writes || spec.writes) {
             match spec.each(args, writes, tell) {
                 Some(told) => count += told,
                 None => return Keys::Unknowable,
