@@ -52,6 +52,10 @@ struct Inner {
     waits: bool,
     /// The client's own task.
     task: Option<Waker>,
+    /// Moving average of what it is given at once, in bytes; 0 as long as that is little.
+    weight: usize,
+    /// It gets large replies, lately.
+    large: bool,
     /// Bytes written, ever.
     taken: u64,
     /// Lanes that wait until the output is shorter.
@@ -120,6 +124,9 @@ impl Client {
             inner.out = self.round.take_buffer();
         }
         inner.deliver(seq, bytes, complete);
+        if bytes.len() > limits::SMALL_REPLY || inner.weight > 0 {
+            inner.weigh(bytes.len());
+        }
         let waiting = inner.out.len() + inner.kept;
         if waiting > self.output_limit {
             drop(inner);
@@ -261,6 +268,11 @@ impl Client {
         self.inner.borrow().slots.is_empty()
     }
 
+    /// Whether it gets large replies, lately.
+    pub fn gets_large_replies(&self) -> bool {
+        self.inner.borrow().large
+    }
+
     /// No command is outstanding and every byte is written.
     pub fn is_flushed(&self) -> bool {
         let inner = self.inner.borrow();
@@ -292,6 +304,17 @@ impl Inner {
                 kept.bytes.extend_from_slice(bytes);
                 kept.complete = complete;
             }
+        }
+    }
+
+    /// Most clients get small replies, and never come here.
+    fn weigh(&mut self, bytes: usize) {
+        self.weight = (self.weight * 7 + bytes) / 8;
+        // Two thresholds, so that nobody moves to and fro.
+        if self.weight > limits::LARGE_REPLIES {
+            self.large = true;
+        } else if self.weight < limits::SMALL_REPLY {
+            (self.large, self.weight) = (false, 0);
         }
     }
 

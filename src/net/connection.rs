@@ -191,8 +191,15 @@ impl Connection {
     }
 
     pub(super) fn lane_to(&mut self, node: NodeId) -> Result<Rc<Lane>, Step> {
-        let (key, drained) = (self.key(node), self.client.is_drained());
+        let (mut key, drained) = (self.key(node), self.client.is_drained());
+        if self.client.gets_large_replies() {
+            key.purpose = Purpose::Large((self.client.id % limits::LARGE_LANES) as u8);
+        }
         let known = self.lanes.get_mut(node.index()).ok_or(Step::Close)?;
+        // Commands on the way must not be overtaken on another lane.
+        if drained && known.as_ref().is_some_and(|(lane, _)| lane.key.purpose != key.purpose) {
+            *known = None;
+        }
         present(known, key, &self.worker, drained)
     }
 

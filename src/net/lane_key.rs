@@ -34,11 +34,17 @@ pub struct LaneKey {
 /// nothing more of the connection that the script came on (`script.c`, `scriptInterrupt`). And while clients are paused,
 /// a write that waits holds up what came behind it: the `CLIENT UNPAUSE`, and the `INFO` that would tell
 /// (`networking.c`, `pauseActions`).
+///
+/// Large replies have several lanes. A server writes at most 64 KiB to a connection before it turns to the next
+/// (`server.h`, `NET_MAX_WRITES_PER_EVENT`), so that on one connection they cost it twice the work, and a small reply behind
+/// them waits for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Purpose {
     /// Everything else.
     #[default]
     Ordinary,
+    /// Everything else, of clients that get large replies: one of [`limits::LARGE_LANES`](super::limits::LARGE_LANES).
+    Large(u8),
     /// `EVAL`, `EVALSHA`, `FCALL`
     Scripts,
     /// `INFO`, `CLIENT`, `CONFIG` and whatever else operates the server.

@@ -48,6 +48,15 @@ pub const LANE_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of a long command that are taken from its client before the node has taken them.
 pub const PASSED_AHEAD: usize = 256 * 1024;
 
+/// A client whose replies are longer than this, on average, has a lane with others of its kind.
+pub const LARGE_REPLIES: usize = 4 * 1024;
+
+/// Below this average it goes back to the lane that everybody uses.
+pub const SMALL_REPLY: usize = 1024;
+
+/// Lanes of large replies to each node: see [`Purpose`](super::lane::Purpose).
+pub const LARGE_LANES: u64 = 8;
+
 /// A reply longer than this is passed on before it is complete.
 pub const CUT_THROUGH: usize = 32 * 1024;
 
