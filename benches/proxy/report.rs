@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use crate::contestant::Contestant;
-use crate::load::Workload;
 use crate::measure::Sample;
+use crate::rig::load::Workload;
+use crate::rig::spread::{Spread, shown};
 
 /// All rounds of one workload: for each contestant its samples, in the order of the rounds. The first contestant is
 /// the direct connection.
@@ -74,40 +75,3 @@ fn row(text: &mut String, block: &Block, samples: &[Sample], who: &str) {
         replicas.map_or("–".to_owned(), |spread| format!("{:.0} %", spread.median * 100.0)),
     );
 }
-
-#[derive(Clone, Copy)]
-struct Spread {
-    median: f64,
-    low: f64,
-    high: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let (&low, &high) = (values.first()?, values.last()?);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        };
-        Some(Self { median, low, high })
-    }
-}
-
-fn shown(spread: Option<Spread>) -> String {
-    spread
-        .map_or("–".to_owned(), |Spread { median, low, high }| format!("{median:.2} ({low:.2}–{high:.2})"))
-}
-
-/// Puts `report` between the markers of `readme`; `None` when it has no markers.
-pub(crate) fn insert(readme: &str, report: &str) -> Option<String> {
-    let (before, rest) = readme.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{report}{END}{after}"))
-}
-
-const BEGIN: &str = "<!-- bench -->";
-const END: &str = "<!-- /bench -->";

@@ -36,6 +36,9 @@ impl Connection {
         if is_cross_protocol(request.name()) {
             return self.reject_cross_protocol();
         }
+        if cfg!(mutant = "allocates-per-command") {
+            drop(std::hint::black_box(Box::new(now)));
+        }
         let intent = self.last.classify(request, vocabulary);
         if self.is_stranger()
             && let Some(step) = self.admit(intent, view, now)

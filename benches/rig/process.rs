@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use crate::resp::Conn;
+use super::resp::Conn;
 
 /// The proxy under test has this core to itself.
-pub(crate) const PROXY_CORE: u32 = 0;
+pub(crate) const PROXY_CORE: &str = "0";
 /// Servers and load share this one.
-pub(crate) const LOAD_CORE: u32 = 1;
+pub(crate) const LOAD_CORE: &str = "1";
 
 /// How often, with [`PAUSE`] between, a port is asked whether somebody answers.
-const TRIES: u32 = 500;
+const TRIES: u32 = 3_000;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A running process; it ends with this value, and the kernel ends it if the bench is killed.
@@ -26,7 +26,7 @@ pub(crate) struct Process(Child);
 
 impl Process {
     /// Starts `program` on `core`; what it says goes to `log`.
-    pub(crate) fn start(core: u32, program: &str, args: &[&str], log: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(core: &str, program: &str, args: &[&str], log: &Path) -> anyhow::Result<Self> {
         let file = fs::File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
         let child = on_core(core, program, args)
             .stdin(Stdio::null())
@@ -51,6 +51,10 @@ impl Process {
         anyhow::bail!("nobody answers on port {port}:\n{}", fs::read_to_string(log).unwrap_or_default())
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Processor time that all its threads have used, in nanoseconds.
     pub(crate) fn cpu_nanos(&self) -> anyhow::Result<u64> {
         let mut sum = 0;
@@ -65,9 +69,19 @@ impl Process {
 
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> anyhow::Result<u64> {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most resident memory that it ever had, in KiB.
+    pub(crate) fn peak_kib(&self) -> anyhow::Result<u64> {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, field: &str) -> anyhow::Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).context("no VmRSS")
+        let line = text.lines().find_map(|line| line.strip_prefix(field));
+        let number = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
+        number.with_context(|| format!("no {field}"))
     }
 }
 
@@ -79,9 +93,9 @@ impl Drop for Process {
 }
 
 /// A command that runs on this core and dies with the bench.
-pub(crate) fn on_core(core: u32, program: &str, args: &[&str]) -> Command {
+pub(crate) fn on_core(core: &str, program: &str, args: &[&str]) -> Command {
     let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string(), "setpriv", "--pdeathsig", "KILL", program]).args(args);
+    command.args(["-c", core, "setpriv", "--pdeathsig", "KILL", program]).args(args);
     command
 }
 

@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, ensure};
 
-use crate::process::{LOAD_CORE, on_core};
+use super::process::{LOAD_CORE, on_core};
 
 pub(crate) const CONNECTIONS: u64 = 50;
 pub(crate) const KEYS: usize = 10_000;
@@ -24,6 +24,7 @@ pub(crate) struct Workload {
     pub(crate) mix: Mix,
     pub(crate) pipeline: u64,
     pub(crate) bytes: usize,
+    pub(crate) connections: u64,
 }
 
 /// What `redis-benchmark` measured.
@@ -53,12 +54,12 @@ impl Workload {
     pub(crate) fn run(&self, port: u16, requests: u64) -> anyhow::Result<Outcome> {
         let start = |test, connections, requests| self.start(port, test, connections, requests);
         match self.mix {
-            Mix::Get => outcome(start("get", CONNECTIONS, requests)?),
-            Mix::Set => outcome(start("set", CONNECTIONS, requests)?),
+            Mix::Get => outcome(start("get", self.connections, requests)?),
+            Mix::Set => outcome(start("set", self.connections, requests)?),
             Mix::Mixed => {
-                let (writers, writes) = (CONNECTIONS / 10, requests / 10);
+                let (writers, writes) = (self.connections / 10, requests / 10);
                 let (reads, writes) = (
-                    start("get", CONNECTIONS - writers, requests - writes)?,
+                    start("get", self.connections - writers, requests - writes)?,
                     (start("set", writers, writes)?, writes),
                 );
                 let (get, set) = (outcome(reads)?, outcome(writes.0)?);

@@ -1,4 +1,4 @@
-//! A primary and two replicas that keep nothing on disk.
+//! A primary and replicas that keep nothing on disk.
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::process::{LOAD_CORE, Process, free_port};
-use crate::resp::Conn;
-
-const REPLICAS: usize = 2;
+use super::process::{LOAD_CORE, Process, free_port};
+use super::resp::Conn;
 
 /// How often, with [`PAUSE`] between, a replica is asked whether it is linked.
 const TRIES: u32 = 500;
@@ -23,9 +21,9 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    pub(crate) fn start(home: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(home: &Path, replicas: usize) -> anyhow::Result<Self> {
         let mut servers = Self { running: Vec::new(), ports: Vec::new() };
-        for number in 0..=REPLICAS {
+        for number in 0..=replicas {
             let port = free_port()?;
             let dir = home.join(format!("redis-{number}"));
             fs::create_dir(&dir)?;
@@ -47,6 +45,10 @@ impl Servers {
 
     pub(crate) fn primary(&self) -> u16 {
         self.ports[0]
+    }
+
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.running.iter().map(Process::id).collect()
     }
 
     fn await_link(&self) -> anyhow::Result<()> {
@@ -79,18 +81,23 @@ impl Servers {
         let mut conn = Conn::open(self.primary())?;
         // WAIT counts from this connection's last write.
         conn.call(&["SET", "settle", "1"])?;
-        let reply = conn.call(&["WAIT", &REPLICAS.to_string(), "10000"])?;
-        anyhow::ensure!(reply == b":2", "replicas lag: {}", String::from_utf8_lossy(&reply));
+        let replicas = (self.ports.len() - 1).to_string();
+        let reply = conn.call(&["WAIT", &replicas, "10000"])?;
+        anyhow::ensure!(
+            reply == format!(":{replicas}").as_bytes(),
+            "replicas lag: {}",
+            String::from_utf8_lossy(&reply)
+        );
         Ok(())
     }
 
-    /// Waits until reads through `port` reach every replica: a proxy may answer before it has proven any.
-    pub(crate) fn await_reads(&self, port: u16) -> anyhow::Result<()> {
+    /// Waits until reads through `port` reach so many replicas: a proxy may answer before it has proven any.
+    pub(crate) fn await_reads(&self, port: u16, replicas: usize) -> anyhow::Result<()> {
         let before = self.served()?;
         for _ in 0..TRIES {
             Conn::open(port)?.call(&["GET", "key"])?;
             let served = self.served()?;
-            if served.iter().zip(&before).skip(1).all(|(now, before)| now.gets > before.gets) {
+            if served.iter().zip(&before).skip(1).take(replicas).all(|(now, before)| now.gets > before.gets) {
                 return Ok(());
             }
             thread::sleep(PAUSE);
@@ -98,9 +105,9 @@ impl Servers {
         bail!("no reads reach a replica")
     }
 
-    /// Processor time of all of them.
-    pub(crate) fn cpu_nanos(&self) -> anyhow::Result<u64> {
-        self.running.iter().map(Process::cpu_nanos).sum()
+    /// Processor time of each of them.
+    pub(crate) fn cpu_nanos(&self) -> anyhow::Result<Vec<u64>> {
+        self.running.iter().map(Process::cpu_nanos).collect()
     }
 
     /// How many reads and writes of the load they have served, each server by itself.
