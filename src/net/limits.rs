@@ -57,6 +57,12 @@ pub const SMALL_REPLY: usize = 1024;
 /// Lanes of large replies to each node: see [`Purpose`](super::lane::Purpose).
 pub const LARGE_LANES: u64 = 8;
 
+/// Output buffers larger than [`BUFFER_KEPT`] that a worker keeps, in bytes altogether, …
+pub const LARGE_BUFFERS_KEPT: usize = 4 * 1024 * 1024;
+
+/// … until none was used for so long.
+pub const LARGE_BUFFERS_IDLE: Duration = Duration::from_millis(100);
+
 /// A reply longer than this is passed on before it is complete.
 pub const CUT_THROUGH: usize = 32 * 1024;
 

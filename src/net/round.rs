@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
+use tokio::sync::Notify;
 
 use super::client::Client;
 use super::lane::Lane;
@@ -24,6 +25,12 @@ pub struct Round {
     scheduled: Cell<bool>,
     /// Output buffers that no client is using.
     buffers: RefCell<Vec<BytesMut>>,
+    /// Bytes of those that are large.
+    large: Cell<usize>,
+    /// A large one was given back lately.
+    busy: Cell<bool>,
+    /// The first large one was given back.
+    grown: Notify,
 }
 
 impl Round {
@@ -41,14 +48,42 @@ impl Round {
 
     /// An output buffer. Clients have one only while something is to be written, so that idle ones cost nothing.
     pub fn take_buffer(&self) -> BytesMut {
-        self.buffers.borrow_mut().pop().unwrap_or_default()
+        let buffer = self.buffers.borrow_mut().pop().unwrap_or_default();
+        if buffer.capacity() > limits::BUFFER_KEPT {
+            self.large.set(self.large.get() - buffer.capacity());
+        }
+        buffer
     }
 
-    /// Takes an empty output buffer back.
+    /// Takes an empty output buffer back. Large ones are kept as long as there is use for them: making one anew for
+    /// every burst of large replies costs more than copying them does.
     pub fn put_buffer(&self, buffer: BytesMut) {
-        let mut buffers = self.buffers.borrow_mut();
-        if buffers.len() < limits::BUFFERS_POOLED && (1..=limits::BUFFER_KEPT).contains(&buffer.capacity()) {
-            buffers.push(buffer);
+        let (mut buffers, capacity) = (self.buffers.borrow_mut(), buffer.capacity());
+        if capacity == 0 || buffers.len() >= limits::BUFFERS_POOLED {
+            return;
+        }
+        if capacity > limits::BUFFER_KEPT {
+            let large = self.large.get() + capacity;
+            if large > limits::LARGE_BUFFERS_KEPT {
+                return;
+            }
+            self.large.set(large);
+            if !self.busy.replace(true) {
+                self.grown.notify_one();
+            }
+        }
+        buffers.push(buffer);
+    }
+
+    /// Drops the large buffers when nobody has used one for a while; runs as long as the worker.
+    pub async fn shrink(&self) {
+        loop {
+            self.grown.notified().await;
+            while self.busy.replace(false) {
+                tokio::time::sleep(limits::LARGE_BUFFERS_IDLE).await;
+            }
+            self.buffers.borrow_mut().retain(|buffer| buffer.capacity() <= limits::BUFFER_KEPT);
+            self.large.set(0);
         }
     }
 

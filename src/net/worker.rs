@@ -130,7 +130,9 @@ impl Worker {
         local.block_on(&runtime, async move {
             let worker = Self::new(index, shared);
             let round = Rc::clone(&worker.round);
+            let buffers = Rc::clone(&worker.round);
             task::spawn_hot(async move { round.run().await });
+            task::spawn_local("buffers", async move { buffers.shrink().await });
             let watcher = Rc::clone(&worker);
             task::spawn_local("watch", async move { watcher.watch().await });
             let keeper = Rc::clone(&worker);
