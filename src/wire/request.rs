@@ -135,7 +135,13 @@ impl RequestScanner {
         if self.left.is_none() {
             match buf.first() {
                 None => return Ok(Scan::Need),
-                Some(b'*') => {}
+                Some(b'*') => {
+                    if let Some(len) = self.scan_at_once(buf) {
+                        (self.pos, self.done) = (len, true);
+                        return Ok(Scan::Command { len, canonical: true });
+                    }
+                    self.spans.clear();
+                }
                 Some(_) => return self.scan_inline(buf),
             }
             match self.count(buf)? {
@@ -164,6 +170,28 @@ impl RequestScanner {
     pub fn wanted(&self) -> Option<usize> {
         let missing = (self.bulk? + CRLF).saturating_sub(self.received);
         Some(missing.min(self.received.max(FIRST_READ)))
+    }
+
+    /// Finds a command that is all there and as every client library writes it. `None` decides nothing.
+    #[inline]
+    fn scan_at_once(&mut self, buf: &[u8]) -> Option<usize> {
+        let (count, used) = quick_length(&buf[1..])?;
+        if count == 0 || count > self.limits.max_args {
+            return None;
+        }
+        let mut at = 1 + used;
+        for _ in 0..count {
+            let (sigil, number) = buf.get(at..)?.split_first()?;
+            let (length, used) = quick_length(number)?;
+            let start = at + 1 + used;
+            let end = start + length;
+            if *sigil != b'$' || length > self.limits.max_bulk || buf.get(end..end + CRLF)? != b"\r\n" {
+                return None;
+            }
+            self.spans.push(Span { start, end });
+            at = end + CRLF;
+        }
+        Some(at)
     }
 
     /// Reads the `*N` line: `None` = not complete, `Some(0)` = a command of no arguments, to be skipped.
