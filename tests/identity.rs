@@ -576,3 +576,27 @@ fn a_replica_that_lets_nobody_in_is_passed_by() {
     }
     assert!(proxy.metric("redweir_commands_total", &[("reason", "user_unknown")]) > 5.0);
 }
+
+#[test]
+fn a_user_who_may_not_select_stays_in_the_database_that_was_selected_before() {
+    let bob = ["--user", "default", "on", "nopass", "~*", "&*", "+@all"];
+    let users = [&bob[..], &["--user", "bob", "on", ">bob-pw", "~*", "&*", "+@all", "-select"]].concat();
+    let topology = Topology::with(&users, 1, &users);
+    let proxy = Setup::of(&topology).start();
+    for mut conn in [topology.primary.connect(), proxy.connect()] {
+        assert_eq!(conn.cmd(&["SELECT", "9"]), "OK");
+        assert_eq!(conn.cmd(&["AUTH", "bob", "bob-pw"]), "OK");
+        assert_eq!(conn.cmd(&["SET", "k", "nine"]), "OK");
+        assert_eq!(conn.cmd(&["MULTI"]), "OK");
+        assert_eq!(conn.cmd(&["GET", "k"]), "QUEUED");
+        assert_eq!(conn.cmd(&["EXEC"]).items()[0], "nine");
+        let said = conn.cmd(&["SELECT", "5"]);
+        assert_eq!(said.error(), "NOPERM this user has no permissions to run the 'select' command");
+        assert_eq!(conn.cmd(&["GET", "k"]), "nine");
+        assert_eq!(conn.cmd(&["DEL", "k"]), 1);
+    }
+    let mut conn = proxy.connect();
+    assert_eq!(conn.cmd(&["AUTH", "bob", "bob-pw"]), "OK");
+    assert!(conn.cmd(&["SELECT", "9"]).error().starts_with("NOPERM "), "nobody selected it for this one");
+    assert_eq!(conn.cmd(&["EXISTS", "k"]), 0);
+}

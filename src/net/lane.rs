@@ -11,7 +11,7 @@ mod leftover;
 mod passing;
 mod relay;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -56,6 +56,8 @@ pub struct Lane {
     pub identity: Option<Arc<Identity>>,
     /// Whom `CLIENT TRACKING` redirects to, on an exclusive lane.
     pub redirect: Cell<Option<Redirect>>,
+    /// What the node says to its user's `SELECT`, if that is refused: it was done before the user was known.
+    pub no_select: OnceCell<Vec<u8>>,
     /// `CLIENT ID` at the node, of an exclusive lane.
     pub server_id: Cell<Option<u64>>,
     round: Rc<Round>,
@@ -131,6 +133,7 @@ impl Lane {
             idle_since,
             identity,
             redirect,
+            no_select: OnceCell::new(),
             server_id,
             round,
             inner,

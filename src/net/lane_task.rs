@@ -2,12 +2,12 @@
 
 mod reader;
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use smallvec::SmallVec;
 
 use super::clock;
 use super::dial::Dialer;
@@ -22,9 +22,6 @@ use crate::core::node::NodeId;
 use crate::core::view::View;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 use reader::Reader;
-
-/// How a handshake without credentials begins.
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// Runs `lane` until it ends, then hands what is left of it back to the worker.
 pub(super) async fn run(worker: Rc<Worker>, lane: Rc<Lane>) {
@@ -107,9 +104,8 @@ async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), 
     let dialer = &worker.shared.dialer;
     let stream = dialer.connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
     let (mut read, write) = stream.split();
-    let (hello, replies) = handshake(lane);
-    let id = lane.exclusive.then_some(&lane.server_id);
-    shake_hands(&mut read, &write, &hello, replies, id).await?;
+    let (hello, parts) = handshake(lane);
+    shake_hands(&mut read, &write, &hello, &parts, Some(lane)).await?;
     Ok((read, write))
 }
 
@@ -123,7 +119,7 @@ pub(super) async fn verify(
     let (mut read, write) = stream.split();
     let mut hello = BytesMut::new();
     authenticate(&mut hello, credentials);
-    shake_hands(&mut read, &write, &hello, 1, None).await
+    shake_hands(&mut read, &write, &hello, &[Part::Needed], None).await
 }
 
 pub(super) fn authenticate(out: &mut BytesMut, credentials: &Credentials) {
@@ -133,38 +129,63 @@ pub(super) fn authenticate(out: &mut BytesMut, credentials: &Credentials) {
     }
 }
 
-/// The commands that make a fresh connection what `lane` promises, and how many replies they get.
-fn handshake(lane: &Lane) -> (BytesMut, usize) {
-    let (mut out, mut replies) = (BytesMut::new(), 1);
-    match &lane.identity {
-        Some(identity) => authenticate(&mut out, &identity.credentials),
-        // Tells whether the default user may do anything at all.
-        None => say::command(&mut out, &[b"PING"]),
-    }
-    let mut say = |args: &[&[u8]]| {
-        say::command(&mut out, args);
-        replies += 1;
-    };
-    if lane.key.proto == Proto::Resp3 {
-        say(&[b"HELLO", b"3"]);
-    }
-    if lane.key.db != 0 {
-        say(&[b"SELECT", lane.key.db.to_string().as_bytes()]);
-    }
-    if lane.exclusive {
-        say(&[b"CLIENT", b"ID"]);
-    }
-    (out, replies)
+/// A command of the handshake, by what an error in reply to it means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// That the lane cannot be had.
+    Needed,
+    /// Nothing, unless it is that a password is needed: a user that may not `PING`, or a server that is loading, is no
+    /// reason to give up.
+    Ping,
+    /// Nothing: `SELECT` before the user is known, as its client may have done.
+    SelectBefore,
+    /// That the user may not `SELECT`. It stays where it is, if that is the right database already.
+    Select,
+    /// That the user may not ask for `CLIENT ID`.
+    Id,
 }
 
-/// Sends the handshake and reads its replies; the first error ends it. With `id`, the last reply is that of
-/// `CLIENT ID`, which may be refused.
+/// The commands that make a fresh connection what `lane` promises.
+fn handshake(lane: &Lane) -> (BytesMut, SmallVec<[Part; 6]>) {
+    let (mut out, mut parts) = (BytesMut::new(), SmallVec::new());
+    let db = lane.key.db.to_string();
+    let mut say = |part, args: &[&[u8]]| {
+        say::command(&mut out, args);
+        parts.push(part);
+    };
+    match &lane.identity {
+        Some(identity) => {
+            if lane.key.db != 0 {
+                say(Part::SelectBefore, &[b"SELECT", db.as_bytes()]);
+            }
+            let Credentials { user, password } = &identity.credentials;
+            match user {
+                Some(user) => say(Part::Needed, &[b"AUTH", user, password.expose()]),
+                None => say(Part::Needed, &[b"AUTH", password.expose()]),
+            }
+        }
+        // Tells whether the default user may do anything at all.
+        None => say(Part::Ping, &[b"PING"]),
+    }
+    if lane.key.proto == Proto::Resp3 {
+        say(Part::Needed, &[b"HELLO", b"3"]);
+    }
+    if lane.key.db != 0 {
+        say(Part::Select, &[b"SELECT", db.as_bytes()]);
+    }
+    if lane.exclusive {
+        say(Part::Id, &[b"CLIENT", b"ID"]);
+    }
+    (out, parts)
+}
+
+/// Sends the handshake and reads its replies; the first error that matters ends it. `lane` takes what else they tell.
 async fn shake_hands(
     read: &mut ReadHalf,
     write: &WriteHalf,
     hello: &[u8],
-    mut replies: usize,
-    id: Option<&Cell<Option<u64>>>,
+    parts: &[Part],
+    lane: Option<&Lane>,
 ) -> Result<(), Closed> {
     let broken = |e: std::io::Error| Closed::Unreachable(e.to_string());
     let mut sent = 0;
@@ -177,29 +198,35 @@ async fn shake_hands(
         }
     }
     let (mut scanner, mut buffer, mut scanned) = (ReplyScanner::new(), BytesMut::with_capacity(1024), 0);
-    let mut first = true;
-    while replies > 0 {
+    let (mut parts, mut selected) = (parts.iter(), false);
+    while let Some(part) = parts.as_slice().first().copied() {
         match scanner.scan(&buffer[scanned..]) {
             Err(_) => return Err(Closed::Desynchronised("the handshake was not answered in RESP")),
             Ok(Some(extent)) => {
                 let reply = buffer.split_to(scanned + extent.end);
                 scanned = 0;
-                let first = std::mem::take(&mut first);
-                let id = id.filter(|_| replies == 1);
-                match extent.kind {
-                    ReplyKind::Value | ReplyKind::Error if id.is_some() => {
-                        id.inspect(|id| id.set(number(&reply)));
-                        replies -= 1;
+                let failed = match extent.kind {
+                    ReplyKind::Push => continue,
+                    ReplyKind::Value => false,
+                    ReplyKind::Error => true,
+                };
+                let _ = parts.next();
+                let error = &reply[..reply.len() - 2];
+                match part {
+                    Part::SelectBefore => selected = !failed,
+                    Part::Ping if !reply.starts_with(b"-NOAUTH") => {}
+                    Part::Id => {
+                        lane.inspect(|lane| lane.server_id.set(number(&reply)));
                     }
-                    // A user that may not PING, or a server that is loading, is no reason to give up.
-                    ReplyKind::Error
-                        if hello.starts_with(PING) && !reply.starts_with(b"-NOAUTH") && first =>
-                    {
-                        replies -= 1;
+                    Part::Select if failed && selected => {
+                        lane.inspect(|lane| {
+                            let _ = lane.no_select.set(error.to_vec());
+                        });
                     }
-                    ReplyKind::Error => return Err(Closed::Refused(reply[..reply.len() - 2].to_vec())),
-                    ReplyKind::Push => {}
-                    ReplyKind::Value => replies -= 1,
+                    Part::Ping | Part::Needed | Part::Select if failed => {
+                        return Err(Closed::Refused(error.to_vec()));
+                    }
+                    Part::Ping | Part::Needed | Part::Select => {}
                 }
             }
             Ok(None) => {

@@ -90,9 +90,11 @@ async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let Ok(db) = u32::try_from(number) else { return Err(say::error("ERR DB index is out of range")) };
     if db != connection.db {
         let before = std::mem::replace(&mut connection.db, db);
-        if let Err(error) = open_primary_lane(connection).await {
+        let opened = open_primary_lane(connection).await;
+        let refused = opened.map(|lane| lane.no_select.get().cloned());
+        if let Err(error) | Ok(Some(error)) = refused {
             connection.db = before;
-            return Err(error);
+            return Err([error.trim_ascii_end(), b"\r\n"].concat());
         }
         connection.rekey();
         connection.register();
@@ -202,14 +204,14 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
 }
 
 /// Waits until the primary has accepted a connection with the present identity, database and protocol.
-async fn open_primary_lane(connection: &Connection) -> Result<(), Vec<u8>> {
+async fn open_primary_lane(connection: &Connection) -> Result<Rc<Lane>, Vec<u8>> {
     let view = connection.worker.shared.view.load_full();
     let node = view.usable_primary(clock::now()).ok_or_else(|| say::MASTERDOWN.to_vec())?;
     let lane = connection.worker.lane(LaneKey { node, ..connection.key(node) });
     match opened(&lane).await {
         Phase::Closed(Closed::Refused(error)) => Err([error.as_slice(), b"\r\n"].concat()),
         Phase::Closed(_) => Err(say::MASTERDOWN.to_vec()),
-        Phase::Opening | Phase::Up => Ok(()),
+        Phase::Opening | Phase::Up => Ok(lane),
     }
 }
 
