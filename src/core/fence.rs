@@ -158,16 +158,7 @@ impl FenceTable {
 
     /// A write to a key of this slot was acknowledged; `anchor` comes from [`AnchorCounter::next`] *after* that.
     pub fn stamp_pending(&self, slot: Slot, anchor: AnchorSeq) {
-        if cfg!(mutant = "stamp-skipped") {
-            return;
-        }
-        let pending = encode(Mark::Pending(anchor));
-        for cell in [&self.top].into_iter().chain(self.cells(slot)) {
-            // Most groups wait for this anchor already.
-            if cell.load(Ordering::SeqCst) < pending {
-                cell.fetch_max(pending, Ordering::SeqCst);
-            }
-        }
+        self.stamp_all_pending(std::iter::once(slot), || anchor);
     }
 
     /// [`Self::stamp`] for many slots, each with where its write ended.
@@ -183,9 +174,15 @@ impl FenceTable {
         }
     }
 
-    /// [`Self::stamp_pending`] for many slots.
-    pub fn stamp_all_pending(&self, slots: impl Iterator<Item = Slot>, anchor: AnchorSeq) {
-        self.in_groups(slots, |slot| self.stamp_pending(slot, anchor));
+    /// [`Self::stamp_pending`] for many slots. `next` is asked for every cell, after that was looked at: a number taken
+    /// before could be of an anchor that has been answered meanwhile, and would bury what was stamped above its head.
+    pub fn stamp_all_pending(&self, slots: impl Iterator<Item = Slot>, next: impl Fn() -> AnchorSeq) {
+        if cfg!(mutant = "stamp-skipped") {
+            return;
+        }
+        self.in_groups(slots, |slot| {
+            [&self.top].into_iter().chain(self.cells(slot)).for_each(|cell| stamp_pending(cell, &next));
+        });
     }
 
     /// [`Self::settle`] for many slots.
@@ -343,17 +340,31 @@ impl FenceTable {
 fn stamp(cell: &AtomicU64, end: Offset, next: AnchorSeq) {
     let mut present = cell.load(Ordering::SeqCst);
     loop {
-        let raised = match decode(present) {
+        let raised = encode(match decode(present) {
             Mark::Pending(_) if cfg!(mutant = "stamp-buried") => return,
             Mark::Pending(waits_for) => Mark::Pending(waits_for.max(next)),
             Mark::At(known) => Mark::At(known.max(end)),
             Mark::Clear => Mark::At(end),
-        };
-        let raised = encode(raised);
+        });
         if raised == present {
             return;
         }
         match cell.compare_exchange_weak(present, raised, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => return,
+            Err(now) => present = now,
+        }
+    }
+}
+
+fn stamp_pending(cell: &AtomicU64, next: impl Fn() -> AnchorSeq) {
+    let mut present = cell.load(Ordering::SeqCst);
+    loop {
+        // Whatever is replaced was there before the anchor was sent, so that its head is no lower.
+        let pending = encode(Mark::Pending(next()));
+        if present >= pending {
+            return;
+        }
+        match cell.compare_exchange_weak(present, pending, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => return,
             Err(now) => present = now,
         }

@@ -62,7 +62,7 @@ impl Precise {
         if self.followed.is_some_and(|followed| followed.is_of(ours)) {
             fences.stamp_all(written, next);
         } else {
-            fences.stamp_all_pending(written.iter().map(|(slot, _)| *slot), next);
+            fences.stamp_all_pending(written.iter().map(|(slot, _)| *slot), || next);
         }
     }
 

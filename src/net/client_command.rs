@@ -52,6 +52,20 @@ pub(super) async fn answer_later(connection: &Connection, args: &[Vec<u8>]) -> R
     }
 }
 
+/// The reply to a `CLIENT REPLY` that silences nobody. `None`: it does, or is `SCRIPT DEBUG`.
+pub(super) fn speaks_on(request: &Request<'_>) -> Option<Vec<u8>> {
+    let is = |at, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);
+    if !is(0, b"client") || request.count() == 0 {
+        return None;
+    }
+    match request.count() {
+        3 if is(2, b"off") || is(2, b"skip") => None,
+        3 if is(2, b"on") => Some(say::OK.to_vec()),
+        3 => Some(say::SYNTAX.to_vec()),
+        _ => Some(say::wrong_arity("client|reply")),
+    }
+}
+
 /// `networking.c`, `clientSetName`
 pub(super) fn check_name(name: &[u8]) -> Result<(), Vec<u8>> {
     if name.iter().all(|b| (b'!'..=b'~').contains(b)) {

@@ -75,6 +75,8 @@ pub struct Connection {
     balance_at: Cell<Moment>,
     /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.
     pub(super) lanes: Vec<Option<(Rc<Lane>, u32)>>,
+    /// Its lanes are those of large replies.
+    large: bool,
     /// The lanes of its scripts and of its operations at the primary, each with its stint.
     own_lanes: [Option<(Rc<Lane>, u32)>; 2],
     /// Its exclusive connection, if it needs one.
@@ -119,6 +121,7 @@ impl Connection {
             beaten: None,
             balance_at: Cell::default(),
             lanes,
+            large: false,
             own_lanes: [None, None],
             pin: None,
             redirect: None,
@@ -191,15 +194,17 @@ impl Connection {
     }
 
     pub(super) fn lane_to(&mut self, node: NodeId) -> Result<Rc<Lane>, Step> {
-        let (mut key, drained) = (self.key(node), self.client.is_drained());
-        if self.client.gets_large_replies() {
+        let drained = self.client.is_drained();
+        if drained && self.large != self.client.gets_large_replies() {
+            // To all nodes at once, and with nothing on the way that could be overtaken on another lane.
+            self.large = !self.large;
+            self.lanes.fill(None);
+        }
+        let mut key = self.key(node);
+        if self.large {
             key.purpose = Purpose::Large((self.client.id % limits::LARGE_LANES) as u8);
         }
         let known = self.lanes.get_mut(node.index()).ok_or(Step::Close)?;
-        // Commands on the way must not be overtaken on another lane.
-        if drained && known.as_ref().is_some_and(|(lane, _)| lane.key.purpose != key.purpose) {
-            *known = None;
-        }
         present(known, key, &self.worker, drained)
     }
 

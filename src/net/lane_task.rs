@@ -213,7 +213,8 @@ async fn shake_hands(
                 let _ = parts.next();
                 let error = &reply[..reply.len() - 2];
                 match part {
-                    Part::SelectBefore => selected = !failed,
+                    Part::SelectBefore if !failed => selected = true,
+                    Part::SelectBefore if error.starts_with(b"-NOAUTH") || error.starts_with(b"-NOPERM") => {}
                     Part::Ping if !reply.starts_with(b"-NOAUTH") => {}
                     Part::Id => {
                         lane.inspect(|lane| lane.server_id.set(number(&reply)));
@@ -223,10 +224,10 @@ async fn shake_hands(
                             let _ = lane.no_select.set(error.to_vec());
                         });
                     }
-                    Part::Ping | Part::Needed | Part::Select if failed => {
+                    Part::Ping | Part::Needed | Part::Select | Part::SelectBefore if failed => {
                         return Err(Closed::Refused(error.to_vec()));
                     }
-                    Part::Ping | Part::Needed | Part::Select => {}
+                    Part::Ping | Part::Needed | Part::Select | Part::SelectBefore => {}
                 }
             }
             Ok(None) => {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::client_command;
 use super::connection::{Connection, Step};
 use super::lane::{Closed, Lane};
 use super::outgoing::Bytes;
@@ -99,6 +100,12 @@ impl Connection {
                     self.release_pin(false);
                 }
                 return None;
+            }
+            Handling::Pin(Pins::Silence) if self.pin.as_ref().is_none_or(|pin| !pin.relays_everything()) => {
+                if let Some(reply) = client_command::speaks_on(request) {
+                    self.client.answer(&reply);
+                    return Some(Step::Done);
+                }
             }
             // It says who the client is, whatever connection it has.
             Handling::Local(Local::Client)
@@ -336,6 +343,7 @@ impl Pin {
             Handling::Local(Local::Client) | Handling::Pin(Pins::Tracking) if self.multi => self.stuck = true,
             Handling::Pin(Pins::Tracking) if tracking::switches_on(request) => self.tracking = true,
             Handling::Pin(Pins::Tracking) if tracking::switches_off(request) => self.tracking = false,
+            Handling::Pin(Pins::Tracking) if tracking::changes_nothing(request) => {}
             Handling::Pin(Pins::Tracking) | Handling::Local(Local::Select | Local::Auth | Local::Hello) => {
                 self.stuck = true;
             }

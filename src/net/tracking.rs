@@ -72,7 +72,12 @@ pub(super) fn in_own_words(lane: &Lane, reply: &[u8]) -> Vec<u8> {
 
 /// `CLIENT TRACKING ON`
 pub(super) fn switches_on(request: &Request<'_>) -> bool {
-    is(request, b"tracking") && !request.arg(2).eq_ignore_ascii_case(b"off")
+    is(request, b"tracking") && request.arg(2).eq_ignore_ascii_case(b"on")
+}
+
+/// `CLIENT CACHING`, which means nothing without tracking, or what is an error.
+pub(super) fn changes_nothing(request: &Request<'_>) -> bool {
+    is(request, b"tracking") || is(request, b"caching")
 }
 
 /// `CLIENT TRACKING OFF`

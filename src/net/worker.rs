@@ -314,9 +314,11 @@ impl Worker {
         if fresh.is_empty() {
             return;
         }
-        let (fences, anchor) = (&self.shared.fences, self.shared.anchors.next());
+        let (fences, anchors) = (&self.shared.fences, &self.shared.anchors);
         let mut unsettled = self.unsettled.borrow_mut();
-        fences.stamp_all_pending(fresh.iter().copied(), anchor);
+        fences.stamp_all_pending(fresh.iter().copied(), || anchors.next());
+        // No cell waits for a later one.
+        let anchor = anchors.next();
         let room = UNSETTLED_KEPT.saturating_sub(unsettled.len());
         unsettled.extend(fresh.drain(..).take(room).map(|slot| (slot, anchor)));
     }

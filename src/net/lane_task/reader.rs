@@ -43,6 +43,15 @@ struct Pace {
     moved_at: Moment,
 }
 
+/// Stamps what was acknowledged, however the taking ends.
+struct Fresh<'a>(&'a Worker);
+
+impl Drop for Fresh<'_> {
+    fn drop(&mut self) {
+        self.0.stamp_fresh();
+    }
+}
+
 enum Event {
     Read(usize),
     /// The client does not keep up.
@@ -73,8 +82,9 @@ impl Reader {
                 Event::Closed(why) => return why,
                 Event::Read(0) => return Closed::Broken("the node closed the connection".to_owned()),
                 Event::Read(_) => {
+                    let fresh = Fresh(worker);
                     let taken = self.take(worker, lane, clock::now());
-                    worker.stamp_fresh();
+                    drop(fresh);
                     if let Err(why) = taken {
                         return why;
                     }
