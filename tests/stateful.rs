@@ -170,6 +170,51 @@ fn a_primary_that_dies_ends_what_was_begun_on_it() {
     assert!(said.is_empty() || said.starts_with(b"-ERR "), "{}", said.escape_ascii());
 }
 
+/// The proxy asks a spare connection how it is, and the answer comes together with what the next client has begun on it.
+#[test]
+fn a_subscription_may_begin_on_a_connection_that_is_being_checked() {
+    let topology = Topology::start(1);
+    let begun = Instant::now();
+    let proxy = Setup::of(&topology).proxy("[proxy]\nworkers = 1").start();
+    assert_eq!(proxy.cmd(&["BLPOP", "nothing", "0.01"]), Value::Null);
+    let spare = topology.primary.cmd(&["CLIENT", "LIST"]).text();
+    assert!(spare.contains("cmd=blpop"), "{spare}");
+    let mut subscriber = proxy.connect();
+    assert_eq!(subscriber.cmd(&["PING"]), Value::Status("PONG".to_owned()));
+    // Spare connections are checked every five seconds. A primary that says nothing for a second counts as silent.
+    std::thread::sleep(ms(4900).saturating_sub(begun.elapsed()));
+    topology.primary.pause();
+    sleep_ms(700);
+    subscriber.ask(&["SUBSCRIBE", "c"]);
+    sleep_ms(100);
+    topology.primary.resume();
+    assert_eq!(subscriber.read().items()[0], "subscribe");
+    assert_eq!(proxy.cmd(&["PUBLISH", "c", "m"]), 1);
+    assert_eq!(subscriber.read().items()[0], "message");
+    assert!(proxy.metric("redweir_upstream_desynchronised_total", &[]) < 0.5, "{}", proxy.log());
+}
+
+/// More comes behind the reply to `EXEC` than it counts.
+#[test]
+fn a_transaction_may_subscribe() {
+    let (topology, proxy) = one_worker();
+    let transaction = [
+        encode(&["MULTI"]),
+        encode(&["SUBSCRIBE", "a", "b", "c"]),
+        encode(&["PUBLISH", "a", "m"]),
+        encode(&["EXEC"]),
+    ]
+    .concat();
+    let said = [topology.primary.port, proxy.port].map(|port| {
+        let mut conn = Conn::open(port);
+        conn.send(&transaction);
+        // Two of the subscriptions are within the array; one, the message and the count of its receivers are behind it.
+        let said: Vec<String> = conn.read_many(4 + 3).iter().map(|value| format!("{value:?}")).collect();
+        said
+    });
+    assert_eq!(said[0], said[1]);
+}
+
 #[test]
 fn exclusive_connections_have_a_cap_and_a_fair_queue() {
     let topology = Topology::start(1);

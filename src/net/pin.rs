@@ -245,6 +245,10 @@ impl Connection {
         if intent.handling == Handling::Pin(Pins::Tracking) {
             pin.lane.listen(Rc::clone(&self.client));
         }
+        if pin.raw_after && intent.handling == Handling::Pin(Pins::Exec) {
+            // What the subscription brings may come right behind the reply.
+            pin.lane.relay(Rc::clone(&self.client));
+        }
         let stamps = match intent.handling {
             Handling::Pin(Pins::Exec) => std::mem::take(&mut pin.queued),
             _ if was_multi => {

@@ -17,9 +17,14 @@ impl Lane {
         (inner.listener, inner.relay) = (Some(client), true);
     }
 
-    /// Whether it is a plain relay.
-    pub fn is_relay(&self) -> bool {
-        self.inner.borrow().relay
+    /// Whose is what comes next, if it answers no counted command.
+    pub fn relayed_to(&self) -> Option<Rc<Client>> {
+        let inner = self.inner.borrow();
+        if inner.relay && inner.pending.is_empty() && !cfg!(mutant = "relay-counts") {
+            inner.listener.clone()
+        } else {
+            None
+        }
     }
 
     /// What bytes that answer no counted command may acknowledge.

@@ -171,15 +171,19 @@ impl Reader {
 
     /// Cuts what was read into replies and hands them on.
     fn take(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
-        if let Some(client) = lane.listener().filter(|_| lane.is_relay() && lane.is_idle()) {
-            worker.stamp(&lane.raw_written());
-            client.push_raw(&self.buffer);
-            self.buffer.clear();
-            return Ok(());
-        }
         let mut begin = 0;
         self.heavy = false;
         while self.scanned < self.buffer.len() {
+            // A counted reply (to a check of the spare lane that it was, to `EXEC`) may come before what is not counted.
+            if lane.exclusive
+                && let Some(client) = lane.relayed_to()
+            {
+                worker.stamp(&lane.raw_written());
+                client.push_raw(&self.buffer[begin..]);
+                (begin, self.scanned) = (self.buffer.len(), self.buffer.len());
+                self.scanner = ReplyScanner::new();
+                break;
+            }
             let fresh = &self.buffer[self.scanned..];
             let found =
                 self.scanner.scan(fresh).map_err(|_| Closed::Desynchronised("a reply is not RESP"))?;
