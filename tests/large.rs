@@ -462,7 +462,7 @@ fn a_pipeline_is_written_before_its_replies_are_read() {
     let (slowest, rounds) = neighbour.stop();
     println!("{rounds} rounds of a neighbour, the slowest {slowest:?}");
     assert!(slowest < secs(2), "a neighbour waited {slowest:?}");
-    assert!(topology.replica_calls("get").iter().sum::<u64>() > COMMANDS as u64, "replicas take part");
+    assert!(topology.replica_calls("get").iter().sum::<u64>() > COMMANDS as u64 / 2, "replicas take part");
 }
 
 /// A long reply of many short elements, and long replies of two nodes in one pipeline, to a slow reader.
