@@ -17,11 +17,16 @@ use crate::core::session::Stamps;
 impl Worker {
     /// An exclusive lane of this key: a clean spare one, or a new one.
     pub fn exclusive_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
-        while let Some(lane) = self.spare.borrow_mut().get_mut(&key).and_then(Vec::pop) {
-            if lane.is_usable() {
-                return lane;
+        let mut spare = self.spare.borrow_mut();
+        if let Some(kept) = spare.get_mut(&key) {
+            kept.retain(|lane| lane.is_usable());
+            // One that is being checked has a reply on its way that is not its next client's.
+            let free = kept.iter().rposition(|lane| lane.is_idle() || cfg!(mutant = "checked-given-away"));
+            if let Some(free) = free {
+                return kept.remove(free);
             }
         }
+        drop(spare);
         self.start(key, true)
     }
 
