@@ -180,7 +180,9 @@ fn what_begins_while_spare_connections_are_checked_is_not_confused() {
     for conn in &mut both {
         conn.ask(&["BLPOP", "nothing", "0.1"]);
     }
-    both.iter_mut().for_each(|conn| assert_eq!(conn.read(), Value::Null));
+    for conn in &mut both {
+        assert_eq!(conn.read(), Value::Null);
+    }
     let [mut subscriber, mut writer] = both;
     // They are checked every five seconds. A primary that says nothing for a second counts as silent.
     std::thread::sleep(ms(4900).saturating_sub(begun.elapsed()));
