@@ -45,6 +45,15 @@ impl Mark {
         }
     }
 
+    /// Whether a replica that has applied `applied` fulfils it.
+    pub fn is_met_by(self, applied: Offset) -> bool {
+        match self {
+            Self::Clear => true,
+            Self::At(offset) => offset <= applied,
+            Self::Pending(_) => false,
+        }
+    }
+
     /// Nothing, if the stream has passed it: then the fences of the keys say the same, one by one.
     #[must_use]
     pub fn unless_passed(self, passed: Option<Offset>) -> Self {

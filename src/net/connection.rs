@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::beaten::Beaten;
 use super::client::Client;
 use super::demand::Reader;
 use super::identity::{Identity, IdentityId};
@@ -20,7 +21,6 @@ use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
-use crate::core::position::Offset;
 
 /// What became of a command.
 #[derive(Debug)]
@@ -69,8 +69,8 @@ pub struct Connection {
     /// The policy of its listener, to which `RESET` returns.
     pub listener_policy: PolicyId,
     sticky: Option<NodeId>,
-    /// Where reads of this policy go as long as nothing changes but the key, and what that replica has applied.
-    pub(super) beaten: Option<(PolicyId, NodeId, Offset)>,
+    /// Where its reads go at the moment.
+    pub(super) beaten: Option<Beaten>,
     /// When to see whether another replica has fewer connections.
     balance_at: Cell<Moment>,
     /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use super::beaten::Beaten;
 use super::connection::{Connection, Step};
 use super::demand::{Reader, Slots};
 use super::local;
@@ -40,6 +41,10 @@ impl Connection {
             drop(std::hint::black_box(Box::new(now)));
         }
         let intent = self.last.classify(request, vocabulary);
+        if let Some(step) = self.follow_beaten_path(request, intent, view, now) {
+            return step;
+        }
+        self.leave_beaten_path();
         if self.is_stranger()
             && let Some(step) = self.admit(intent, view, now)
         {
@@ -150,11 +155,14 @@ impl Connection {
             sees_all: slots.is_empty() && policy.consistency >= Consistency::Session,
             ..Outgoing::read(reason, now)
         };
-        if let Some((of, node, applied)) = self.beaten
-            && of == policy_id
-            && demand.is_met_by(applied)
+        if let Some(Beaten { node, .. }) =
+            self.beaten.filter(|beaten| beaten.policy == policy_id && demand.is_met_by(beaten.applied))
         {
-            return self.send_to_replica(node, request, outgoing(Reason::Fresh), &slots, view);
+            let step = self.send_to_replica(node, request, outgoing(Reason::Fresh), &slots, view);
+            if matches!(step, Step::Done) {
+                self.beat_path(request, intent, policy, vocabulary);
+            }
+            return step;
         }
         let (decision, crowded) = self.weigh(policy, policy_id, demand, view, now);
         if crowded {
@@ -180,7 +188,8 @@ impl Connection {
                 // The same clock, the same view: only what the key demands can make a difference.
                 let applied = view.node(node).and_then(|node| node.applied);
                 let fresh = reason == Reason::Fresh && matches!(step, Step::Done);
-                self.beaten = applied.filter(|_| fresh).map(|applied| (policy_id, node, applied));
+                self.beaten = applied.filter(|_| fresh).map(|applied| Beaten::new(policy_id, node, applied));
+                self.beat_path(request, intent, policy, vocabulary);
                 step
             }
             Decision::Try { node, need } => {

@@ -32,7 +32,6 @@ use super::stream::WriteHalf;
 use super::tracking::Redirect;
 use crate::core::moment::Moment;
 use crate::core::position::Offset;
-use crate::core::proof::suffices;
 use crate::core::session::Stamps;
 pub use leftover::Leftover;
 use passing::Passing;
@@ -165,7 +164,7 @@ impl Lane {
     /// Whether the oldest command needs more than the last `ROLE` proved.
     pub fn front_lacks_proof(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.pending.front().and_then(|p| p.need).is_some_and(|need| !suffices(inner.proof, need))
+        inner.pending.front().is_some_and(|front| front.lacks_proof(inner.proof))
     }
 
     /// Takes a command whose bytes are at hand.
@@ -297,24 +296,23 @@ impl Lane {
         self.front()
     }
 
-    /// Whether the oldest outstanding command may be sent again.
-    pub fn front_kind(&self) -> Option<Kind> {
-        self.inner.borrow().pending.front().map(|p| p.kind)
-    }
-
     /// What is changed in the reply to the oldest outstanding command.
     pub fn front_rewrite(&self) -> Rewrite {
         self.inner.borrow().pending.front().map_or(Rewrite::None, |p| p.rewrite)
     }
 
-    /// The oldest command is answered. With `keep` its bytes are returned, to be sent again.
-    pub fn pop(&self, keep: bool) -> Option<(Pending, Option<BytesMut>)> {
+    /// The oldest command is answered. Its bytes are returned, to be sent again, if `again` says so: of it, and of what
+    /// the last `ROLE` proved.
+    pub fn pop(
+        &self,
+        again: impl FnOnce(&Pending, Option<Offset>) -> bool,
+    ) -> Option<(Pending, Option<BytesMut>)> {
         let mut inner = self.inner.borrow_mut();
         let pending = inner.take_front()?;
         inner.cut = false;
         inner.end_passing();
         inner.sent = inner.sent.checked_sub(pending.len)?;
-        let request = if keep {
+        let request = if again(&pending, inner.proof) {
             Some(inner.buffer.split_to(pending.len))
         } else {
             inner.buffer.advance(pending.len);

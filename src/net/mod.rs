@@ -1,6 +1,7 @@
 //! Sockets, tasks and timers. Nothing here compares two offsets: what they mean is decided in `core`.
 
 mod aside;
+mod beaten;
 pub mod client;
 mod client_command;
 mod client_list;

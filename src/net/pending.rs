@@ -6,6 +6,7 @@ use super::client::Client;
 use crate::core::moment::Moment;
 use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
+use crate::core::proof::suffices;
 use crate::core::session::Stamps;
 
 /// What may be done with a command when its lane is lost.
@@ -69,6 +70,11 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Whether it needs more than the last `ROLE` on its lane proved.
+    pub fn lacks_proof(&self, proof: Option<Offset>) -> bool {
+        self.need.is_some_and(|need| !suffices(proof, need))
+    }
+
     /// Whether it may be sent again on another shared lane to the same node.
     pub fn may_move(&self) -> bool {
         // A scan is continued by its own process only, which another connection would have to prove to be.

@@ -131,6 +131,11 @@ impl CommandTable {
         is_whole && !rule.has_block_option && id != CommandId::OTHER
     }
 
+    /// Whether its one key is its first argument, if it has arguments.
+    pub fn has_one_key(&self, id: CommandId) -> bool {
+        self.rule(id).has_one_key
+    }
+
     fn find<A: Args + ?Sized>(&self, args: &A) -> CommandId {
         let mut buffer = [0; NAME_MAX];
         let Some(length) = lower(&mut buffer, 0, args.arg(0)) else { return CommandId::OTHER };

@@ -98,6 +98,9 @@ impl Inner {
 
     /// The command that was passed on is answered, if there was one.
     pub(super) fn end_passing(&mut self) {
+        if self.passing == Passing::Nothing {
+            return;
+        }
         if !self.passing.is_over(&self.buffer[self.sent..]) && self.phase == Phase::Up {
             self.broken("the node answered before it had the whole command");
             self.wake_waiters();

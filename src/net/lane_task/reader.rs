@@ -9,7 +9,7 @@ use bytes::{Buf, BytesMut};
 use crate::core::moment::Moment;
 use crate::net::client::Gone;
 use crate::net::lane::{Closed, Lane};
-use crate::net::pending::{Kind, Rewrite};
+use crate::net::pending::{Kind, Pending, Rewrite};
 use crate::net::stream::ReadHalf;
 use crate::net::worker::Worker;
 use crate::net::{clock, explain, limits, say, scan, tracking};
@@ -274,12 +274,13 @@ fn answer(
     now: Moment,
 ) -> Result<bool, Closed> {
     let nobody = Closed::Desynchronised("a reply nobody asked for");
-    let unable = kind == ReplyKind::Error
-        && !cut
-        && lane.front_kind() == Some(Kind::Read)
-        && (say::asks_for_another_node(reply) || worker.differs_in_acl(lane, reply));
-    let unproven = lane.front_lacks_proof();
-    let (mut pending, request) = lane.pop(unable || unproven).ok_or(nobody)?;
+    let mut unproven = false;
+    let again = |pending: &Pending, proof| {
+        unproven = pending.lacks_proof(proof);
+        let failed = kind == ReplyKind::Error && !cut && pending.kind == Kind::Read;
+        unproven || failed && (say::asks_for_another_node(reply) || worker.differs_in_acl(lane, reply))
+    };
+    let (mut pending, request) = lane.pop(again).ok_or(nobody)?;
     worker.unload(lane.key.node);
     match pending.kind {
         Kind::Proof => {

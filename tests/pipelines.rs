@@ -1,0 +1,123 @@
+//! Commands that arrive together: what is decided once for many must be right for each.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use support::{Conn, Proxy, Setup, Topology, Value, encode, ms, sleep_ms};
+
+fn proxy_at(level: &str, topology: &Topology) -> Proxy {
+    let policy = format!("consistency = \"{level}\"");
+    Setup::of(topology).proxy("[proxy]\nworkers = 1").policy("default", &policy).start()
+}
+
+fn pipeline(commands: &[&[&str]]) -> Vec<u8> {
+    commands.iter().flat_map(|command| encode(command)).collect()
+}
+
+fn at_replicas(proxy: &Proxy) -> f64 {
+    let labels = [("access", "read"), ("target", "replica"), ("reason", "fresh")];
+    proxy.metric("redweir_commands_total", &labels)
+}
+
+#[test]
+fn every_key_has_its_own_fence() {
+    for level in ["fenced", "strong"] {
+        let topology = Topology::start(1);
+        let proxy = proxy_at(level, &topology);
+        let (mut writer, mut reader) = (proxy.connect(), proxy.connect());
+        for key in ["still", "moving"] {
+            assert_eq!(writer.cmd(&["SET", key, "0"]), "OK");
+        }
+        topology.await_sync();
+        topology.lag(0, ms(100));
+        sleep_ms(400);
+        for n in 1..=10 {
+            let value = n.to_string();
+            assert_eq!(writer.cmd(&["SET", "moving", &value]), "OK");
+            reader.send(&pipeline(&[&["GET", "still"], &["GET", "moving"], &["GET", "still"]]));
+            let said: Vec<String> = reader.read_many(3).iter().map(Value::text).collect();
+            assert_eq!(said, ["0", value.as_str(), "0"], "{level}");
+            sleep_ms(20);
+        }
+    }
+}
+
+#[test]
+fn what_a_connection_writes_it_reads() {
+    for level in ["session", "fenced", "strong"] {
+        let topology = Topology::start(1);
+        let proxy = proxy_at(level, &topology);
+        let mut conn = proxy.connect();
+        assert_eq!(conn.cmd(&["MSET", "a", "0", "b", "0"]), "OK");
+        topology.await_sync();
+        topology.lag(0, ms(100));
+        sleep_ms(400);
+        for n in 1..=10 {
+            let value = n.to_string();
+            conn.send(&pipeline(&[
+                &["GET", "a"],
+                &["GET", "a"],
+                &["SET", "b", &value],
+                &["GET", "a"],
+                &["GET", "b"],
+                &["GET", "a"],
+            ]));
+            let said: Vec<String> = conn.read_many(6).iter().map(Value::text).collect();
+            assert_eq!(said, ["0", "0", "OK", "0", value.as_str(), "0"], "{level}");
+            sleep_ms(20);
+        }
+    }
+}
+
+/// In the same words as on a direct connection, and yet where they may be, the reads are at the replica.
+#[test]
+fn a_command_in_between_may_change_everything() {
+    let acl = ["--user default on nopass ~* &* +@all", "--user small on >pw ~s* &* +get +select +ping"];
+    for level in ["eventual", "fenced"] {
+        let topology = Topology::with(&acl, 1, &acl);
+        let proxy = proxy_at(level, &topology);
+        for db in ["0", "1"] {
+            let mut direct = Conn::open(topology.primary.port);
+            direct.cmd(&["SELECT", db]);
+            for key in ["k", "s"] {
+                direct.cmd(&["SET", key, &format!("{key} of {db}")]);
+            }
+        }
+        topology.await_sync();
+        sleep_ms(300);
+        let get: [&[&str]; 2] = [&["GET", "k"], &["GET", "s"]];
+        let between: [&[&[&str]]; 10] = [
+            &[&["SELECT", "1"]],
+            &[&["SELECT", "0"]],
+            &[&["MULTI"]],
+            &[&["EXEC"]],
+            &[&["HELLO", "3", "SETNAME", "n"]],
+            &[&["GET"]],
+            &[&["GET", "k", "k"]],
+            &[&["AUTH", "small", "pw"]],
+            &[&["RESET"]],
+            &[&["WATCH", "k"], &["UNWATCH"]],
+        ];
+        let mut commands: Vec<&[&str]> = Vec::new();
+        for some in between {
+            commands.extend(get.iter().chain(&get).chain(some));
+        }
+        commands.extend(get);
+        let bytes = pipeline(&commands);
+        let before = at_replicas(&proxy);
+        let said = [topology.primary.port, proxy.port].map(|port| {
+            let mut conn = Conn::open(port);
+            conn.send(&bytes);
+            let said: Vec<String> =
+                conn.read_many(commands.len()).iter().map(|value| format!("{value:?}")).collect();
+            said
+        });
+        for (n, command) in commands.iter().enumerate().filter(|(_, command)| command[0] != "HELLO") {
+            assert_eq!(said[0][n], said[1][n], "{level}, command {n}: {command:?}");
+        }
+        // What a transaction has shown at the primary, reads that are fenced do not take back.
+        let reads = at_replicas(&proxy) - before;
+        let least = if level == "fenced" { 12.0 } else { 30.0 };
+        assert!(reads >= least, "{level}: {reads} reads at the replica");
+    }
+}
