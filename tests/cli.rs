@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod support;
+
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
@@ -190,9 +192,9 @@ impl Drop for Proxy {
     }
 }
 
-/// A port that nothing listens on at present.
+/// An address that nobody listens on. Not one that the system gives: it may give it to the next who asks, too.
 fn free() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", support::free_port())
 }
 
 #[test]
