@@ -116,7 +116,8 @@ fn assemble(config: Config, dialer: Dialer, workers: usize) -> (Arc<Shared>, Tra
     let primary = config.upstream.primary.as_ref().map(|_| NodeId(0));
     let limits = Limits { silence: config.upstream.probe_timeout * 2, hold: config.upstream.write_hold };
     let tracker = Tracker::new(names, primary, config.policies.clone(), limits);
-    let fences = FenceTable::new(config.stream.fence_slots, jitter::seeds());
+    let slots = if config.policies.fence() { config.stream.fence_slots } else { 1 };
+    let fences = FenceTable::new(slots, jitter::seeds());
     let shared = Shared::new(config, dialer, addresses, tracker.view().clone(), fences, workers);
     (Arc::new(shared), tracker)
 }

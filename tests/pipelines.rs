@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Conn, Proxy, Setup, Topology, Value, encode, ms, sleep_ms};
+use support::{Conn, Direction, Proxy, Relay, Setup, Topology, Value, encode, ms, sleep_ms};
 
 fn proxy_at(level: &str, topology: &Topology) -> Proxy {
     let policy = format!("consistency = \"{level}\"");
@@ -66,6 +66,32 @@ fn what_a_connection_writes_it_reads() {
             assert_eq!(said, ["0", "0", "OK", "0", value.as_str(), "0"], "{level}");
             sleep_ms(20);
         }
+    }
+}
+
+/// The read is still on its way when writes like those before it are sent.
+#[test]
+fn a_write_does_not_overtake_a_read_of_its_key() {
+    for level in ["session", "fenced"] {
+        let topology = Topology::start(1);
+        let path = Relay::to(topology.replicas[0].port);
+        let policy = format!("consistency = \"{level}\"");
+        let proxy = Setup::to(topology.primary.port, &[path.port]).policy("default", &policy).start();
+        topology.primary.cmd(&["MSET", "k", "old", "other", "0"]);
+        topology.await_sync();
+        sleep_ms(300);
+        let mut conn = proxy.connect();
+        assert_eq!(conn.cmd(&["GET", "k"]), "old");
+        path.delay(Direction::Up, ms(200));
+        conn.send(&pipeline(&[
+            &["GET", "k"],
+            &["SET", "other", "1"],
+            &["SET", "other", "2"],
+            &["SET", "k", "new"],
+            &["GET", "other"],
+        ]));
+        let said: Vec<String> = conn.read_many(5).iter().map(Value::text).collect();
+        assert_eq!(said, ["old", "OK", "OK", "OK", "2"], "{level}");
     }
 }
 

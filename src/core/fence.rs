@@ -8,13 +8,17 @@
 //! **Why an anchor bounds it**: the acknowledgement had been received before anchor n was sent, so the primary had
 //! executed the write before it answered `ROLE`, and the head in that answer is at or after the write's end.
 
+mod mark;
+
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
+use bytemuck::allocation::zeroed_slice_box;
 use smallvec::SmallVec;
 
 use super::position::Offset;
+pub use mark::Mark;
 
 /// Number of an anchor, in the order in which they are sent; the first is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -23,46 +27,6 @@ pub struct AnchorSeq(pub u64);
 /// A slot of the fence table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(u32);
-
-/// What a slot says, or what else a read demands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
-    /// No write is known.
-    Clear,
-    /// The last write ended at or before this offset.
-    At(Offset),
-    /// The last write's offset is bounded by the first resolved anchor with this number or a higher one.
-    Pending(AnchorSeq),
-}
-
-impl Mark {
-    /// What it is once `anchor` has answered `head`.
-    #[must_use]
-    pub fn settled(self, anchor: AnchorSeq, head: Offset) -> Self {
-        match self {
-            Self::Pending(waits_for) if waits_for <= anchor => Self::At(head),
-            other => other,
-        }
-    }
-
-    /// Whether a replica that has applied `applied` fulfils it.
-    pub fn is_met_by(self, applied: Offset) -> bool {
-        match self {
-            Self::Clear => true,
-            Self::At(offset) => offset <= applied,
-            Self::Pending(_) => false,
-        }
-    }
-
-    /// Nothing, if the stream has passed it: then the fences of the keys say the same, one by one.
-    #[must_use]
-    pub fn unless_passed(self, passed: Option<Offset>) -> Self {
-        match (self, passed) {
-            (Self::At(offset), Some(passed)) if offset <= passed => Self::Clear,
-            (other, _) => other,
-        }
-    }
-}
 
 /// Anchors: how many were sent. Shared by the prober, which counts, and everyone who stamps.
 #[derive(Debug, Default)]
@@ -136,7 +100,7 @@ impl FenceTable {
         let count = slots.clamp(1, 1 << 31).next_power_of_two();
         let [a, b, c, d] = seeds;
         Self {
-            slots: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            slots: zeroed_slice_box(count),
             groups: (0..(count >> GROUP_BITS).max(1)).map(|_| AtomicU64::new(0)).collect(),
             top: AtomicU64::new(0),
             floor: AtomicU64::new(u64::MAX),
@@ -335,9 +299,11 @@ impl FenceTable {
             return;
         }
         self.floor.store(u64::MAX, Ordering::SeqCst);
-        for slot in self.slots.iter().chain(&self.groups).chain([&self.top]) {
-            slot.store(0, Ordering::SeqCst);
-        }
+        // What was never written to takes no memory, and need not begin to.
+        let cells = self.slots.iter().chain(&self.groups).chain([&self.top]);
+        cells
+            .filter(|cell| cell.load(Ordering::SeqCst) != 0)
+            .for_each(|cell| cell.store(0, Ordering::SeqCst));
         // Only now: whoever sees the new life may count on what it stamps from here on.
         self.lives.fetch_add(1, Ordering::SeqCst);
         self.floor.store(encode(Mark::Pending(next())), Ordering::SeqCst);

@@ -27,6 +27,11 @@ impl Moment {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// The same in nanoseconds.
+    pub const fn nanos_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// The moment `span` later, saturating at the end of time.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {

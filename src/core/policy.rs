@@ -139,6 +139,11 @@ impl Route {
 }
 
 impl Policies {
+    /// Whether the fence of a key can matter to any read.
+    pub fn fence(&self) -> bool {
+        self.all.iter().any(|policy| policy.consistency >= Consistency::Session)
+    }
+
     /// The policy of this name.
     pub fn find(&self, name: &str) -> Option<PolicyId> {
         self.all.iter().position(|p| p.name == name).map(|i| PolicyId(i as u16))

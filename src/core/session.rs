@@ -67,7 +67,8 @@ pub struct Session {
     in_flight: VecDeque<(u64, Slot)>,
     /// Writes in flight whose keys are unknown or did not fit, up to this sequence number.
     all_until: Option<u64>,
-    reading: SmallVec<[(u64, Slot); 4]>,
+    /// In the order in which they were sent.
+    reading: VecDeque<(u64, Slot)>,
     /// What it has seen.
     pub seen: Seen,
     /// Reads on their way whose keys did not fit, up to this sequence number.
@@ -91,13 +92,18 @@ impl Session {
 
     /// Read number `seq` is on its way to a replica. `oldest` is the oldest command that is not answered yet.
     pub fn reads(&mut self, seq: u64, slots: &[Slot], oldest: u64) {
-        if self.reading.len() + slots.len() > IN_FLIGHT_KEPT {
-            self.reading.retain(|(read, _)| *read >= oldest);
-        }
+        self.forget_answered(oldest);
         if self.reading.len() + slots.len() > IN_FLIGHT_KEPT {
             self.reading_until = Some(seq);
         } else {
             self.reading.extend(slots.iter().map(|slot| (seq, *slot)));
+        }
+    }
+
+    /// Reads that are answered hold nobody up.
+    fn forget_answered(&mut self, oldest: u64) {
+        while self.reading.front().is_some_and(|(read, _)| *read < oldest) {
+            self.reading.pop_front();
         }
     }
 
@@ -107,7 +113,7 @@ impl Session {
         if self.reading_until.is_some_and(|until| until < oldest) {
             self.reading_until = None;
         }
-        self.reading.retain(|(read, _)| *read >= oldest);
+        self.forget_answered(oldest);
         *stamps != Stamps::None
             && (self.reading_until.is_some() || self.reading.iter().any(|(_, slot)| stamps.touch(*slot)))
     }
@@ -130,13 +136,14 @@ impl Session {
 
     /// Nothing is outstanding after a burst: gives back the room that it took.
     pub fn rest(&mut self) {
-        self.reading = SmallVec::new();
+        self.reading = VecDeque::new();
         self.in_flight.shrink_to_fit();
     }
 
     /// Whether a write to a key of this slot is in flight.
     pub fn is_writing(&self, slot: Slot) -> bool {
-        self.all_until.is_some() || self.in_flight.iter().any(|(_, written)| *written == slot)
+        let any = !self.in_flight.is_empty() && self.in_flight.iter().any(|(_, written)| *written == slot);
+        any || self.all_until.is_some()
     }
 
     /// Whether any write is in flight.

@@ -1,8 +1,8 @@
-//! The beaten path: a read like the one before it, that arrived together with it.
+//! The beaten path: a command like the one before it, that arrived together with it.
 //!
-//! Nothing is different but the key: not the clock, the view, the rules of the command, the policy, the replica or its
+//! Nothing is different but the key: not the clock, the view, the rules of the command, the policy, the node or its
 //! lane, nor what is demanded for all keys. So only the key's own fence is looked at, and what the connection itself has
-//! written or seen of it; whoever fails that is decided from the beginning, as is every command of another name, and
+//! on its way or seen of it; whoever fails that is decided from the beginning, as is every command of another name, and
 //! every first one.
 //!
 //! **Why what holds for all keys need not be looked at again**: it was looked at after the bytes of all these commands
@@ -16,7 +16,8 @@ use super::outgoing::Bytes;
 use super::pending::{Kind, Pending, Rewrite};
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
-use crate::core::command::{CommandId, Handling, Intent};
+use crate::core::command::{Access, CommandId, Handling, Intent, WriteKeys};
+use crate::core::fence::Slot;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::{Consistency, Policy, PolicyId};
@@ -24,10 +25,10 @@ use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
-use crate::telemetry::{Access, Target};
+use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 
-/// Where reads go as long as nothing changes but the key.
+/// Where the reads of a connection go as long as their keys demand no more than this.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Beaten {
     /// Under this policy.
@@ -36,28 +37,21 @@ pub(super) struct Beaten {
     pub node: NodeId,
     /// What it has applied.
     pub applied: Offset,
-    /// Reads by this command differ in nothing else.
-    pub alike: Option<CommandId>,
-    /// The fence of the key matters to them.
-    pub keyed: bool,
 }
 
-impl Beaten {
-    /// For the next read, whatever it is, if what it demands is not more than `applied`.
-    pub(super) fn new(policy: PolicyId, node: NodeId, applied: Offset) -> Self {
-        Self { policy, node, applied, alike: None, keyed: false }
-    }
+/// What was sent last, if another one like it may follow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alike {
+    command: CommandId,
+    node: NodeId,
+    /// The key matters.
+    keyed: bool,
+    /// As for reads; `None`: it writes.
+    read: Option<Beaten>,
 }
 
 impl Connection {
-    /// Some other command: it may change whatever the connection is.
-    pub(super) fn leave_beaten_path(&mut self) {
-        if let Some(beaten) = &mut self.beaten {
-            beaten.alike = None;
-        }
-    }
-
-    /// A read was sent to a replica: the next like it may follow.
+    /// A read was sent where all go: the next like it may follow.
     pub(super) fn beat_path(
         &mut self,
         request: &Request<'_>,
@@ -70,12 +64,38 @@ impl Connection {
             && self.worker.shared.config.policies.routes.is_empty()
             && !request.is_partial()
             && (!keyed || vocabulary.table.has_one_key(intent.id));
-        if let Some(beaten) = &mut self.beaten {
-            (beaten.alike, beaten.keyed) = (alike.then_some(intent.id), keyed);
-        }
+        self.alike = self.beaten.filter(|_| alike).map(|beaten| Alike {
+            command: intent.id,
+            node: beaten.node,
+            keyed,
+            read: Some(beaten),
+        });
     }
 
-    /// Sends a read after the one before it. `None`: it has to be decided.
+    /// A write was sent to the primary: the next like it may follow.
+    pub(super) fn beat_path_of_writes(
+        &mut self,
+        request: &Request<'_>,
+        intent: Intent,
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) {
+        let Access::Write { keys } = intent.access else { return };
+        let alike = intent.handling == Handling::Shared
+            && keys != WriteKeys::Unknowable
+            && !request.is_partial()
+            && vocabulary.table.writes_one_key(intent.id);
+        let keyed = self.worker.shared.fencing;
+        self.alike = view.usable_primary(now).filter(|_| alike).map(|node| Alike {
+            command: intent.id,
+            node,
+            keyed,
+            read: None,
+        });
+    }
+
+    /// Sends a command after the one before it. `None`: it has to be decided.
     pub(super) fn follow_beaten_path(
         &mut self,
         request: &Request<'_>,
@@ -83,38 +103,34 @@ impl Connection {
         view: &View,
         now: Moment,
     ) -> Option<Step> {
-        let beaten = self.beaten.filter(|beaten| beaten.alike == Some(intent.id))?;
-        let (lane, _) = self.lanes.get(beaten.node.index())?.as_ref()?;
+        let alike = self.alike.filter(|alike| alike.command == intent.id)?;
+        let (lane, _) = self.lanes.get(alike.node.index())?.as_ref()?;
         if request.is_partial() || request.count() < 2 || !lane.has_room() {
             return None;
         }
-        let mut stamps = Stamps::None;
-        if beaten.keyed {
-            let fences = &self.worker.shared.fences;
-            let slot = fences.slot(request.arg(1));
-            let mut session = self.client.session.borrow_mut();
-            let anchored = view.head.map(|head| (view.anchor, head.offset));
-            let free = fences.mark(slot, anchored, view.least_applied).is_met_by(beaten.applied)
-                && fences.is_of(view.era)
-                && session.seen.of(slot).is_met_by(beaten.applied)
-                && !session.is_writing(slot);
-            if !free && !cfg!(mutant = "beaten-blindly") {
-                return None;
-            }
-            session.reads(self.client.next(), &[slot], self.client.oldest());
-            stamps = Stamps::One(slot);
+        let stamps = if alike.keyed {
+            Stamps::One(self.worker.shared.fences.slot(request.arg(1)))
+        } else {
+            Stamps::None
+        };
+        if !self.may_follow(alike, &stamps, view) {
+            return None;
         }
-        self.worker.stats.command(Access::Read, Target::Replica, Reason::Fresh);
-        self.worker.load(beaten.node);
+        let (access, target, reason) = match alike.read {
+            Some(_) => (telemetry::Access::Read, Target::Replica, Reason::Fresh),
+            None => (telemetry::Access::Write, Target::Primary, Reason::Write),
+        };
+        self.worker.stats.command(access, target, reason);
+        self.worker.load(alike.node);
         let pending = Pending {
             client: Rc::clone(&self.client),
             seq: self.client.open(),
             len: 0,
-            kind: Kind::Read,
+            kind: if alike.read.is_some() { Kind::Read } else { Kind::Write },
             rewrite: Rewrite::None,
-            policy: beaten.policy,
+            policy: alike.read.map_or_else(PolicyId::default, |beaten| beaten.policy),
             stamps,
-            at_primary: false,
+            at_primary: alike.read.is_none(),
             sees_all: false,
             need: None,
             begun: now,
@@ -122,5 +138,37 @@ impl Connection {
         };
         lane.push(Bytes::Request(request), pending);
         Some(Step::Done)
+    }
+
+    /// Whether the key makes no difference. If so, the session takes the command as sent.
+    fn may_follow(&self, alike: Alike, stamps: &Stamps, view: &View) -> bool {
+        let (seq, oldest) = self.client.next_and_oldest();
+        let mut session = self.client.session.borrow_mut();
+        match (alike.read, stamps) {
+            (Some(beaten), Stamps::One(slot)) => {
+                let free = self.is_applied(*slot, beaten.applied, view)
+                    && session.seen.of(*slot).is_met_by(beaten.applied)
+                    && !session.is_writing(*slot);
+                if free || cfg!(mutant = "beaten-blindly") {
+                    session.reads(seq, &[*slot], oldest);
+                }
+                free || cfg!(mutant = "beaten-blindly")
+            }
+            (Some(_), _) => true,
+            (None, stamps) => {
+                let waits = session.overtakes(stamps, oldest) && !cfg!(mutant = "beaten-blindly");
+                if !waits && *stamps != Stamps::None {
+                    session.sent(seq, stamps);
+                }
+                !waits
+            }
+        }
+    }
+
+    /// Whether a replica that has applied `applied` has applied what was written to the keys of this slot.
+    fn is_applied(&self, slot: Slot, applied: Offset, view: &View) -> bool {
+        let fences = &self.worker.shared.fences;
+        let anchored = view.head.map(|head| (view.anchor, head.offset));
+        fences.mark(slot, anchored, view.least_applied).is_met_by(applied) && fences.is_of(view.era)
     }
 }

@@ -258,6 +258,12 @@ impl Client {
         inner.head + inner.slots.len() as u64
     }
 
+    /// [`Self::next`] and [`Self::oldest`].
+    pub fn next_and_oldest(&self) -> (u64, u64) {
+        let inner = self.inner.borrow();
+        (inner.head + inner.slots.len() as u64, inner.head)
+    }
+
     /// Sequence number of the oldest command that is not answered yet.
     pub fn oldest(&self) -> u64 {
         self.inner.borrow().head

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::beaten::Beaten;
+use super::beaten::{Alike, Beaten};
 use super::client::Client;
 use super::demand::Reader;
 use super::identity::{Identity, IdentityId};
@@ -71,6 +71,8 @@ pub struct Connection {
     sticky: Option<NodeId>,
     /// Where its reads go at the moment.
     pub(super) beaten: Option<Beaten>,
+    /// What was sent last, if another one like it may follow.
+    pub(super) alike: Option<Alike>,
     /// When to see whether another replica has fewer connections.
     balance_at: Cell<Moment>,
     /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.
@@ -119,6 +121,7 @@ impl Connection {
             listener_policy: policy,
             sticky: None,
             beaten: None,
+            alike: None,
             balance_at: Cell::default(),
             lanes,
             large: false,

@@ -13,7 +13,7 @@ use super::say;
 use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
-use crate::core::command::{Access, Handling, Intent, Keys, Local, Why, WriteKeys};
+use crate::core::command::{Access, CommandId, Handling, Intent, Keys, Local, Why, WriteKeys};
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
@@ -34,9 +34,6 @@ impl Connection {
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> Step {
-        if is_cross_protocol(request.name()) {
-            return self.reject_cross_protocol();
-        }
         if cfg!(mutant = "allocates-per-command") {
             drop(std::hint::black_box(Box::new(now)));
         }
@@ -44,7 +41,11 @@ impl Connection {
         if let Some(step) = self.follow_beaten_path(request, intent, view, now) {
             return step;
         }
-        self.leave_beaten_path();
+        // Any other command may change whatever the connection is.
+        self.alike = None;
+        if intent.id == CommandId::OTHER && is_cross_protocol(request.name()) {
+            return self.reject_cross_protocol();
+        }
         if self.is_stranger()
             && let Some(step) = self.admit(intent, view, now)
         {
@@ -84,7 +85,11 @@ impl Connection {
             }
             (_, Access::Write { .. }) => {
                 let stamps = self.stamps(request, intent, vocabulary);
-                self.write(request, Outgoing::write(Reason::Write, stamps, now), view)
+                let step = self.write(request, Outgoing::write(Reason::Write, stamps, now), view);
+                if matches!(step, Step::Done) {
+                    self.beat_path_of_writes(request, intent, view, vocabulary, now);
+                }
+                step
             }
             (_, Access::Unknown) => {
                 let stamps = self.all_keys();
@@ -188,7 +193,8 @@ impl Connection {
                 // The same clock, the same view: only what the key demands can make a difference.
                 let applied = view.node(node).and_then(|node| node.applied);
                 let fresh = reason == Reason::Fresh && matches!(step, Step::Done);
-                self.beaten = applied.filter(|_| fresh).map(|applied| Beaten::new(policy_id, node, applied));
+                self.beaten =
+                    applied.filter(|_| fresh).map(|applied| Beaten { policy: policy_id, node, applied });
                 self.beat_path(request, intent, policy, vocabulary);
                 step
             }

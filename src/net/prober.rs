@@ -159,7 +159,7 @@ impl Prober {
         let (seq, sent_at) = (self.shared.anchors.take(), clock::now());
         let answers = link.call_many(questions, within).await?;
         if self.is_primary() && !inform {
-            self.shared.anchor_latency.record(clock::now().since(sent_at).as_nanos() as u64);
+            self.shared.anchor_latency.record(clock::now().nanos_since(sent_at));
         }
         let (info, role) = match answers.as_slice() {
             [info, role] => (Some(info), role),

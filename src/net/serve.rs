@@ -184,7 +184,7 @@ impl Server {
         let input = &mut self.input;
         let stranger = self.connection.is_stranger() && shared.auth_required.load(Ordering::Relaxed);
         self.client.presence.seen.set(now);
-        self.connection.beaten = None;
+        (self.connection.beaten, self.connection.alike) = (None, None);
         input.scanner.set_limits(if stranger { Limits::BEFORE_AUTH } else { Limits::DEFAULT });
         loop {
             let rest = &input.buffer[input.at..];

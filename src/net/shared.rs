@@ -16,7 +16,6 @@ use crate::config::Config;
 use crate::core::address::Address;
 use crate::core::fence::{AnchorCounter, FenceTable};
 use crate::core::node::NodeId;
-use crate::core::policy::Consistency;
 use crate::core::view::View;
 use crate::telemetry::Stats;
 use crate::telemetry::histogram::Histogram;
@@ -102,7 +101,7 @@ impl Shared {
         fences: FenceTable,
         workers: usize,
     ) -> Self {
-        let fencing = config.policies.all.iter().any(|p| p.consistency >= Consistency::Session);
+        let fencing = config.policies.fence();
         let vocabulary = Vocabulary::builtin(&config.security.deny_commands);
         let exclusive = Arc::new(Semaphore::new(config.upstream.max_exclusive_connections));
         Self {

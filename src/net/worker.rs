@@ -261,8 +261,8 @@ impl Worker {
 
     /// A command was answered: its fences are stamped before anyone can see the answer.
     pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: &[u8], whole: bool, now: Moment) {
-        self.stats.request.record(now.since(pending.begun).as_nanos() as u64);
-        self.stats.upstream.record(now.since(pending.sent).as_nanos() as u64);
+        self.stats.request.record(now.nanos_since(pending.begun));
+        self.stats.upstream.record(now.nanos_since(pending.sent));
         if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
             self.shared.look_now.notify_waiters();
         }

@@ -33,11 +33,17 @@ pub fn integer(text: &[u8]) -> Option<i64> {
 /// than [`QUICK_DIGITS`] bytes and a CRLF.
 #[inline]
 pub(super) fn quick_length(bytes: &[u8]) -> Option<(usize, usize)> {
-    match *bytes {
-        [one @ b'0'..=b'9', b'\r', b'\n', ..] => Some((digit(one), 3)),
-        [ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', b'\n', ..] => Some((digit(ten) * 10 + digit(one), 4)),
-        [b'1'..=b'9', ..] => quick_long_length(bytes),
-        _ => None,
+    // Four bytes at once are looked at for their number once.
+    match bytes.first_chunk() {
+        Some(&[one @ b'0'..=b'9', b'\r', b'\n', _]) => Some((digit(one), 3)),
+        Some(&[ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', b'\n']) => {
+            Some((digit(ten) * 10 + digit(one), 4))
+        }
+        _ => match *bytes {
+            [one @ b'0'..=b'9', b'\r', b'\n'] => Some((digit(one), 3)),
+            [b'1'..=b'9', ..] => quick_long_length(bytes),
+            _ => None,
+        },
     }
 }
 

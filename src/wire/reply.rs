@@ -9,9 +9,12 @@
 //! Invariants: the stack is empty exactly between replies; `stack[0]` is the reply itself, one element; a frame
 //! below the top is never empty.
 
+mod quick;
+
 use smallvec::SmallVec;
 
-use super::number::{integer, quick_length};
+use super::number::integer;
+use quick::complete_scalar;
 
 /// What a reply is to the one who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +114,7 @@ impl ReplyScanner {
         if self.is_between()
             && let Some(end) = complete_scalar(chunk)
         {
-            self.head_len = 0;
-            self.note(&chunk[..end]);
+            self.note_whole(&chunk[..end]);
             return Ok(Some(Extent { end, kind: kind_of(chunk[0]) }));
         }
         self.scan_on(chunk)
@@ -310,6 +312,17 @@ impl ReplyScanner {
         }
     }
 
+    /// Keeps the first bytes of a reply that is all there.
+    #[inline]
+    fn note_whole(&mut self, reply: &[u8]) {
+        if let Some(head) = reply.first_chunk() {
+            (self.head, self.head_len) = (*head, HEAD);
+        } else {
+            self.head_len = 0;
+            self.note(reply);
+        }
+    }
+
     /// Keeps the first bytes of the reply.
     #[inline]
     fn note(&mut self, bytes: &[u8]) {
@@ -322,26 +335,6 @@ impl ReplyScanner {
 impl Default for ReplyScanner {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// The length of the scalar at the front of `bytes` if it is of a frequent type and all there. `None` decides
-/// nothing.
-#[inline]
-fn complete_scalar(bytes: &[u8]) -> Option<usize> {
-    match bytes {
-        [b'$', rest @ ..] => {
-            let (length, used) = quick_length(rest)?;
-            let end = 1 + used + length;
-            (bytes.get(end..end + 2)? == b"\r\n").then_some(end + 2)
-        }
-        [b'+', b'O', b'K', b'\r', b'\n', ..] => Some(5),
-        [b'+' | b'-', ..] => {
-            let cr = memchr::memchr(b'\r', &bytes[..bytes.len().min(QUICK_TEXT)])?;
-            (bytes.get(cr + 1) == Some(&b'\n')).then_some(cr + 2)
-        }
-        [b':', rest @ ..] => quick_length(rest).map(|(_, used)| 1 + used),
-        _ => None,
     }
 }
 
@@ -390,9 +383,6 @@ const MAX_ELEMENTS: u64 = u32::MAX as u64;
 
 /// In the stack: an aggregate that only `.` ends.
 const STREAMED: u64 = u64::MAX;
-
-/// How far to look for the end of a short text before it is treated as a long one, in bytes.
-const QUICK_TEXT: usize = 256;
 
 #[cfg(test)]
 mod tests;

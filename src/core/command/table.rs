@@ -136,6 +136,12 @@ impl CommandTable {
         self.rule(id).has_one_key
     }
 
+    /// Whether it has but one key, and writes that.
+    pub fn writes_one_key(&self, id: CommandId) -> bool {
+        let rule = self.rule(id);
+        rule.has_one_key && rule.specs.iter().all(|spec| spec.writes)
+    }
+
     fn find<A: Args + ?Sized>(&self, args: &A) -> CommandId {
         let mut buffer = [0; NAME_MAX];
         let Some(length) = lower(&mut buffer, 0, args.arg(0)) else { return CommandId::OTHER };
