@@ -96,7 +96,9 @@ impl Session {
         if self.reading.len() + slots.len() > IN_FLIGHT_KEPT {
             self.reading_until = Some(seq);
         } else {
-            self.reading.extend(slots.iter().map(|slot| (seq, *slot)));
+            for slot in slots {
+                self.reading.push_back((seq, *slot));
+            }
         }
     }
 

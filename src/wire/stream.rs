@@ -11,6 +11,7 @@
 
 use memchr::memchr;
 
+use super::number::quick_length;
 use crate::core::argv::Args;
 use crate::core::position::Offset;
 
@@ -335,22 +336,19 @@ fn scan_whole(bytes: &[u8], spans: &mut Vec<Span>) -> Option<(usize, usize)> {
 }
 
 /// A marker byte, digits, CRLF: the number, and how long the line is.
+#[inline]
 fn scan_header(bytes: &[u8], marker: u8) -> Option<(u64, usize)> {
     let (&first, rest) = bytes.split_first()?;
-    // One digit and two: nearly all counts and lengths there are.
-    match (first == marker, rest) {
-        (false, _) => None,
-        (true, [a @ b'0'..=b'9', b'\r', b'\n', ..]) => Some((u64::from(a - b'0'), 4)),
-        (true, [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..]) => {
-            Some((u64::from(a - b'0') * 10 + u64::from(b - b'0'), 5))
-        }
-        (true, _) => {
-            let window = &rest[..rest.len().min(MAX_HEADER)];
-            let end = memchr(b'\r', window)?;
-            (window.get(end + 1) == Some(&b'\n')).then_some(())?;
-            Some((natural(&window[..end])?, end + 3))
-        }
+    if first != marker {
+        return None;
     }
+    if let Some((number, used)) = quick_length(rest) {
+        return Some((number as u64, used + 1));
+    }
+    let window = &rest[..rest.len().min(MAX_HEADER)];
+    let end = memchr(b'\r', window)?;
+    (window.get(end + 1) == Some(&b'\n')).then_some(())?;
+    Some((natural(&window[..end])?, end + 3))
 }
 
 #[cfg(test)]
