@@ -123,7 +123,9 @@ fn check_every_command(server: &mut Server, least: usize) {
     let entries = server.entries();
     assert!(entries.len() >= least, "{} commands", entries.len());
     let table = CommandTable::from_entries(entries.clone());
-    for entry in entries {
+    // Closed without a word, and never passed on.
+    let is_browsers = |entry: &CommandEntry| ["post", "host:"].contains(&entry.name.as_str());
+    for entry in entries.into_iter().filter(|entry| !is_browsers(entry)) {
         let mut args: Vec<&str> = entry.name.split('|').collect();
         args.extend(["1", "1", "1", "1"]);
         let intent = table.classify(args.as_slice());

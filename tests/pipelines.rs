@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Conn, Direction, Proxy, Relay, Setup, Topology, Value, encode, ms, sleep_ms};
+use support::{Conn, Direction, Proxy, Relay, Setup, Topology, Value, encode, ms, secs, sleep_ms};
 
 fn proxy_at(level: &str, topology: &Topology) -> Proxy {
     let policy = format!("consistency = \"{level}\"");
@@ -93,6 +93,25 @@ fn a_write_does_not_overtake_a_read_of_its_key() {
         let said: Vec<String> = conn.read_many(5).iter().map(Value::text).collect();
         assert_eq!(said, ["old", "OK", "OK", "OK", "2"], "{level}");
     }
+}
+
+/// The same command blocks or does not, as its arguments say. Whoever blocks does it on a connection of its own.
+#[test]
+fn a_read_that_blocks_blocks_nobody_else() {
+    let topology = Topology::start(1);
+    let proxy = proxy_at("eventual", &topology);
+    assert!(!proxy.cmd(&["XADD", "s", "1-1", "f", "v"]).is_error());
+    topology.await_sync();
+    sleep_ms(300);
+    let mut conn = proxy.connect();
+    let read: &[&str] = &["XREAD", "STREAMS", "s", "0"];
+    conn.send(&pipeline(&[read, read, &["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]]));
+    assert_eq!(conn.read_many(2).len(), 2);
+    sleep_ms(100);
+    let mut other = proxy.connect();
+    assert_eq!(other.patience(secs(2)).cmd(&["GET", "k"]), Value::Null);
+    assert_eq!(other.cmd(&["XADD", "s", "2-1", "f", "w"]), "2-1");
+    assert!(format!("{:?}", conn.read()).contains("2-1"));
 }
 
 /// In the same words as on a direct connection, and yet where they may be, the reads are at the replica.

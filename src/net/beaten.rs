@@ -6,8 +6,8 @@
 //! every first one.
 //!
 //! **Why what holds for all keys need not be looked at again**: it was looked at after the bytes of all these commands
-//! had been read. What anybody was told since then is concurrent with them. Only a table that was emptied meanwhile is
-//! another one: that shows in its era, which is looked at after the fence.
+//! had been read. What anybody was told since then is concurrent with them. Only a table that is being emptied is
+//! another one: its era, which is looked at after the fence, has changed before.
 
 use std::rc::Rc;
 
@@ -60,7 +60,10 @@ impl Connection {
         vocabulary: &Vocabulary,
     ) {
         let keyed = policy.consistency >= Consistency::Session;
+        // A read that was tried again kept its barrier, which is none for what arrived meanwhile.
+        let barrier = self.barrier.is_some_and(|(_, arrival)| arrival == self.arrivals);
         let alike = intent.handling == Handling::Shared
+            && (policy.consistency < Consistency::Strong || barrier)
             && self.worker.shared.config.policies.routes.is_empty()
             && !request.is_partial()
             && (!keyed || vocabulary.table.has_one_key(intent.id));
@@ -103,7 +106,9 @@ impl Connection {
         view: &View,
         now: Moment,
     ) -> Option<Step> {
-        let alike = self.alike.filter(|alike| alike.command == intent.id)?;
+        // `XREAD` blocks or does not, as its arguments say.
+        let shared = intent.handling == Handling::Shared;
+        let alike = self.alike.filter(|alike| shared && alike.command == intent.id)?;
         let (lane, _) = self.lanes.get(alike.node.index())?.as_ref()?;
         if request.is_partial() || request.count() < 2 || !lane.has_room() {
             return None;

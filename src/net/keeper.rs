@@ -18,14 +18,16 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
         let mut next = Some(first);
         while let Some((observation, at)) = next {
             let era = tracker.view().era;
-            if tracker.apply(observation, at) == Effect::HistoryRestarted {
+            let effect = tracker.apply(observation, at);
+            // First: whoever finds a fence gone finds that the table is of another era.
+            shared.fences.enter(tracker.view().era);
+            if effect == Effect::HistoryRestarted {
                 tracing::info!("another history begins: every fence starts anew");
                 shared.fences.restart(|| shared.anchors.next());
             } else if tracker.view().era != era {
                 // An anchor of the old primary may have settled what waited for one of the new primary.
                 shared.fences.raise_floor(shared.anchors.next());
             }
-            shared.fences.enter(tracker.view().era);
             next = heard.try_recv().ok();
         }
         publish(&shared, tracker.view());

@@ -88,7 +88,9 @@ impl Worker {
         if matches!(why, Closed::Refused(_)) && !self.is_primary(lane.key.node) {
             self.shut_out(lane, why);
         }
-        for left in lane.drain() {
+        let owed = lane.drain();
+        let owes_nothing = owed.is_empty();
+        for left in owed {
             self.unload(lane.key.node);
             if left.pending.client.gone().is_none() {
                 self.recover_one(lane, why, left);
@@ -98,10 +100,12 @@ impl Worker {
         }
         self.after_lane(lane, why);
         if let Some(client) = lane.listener() {
-            if let Closed::Refused(error) = why {
-                client.push_raw(&[error, &b"\r\n"[..]].concat());
-            } else {
-                client.end();
+            match why {
+                Closed::Refused(error) if owes_nothing => {
+                    client.push_raw(&[error, &b"\r\n"[..]].concat());
+                }
+                Closed::Refused(_) => {}
+                _ => client.end(),
             }
         }
     }

@@ -72,7 +72,9 @@ impl CommandTable {
             has_subcommands: false,
         };
         let mut table = Self { rules: vec![other], by_name: FxHashMap::default() };
-        for entry in entries.into_iter().filter(|e| e.name != "redweir").chain([own]) {
+        // Before 7.0 the words of browsers are commands (`server.c`, `securityWarningCommand`): never to be passed on.
+        let refused = ["redweir", "post", "host:"];
+        for entry in entries.into_iter().filter(|e| !refused.contains(&e.name.as_str())).chain([own]) {
             table.add(entry);
         }
         for index in 0..table.rules.len() {

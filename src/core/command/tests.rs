@@ -217,3 +217,13 @@ fn a_newer_servers_waitaof_is_not_passed_on() {
     assert_eq!(handling(&table, "WAITAOF 1 1 0"), Handling::Local(Local::Wait));
     assert_eq!(handling(&CommandTable::builtin(), "WAITAOF 1 1 0"), Handling::Shared, "7.0 says it itself");
 }
+
+#[test]
+fn the_words_of_browsers_are_no_commands_whatever_an_old_server_says() {
+    let entry =
+        |name: &str| CommandEntry { name: name.to_owned(), described: true, ..CommandEntry::default() };
+    let table = CommandTable::from_entries(vec![entry("post"), entry("host:"), entry("get")]);
+    let id = |line: &str| table.classify(words(line).as_slice()).id;
+    assert_eq!((id("POST /"), id("Host: x")), (CommandId::OTHER, CommandId::OTHER));
+    assert_ne!(id("GET k"), CommandId::OTHER);
+}
