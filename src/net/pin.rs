@@ -198,10 +198,8 @@ impl Connection {
         if !pin.lane.is_usable() {
             return Step::Close;
         }
-        let answered = self.client.is_drained() && self.client.gone().is_none();
-        if (pin.blocking || request.is_partial() || pin.lane.is_passing()) && !answered {
-            // What follows a blocking command waits for it, on the server as well as here. A long one is alone. Of a
-            // client that is gone nothing is known.
+        if (pin.blocking || request.is_partial() || pin.lane.is_passing()) && !self.client.is_drained() {
+            // What follows a blocking command waits for it, on the server as well as here. A long one is alone.
             return Step::Drain;
         }
         if !pin.lane.has_room() {

@@ -17,10 +17,13 @@ impl Client {
         inner.out.len() + inner.kept
     }
 
-    /// Whether more of its commands may be read now.
+    /// Whether more of its commands may be read now. Of one that is gone none are, as on Redis: what it was owed is
+    /// forgotten, and with it what has to wait for what.
     pub fn has_room(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.slots.len() < limits::CLIENT_PENDING && inner.out.len() + inner.kept < self.output_limit / 2
+        inner.gone.is_none()
+            && inner.slots.len() < limits::CLIENT_PENDING
+            && inner.out.len() + inner.kept < self.output_limit / 2
     }
 
     /// Whether a lane should wait with more of the reply of slot `seq`, or, of a `long` one, with more of it. If so,
