@@ -55,7 +55,7 @@ pub const LARGE_REPLIES: usize = 4 * 1024;
 pub const SMALL_REPLY: usize = 1024;
 
 /// Lanes of large replies to each node: see [`Purpose`](super::lane::Purpose).
-pub const LARGE_LANES: u64 = 16;
+pub const LARGE_LANES: u64 = 8;
 
 /// Output buffers larger than [`BUFFER_KEPT`] that a worker keeps, in bytes altogether, …
 pub const LARGE_BUFFERS_KEPT: usize = 4 * 1024 * 1024;
