@@ -399,15 +399,15 @@ fn when_behind_says_what_happens_to_a_read_that_no_replica_may_serve() {
         (reply == value.as_str(), reply, served, sent.elapsed())
     };
     let (right, reply, served, took) = read_after_write(0);
-    assert!(right && served == (1, 0) && took < ms(200), "primary: {reply:?} {served:?} {took:?}");
+    assert!(right && served == (1, 0) && took < ms(350), "primary: {reply:?} {served:?} {took:?}");
     let (_, reply, served, took) = read_after_write(1);
-    assert!(served == (0, 0) && took < ms(200), "refuse: {reply:?} {served:?} {took:?}");
+    assert!(served == (0, 0) && took < ms(350), "refuse: {reply:?} {served:?} {took:?}");
     assert_eq!(reply.error(), MASTERDOWN);
     let (right, reply, served, took) = read_after_write(2);
     assert!(right && served == (0, 1) && took > ms(250), "wait: {reply:?} {served:?} {took:?}");
     let (right, reply, served, took) = read_after_write(3);
     assert!(
-        right && served == (1, 0) && (ms(30)..ms(300)).contains(&took),
+        right && served == (1, 0) && (ms(30)..ms(350)).contains(&took),
         "brief: {reply:?} {served:?} {took:?}"
     );
 }

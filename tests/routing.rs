@@ -319,7 +319,7 @@ fn blocking_commands_block_nobody_else() {
     assert!(blocked.is_silent_for(ms(100)));
     let sent = Instant::now();
     assert_eq!(other.cmd(&["RPUSH", "queue", "job"]), 1);
-    assert!(sent.elapsed() < ms(500));
+    assert!(sent.elapsed() < secs(2));
     assert_eq!(format!("{:?}", blocked.read()), "[\"queue\", \"job\"]");
     assert_eq!(blocked.read(), "after");
     assert_eq!(blocked.cmd(&["BLPOP", "queue", "0.05"]), Value::Null);
