@@ -111,8 +111,8 @@ lint: ## Formatting, and every warning an error
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 
-gate: deps-gate ## Instructions and allocations per request, against benches/instructions.toml; UPDATE=1 writes that anew
-	cargo build --release --locked
+gate: deps-gate ## Instructions and allocations per request, against benches/instructions.toml; UPDATE=1, BUILT=1
+	$(if $(BUILT),,cargo build --release --locked)
 	cargo test --locked --bench gate -- --binary "$${CARGO_TARGET_DIR:-target}/release/redweir" $(if $(UPDATE),--update)
 
 peers:
