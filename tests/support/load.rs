@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::checker::{self, History, Read, Write};
 use super::dice::Dice;
-use super::resp::{Conn, Value};
+use super::resp::{Conn, Value, encode};
 
 /// What the clients do.
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +188,7 @@ impl Client {
             version += 1;
             let value = checker::value(&key, version, &writer);
             let invoked = Instant::now();
-            let reply = self.attempt(&mut conn, port, &["SET", &key, &value]);
+            let reply = self.attempt(&mut conn, port, |conn| conn.try_cmd(&["SET", &key, &value]));
             let acked = matches!(&reply, Ok(reply) if *reply == "OK").then(Instant::now);
             self.shared.writing.fetch_sub(1, Ordering::SeqCst);
             if acked.is_none() {
@@ -199,7 +199,7 @@ impl Client {
             self.outcome.history.writes.push(Write { key: self.n, version, session, invoked, acked });
             if self.plan.writers_read {
                 let same = port == self.plan.read_port;
-                self.read_once(if same { &mut conn } else { &mut reading }, self.n);
+                self.read_together(if same { &mut conn } else { &mut reading }, &[self.n]);
             }
             thread::sleep(self.plan.write_every);
         }
@@ -210,17 +210,33 @@ impl Client {
         let mut dice = Dice::new(self.n as u64);
         let mut conn = None;
         while self.goes_on() {
-            self.read_once(&mut conn, dice.below(self.plan.keys));
+            let first = dice.below(self.plan.keys);
+            // One by one, or all at once: what arrives together may be decided together.
+            let count = if dice.below(2) == 0 { 1 } else { self.plan.keys };
+            let keys: Vec<usize> = (first..first + count).map(|n| n % self.plan.keys).collect();
+            self.read_together(&mut conn, &keys);
             thread::sleep(self.plan.read_every);
         }
         self.outcome
     }
 
-    fn read_once(&mut self, conn: &mut Option<Conn>, n: usize) {
-        let key = self.key(n);
+    fn read_together(&mut self, conn: &mut Option<Conn>, keys: &[usize]) {
         let start = Instant::now();
-        let reply = self.attempt(conn, self.plan.read_port, &["GET", &key]);
-        let end = Instant::now();
+        let commands: Vec<u8> = keys.iter().flat_map(|n| encode(&["GET", &self.key(*n)])).collect();
+        let sent = self.attempt(conn, self.plan.read_port, |conn| conn.try_send(&commands));
+        if let Err(error) = sent {
+            return self.note_read(keys[0], start, Err(error));
+        }
+        for n in keys {
+            if conn.is_some() {
+                let reply = self.attempt(conn, self.plan.read_port, Conn::try_read);
+                self.note_read(*n, start, reply);
+            }
+        }
+    }
+
+    fn note_read(&mut self, n: usize, start: Instant, reply: io::Result<Value>) {
+        let (key, end) = (self.key(n), Instant::now());
         let version = match &reply {
             Ok(Value::Null) => Some(0),
             Ok(Value::Bulk(bytes)) => checker::version(&key, &String::from_utf8_lossy(bytes)),
@@ -236,13 +252,18 @@ impl Client {
         }
     }
 
-    /// One command; connects first when there is no connection, and forgets one that failed.
-    fn attempt(&mut self, conn: &mut Option<Conn>, port: u16, args: &[&str]) -> io::Result<Value> {
+    /// Connects first when there is no connection, and forgets one that failed.
+    fn attempt<T>(
+        &mut self,
+        conn: &mut Option<Conn>,
+        port: u16,
+        work: impl FnOnce(&mut Conn) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut present = match conn.take() {
             Some(present) => present,
             None => Conn::try_open(port)?,
         };
-        let reply = present.try_cmd(args);
+        let reply = work(&mut present);
         if reply.is_ok() {
             *conn = Some(present);
         } else {

@@ -189,8 +189,12 @@ impl Conn {
         })
     }
 
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.reader.get_mut().write_all(bytes)
+    }
+
     pub(crate) fn try_cmd<A: AsRef<[u8]>>(&mut self, args: &[A]) -> io::Result<Value> {
-        self.reader.get_mut().write_all(&encode(args))?;
+        self.try_send(&encode(args))?;
         self.try_read()
     }
 
