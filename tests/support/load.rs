@@ -211,7 +211,8 @@ impl Client {
         let mut conn = None;
         while self.goes_on() {
             let first = dice.below(self.plan.keys);
-            // One by one, or all at once: what arrives together may be decided together.
+            // One by one, or all at once: what arrives together may be decided together. No key twice: of two reads of one
+            // key that are on their way at the same time, the second may still be the older.
             let count = if dice.below(2) == 0 { 1 } else { self.plan.keys };
             let keys: Vec<usize> = (first..first + count).map(|n| n % self.plan.keys).collect();
             self.read_together(&mut conn, &keys);
@@ -225,19 +226,19 @@ impl Client {
         let commands: Vec<u8> = keys.iter().flat_map(|n| encode(&["GET", &self.key(*n)])).collect();
         let sent = self.attempt(conn, self.plan.read_port, |conn| conn.try_send(&commands));
         if let Err(error) = sent {
-            return self.note_read(keys[0], start, Err(error));
+            return self.note_read(keys[0], start, &Err(error));
         }
         for n in keys {
             if conn.is_some() {
                 let reply = self.attempt(conn, self.plan.read_port, Conn::try_read);
-                self.note_read(*n, start, reply);
+                self.note_read(*n, start, &reply);
             }
         }
     }
 
-    fn note_read(&mut self, n: usize, start: Instant, reply: io::Result<Value>) {
+    fn note_read(&mut self, n: usize, start: Instant, reply: &io::Result<Value>) {
         let (key, end) = (self.key(n), Instant::now());
-        let version = match &reply {
+        let version = match reply {
             Ok(Value::Null) => Some(0),
             Ok(Value::Bulk(bytes)) => checker::version(&key, &String::from_utf8_lossy(bytes)),
             _ => None,
