@@ -62,7 +62,10 @@ impl Connection {
         let keyed = policy.consistency >= Consistency::Session;
         // A read that was tried again kept its barrier, which is none for what arrived meanwhile.
         let barrier = self.barrier.is_some_and(|(_, arrival)| arrival == self.arrivals);
+        // What the primary is about to answer may be newer than what its replica has: not to be followed by older.
+        let together = self.astray.is_none_or(|seq| seq < self.client.oldest());
         let alike = intent.handling == Handling::Shared
+            && (!keyed || together)
             && (policy.consistency < Consistency::Strong || barrier)
             && self.worker.shared.config.policies.routes.is_empty()
             && !request.is_partial()

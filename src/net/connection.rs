@@ -71,6 +71,8 @@ pub struct Connection {
     sticky: Option<NodeId>,
     /// Where its reads go at the moment.
     pub(super) beaten: Option<Beaten>,
+    /// Sequence number of the last read that the primary answers, or may have to.
+    pub(super) astray: Option<u64>,
     /// What was sent last, if another one like it may follow.
     pub(super) alike: Option<Alike>,
     /// When to see whether another replica has fewer connections.
@@ -122,6 +124,7 @@ impl Connection {
             sticky: None,
             beaten: None,
             alike: None,
+            astray: None,
             balance_at: Cell::default(),
             lanes,
             large: false,

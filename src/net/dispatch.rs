@@ -164,9 +164,7 @@ impl Connection {
             self.beaten.filter(|beaten| beaten.policy == policy_id && demand.is_met_by(beaten.applied))
         {
             let step = self.send_to_replica(node, request, outgoing(Reason::Fresh), &slots, view);
-            if matches!(step, Step::Done) {
-                self.beat_path(request, intent, policy, vocabulary);
-            }
+            self.beat_path(request, intent, policy, vocabulary);
             return step;
         }
         let (decision, crowded) = self.weigh(policy, policy_id, demand, view, now);
@@ -179,6 +177,7 @@ impl Connection {
         }
         match decision {
             Decision::Send { node, reason } if view.primary == Some(node) => {
+                self.astray = Some(self.client.next());
                 self.send(node, Bytes::Request(request), outgoing(reason), view)
             }
             Decision::Send { node, .. } | Decision::Try { node, .. }
@@ -199,6 +198,7 @@ impl Connection {
                 step
             }
             Decision::Try { node, need } => {
+                self.astray = Some(self.client.next());
                 let outgoing = Outgoing { need: Some(need), ..outgoing(Reason::Fresh) };
                 self.send_to_replica(node, request, outgoing, &slots, view)
             }
