@@ -1,25 +1,15 @@
 //! Where each command of a client goes: answered here, to a replica, to the primary, or to a connection of its own.
 
-use std::rc::Rc;
-use std::sync::atomic::Ordering;
-
-use super::beaten::Beaten;
 use super::connection::{Connection, Step};
-use super::demand::{Reader, Slots};
 use super::local;
 use super::outgoing::{Bytes, Outgoing};
 use super::pending::Rewrite;
 use super::say;
-use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
 use crate::core::command::{Access, CommandId, Handling, Intent, Keys, Local, Why, WriteKeys};
-use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
-use crate::core::node::NodeId;
-use crate::core::policy::{Consistency, Policy, PolicyId};
 use crate::core::reason::Reason;
-use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::telemetry::{self, Target};
@@ -130,171 +120,6 @@ impl Connection {
         if self.worker.shared.fencing { Stamps::All } else { Stamps::None }
     }
 
-    /// Sends a read where it may go.
-    pub fn read(
-        &mut self,
-        request: &Request<'_>,
-        intent: Intent,
-        view: &View,
-        vocabulary: &Vocabulary,
-        now: Moment,
-    ) -> Step {
-        let worker = Rc::clone(&self.worker);
-        let shared = &worker.shared;
-        let barrier = self.barrier(shared);
-        let reader = Reader { barrier: Some(barrier), ..self.reader() };
-        let policy_id = reader.policy_of(&shared.config.policies, request, intent, vocabulary);
-        let Some(policy) = shared.config.policies.all.get(usize::from(policy_id.0)) else {
-            return Step::Close;
-        };
-        let mut slots = Slots::new();
-        let demand = reader.demand(policy, shared, request, intent, view, vocabulary, &mut slots);
-        let outgoing = |reason| Outgoing {
-            rewrite: if matches!(intent.handling, Handling::Scan { .. }) {
-                Rewrite::Cursor
-            } else {
-                Rewrite::None
-            },
-            policy: policy_id,
-            stamps: seen_of(&slots),
-            sees_all: slots.is_empty() && policy.consistency >= Consistency::Session,
-            ..Outgoing::read(reason, now)
-        };
-        if let Some(Beaten { node, .. }) =
-            self.beaten.filter(|beaten| beaten.policy == policy_id && demand.is_met_by(beaten.applied))
-        {
-            let step = self.send_to_replica(node, request, outgoing(Reason::Fresh), &slots, view);
-            self.beat_path(request, intent, policy, vocabulary);
-            return step;
-        }
-        let (decision, crowded) = self.weigh(policy, policy_id, demand, view, now);
-        if crowded {
-            if policy.consistency >= Consistency::Session {
-                self.move_on(shared);
-                return self.read(request, intent, view, vocabulary, now);
-            }
-            self.stick(None);
-        }
-        match decision {
-            Decision::Send { node, reason } if view.primary == Some(node) => {
-                self.astray = Some(self.client.next());
-                self.send(node, Bytes::Request(request), outgoing(reason), view)
-            }
-            Decision::Send { node, .. } | Decision::Try { node, .. }
-                if policy.consistency >= Consistency::Session
-                    && self.sticky().is_some_and(|sticky| sticky != node) =>
-            {
-                self.move_on(shared);
-                self.read(request, intent, view, vocabulary, now)
-            }
-            Decision::Send { node, reason } => {
-                let step = self.send_to_replica(node, request, outgoing(reason), &slots, view);
-                // The same clock, the same view: only what the key demands can make a difference.
-                let applied = view.node(node).and_then(|node| node.applied);
-                let fresh = reason == Reason::Fresh && matches!(step, Step::Done);
-                self.beaten =
-                    applied.filter(|_| fresh).map(|applied| Beaten { policy: policy_id, node, applied });
-                self.beat_path(request, intent, policy, vocabulary);
-                step
-            }
-            Decision::Try { node, need } => {
-                self.astray = Some(self.client.next());
-                let outgoing = Outgoing { need: Some(need), ..outgoing(Reason::Fresh) };
-                self.send_to_replica(node, request, outgoing, &slots, view)
-            }
-            Decision::Wait { .. } => {
-                self.waiting_since.get_or_insert(now);
-                shared.anchor_wanted.notify_one();
-                shared.look_now.notify_waiters();
-                Step::Retry
-            }
-            Decision::Refuse { reason } => self.refuse(telemetry::Access::Read, reason),
-        }
-    }
-
-    /// Decides, and says whether the connection had better move to another replica.
-    fn weigh(
-        &self,
-        policy: &Policy,
-        policy_id: PolicyId,
-        demand: Demand,
-        view: &View,
-        now: Moment,
-    ) -> (Decision, bool) {
-        self.with_ask(policy, policy_id, demand, view, now, |ask| {
-            let serves = |node| view.node(node).is_some_and(|node| judge(node, ask).is_ok());
-            let crowded = self.is_crowded(now, |node| view.primary != Some(node) && serves(node));
-            (self.elude(decide(ask), ask), crowded)
-        })
-    }
-
-    /// Puts the question that a read is decided by.
-    pub fn with_ask<T>(
-        &self,
-        policy: &Policy,
-        policy_id: PolicyId,
-        demand: Demand,
-        view: &View,
-        now: Moment,
-        then: impl FnOnce(&Ask<'_>) -> T,
-    ) -> T {
-        let waited = self.waiting_since.is_some_and(|since| now.since(since) >= policy.wait_timeout);
-        let mut proofs = self.worker.proofs.borrow_mut();
-        proofs.renew(view.era, now);
-        // While the stream is followed a barrier passes by itself, soon: no need to ask for a proof of it.
-        let patient = matches!(demand, Demand::Applied(_, Reason::BarrierPending))
-            && !waited
-            && self.worker.shared.stream_attached.load(Ordering::Relaxed);
-        let load = self.worker.load.borrow();
-        let ask = Ask {
-            view,
-            policy,
-            policy_id,
-            demand,
-            sticky: self.sticky(),
-            load: &load,
-            proven: proofs.proven(),
-            may_try: if patient { &[] } else { proofs.may_try() },
-            now,
-            tie: self.worker.roll(),
-            waited,
-            avoid: None,
-        };
-        then(&ask)
-    }
-
-    /// Leaves its replica. Another one may be behind it, so that all of what was seen comes first.
-    fn move_on(&mut self, shared: &Shared) {
-        self.stick(None);
-        self.client.session.borrow_mut().seen.everything(shared.anchors.next());
-    }
-
-    /// The anchor that a strong read waits for. All commands that had arrived with it share it; one that is being
-    /// retried keeps it.
-    fn barrier(&mut self, shared: &Shared) -> AnchorSeq {
-        let arrivals = self.arrivals;
-        let kept = self.barrier.filter(|(_, of)| *of == arrivals || self.waiting_since.is_some());
-        let (barrier, _) = *self.barrier.insert(kept.unwrap_or_else(|| (shared.anchors.next(), arrivals)));
-        barrier
-    }
-
-    fn send_to_replica(
-        &mut self,
-        node: NodeId,
-        request: &Request<'_>,
-        outgoing: Outgoing,
-        slots: &Slots,
-        view: &View,
-    ) -> Step {
-        self.stick(Some(node));
-        let (seq, oldest) = (self.client.next(), self.client.oldest());
-        let step = self.send(node, Bytes::Request(request), outgoing, view);
-        if matches!(step, Step::Done) && !slots.is_empty() {
-            self.client.session.borrow_mut().reads(seq, slots, oldest);
-        }
-        step
-    }
-
     /// Sends a write, unless it would overtake a read of the same key that is still on its way to a replica.
     fn write(&mut self, request: &Request<'_>, outgoing: Outgoing, view: &View) -> Step {
         if self.client.session.borrow_mut().overtakes(&outgoing.stamps, self.client.oldest()) {
@@ -340,14 +165,5 @@ impl Connection {
         let is_info = request.count() == 1 || (1..request.count()).any(asked);
         let rewrite = if is_info { Rewrite::Info } else { Rewrite::None };
         self.operate(request, Outgoing { rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)
-    }
-}
-
-/// What a session will have seen once the primary has answered a read of these keys.
-fn seen_of(slots: &Slots) -> Stamps {
-    match slots.as_slice() {
-        [] => Stamps::None,
-        [slot] => Stamps::One(*slot),
-        slots => Stamps::Many(slots.into()),
     }
 }

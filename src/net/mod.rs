@@ -35,6 +35,7 @@ mod phase;
 mod pin;
 pub mod presence;
 pub mod prober;
+mod read;
 mod recovery;
 mod round;
 pub mod say;

@@ -1,0 +1,159 @@
+//! What one client connection has seen.
+
+use smallvec::SmallVec;
+
+use crate::core::fence::{AnchorSeq, Mark, Slot};
+use crate::core::position::Offset;
+
+/// Keys read from the primary that are remembered one by one.
+const SEEN_KEPT: usize = 64;
+
+/// What a connection has seen, and its reads must not fall behind. A reply counts once it is there: of two reads of one
+/// key that are on their way at the same time, one at the primary and one at a replica, the second may be the older.
+///
+/// A replica that serves it never goes back by itself. Another replica can be behind it, so that a change of replica
+/// raises the floor of all keys to the next anchor. The primary is ahead of every replica: what it answered for a key
+/// holds for that key, until a replica has applied it, or until the stream has passed it and the key's own fence says
+/// the same. A key that is read again and again from the primary, with the same reply, is as it was the first time.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    floor: Mark,
+    /// What a token stands for. Reads that do not look at the fences of their keys need it for good.
+    token: Option<Offset>,
+    /// The life of the fence table in which all this means something.
+    life: u64,
+    keys: SmallVec<[SeenKey; 2]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SeenKey {
+    slot: Slot,
+    digest: u64,
+    mark: Mark,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { floor: Mark::Clear, token: None, life: 0, keys: SmallVec::new() }
+    }
+}
+
+impl Seen {
+    /// Everything up to now was seen; `next` is the next anchor.
+    pub fn everything(&mut self, next: AnchorSeq) {
+        self.floor = stronger(self.floor, Mark::Pending(next));
+    }
+
+    /// Everything up to `offset` is to be seen.
+    pub fn up_to(&mut self, offset: Offset) {
+        self.floor = stronger(self.floor, Mark::At(offset));
+        self.token = self.token.max(Some(offset));
+    }
+
+    /// What a token demands of every replica, however old data the policy tolerates.
+    pub fn token(&self) -> Option<Offset> {
+        self.token
+    }
+
+    /// The fence table is in its life number `life`: what was seen before another history began is gone, and says
+    /// nothing about offsets of this one.
+    pub fn renew(&mut self, life: u64, next: AnchorSeq) {
+        if self.life != life {
+            let was_empty = self.floor == Mark::Clear && self.keys.is_empty();
+            let floor = if was_empty { Mark::Clear } else { Mark::Pending(next) };
+            *self = Self { floor, token: None, life, keys: SmallVec::new() };
+        }
+    }
+
+    /// The primary has answered a read of this key; `next` is the next anchor.
+    pub fn key(&mut self, slot: Slot, digest: u64, next: AnchorSeq) {
+        let mark = Mark::Pending(next);
+        if let Some(seen) = self.keys.iter_mut().find(|seen| seen.slot == slot) {
+            if seen.digest != digest {
+                (seen.digest, seen.mark) = (digest, mark);
+            }
+        } else if self.keys.len() < SEEN_KEPT {
+            self.keys.push(SeenKey { slot, digest, mark });
+        } else {
+            self.keys.clear();
+            self.everything(next);
+        }
+    }
+
+    /// Anchor `anchor` has answered `head`, and the stream was followed up to `passed`.
+    pub fn settle(&mut self, anchor: AnchorSeq, head: Offset, passed: Option<Offset>) {
+        let settled = |mark: Mark| mark.settled(anchor, head).unless_passed(passed);
+        self.floor = settled(self.floor);
+        if !self.keys.is_empty() {
+            self.keys.iter_mut().for_each(|seen| seen.mark = settled(seen.mark));
+            self.keys.retain(|seen| seen.mark != Mark::Clear);
+        }
+    }
+
+    /// What a replica must have applied to serve any key.
+    pub fn floor(&self) -> Mark {
+        if cfg!(mutant = "seen-forgotten") { Mark::Clear } else { self.floor }
+    }
+
+    /// What a replica must have applied to serve this key, beyond the floor.
+    pub fn of(&self, slot: Slot) -> Mark {
+        self.keys.iter().find(|seen| seen.slot == slot).map_or(Mark::Clear, |seen| seen.mark)
+    }
+}
+
+/// The stronger of two marks: pending above any offset, a later anchor above an earlier one.
+pub fn stronger(a: Mark, b: Mark) -> Mark {
+    match (a, b) {
+        (Mark::Clear, other) | (other, Mark::Clear) => other,
+        (Mark::At(x), Mark::At(y)) => Mark::At(x.max(y)),
+        (Mark::Pending(x), Mark::Pending(y)) => Mark::Pending(x.max(y)),
+        (pending @ Mark::Pending(_), Mark::At(_)) | (Mark::At(_), pending @ Mark::Pending(_)) => pending,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::fence::FenceTable;
+
+    #[test]
+    fn what_was_seen_holds_until_the_stream_has_passed_it() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let (a, b) = (table.slot(b"a"), table.slot(b"b"));
+        let mut seen = Seen::default();
+        seen.key(a, 1, AnchorSeq(5));
+        seen.key(a, 1, AnchorSeq(9));
+        assert_eq!(seen.of(a), Mark::Pending(AnchorSeq(5)), "the same reply as before");
+        seen.key(a, 2, AnchorSeq(9));
+        assert_eq!((seen.of(a), seen.of(b)), (Mark::Pending(AnchorSeq(9)), Mark::Clear));
+        seen.settle(AnchorSeq(8), Offset::new(80), Some(Offset::new(1000)));
+        assert_eq!(seen.of(a), Mark::Pending(AnchorSeq(9)));
+        seen.settle(AnchorSeq(9), Offset::new(90), Some(Offset::new(89)));
+        assert_eq!(seen.of(a), Mark::At(Offset::new(90)));
+        seen.settle(AnchorSeq(10), Offset::new(100), Some(Offset::new(90)));
+        assert_eq!(seen.of(a), Mark::Clear);
+    }
+
+    #[test]
+    fn what_was_seen_of_another_history_is_no_offset_of_this_one() {
+        let mut seen = Seen::default();
+        seen.up_to(Offset::new(1_000_000));
+        seen.renew(0, AnchorSeq(3));
+        assert_eq!(
+            (seen.floor(), seen.token()),
+            (Mark::At(Offset::new(1_000_000)), Some(Offset::new(1_000_000)))
+        );
+        seen.renew(1, AnchorSeq(3));
+        assert_eq!((seen.floor(), seen.token()), (Mark::Pending(AnchorSeq(3)), None));
+    }
+
+    #[test]
+    fn too_many_keys_seen_are_all_keys() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let mut seen = Seen::default();
+        for n in 0..=SEEN_KEPT as u64 {
+            seen.key(table.slot(&n.to_le_bytes()), n, AnchorSeq(n));
+        }
+        assert_eq!(seen.floor(), Mark::Pending(AnchorSeq(SEEN_KEPT as u64)));
+    }
+}
