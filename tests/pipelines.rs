@@ -69,6 +69,40 @@ fn what_a_connection_writes_it_reads() {
     }
 }
 
+/// The first read is still on its way to the primary, for the sake of another key, when its key is written once more. To
+/// the second alone the replica would be fresh enough.
+#[test]
+fn of_two_reads_of_a_key_the_second_shows_nothing_older() {
+    for level in ["session", "fenced"] {
+        let topology = Topology::start(1);
+        let path = Relay::to(topology.primary.port);
+        let policy = format!("consistency = \"{level}\"");
+        let proxy = Setup::to(path.port, &topology.replica_ports()).policy("default", &policy).start();
+        let mut conn = proxy.connect();
+        topology.primary.cmd(&["MSET", "k", "0", "other", "0"]);
+        topology.await_sync();
+        sleep_ms(300);
+        topology.lag(0, ms(600));
+        for round in 1..=3 {
+            let (old, new) = ((round - 1).to_string(), round.to_string());
+            assert_eq!(conn.cmd(&["SET", "hot", &new]), "OK");
+            assert_eq!(conn.cmd(&["GET", "k"]), old.as_str());
+            path.delay(Direction::Up, ms(200));
+            let first: &[&str] = &["MGET", "hot", "k"];
+            conn.send(&pipeline(&[first, &["GET", "k"], &["GET", "other"], &["GET", "k"]]));
+            sleep_ms(50);
+            conn.send(&pipeline(&[&["GET", "other"], &["GET", "k"]]));
+            topology.primary.cmd(&["SET", "k", &new]);
+            let both = format!("{:?}", conn.read());
+            assert_eq!(both, format!("[{new:?}, {new:?}]"), "{level}");
+            let said: Vec<String> = conn.read_many(5).iter().map(Value::text).collect();
+            assert_eq!(said, [&new, "0", &new, "0", &new], "{level}");
+            path.heal();
+            sleep_ms(1000);
+        }
+    }
+}
+
 /// The read is still on its way when writes like those before it are sent.
 #[test]
 fn a_write_does_not_overtake_a_read_of_its_key() {

@@ -3,30 +3,52 @@
 use std::collections::VecDeque;
 
 use super::fence::Slot;
+use super::node::NodeId;
 
+mod flight;
 mod seen;
 mod stamps;
 
+use flight::Flight;
 pub use seen::{Seen, stronger};
 pub use stamps::Stamps;
 
 /// How many writes in flight are remembered one by one; with more, every key counts as being written.
 const IN_FLIGHT_KEPT: usize = 64;
 
-/// A connection's own writes that have not been acknowledged yet. Until they are, reads of the same keys follow them
-/// to the primary: pipelines keep their order.
+/// What a connection has on its way, and what it has seen. Pipelines keep their order, key by key:
+///
+/// - Until a write is acknowledged, reads of its keys follow it to the primary.
+/// - A write does not overtake a read of its keys that may still be on its way to a replica.
+/// - Of two reads of one key the second never shows older data. Replicas serve only what is fresh enough, but the first
+///   may have shown what is newer than that. So as long as the first is on its way, the second takes the same
+///   connection or waits; and when the first is repeated elsewhere, so are those of its key that had followed it.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
     /// In the order in which they were sent.
     in_flight: VecDeque<(u64, Slot)>,
     /// Writes in flight whose keys are unknown or did not fit, up to this sequence number.
     all_until: Option<u64>,
-    /// In the order in which they were sent.
-    reading: VecDeque<(u64, Slot)>,
     /// What it has seen.
     pub seen: Seen,
-    /// Reads on their way whose keys did not fit, up to this sequence number.
-    reading_until: Option<u64>,
+    /// Reads at replicas.
+    reading: Flight,
+    /// Reads at the primary, and those that may yet be sent there.
+    ahead: Flight,
+    /// Reads that another node has to repeat. Each counts up to the last command that was sent before that: those of its
+    /// keys among them have to be repeated, too.
+    repeated: Flight,
+}
+
+/// Where a read must go for the sake of reads of its keys that were sent before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// Anywhere.
+    Nothing,
+    /// To this node.
+    To(NodeId),
+    /// Nowhere yet.
+    All,
 }
 
 impl Session {
@@ -45,33 +67,62 @@ impl Session {
     }
 
     /// Read number `seq` is on its way to a replica. `oldest` is the oldest command that is not answered yet.
-    pub fn reads(&mut self, seq: u64, slots: &[Slot], oldest: u64) {
-        self.forget_answered(oldest);
-        if self.reading.len() + slots.len() > IN_FLIGHT_KEPT {
-            self.reading_until = Some(seq);
+    pub fn reads(&mut self, seq: u64, slots: &[Slot], at: NodeId, oldest: u64) {
+        self.reading.forget(oldest);
+        self.reading.add(seq, slots, Some(at));
+    }
+
+    /// Read number `seq` is on its way to the primary, or may yet be: then nobody knows `at` which node. Without slots
+    /// it is about any key.
+    pub fn reads_ahead(&mut self, seq: u64, slots: &[Slot], at: Option<NodeId>, oldest: u64) {
+        self.ahead.forget(oldest);
+        self.ahead.add(seq, slots, at);
+    }
+
+    /// A read is sent again, to `at`, when `last` is the last command that was sent.
+    pub fn repeats(&mut self, last: u64, stamps: &Stamps, at: NodeId, oldest: u64) {
+        let slots = match stamps {
+            Stamps::None => return,
+            Stamps::One(slot) => std::slice::from_ref(slot),
+            Stamps::Many(slots) => slots,
+            Stamps::All => &[],
+        };
+        self.reads_ahead(last, slots, Some(at), oldest);
+        self.repeated.forget(oldest);
+        self.repeated.add(last, slots, Some(at));
+    }
+
+    /// Whether read number `seq`, which a replica has answered, has to be repeated because one before it was.
+    pub fn must_repeat(&self, seq: u64, stamps: &Stamps) -> bool {
+        !self.repeated.is_empty()
+            && self.repeated.touches_since(seq, stamps)
+            && !cfg!(mutant = "reads-astray")
+    }
+
+    /// Where a read of these keys must go.
+    pub fn follows(&mut self, slots: &[Slot], oldest: u64) -> Follows {
+        self.ahead.forget(oldest);
+        if self.ahead.is_empty()
+            || !slots.iter().any(|slot| self.ahead.is_about(*slot))
+            || cfg!(mutant = "reads-astray")
+        {
+            Follows::Nothing
         } else {
-            for slot in slots {
-                self.reading.push_back((seq, *slot));
-            }
+            self.ahead.at().map_or(Follows::All, Follows::To)
         }
     }
 
-    /// Reads that are answered hold nobody up.
-    fn forget_answered(&mut self, oldest: u64) {
-        while self.reading.front().is_some_and(|(read, _)| *read < oldest) {
-            self.reading.pop_front();
-        }
+    /// Whether reads are on their way to a replica, which the connection therefore cannot leave.
+    pub fn is_reading(&mut self, oldest: u64) -> bool {
+        self.reading.forget(oldest);
+        !self.reading.is_empty() && !cfg!(mutant = "reads-astray")
     }
 
-    /// Whether a write must wait: a read of one of its keys, sent before it, may still be on its way to a replica,
-    /// and would see what was written after it.
+    /// Whether a command for the primary must wait: a read of one of its keys, sent before it, may still be on its way
+    /// to a replica. What that one shows might be newer than what this one shows, or be what this one has written.
     pub fn overtakes(&mut self, stamps: &Stamps, oldest: u64) -> bool {
-        if self.reading_until.is_some_and(|until| until < oldest) {
-            self.reading_until = None;
-        }
-        self.forget_answered(oldest);
-        *stamps != Stamps::None
-            && (self.reading_until.is_some() || self.reading.iter().any(|(_, slot)| stamps.touch(*slot)))
+        self.reading.forget(oldest);
+        self.reading.touches(stamps)
     }
 
     /// Write number `seq` was answered, or will never be.
@@ -92,7 +143,9 @@ impl Session {
 
     /// Nothing is outstanding after a burst: gives back the room that it took.
     pub fn rest(&mut self) {
-        self.reading = VecDeque::new();
+        for flight in [&mut self.reading, &mut self.ahead, &mut self.repeated] {
+            flight.rest();
+        }
         self.in_flight.shrink_to_fit();
     }
 
@@ -133,15 +186,15 @@ mod tests {
         let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
         let (a, b) = (table.slot(b"a"), table.slot(b"b"));
         let mut session = Session::default();
-        session.reads(5, &[a], 5);
+        session.reads(5, &[a], NodeId(1), 5);
         assert!(session.overtakes(&Stamps::One(a), 5) && session.overtakes(&Stamps::All, 5));
         assert!(!session.overtakes(&Stamps::One(b), 5) && !session.overtakes(&Stamps::None, 5));
         assert!(!session.overtakes(&Stamps::One(a), 6), "it is answered");
-        for seq in 6..500 {
-            session.reads(seq, &[b], 6);
+        for seq in 6..2000 {
+            session.reads(seq, &[b], NodeId(1), 6);
         }
         assert!(session.overtakes(&Stamps::One(a), 6), "too many to tell them apart");
-        assert!(!session.overtakes(&Stamps::One(a), 500));
+        assert!(!session.overtakes(&Stamps::One(a), 2000));
     }
 
     #[test]
@@ -167,5 +220,52 @@ mod tests {
             session.settled(seq);
         }
         assert!(!session.is_writing_anything());
+    }
+
+    #[test]
+    fn a_read_goes_where_one_of_its_key_that_is_on_its_way_went() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let (a, b) = (table.slot(b"a"), table.slot(b"b"));
+        let (primary, other) = (NodeId(0), NodeId(2));
+        let mut session = Session::default();
+        assert_eq!(session.follows(&[a], 0), Follows::Nothing);
+        session.reads_ahead(3, &[a], Some(primary), 3);
+        assert_eq!(session.follows(&[b, a], 3), Follows::To(primary));
+        assert_eq!(session.follows(&[b], 3), Follows::Nothing);
+        assert_eq!(session.follows(&[a], 4), Follows::Nothing, "it is answered");
+        session.reads_ahead(5, &[a], Some(primary), 5);
+        session.reads_ahead(6, &[b], Some(other), 5);
+        assert_eq!(session.follows(&[a], 5), Follows::All, "at two nodes");
+        assert_eq!(session.follows(&[b], 7), Follows::Nothing);
+        session.reads_ahead(8, &[], Some(primary), 8);
+        assert_eq!(session.follows(&[b], 8), Follows::To(primary), "it may be about any key");
+    }
+
+    #[test]
+    fn what_follows_a_read_that_is_repeated_is_repeated() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let (a, b) = (table.slot(b"a"), table.slot(b"b"));
+        let mut session = Session::default();
+        (1..=4).for_each(|seq| session.reads(seq, &[if seq == 3 { b } else { a }], NodeId(1), 1));
+        assert!(!session.must_repeat(2, &Stamps::One(a)));
+        session.repeats(4, &Stamps::One(a), NodeId(0), 1);
+        assert!(session.must_repeat(2, &Stamps::One(a)) && session.must_repeat(4, &Stamps::Many(vec![b, a])));
+        assert!(!session.must_repeat(3, &Stamps::One(b)));
+        assert!(
+            !session.must_repeat(5, &Stamps::One(a)),
+            "it was sent after that, to where the other one went"
+        );
+        assert_eq!(session.follows(&[a], 1), Follows::To(NodeId(0)));
+        // The first is answered: what had followed it is still on its way.
+        session.repeats(4, &Stamps::One(b), NodeId(0), 3);
+        assert!(session.must_repeat(4, &Stamps::One(a)));
+    }
+
+    #[test]
+    fn nobody_leaves_a_replica_that_has_yet_to_answer() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let mut session = Session::default();
+        session.reads(1, &[table.slot(b"a")], NodeId(1), 1);
+        assert!(session.is_reading(1) && !session.is_reading(2));
     }
 }

@@ -23,7 +23,7 @@ use crate::core::node::NodeId;
 use crate::core::policy::{Consistency, Policy, PolicyId};
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
-use crate::core::session::Stamps;
+use crate::core::session::{Follows, Stamps};
 use crate::core::view::View;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
@@ -62,10 +62,7 @@ impl Connection {
         let keyed = policy.consistency >= Consistency::Session;
         // A read that was tried again kept its barrier, which is none for what arrived meanwhile.
         let barrier = self.barrier.is_some_and(|(_, arrival)| arrival == self.arrivals);
-        // What the primary is about to answer may be newer than what its replica has: not to be followed by older.
-        let together = self.astray.is_none_or(|seq| seq < self.client.oldest());
         let alike = intent.handling == Handling::Shared
-            && (!keyed || together)
             && (policy.consistency < Consistency::Strong || barrier)
             && self.worker.shared.config.policies.routes.is_empty()
             && !request.is_partial()
@@ -156,9 +153,10 @@ impl Connection {
             (Some(beaten), Stamps::One(slot)) => {
                 let free = self.is_applied(*slot, beaten.applied, view)
                     && session.seen.of(*slot).is_met_by(beaten.applied)
-                    && !session.is_writing(*slot);
+                    && !session.is_writing(*slot)
+                    && session.follows(&[*slot], oldest) == Follows::Nothing;
                 if free || cfg!(mutant = "beaten-blindly") {
-                    session.reads(seq, &[*slot], oldest);
+                    session.reads(seq, &[*slot], beaten.node, oldest);
                 }
                 free || cfg!(mutant = "beaten-blindly")
             }

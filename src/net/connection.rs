@@ -71,8 +71,6 @@ pub struct Connection {
     sticky: Option<NodeId>,
     /// Where its reads go at the moment.
     pub(super) beaten: Option<Beaten>,
-    /// Sequence number of the last read that the primary answers, or may have to.
-    pub(super) astray: Option<u64>,
     /// What was sent last, if another one like it may follow.
     pub(super) alike: Option<Alike>,
     /// When to see whether another replica has fewer connections.
@@ -124,7 +122,6 @@ impl Connection {
             sticky: None,
             beaten: None,
             alike: None,
-            astray: None,
             balance_at: Cell::default(),
             lanes,
             large: false,
@@ -178,6 +175,11 @@ impl Connection {
         let stuck = self.worker.stuck.borrow();
         let mine = stuck.get(sticky.index()).copied().unwrap_or(0);
         stuck.iter().zip(0..).any(|(others, id)| others + 1 < mine && could_serve(NodeId(id)))
+    }
+
+    /// Looks whether its replica is crowded with the next read.
+    pub fn balance_soon(&self) {
+        self.balance_at.set(Moment::default());
     }
 
     /// On whose behalf reads are decided.

@@ -164,7 +164,7 @@ impl Lane {
     /// Whether the oldest command needs more than the last `ROLE` proved.
     pub fn front_lacks_proof(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.pending.front().is_some_and(|front| front.lacks_proof(inner.proof))
+        inner.pending.front().is_some_and(|front| front.lacks_proof(inner.proof) || front.follows_repeated())
     }
 
     /// Takes a command whose bytes are at hand.

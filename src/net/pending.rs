@@ -75,6 +75,13 @@ impl Pending {
         self.need.is_some_and(|need| !suffices(proof, need))
     }
 
+    /// Whether a read of its keys that was sent before it is being repeated elsewhere.
+    pub fn follows_repeated(&self) -> bool {
+        self.kind == Kind::Read
+            && self.stamps != Stamps::None
+            && self.client.session.borrow().must_repeat(self.seq, &self.stamps)
+    }
+
     /// Whether it may be sent again on another shared lane to the same node.
     pub fn may_move(&self) -> bool {
         // A scan is continued by its own process only, which another connection would have to prove to be.

@@ -17,7 +17,7 @@ use crate::core::node::NodeId;
 use crate::core::policy::{Consistency, Policy, PolicyId};
 use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
-use crate::core::session::Stamps;
+use crate::core::session::{Follows, Stamps};
 use crate::core::view::View;
 use crate::telemetry;
 use crate::wire::request::Request;
@@ -42,17 +42,15 @@ impl Connection {
         };
         let mut slots = Slots::new();
         let demand = reader.demand(policy, shared, request, intent, view, vocabulary, &mut slots);
-        let outgoing = |reason| Outgoing {
-            rewrite: if matches!(intent.handling, Handling::Scan { .. }) {
-                Rewrite::Cursor
-            } else {
-                Rewrite::None
-            },
-            policy: policy_id,
-            stamps: seen_of(&slots),
-            sees_all: slots.is_empty() && policy.consistency >= Consistency::Session,
-            ..Outgoing::read(reason, now)
-        };
+        let outgoing = |reason| outgoing_read(intent, policy_id, policy, &slots, reason, now);
+        let follows = self.client.session.borrow_mut().follows(&slots, self.client.oldest());
+        match follows {
+            Follows::Nothing => {}
+            Follows::To(node) if view.usable_primary(now) == Some(node) => {
+                return self.read_at_primary(node, request, outgoing(Reason::BelowSession), &slots, view);
+            }
+            Follows::To(_) | Follows::All => return Step::Drain,
+        }
         if let Some(Beaten { node, .. }) =
             self.beaten.filter(|beaten| beaten.policy == policy_id && demand.is_met_by(beaten.applied))
         {
@@ -61,24 +59,16 @@ impl Connection {
             return step;
         }
         let (decision, crowded) = self.weigh(policy, policy_id, demand, view, now);
-        if crowded {
-            if policy.consistency >= Consistency::Session {
-                self.move_on(shared);
-                return self.read(request, intent, view, vocabulary, now);
-            }
-            self.stick(None);
+        if crowded || self.moves(decision, view) {
+            // What it has seen counts from now on: the question is another one.
+            return match self.move_on(shared) {
+                Ok(()) => self.read(request, intent, view, vocabulary, now),
+                Err(step) => step,
+            };
         }
         match decision {
             Decision::Send { node, reason } if view.primary == Some(node) => {
-                self.astray = Some(self.client.next());
-                self.send(node, Bytes::Request(request), outgoing(reason), view)
-            }
-            Decision::Send { node, .. } | Decision::Try { node, .. }
-                if policy.consistency >= Consistency::Session
-                    && self.sticky().is_some_and(|sticky| sticky != node) =>
-            {
-                self.move_on(shared);
-                self.read(request, intent, view, vocabulary, now)
+                self.read_at_primary(node, request, outgoing(reason), &slots, view)
             }
             Decision::Send { node, reason } => {
                 let step = self.send_to_replica(node, request, outgoing(reason), &slots, view);
@@ -91,9 +81,14 @@ impl Connection {
                 step
             }
             Decision::Try { node, need } => {
-                self.astray = Some(self.client.next());
+                // Until it is proven, nobody knows who will answer it.
+                let (seq, oldest) = self.client.next_and_oldest();
                 let outgoing = Outgoing { need: Some(need), ..outgoing(Reason::Fresh) };
-                self.send_to_replica(node, request, outgoing, &slots, view)
+                let step = self.send_to_replica(node, request, outgoing, &slots, view);
+                if matches!(step, Step::Done) && !slots.is_empty() {
+                    self.client.session.borrow_mut().reads_ahead(seq, &slots, None, oldest);
+                }
+                step
             }
             Decision::Wait { .. } => {
                 self.waiting_since.get_or_insert(now);
@@ -156,10 +151,28 @@ impl Connection {
         then(&ask)
     }
 
-    /// Leaves its replica. Another one may be behind it, so that all of what was seen comes first.
-    fn move_on(&mut self, shared: &Shared) {
+    /// Whether this takes the connection to another replica.
+    fn moves(&self, decision: Decision, view: &View) -> bool {
+        match decision {
+            Decision::Send { node, .. } | Decision::Try { node, .. } if view.primary != Some(node) => {
+                self.sticky().is_some_and(|sticky| sticky != node)
+            }
+            _ => false,
+        }
+    }
+
+    /// Leaves its replica, as soon as nothing is on its way there. Another one may be behind it, so that all of what was
+    /// seen comes first.
+    fn move_on(&mut self, shared: &Shared) -> Result<(), Step> {
+        let mut session = self.client.session.borrow_mut();
+        if session.is_reading(self.client.oldest()) {
+            self.balance_soon();
+            return Err(Step::Drain);
+        }
+        session.seen.everything(shared.anchors.next());
+        drop(session);
         self.stick(None);
-        self.client.session.borrow_mut().seen.everything(shared.anchors.next());
+        Ok(())
     }
 
     /// The anchor that a strong read waits for. All commands that had arrived with it share it; one that is being
@@ -171,6 +184,34 @@ impl Connection {
         barrier
     }
 
+    /// Sends a read to the primary, after what is still on its way to a replica and may show newer data of its keys.
+    fn read_at_primary(
+        &mut self,
+        node: NodeId,
+        request: &Request<'_>,
+        outgoing: Outgoing,
+        slots: &Slots,
+        view: &View,
+    ) -> Step {
+        let (seq, oldest) = self.client.next_and_oldest();
+        let sees_all = outgoing.sees_all;
+        let mut session = self.client.session.borrow_mut();
+        let waits = if sees_all {
+            session.is_reading(oldest)
+        } else {
+            session.overtakes(&outgoing.stamps, oldest) && !cfg!(mutant = "reads-astray")
+        };
+        drop(session);
+        if waits {
+            return Step::Drain;
+        }
+        let step = self.send(node, Bytes::Request(request), outgoing, view);
+        if matches!(step, Step::Done) && (sees_all || !slots.is_empty()) {
+            self.client.session.borrow_mut().reads_ahead(seq, slots, Some(node), oldest);
+        }
+        step
+    }
+
     fn send_to_replica(
         &mut self,
         node: NodeId,
@@ -180,12 +221,34 @@ impl Connection {
         view: &View,
     ) -> Step {
         self.stick(Some(node));
-        let (seq, oldest) = (self.client.next(), self.client.oldest());
+        let (seq, oldest) = self.client.next_and_oldest();
         let step = self.send(node, Bytes::Request(request), outgoing, view);
         if matches!(step, Step::Done) && !slots.is_empty() {
-            self.client.session.borrow_mut().reads(seq, slots, oldest);
+            self.client.session.borrow_mut().reads(seq, slots, node, oldest);
         }
         step
+    }
+}
+
+/// A read of the keys of these fences.
+fn outgoing_read(
+    intent: Intent,
+    policy_id: PolicyId,
+    policy: &Policy,
+    slots: &Slots,
+    reason: Reason,
+    now: Moment,
+) -> Outgoing {
+    Outgoing {
+        rewrite: if matches!(intent.handling, Handling::Scan { .. }) {
+            Rewrite::Cursor
+        } else {
+            Rewrite::None
+        },
+        policy: policy_id,
+        stamps: seen_of(slots),
+        sees_all: slots.is_empty() && policy.consistency >= Consistency::Session,
+        ..Outgoing::read(reason, now)
     }
 }
 

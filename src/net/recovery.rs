@@ -28,6 +28,8 @@ impl Worker {
         let Some(node) = self.elsewhere(&pending, request, failed.key.node) else { return Err(pending) };
         (pending.kind, pending.need) = (Kind::Final, None);
         pending.at_primary = self.is_primary(node);
+        let (next, oldest) = pending.client.next_and_oldest();
+        pending.client.session.borrow_mut().repeats(next.saturating_sub(1), &pending.stamps, node, oldest);
         self.stats.repeated_reads.add(1);
         self.load(node);
         self.lane(LaneKey { node, ..failed.key }).push_bytes(request, pending);

@@ -211,9 +211,8 @@ impl Client {
         let mut conn = None;
         while self.goes_on() {
             let first = dice.below(self.plan.keys);
-            // One by one, or all at once: what arrives together may be decided together. No key twice: of two reads of one
-            // key that are on their way at the same time, the second may still be the older.
-            let count = if dice.below(2) == 0 { 1 } else { self.plan.keys };
+            // One by one, or all at once, one key twice: what arrives together may be decided together, and is in order.
+            let count = if dice.below(2) == 0 { 1 } else { self.plan.keys + 1 };
             let keys: Vec<usize> = (first..first + count).map(|n| n % self.plan.keys).collect();
             self.read_together(&mut conn, &keys);
             thread::sleep(self.plan.read_every);

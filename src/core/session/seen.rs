@@ -8,8 +8,8 @@ use crate::core::position::Offset;
 /// Keys read from the primary that are remembered one by one.
 const SEEN_KEPT: usize = 64;
 
-/// What a connection has seen, and its reads must not fall behind. A reply counts once it is there: of two reads of one
-/// key that are on their way at the same time, one at the primary and one at a replica, the second may be the older.
+/// What a connection has seen, and its reads must not fall behind. A reply counts once it is there; until then reads of
+/// its key follow the read that asked for it ([`super::Session::follows`]).
 ///
 /// A replica that serves it never goes back by itself. Another replica can be behind it, so that a change of replica
 /// raises the floor of all keys to the next anchor. The primary is ahead of every replica: what it answered for a key

@@ -227,7 +227,7 @@ impl Reader {
         {
             return Ok(());
         }
-        if lane.front_lacks_proof() {
+        if self.passed == 0 && lane.front_lacks_proof() {
             // The read will be repeated: nobody needs this reply.
             self.buffer.clear();
             self.scanned = 0;
@@ -276,7 +276,7 @@ fn answer(
     let nobody = Closed::Desynchronised("a reply nobody asked for");
     let mut unproven = false;
     let again = |pending: &Pending, proof| {
-        unproven = pending.lacks_proof(proof);
+        unproven = pending.lacks_proof(proof) || !cut && pending.follows_repeated();
         let failed = kind == ReplyKind::Error && !cut && pending.kind == Kind::Read;
         unproven || failed && (say::asks_for_another_node(reply) || worker.differs_in_acl(lane, reply))
     };

@@ -1,0 +1,80 @@
+//! Reads on their way, by the keys that they are about.
+
+use std::collections::VecDeque;
+
+use super::Stamps;
+use crate::core::fence::Slot;
+use crate::core::node::NodeId;
+
+/// How many keys of reads on their way are remembered one by one; with more, every key counts as being read.
+const READS_KEPT: usize = 1024;
+
+/// Reads of one connection that are on their way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flight {
+    /// In the order in which they were sent, but for a few that were repeated.
+    keys: VecDeque<(u64, Slot)>,
+    /// Reads whose keys are unknown or did not fit, up to this sequence number.
+    all_until: Option<u64>,
+    /// Where all of them are, as far as all are at one node.
+    at: Option<NodeId>,
+}
+
+impl Flight {
+    /// Up to number `seq` a read of these keys is on its way to `at`, if that is certain.
+    pub(super) fn add(&mut self, seq: u64, slots: &[Slot], at: Option<NodeId>) {
+        if self.is_empty() {
+            self.at = at;
+        } else if self.at != at {
+            self.at = None;
+        }
+        if slots.is_empty() || self.keys.len() + slots.len() > READS_KEPT {
+            self.all_until = self.all_until.max(Some(seq));
+        } else {
+            for slot in slots {
+                self.keys.push_back((seq, *slot));
+            }
+        }
+    }
+
+    /// Forgets what is answered; `oldest` is the oldest command that is not.
+    pub(super) fn forget(&mut self, oldest: u64) {
+        while self.keys.front().is_some_and(|(read, _)| *read < oldest) {
+            self.keys.pop_front();
+        }
+        if self.all_until.is_some_and(|until| until < oldest) {
+            self.all_until = None;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.all_until.is_none()
+    }
+
+    /// Where they are, if that is one node, and certain.
+    pub(super) fn at(&self) -> Option<NodeId> {
+        self.at
+    }
+
+    /// Whether one of them may be about a key of this slot.
+    pub(super) fn is_about(&self, slot: Slot) -> bool {
+        self.all_until.is_some() || self.keys.iter().any(|(_, read)| *read == slot)
+    }
+
+    /// Whether one of them may be about one of these keys.
+    pub(super) fn touches(&self, stamps: &Stamps) -> bool {
+        *stamps != Stamps::None
+            && (self.all_until.is_some() || self.keys.iter().any(|(_, slot)| stamps.touch(*slot)))
+    }
+
+    /// Whether one of number `seq` or later may be about one of these keys.
+    pub(super) fn touches_since(&self, seq: u64, stamps: &Stamps) -> bool {
+        self.all_until.is_some_and(|until| until >= seq)
+            || self.keys.iter().any(|(read, slot)| *read >= seq && stamps.touch(*slot))
+    }
+
+    /// Gives back the room that a burst took.
+    pub(super) fn rest(&mut self) {
+        self.keys = VecDeque::new();
+    }
+}
