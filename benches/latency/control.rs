@@ -12,7 +12,7 @@ use anyhow::ensure;
 
 use crate::contestant::{Contestant, Running};
 use crate::rig::load::{CONNECTIONS, Mix, Workload};
-use crate::rig::process::{LOAD_CORE, PROXY_CORE, Process, on_core};
+use crate::rig::process::{PROXY_CORE, Process, load_core, on_core};
 use crate::rig::say;
 use crate::rig::spread::{Spread, shown};
 use crate::{Site, VALUE_BYTES, open};
@@ -107,7 +107,7 @@ fn question(site: &Site<'_>) -> anyhow::Result<f64> {
     let (port, count, clients) =
         (servers.primary().to_string(), QUESTIONS.to_string(), CONNECTIONS.to_string());
     let args = ["-h", "127.0.0.1", "-p", &port, "-q", "-n", &count, "-c", &clients, "ROLE"];
-    let asked = on_core(LOAD_CORE, "redis-benchmark", &args).stdout(Stdio::null()).status()?;
+    let asked = on_core(load_core(), "redis-benchmark", &args).stdout(Stdio::null()).status()?;
     ensure!(asked.success(), "redis-benchmark failed");
     Ok((servers.cpu_nanos()?[0] - before) as f64 / QUESTIONS as f64 / 1e9)
 }

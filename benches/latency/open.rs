@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::prctl::set_timerslack;
 
 use crate::rig::load::{CONNECTIONS, KEYS};
-use crate::rig::process::{LOAD_CORE, on_core};
+use crate::rig::process::{load_core, on_core};
 use crate::rig::say;
 use crate::rig::spread::Spread;
 use crate::{Site, VALUE_BYTES};
@@ -41,7 +41,7 @@ impl Latency {
     /// Sends `requests` to `port`, `rate` of them per second, by a process that shares the servers' core.
     pub(crate) fn measure(site: &Site<'_>, port: u16, rate: u64, requests: u64) -> anyhow::Result<Self> {
         let args = [FLAG.to_owned(), port.to_string(), rate.to_string(), requests.to_string()];
-        let output = on_core(LOAD_CORE, &site.me, &args.each_ref().map(String::as_str)).output()?;
+        let output = on_core(load_core(), &site.me, &args.each_ref().map(String::as_str)).output()?;
         let said = String::from_utf8_lossy(&output.stdout);
         let mut figures = said.split_whitespace().map_while(|word| word.parse().ok());
         let (p50_us, p99_us) = figures

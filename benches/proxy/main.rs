@@ -5,8 +5,11 @@
 //! meets all of them alike; what counts is the ratio. The steadiest figure is the proxy's processor time for a fixed
 //! number of requests. Reads that Redweir spreads over replicas don't make this faster here: all servers share a core.
 //!
-//! `cargo bench --bench proxy -- [--quick] [--update-readme]`; `BENCH_QUICK=1` and `BENCH_README=1` in the environment
-//! do the same. `PREDIXY=/path/of/predixy` adds that one.
+//! `--one-core` puts all on one core: there a proxy's processor time and the load's drift together, so that their
+//! ratio repeats within a few percent, and throughput is what all of them use together.
+//!
+//! `cargo bench --bench proxy -- [--quick] [--one-core] [--update-readme]`; `BENCH_QUICK=1`, `ONE_CORE=1` and
+//! `BENCH_README=1` in the environment do the same. `PREDIXY=/path/of/predixy` adds that one.
 
 use std::env;
 use std::path::Path;
@@ -51,7 +54,15 @@ fn main() -> anyhow::Result<()> {
     if !args.iter().any(|arg| arg == "--bench") || args.iter().any(|arg| arg == "--test") {
         return say("This takes minutes and two cores to itself: cargo bench --bench proxy");
     }
-    let mut plan = if has("--quick", "BENCH_QUICK") { Plan::quick() } else { Plan::full() };
+    let one_core = has("--one-core", "ONE_CORE");
+    let mut plan = match (has("--quick", "BENCH_QUICK"), one_core) {
+        (true, _) => Plan::quick(),
+        (false, true) => Plan::one_core(),
+        (false, false) => Plan::full(),
+    };
+    if one_core {
+        process::share_one_core();
+    }
     let most = plan.clients.last().copied().unwrap_or_default();
     let files = process::raise_open_files((2 * most + SPARE_FILES) as u64)? as usize;
     plan.clients
@@ -60,8 +71,13 @@ fn main() -> anyhow::Result<()> {
 
     let stop = stop_on_signal()?;
     let report = run(&plan, &stop)?;
-    let into = has("--update-readme", "BENCH_README").then_some("README.md");
-    rig::publish("proxy", "bench", &report, into)
+    let update = has("--update-readme", "BENCH_README");
+    let (name, marker, into) = if one_core {
+        ("one-core", "one-core", "benches/README.md")
+    } else {
+        ("proxy", "bench", "README.md")
+    };
+    rig::publish(name, marker, &report, update.then_some(into))
 }
 
 fn run(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<String> {
@@ -80,6 +96,9 @@ fn run(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<String> {
         blocks.push(turns(plan, workload, &contestants, &servers, home.path(), stop)?);
     }
     let mut memory = Vec::new();
+    if plan.clients.is_empty() {
+        return Ok(report::one_core(&machine, &contestants, &blocks));
+    }
     measure::prepare_resident(&servers)?;
     for who in contestants.iter().filter(|who| **who != Contestant::Direct) {
         ensure!(!stop.load(Ordering::Relaxed), "interrupted");
@@ -127,6 +146,15 @@ impl Plan {
             connections: CONNECTIONS,
         });
         Self { workloads: small.chain(large).collect(), rounds: 3, seconds: 0.7, clients: vec![50, 5_000] }
+    }
+
+    /// What needs the least room for noise.
+    fn one_core() -> Self {
+        let loads =
+            [(Mix::Get, 1), (Mix::Get, 16), (Mix::Get, 64), (Mix::Set, 1), (Mix::Set, 16), (Mix::Set, 64)];
+        let workloads =
+            loads.map(|(mix, pipeline)| Workload { mix, pipeline, bytes: 32, connections: CONNECTIONS });
+        Self { workloads: workloads.into(), rounds: 5, seconds: 0.7, clients: Vec::new() }
     }
 
     fn quick() -> Self {

@@ -8,7 +8,7 @@ use anyhow::ensure;
 
 use crate::contestant::Contestant;
 use crate::rig::load::{CONNECTIONS, Outcome, Workload};
-use crate::rig::process::Process;
+use crate::rig::process::{self, Process};
 use crate::rig::resp::Conn;
 use crate::rig::servers::Servers;
 
@@ -25,6 +25,8 @@ pub(crate) struct Sample {
     pub(crate) proxy_cpu: Option<f64>,
     /// The same of all servers together.
     pub(crate) server_cpu: f64,
+    /// The same of the load.
+    pub(crate) load_cpu: f64,
     /// Which part of the reads replicas served; none without reads.
     pub(crate) by_replicas: Option<f64>,
 }
@@ -42,7 +44,9 @@ pub(crate) fn measure(
     let proxy_nanos = || running.process.as_ref().map(Process::cpu_nanos).transpose();
     let server_nanos = || anyhow::Ok(servers.cpu_nanos()?.into_iter().sum::<u64>());
     let (served, proxy, nanos) = (servers.served()?, proxy_nanos()?, server_nanos()?);
+    let load = process::ended_children_nanos()?;
     let outcome = workload.run(running.port, requests)?;
+    let load = process::ended_children_nanos()? - load;
     let proxy = proxy_nanos()?.zip(proxy).map(|(after, before)| after - before);
     servers.settle()?;
     let nanos = server_nanos()? - nanos;
@@ -60,6 +64,7 @@ pub(crate) fn measure(
         outcome,
         proxy_cpu: proxy.map(per_million),
         server_cpu: per_million(nanos),
+        load_cpu: per_million(load),
         by_replicas: (reads > 0).then(|| (reads - gets[0]) as f64 / reads as f64),
     })
 }

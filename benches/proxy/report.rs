@@ -53,6 +53,43 @@ pub(crate) fn markdown(
     text
 }
 
+/// The report of all on one core: processor time is compared with that of the load, and with haproxy's.
+pub(crate) fn one_core(machine: &str, contestants: &[Contestant], blocks: &[Block]) -> String {
+    let mut text = format!("{machine} Everything on one core.\n\n");
+    text.push_str(
+        "| load | through | of direct | proxy CPU s per million | of the load's | of haproxy's | server CPU of direct |\n\
+         |---|---|--:|--:|--:|--:|--:|\n",
+    );
+    let haproxy = contestants.iter().position(|who| *who == Contestant::Haproxy);
+    for block in blocks {
+        let direct = &block.samples[0];
+        let haproxy = haproxy.and_then(|at| block.samples.get(at));
+        for (samples, who) in block.samples.iter().zip(contestants) {
+            let against_direct = |of: &dyn Fn(&Sample) -> f64| {
+                Spread::of(samples.iter().zip(direct).map(|(sample, direct)| of(sample) / of(direct)))
+            };
+            // Their share in that of the load beside them: the speed of the machine is in both.
+            let shares = |samples: &[Sample]| -> Vec<f64> {
+                let share = |sample: &Sample| Some(sample.proxy_cpu? / sample.load_cpu);
+                samples.iter().filter_map(share).collect()
+            };
+            let (own, its) = (shares(samples), haproxy.map(|samples| shares(samples)).unwrap_or_default());
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                block.workload.name(),
+                who.name(),
+                shown(against_direct(&|sample| sample.outcome.per_second)),
+                shown(Spread::of(samples.iter().filter_map(|sample| sample.proxy_cpu))),
+                shown(Spread::of(own.iter().copied())),
+                shown(Spread::of(own.iter().zip(&its).map(|(own, its)| own / its))),
+                shown(against_direct(&|sample| sample.server_cpu)),
+            );
+        }
+    }
+    text
+}
+
 fn row(text: &mut String, block: &Block, samples: &[Sample], who: &str) {
     let direct = &block.samples[0];
     let column = |of: &dyn Fn(&Sample) -> f64| Spread::of(samples.iter().map(of));

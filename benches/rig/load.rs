@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, ensure};
 
-use super::process::{LOAD_CORE, on_core};
+use super::process::{load_core, on_core};
 
 pub(crate) const CONNECTIONS: u64 = 50;
 pub(crate) const KEYS: usize = 10_000;
@@ -75,7 +75,7 @@ impl Workload {
         let (pipeline, bytes, keys) = (self.pipeline.to_string(), self.bytes.to_string(), KEYS.to_string());
         let args = ["-h", "127.0.0.1", "-p", &port, "--csv", "-t", test, "-n", &requests, "-c", &connections];
         let more = ["-P", &pipeline, "-d", &bytes, "-r", &keys];
-        on_core(LOAD_CORE, "redis-benchmark", &[&args[..], &more].concat())
+        on_core(load_core(), "redis-benchmark", &[&args[..], &more].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             // A proxy that knows no CONFIG makes it warn.

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -14,8 +15,20 @@ use super::resp::Conn;
 
 /// The proxy under test has this core to itself.
 pub(crate) const PROXY_CORE: &str = "0";
-/// Servers and load share this one.
-pub(crate) const LOAD_CORE: &str = "1";
+/// Servers and load share this one, unless all share the proxy's.
+const LOAD_CORE: &str = "1";
+
+static SHARED: AtomicBool = AtomicBool::new(false);
+
+/// From now on servers and load are started on the proxy's core: what the machine does to one of them it does to all.
+pub(crate) fn share_one_core() {
+    SHARED.store(true, Ordering::Relaxed);
+}
+
+/// Where servers and load belong.
+pub(crate) fn load_core() -> &'static str {
+    if SHARED.load(Ordering::Relaxed) { PROXY_CORE } else { LOAD_CORE }
+}
 
 /// How often, with [`PAUSE`] between, a port is asked whether somebody answers.
 const TRIES: u32 = 3_000;
@@ -118,6 +131,17 @@ pub(crate) fn raise_open_files(wanted: u64) -> anyhow::Result<u64> {
         ensure!(done.success(), "prlimit cannot raise the limit of open files to {reach}");
     }
     Ok(soft.max(reach))
+}
+
+/// Processor time of the children of this process that have ended, in nanoseconds, to a hundredth of a second.
+pub(crate) fn ended_children_nanos() -> anyhow::Result<u64> {
+    const NANOS_PER_TICK: u64 = 10_000_000;
+    let text = fs::read_to_string("/proc/self/stat")?;
+    // The name of the process is in parentheses; the 16th and 17th field are cutime and cstime.
+    let after_name = text.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(13).take(2));
+    let ticks: Vec<u64> = after_name.into_iter().flatten().filter_map(|field| field.parse().ok()).collect();
+    let [user, system] = ticks[..] else { anyhow::bail!("/proc/self/stat says: {text}") };
+    Ok((user + system) * NANOS_PER_TICK)
 }
 
 /// What all cores have done since the machine was started, in ticks of the kernel's clock.

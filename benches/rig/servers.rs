@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use super::process::{LOAD_CORE, Process, free_port};
+use super::process::{Process, free_port, load_core};
 use super::resp::Conn;
 
 /// How often, with [`PAUSE`] between, a replica is asked whether it is linked.
@@ -34,7 +34,7 @@ impl Servers {
             args.extend(["no", "--repl-diskless-sync-delay", "0", "--dir"]);
             args.push(dir.to_str().context("the temporary directory has no UTF-8 name")?);
             args.extend(follows.iter().flat_map(|follows| ["--replicaof", follows]));
-            let mut process = Process::start(LOAD_CORE, "redis-server", &args, &log)?;
+            let mut process = Process::start(load_core(), "redis-server", &args, &log)?;
             process.wait_for(port, &log).context("redis-server")?;
             servers.running.push(process);
             servers.ports.push(port);
