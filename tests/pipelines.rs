@@ -103,6 +103,42 @@ fn of_two_reads_of_a_key_the_second_shows_nothing_older() {
     }
 }
 
+/// One read after the other, each like the one before it: what others write meanwhile counts, whatever keys they name.
+#[test]
+fn what_arrives_later_is_looked_at_anew() {
+    for level in ["fenced", "strong"] {
+        let topology = Topology::start(1);
+        let proxy = proxy_at(level, &topology);
+        let (mut writer, mut reader) = (proxy.connect(), proxy.connect());
+        assert_eq!(writer.cmd(&["MSET", "k", "0", "other", "0"]), "OK");
+        topology.await_sync();
+        topology.lag(0, ms(150));
+        sleep_ms(400);
+        let writes: [&[&str]; 3] =
+            [&["SET", "k"], &["EVAL", "return redis.call('SET', 'k', ARGV[1])", "0"], &["FCALL", "put", "0"]];
+        writer.cmd(&[
+            "FUNCTION",
+            "LOAD",
+            "#!lua name=l\nredis.register_function('put', function(_, a) return redis.call('SET', 'k', a[1]) end)",
+        ]);
+        for round in 1..=3 {
+            for (at, write) in writes.iter().enumerate() {
+                sleep_ms(300);
+                for _ in 0..20 {
+                    reader.cmd(&["GET", "k"]);
+                }
+                let before = at_replicas(&proxy);
+                reader.cmd(&["GET", "k"]);
+                assert!(at_replicas(&proxy) > before, "{level}: the replica had caught up");
+                let value = format!("{round} {at}");
+                assert_eq!(writer.cmd(&[*write, &[value.as_str()]].concat()), "OK");
+                assert_eq!(reader.cmd(&["GET", "k"]), value.as_str(), "{level}: {write:?}");
+                assert_eq!(reader.cmd(&["GET", "other"]), "0");
+            }
+        }
+    }
+}
+
 /// The read is still on its way when writes like those before it are sent.
 #[test]
 fn a_write_does_not_overtake_a_read_of_its_key() {

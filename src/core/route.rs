@@ -173,6 +173,17 @@ pub fn judge(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
     }
 }
 
+/// Until when a replica that may serve now may do so under the same view, as far as only the clock goes on; `None` when
+/// it may not.
+pub fn good_until(view: &View, node: NodeId, policy: &Policy) -> Option<Moment> {
+    let node = view.node(node)?;
+    let heard = node.heard_at?.after(view.silence_limit);
+    if policy.consistency < Consistency::Bounded {
+        return Some(heard);
+    }
+    Some(heard.min(node.fresh_from?.after(policy.max_lag)))
+}
+
 fn judge_lag(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
     let staleness = node.staleness(ask.now).ok_or(Reason::Unproven)?;
     if staleness > ask.policy.max_lag && !cfg!(mutant = "age-ignored") {

@@ -1,12 +1,14 @@
-//! The beaten path: a command like the one before it, that arrived together with it.
+//! The beaten path: a command like the one before it.
 //!
-//! Nothing is different but the key: not the clock, the view, the rules of the command, the policy, the node or its
-//! lane, nor what is demanded for all keys. So only the key's own fence is looked at, and what the connection itself has
-//! on its way or seen of it; whoever fails that is decided from the beginning, as is every command of another name, and
-//! every first one.
+//! If both arrived together, nothing is different but the key: not the clock, the view, the rules of the command, the
+//! policy, the node or its lane, nor what is demanded for all keys. So only the key's own fence is looked at, and what
+//! the connection itself has on its way or seen of it; whoever fails that is decided from the beginning, as is every
+//! command of another name. If it arrived later, those are looked at again, once for all that arrived with it
+//! ([`Connection::resume_path`]); what the replica is fit for is decided once per view, for all connections
+//! ([`super::present`]).
 //!
 //! **Why what holds for all keys need not be looked at again**: it was looked at after the bytes of all these commands
-//! had been read. What anybody was told since then is concurrent with them. Only a table that is being emptied is
+//! had been read, there or there. What anybody was told since then is concurrent with them. Only a table that is being emptied is
 //! another one: its era, which is looked at after the fence, has changed before.
 
 use std::rc::Rc;
@@ -43,6 +45,8 @@ pub(super) struct Beaten {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Alike {
     command: CommandId,
+    /// In this version of the vocabulary.
+    version: u32,
     node: NodeId,
     /// The key matters.
     keyed: bool,
@@ -69,6 +73,7 @@ impl Connection {
             && (!keyed || vocabulary.table.has_one_key(intent.id));
         self.alike = self.beaten.filter(|_| alike).map(|beaten| Alike {
             command: intent.id,
+            version: vocabulary.version,
             node: beaten.node,
             keyed,
             read: Some(beaten),
@@ -92,10 +97,48 @@ impl Connection {
         let keyed = self.worker.shared.fencing;
         self.alike = view.usable_primary(now).filter(|_| alike).map(|node| Alike {
             command: intent.id,
+            version: vocabulary.version,
             node,
             keyed,
             read: None,
         });
+    }
+
+    /// More has arrived. What is the same for all that comes with it is looked at once more; only what depends on the
+    /// view and the clock alone is known from others that have come since either changed.
+    pub(super) fn resume_path(&mut self, view: &View, vocabulary: &Vocabulary, now: Moment) {
+        self.beaten = None;
+        let Some(alike) = self.alike.take() else { return };
+        let same = alike.version == vocabulary.version
+            && self.pin.is_none()
+            && self.waiting_since.is_none()
+            && !self.is_stranger()
+            && self.keeps_lane_to(alike.node);
+        let Some(beaten) = alike.read else {
+            if same && view.usable_primary(now) == Some(alike.node) {
+                self.alike = Some(alike);
+            }
+            return;
+        };
+        if !same
+            || self.sticky() != Some(beaten.node)
+            || self.is_to_balance(now)
+            || self.worker.is_shut_out(beaten.node, self.identity, now)
+            || !self.client.session.borrow().seen.is_clear()
+        {
+            return;
+        }
+        let shared = &self.worker.shared;
+        let strong = |policy: &Policy| policy.consistency == Consistency::Strong;
+        if shared.config.policies.all.get(usize::from(beaten.policy.0)).is_none_or(strong) {
+            // Each arrival has a barrier of its own.
+            return;
+        }
+        let applied = self.worker.present.fit(beaten.policy, beaten.node, now);
+        let blindly = !alike.keyed || cfg!(mutant = "resumed-blindly");
+        self.alike = applied
+            .filter(|applied| blindly || shared.fences.floor().is_met_by(*applied))
+            .map(|applied| Alike { read: Some(Beaten { applied, ..beaten }), ..alike });
     }
 
     /// Sends a command after the one before it. `None`: it has to be decided.

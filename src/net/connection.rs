@@ -170,11 +170,16 @@ impl Connection {
     /// Whether its replica serves clearly more connections than one that could serve it as well: after a replica has
     /// come back, connections have to find their way to it. Looked at now and then.
     pub fn is_crowded(&self, now: Moment, could_serve: impl Fn(NodeId) -> bool) -> bool {
-        let Some(sticky) = self.sticky.filter(|_| now >= self.balance_at.get()) else { return false };
+        let Some(sticky) = self.sticky.filter(|_| self.is_to_balance(now)) else { return false };
         self.balance_at.set(now.after(jitter::around(limits::BALANCE_EVERY)));
         let stuck = self.worker.stuck.borrow();
         let mine = stuck.get(sticky.index()).copied().unwrap_or(0);
         stuck.iter().zip(0..).any(|(others, id)| others + 1 < mine && could_serve(NodeId(id)))
+    }
+
+    /// Whether it is time to look whether its replica is crowded.
+    pub fn is_to_balance(&self, now: Moment) -> bool {
+        now >= self.balance_at.get()
     }
 
     /// Looks whether its replica is crowded with the next read.
@@ -214,6 +219,13 @@ impl Connection {
         }
         let known = self.lanes.get_mut(node.index()).ok_or(Step::Close)?;
         present(known, key, &self.worker, drained)
+    }
+
+    /// Whether a command to `node` would take the lane that the last one took.
+    pub(super) fn keeps_lane_to(&self, node: NodeId) -> bool {
+        let lane = self.lanes.get(node.index()).and_then(Option::as_ref);
+        self.large == self.client.gets_large_replies()
+            && lane.is_some_and(|(lane, stint)| lane.is_usable() && lane.stint() == *stint)
     }
 
     /// The primary's lane for nothing but `purpose`.

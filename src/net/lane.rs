@@ -20,6 +20,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 
+use super::buffer::drop_front;
 use super::client::Client;
 use super::identity::Identity;
 pub use super::lane_key::{LaneKey, Proto, Purpose};
@@ -315,7 +316,7 @@ impl Lane {
         let request = if again(&pending, inner.proof) {
             Some(inner.buffer.split_to(pending.len))
         } else {
-            inner.buffer.advance(pending.len);
+            drop_front(&mut inner.buffer, pending.len);
             None
         };
         if !inner.waiters.is_empty() && inner.pending.len() < limits::LANE_PENDING / 2 {

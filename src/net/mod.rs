@@ -2,6 +2,7 @@
 
 mod aside;
 mod beaten;
+mod buffer;
 pub mod client;
 mod client_command;
 mod client_list;
@@ -34,6 +35,7 @@ mod pending;
 mod phase;
 mod pin;
 pub mod presence;
+mod present;
 pub mod prober;
 mod read;
 mod recovery;

@@ -77,6 +77,9 @@ impl Connection {
                 let fresh = reason == Reason::Fresh && matches!(step, Step::Done);
                 self.beaten =
                     applied.filter(|_| fresh).map(|applied| Beaten { policy: policy_id, node, applied });
+                if let Some(beaten) = self.beaten {
+                    worker.present.found_fit(view, policy_id, policy, node, beaten.applied);
+                }
                 self.beat_path(request, intent, policy, vocabulary);
                 step
             }

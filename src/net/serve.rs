@@ -13,8 +13,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
+use super::buffer::drop_front;
 use super::client::{Client, Gone};
 use super::connection::{Connection, Step};
 use super::listener::Accepted;
@@ -54,6 +55,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         at: 0,
         current: None,
         scanner: RequestScanner::new(Limits::DEFAULT),
+        drained: false,
         ended: false,
     };
     let mut server =
@@ -111,6 +113,8 @@ struct Input {
     /// Length of the command at `at`, when it is scanned but not dispatched.
     current: Option<usize>,
     scanner: RequestScanner,
+    /// The last read left room: the socket had no more.
+    drained: bool,
     /// The client has closed its sending side.
     ended: bool,
 }
@@ -177,21 +181,26 @@ impl Server {
 
     /// Dispatches what is complete. `Done` when more bytes are needed.
     fn advance(&mut self) -> Step {
-        let shared = &self.worker.shared;
-        let (view, vocabulary, now) = (shared.view.load(), shared.vocabulary.load(), clock::now());
+        let worker = Rc::clone(&self.worker);
+        let known = worker.present.look();
+        let (view, vocabulary, now) = (&*known.view, &*known.vocabulary, clock::now());
+        let shared = &worker.shared;
         let (length, capacity) = (self.input.buffer.len(), self.input.buffer.capacity());
         self.client.presence.input.set((length, capacity - length));
         let input = &mut self.input;
         let stranger = self.connection.is_stranger() && shared.auth_required.load(Ordering::Relaxed);
         self.client.presence.seen.set(now);
-        (self.connection.beaten, self.connection.alike) = (None, None);
+        self.connection.resume_path(view, vocabulary, now);
         input.scanner.set_limits(if stranger { Limits::BEFORE_AUTH } else { Limits::DEFAULT });
         loop {
             let rest = &input.buffer[input.at..];
             if input.current.is_none() {
+                if rest.is_empty() {
+                    break;
+                }
                 match input.scanner.scan(rest) {
                     Ok(Scan::Need) if input.scanner.is_long(rest) => {
-                        return self.advance_long(&view, &vocabulary, now);
+                        return self.advance_long(view, vocabulary, now);
                     }
                     Ok(Scan::Need) => break,
                     Ok(Scan::Skip(n)) => {
@@ -212,17 +221,14 @@ impl Server {
                 return Step::Room;
             }
             let request = input.scanner.request(rest);
-            match self.connection.dispatch(&request, &view, &vocabulary, now) {
+            match self.connection.dispatch(&request, view, vocabulary, now) {
                 Step::Done => input.consume(),
                 other => return other,
             }
         }
-        input.buffer.advance(input.at);
-        input.at = 0;
+        // An empty one stays until it is clear that nothing more has come.
+        drop_front(&mut input.buffer, std::mem::take(&mut input.at));
         self.client.presence.input.set((input.buffer.len(), input.buffer.capacity() - input.buffer.len()));
-        if input.buffer.is_empty() && input.buffer.capacity() > 0 {
-            self.worker.put_buffer(std::mem::take(&mut input.buffer));
-        }
         Step::Done
     }
 
@@ -237,7 +243,8 @@ impl Server {
             self.linger().await;
             return Event::Gone(if draining { Gone::Ended } else { Gone::Left });
         }
-        self.client.set_waits(self.connection.release_when_over());
+        let waits = self.connection.pin.is_some() && self.connection.release_when_over();
+        self.client.set_waits(waits);
         let event = poll_fn(|cx| {
             if let Some(why) = self.client.poll(cx) {
                 return Poll::Ready(Event::Gone(why));
@@ -251,7 +258,9 @@ impl Server {
             self.input.poll(&self.worker, &mut self.read, cx)
         })
         .await;
-        self.client.set_waits(false);
+        if waits {
+            self.client.set_waits(false);
+        }
         event
     }
 
@@ -359,13 +368,26 @@ impl Input {
     }
 
     fn poll(&mut self, worker: &Worker, read: &mut ReadHalf, cx: &mut std::task::Context<'_>) -> Poll<Event> {
+        if std::mem::take(&mut self.drained) {
+            // All that had come was read. Nearly always nothing more has come since.
+            if self.buffer.is_empty() {
+                worker.put_buffer(std::mem::take(&mut self.buffer));
+            }
+            match read.poll_readable(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) => {}
+            }
+        }
         if self.buffer.capacity() == 0 {
             self.buffer = worker.take_buffer();
         }
         let wanted = self.scanner.wanted().unwrap_or(0).clamp(limits::CLIENT_READ, limits::LANE_READ);
         self.buffer.reserve(wanted);
         match read.poll_read(cx, &mut self.buffer) {
-            Poll::Ready(Ok(n)) => Poll::Ready(Event::Input(n)),
+            Poll::Ready(Ok(n)) => {
+                self.drained = n > 0 && self.buffer.len() < self.buffer.capacity();
+                Poll::Ready(Event::Input(n))
+            }
             Poll::Ready(Err(_)) => Poll::Ready(Event::Gone(Gone::Left)),
             Poll::Pending => {
                 if self.buffer.is_empty() {

@@ -90,6 +90,15 @@ impl ReadHalf {
             Reader::Unix(half) => poll_read_buf(Pin::new(half), cx, buf),
         }
     }
+
+    /// Pending as long as there is nothing to be read. Ready says nothing.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.0 {
+            Reader::Tcp(half) => half.as_ref().poll_read_ready(cx).map(|_| ()),
+            Reader::Tls(_) => Poll::Ready(()),
+            Reader::Unix(half) => half.as_ref().poll_read_ready(cx).map(|_| ()),
+        }
+    }
 }
 
 impl WriteHalf {

@@ -20,6 +20,7 @@ use super::lane::{Closed, Lane, LaneKey};
 use super::limits;
 use super::listener::Accepted;
 use super::pending::{Kind, Pending};
+use super::present::Present;
 use super::round::Round;
 use super::shared::Shared;
 use super::{clock, errand, lane_task, say, serve, task};
@@ -39,6 +40,8 @@ pub struct Worker {
     pub stats: Arc<Stats>,
     /// The end of its scheduling rounds.
     pub round: Rc<Round>,
+    /// What it knows at present.
+    pub present: Present,
     /// What the nodes have proven on this worker's connections.
     pub proofs: RefCell<Proofs>,
     /// The process drains: who is owed nothing goes.
@@ -91,6 +94,7 @@ impl Worker {
         let nodes = shared.addresses.len();
         let (load, round) = (RefCell::new(vec![0; nodes]), Rc::<Round>::default());
         Rc::new(Self {
+            present: Present::new(&shared),
             shared,
             stats,
             proofs: RefCell::new(Proofs::new(nodes)),

@@ -132,16 +132,23 @@ impl RequestScanner {
         if self.done {
             self.start_afresh();
         }
+        if self.left.is_none()
+            && let Some(len) = self.scan_at_once(buf)
+        {
+            (self.pos, self.done) = (len, true);
+            return Ok(Scan::Command { len, canonical: true });
+        }
+        self.scan_thoroughly(buf)
+    }
+
+    /// What [`RequestScanner::scan`] does when the next command is not all there, or not as usual.
+    #[inline(never)]
+    fn scan_thoroughly(&mut self, buf: &[u8]) -> Result<Scan, RequestError> {
         if self.left.is_none() {
+            self.spans.clear();
             match buf.first() {
                 None => return Ok(Scan::Need),
-                Some(b'*') => {
-                    if let Some(len) = self.scan_at_once(buf) {
-                        (self.pos, self.done) = (len, true);
-                        return Ok(Scan::Command { len, canonical: true });
-                    }
-                    self.spans.clear();
-                }
+                Some(b'*') => {}
                 Some(_) => return self.scan_inline(buf),
             }
             match self.count(buf)? {
@@ -175,7 +182,8 @@ impl RequestScanner {
     /// Finds a command that is all there and as every client library writes it. `None` decides nothing.
     #[inline]
     fn scan_at_once(&mut self, buf: &[u8]) -> Option<usize> {
-        let (count, used) = quick_length(&buf[1..])?;
+        let [b'*', rest @ ..] = buf else { return None };
+        let (count, used) = quick_length(rest)?;
         if count == 0 || count > self.limits.max_args {
             return None;
         }

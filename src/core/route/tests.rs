@@ -591,3 +591,20 @@ proptest! {
         }
     }
 }
+
+/// The clock alone makes a difference exactly when `good_until` says so.
+#[test]
+fn a_replica_that_may_serve_may_go_on_until_its_time_is_up() {
+    for consistency in [Consistency::Eventual, Consistency::Bounded, Consistency::Fenced] {
+        for (heard, lag) in [(0, 100), (0, 2_000), (900, 2_000), (990, 50)] {
+            let mut case = Case::new(1, consistency);
+            case.policy.max_lag = Duration::from_millis(lag);
+            case.replica().heard_at = Some(ago(Duration::from_millis(heard)));
+            let until = good_until(&case.view, R, &case.policy).unwrap();
+            for now in (0..3_000).map(|ms| NOW.after(Duration::from_millis(ms))) {
+                let fit = judge(&case.view.nodes[1], &Ask { now, ..case.ask() }).is_ok();
+                assert_eq!(fit, now <= until, "{consistency:?}, heard {heard} ms ago, max-lag {lag} ms");
+            }
+        }
+    }
+}

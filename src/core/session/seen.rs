@@ -50,6 +50,11 @@ impl Seen {
         self.token = self.token.max(Some(offset));
     }
 
+    /// Nothing was seen that a replica might lack.
+    pub fn is_clear(&self) -> bool {
+        self.floor == Mark::Clear && self.keys.is_empty() && self.token.is_none()
+    }
+
     /// What a token demands of every replica, however old data the policy tolerates.
     pub fn token(&self) -> Option<Offset> {
         self.token

@@ -4,9 +4,10 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 use crate::core::moment::Moment;
+use crate::net::buffer::drop_front;
 use crate::net::client::Gone;
 use crate::net::lane::{Closed, Lane};
 use crate::net::pending::{Kind, Pending, Rewrite};
@@ -207,7 +208,7 @@ impl Reader {
             }
             (begin, self.scanned) = (end, end);
         }
-        self.buffer.advance(begin);
+        drop_front(&mut self.buffer, begin);
         self.scanned -= begin;
         self.take_part(worker, lane, now)?;
         if self.buffer.is_empty() && self.buffer.capacity() > limits::LANE_READ * 2 {
