@@ -395,11 +395,13 @@ fn a_slow_reader_of_large_values_slows_nobody() {
 fn a_reply_that_is_lost_half_way_is_followed_by_nothing() {
     let mut topology = Topology::with(&["--save", ""], 1, &["--save", ""]);
     let proxy = Setup::of(&topology).start();
-    let length = 16 << 20;
+    // More than all sockets on the way may hold.
+    let length = 64 << 20;
     send_large(&mut topology.primary.connect(), b"*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n", length);
     topology.await_sync();
     sleep_ms(300);
     let mut conn = proxy.connect();
+    socket2::SockRef::from(&conn.stream()).set_recv_buffer_size(1 << 20).unwrap();
     conn.ask(&["GET", "big"]).ask(&["GET", "big"]);
     sleep_ms(300);
     topology.replicas[0].server.kill();
