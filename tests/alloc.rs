@@ -116,10 +116,10 @@ fn fences_are_stamped_settled_and_read() {
         let offset = Offset::new(n as u64 * 10);
         let slot = table.slot(format_key(n, &mut [0; 8]));
         let stamps = Stamps::One(slot);
-        session.sent(n as u64, &stamps);
+        session.sent(n as u64, &stamps, n as u64);
         assert!(session.is_writing(slot));
         table.stamp_pending(slot, anchors.next());
-        session.settled(n as u64);
+        session.forget(n as u64 + 1);
         table.settle(slot, anchors.take(), offset);
         assert!(matches!(table.load(slot), Mark::At(_)));
         table.stamp(slot, offset.advanced(5), anchors.next());

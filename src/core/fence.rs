@@ -153,9 +153,9 @@ impl FenceTable {
         if cfg!(mutant = "stamp-skipped") {
             return;
         }
-        self.in_groups(slots, |slot| {
-            [&self.top].into_iter().chain(self.cells(slot)).for_each(|cell| stamp_pending(cell, &next));
-        });
+        self.in_groups(slots, |slot| self.cells(slot).for_each(|cell| stamp_pending(cell, &next)));
+        // After them: none of their numbers is above this one, and nobody has been told yet.
+        stamp_pending(&self.top, &next);
     }
 
     /// [`Self::settle`] for many slots.

@@ -1,7 +1,5 @@
 //! What one client connection has written and seen, and what its reads therefore demand of a replica.
 
-use std::collections::VecDeque;
-
 use super::fence::Slot;
 use super::node::NodeId;
 
@@ -13,9 +11,6 @@ use flight::Flight;
 pub use seen::{Seen, stronger};
 pub use stamps::Stamps;
 
-/// How many writes in flight are remembered one by one; with more, every key counts as being written.
-const IN_FLIGHT_KEPT: usize = 64;
-
 /// What a connection has on its way, and what it has seen. Pipelines keep their order, key by key:
 ///
 /// - Until a write is acknowledged, reads of its keys follow it to the primary.
@@ -25,12 +20,10 @@ const IN_FLIGHT_KEPT: usize = 64;
 ///   connection or waits; and when the first is repeated elsewhere, so are those of its key that had followed it.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
-    /// In the order in which they were sent.
-    in_flight: VecDeque<(u64, Slot)>,
-    /// Writes in flight whose keys are unknown or did not fit, up to this sequence number.
-    all_until: Option<u64>,
     /// What it has seen.
     pub seen: Seen,
+    /// Writes.
+    writing: Flight,
     /// Reads at replicas.
     reading: Flight,
     /// Reads at the primary, and those that may yet be sent there.
@@ -52,18 +45,16 @@ pub enum Follows {
 }
 
 impl Session {
-    /// Write number `seq` is being sent.
-    pub fn sent(&mut self, seq: u64, stamps: &Stamps) {
-        match stamps {
-            Stamps::None => {}
-            Stamps::One(slot) if self.in_flight.len() < IN_FLIGHT_KEPT => {
-                self.in_flight.push_back((seq, *slot));
-            }
-            Stamps::Many(slots) if self.in_flight.len() + slots.len() <= IN_FLIGHT_KEPT => {
-                self.in_flight.extend(slots.iter().map(|slot| (seq, *slot)));
-            }
-            _ => self.all_until = Some(seq),
-        }
+    /// Write number `seq` is on its way. `oldest` is the oldest command that is not answered yet.
+    pub fn sent(&mut self, seq: u64, stamps: &Stamps, oldest: u64) {
+        let Some(slots) = stamps.slots() else { return };
+        self.writing.forget(oldest);
+        self.writing.add(seq, slots, None);
+    }
+
+    /// Forgets writes that are answered.
+    pub fn forget(&mut self, oldest: u64) {
+        self.writing.forget(oldest);
     }
 
     /// Read number `seq` is on its way to a replica. `oldest` is the oldest command that is not answered yet.
@@ -81,12 +72,7 @@ impl Session {
 
     /// A read is sent again, to `at`, when `last` is the last command that was sent.
     pub fn repeats(&mut self, last: u64, stamps: &Stamps, at: NodeId, oldest: u64) {
-        let slots = match stamps {
-            Stamps::None => return,
-            Stamps::One(slot) => std::slice::from_ref(slot),
-            Stamps::Many(slots) => slots,
-            Stamps::All => &[],
-        };
+        let Some(slots) = stamps.slots() else { return };
         self.reads_ahead(last, slots, Some(at), oldest);
         self.repeated.forget(oldest);
         self.repeated.add(last, slots, Some(at));
@@ -125,39 +111,21 @@ impl Session {
         self.reading.touches(stamps)
     }
 
-    /// Write number `seq` was answered, or will never be.
-    pub fn settled(&mut self, seq: u64) {
-        let mut was_first = false;
-        while self.in_flight.front().is_some_and(|(sent, _)| *sent == seq) {
-            self.in_flight.pop_front();
-            was_first = true;
-        }
-        if !was_first && !self.in_flight.is_empty() {
-            self.in_flight.retain(|(sent, _)| *sent != seq);
-        }
-        // Not by a later number: a read on another node may be answered, or given up, before them.
-        if self.all_until == Some(seq) {
-            self.all_until = None;
-        }
-    }
-
     /// Nothing is outstanding after a burst: gives back the room that it took.
     pub fn rest(&mut self) {
-        for flight in [&mut self.reading, &mut self.ahead, &mut self.repeated] {
+        for flight in [&mut self.writing, &mut self.reading, &mut self.ahead, &mut self.repeated] {
             flight.rest();
         }
-        self.in_flight.shrink_to_fit();
     }
 
     /// Whether a write to a key of this slot is in flight.
     pub fn is_writing(&self, slot: Slot) -> bool {
-        let any = !self.in_flight.is_empty() && self.in_flight.iter().any(|(_, written)| *written == slot);
-        any || self.all_until.is_some()
+        self.writing.is_about(slot)
     }
 
     /// Whether any write is in flight.
     pub fn is_writing_anything(&self) -> bool {
-        self.all_until.is_some() || !self.in_flight.is_empty()
+        !self.writing.is_empty()
     }
 }
 
@@ -171,13 +139,13 @@ mod tests {
         let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
         let (a, b) = (table.slot(b"a"), table.slot(b"b"));
         let mut session = Session::default();
-        session.sent(7, &Stamps::One(a));
+        session.sent(7, &Stamps::One(a), 7);
         assert!(session.is_writing(a) && !session.is_writing(b));
-        session.sent(8, &Stamps::All);
+        session.sent(8, &Stamps::All, 7);
         assert!(session.is_writing(b));
-        session.settled(7);
+        session.forget(8);
         assert!(session.is_writing(a), "covered by the write with unknown keys");
-        session.settled(8);
+        session.forget(9);
         assert!(!session.is_writing_anything());
     }
 
@@ -198,27 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn a_later_command_that_is_done_first_does_not_settle_a_write_with_unknown_keys() {
-        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
-        let mut session = Session::default();
-        session.sent(7, &Stamps::All);
-        session.settled(8);
-        assert!(session.is_writing(table.slot(b"k")));
-        session.settled(7);
-        assert!(!session.is_writing_anything());
-    }
-
-    #[test]
     fn too_many_writes_in_flight_count_as_writing_everything() {
         let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
         let mut session = Session::default();
-        for seq in 0..200 {
-            session.sent(seq, &Stamps::One(table.slot(format!("k{seq}").as_bytes())));
+        for seq in 0..2000 {
+            session.sent(seq, &Stamps::One(table.slot(format!("k{seq}").as_bytes())), 0);
         }
         assert!(session.is_writing(table.slot(b"untouched")));
-        for seq in 0..200 {
-            session.settled(seq);
-        }
+        session.forget(2000);
         assert!(!session.is_writing_anything());
     }
 

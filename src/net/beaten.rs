@@ -194,6 +194,7 @@ impl Connection {
         let mut session = self.client.session.borrow_mut();
         match (alike.read, stamps) {
             (Some(beaten), Stamps::One(slot)) => {
+                session.forget(oldest);
                 let free = self.is_applied(*slot, beaten.applied, view)
                     && session.seen.of(*slot).is_met_by(beaten.applied)
                     && !session.is_writing(*slot)
@@ -207,7 +208,7 @@ impl Connection {
             (None, stamps) => {
                 let waits = session.overtakes(stamps, oldest) && !cfg!(mutant = "beaten-blindly");
                 if !waits && *stamps != Stamps::None {
-                    session.sent(seq, stamps);
+                    session.sent(seq, stamps, oldest);
                 }
                 !waits
             }

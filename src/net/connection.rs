@@ -189,6 +189,7 @@ impl Connection {
 
     /// On whose behalf reads are decided.
     pub fn reader(&self) -> Reader<'_> {
+        self.client.session.borrow_mut().forget(self.client.oldest());
         Reader {
             policy: self.policy,
             user: &self.user,

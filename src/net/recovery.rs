@@ -53,6 +53,7 @@ impl Worker {
             return None;
         }
         let policy = shared.config.policies.all.get(usize::from(pending.policy.0))?;
+        pending.client.session.borrow_mut().forget(pending.client.oldest());
         let reader = Reader {
             policy: pending.policy,
             user: "",
@@ -96,8 +97,6 @@ impl Worker {
             self.unload(lane.key.node);
             if left.pending.client.gone().is_none() {
                 self.recover_one(lane, why, left);
-            } else {
-                left.pending.client.session.borrow_mut().settled(left.pending.seq);
             }
         }
         self.after_lane(lane, why);
@@ -155,7 +154,6 @@ impl Worker {
             // Who has kept its connections to the primary stays in, as on Redis; this one has lost its own.
             pending.client.presence.put_out(clock::now());
         }
-        pending.client.session.borrow_mut().settled(pending.seq);
         pending.client.deliver(pending.seq, &error, true);
     }
 

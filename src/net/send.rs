@@ -52,9 +52,10 @@ impl Connection {
     }
 
     fn push(&self, lane: &Rc<Lane>, request: Bytes<'_>, outgoing: Outgoing, begun: Moment) {
+        let oldest = self.client.oldest();
         let seq = self.client.open();
         if outgoing.kind == Kind::Write && outgoing.stamps != Stamps::None {
-            self.client.session.borrow_mut().sent(seq, &outgoing.stamps);
+            self.client.session.borrow_mut().sent(seq, &outgoing.stamps, oldest);
         }
         self.worker.load(lane.key.node);
         let pending = Pending {

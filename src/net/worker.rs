@@ -275,7 +275,6 @@ impl Worker {
         }
         if pending.kind == Kind::Write && pending.stamps != Stamps::None {
             self.stamp(&pending.stamps);
-            pending.client.session.borrow_mut().settled(pending.seq);
         }
         if (pending.sees_all || pending.kind != Kind::Write && pending.stamps != Stamps::None)
             && pending.at_primary

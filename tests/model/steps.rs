@@ -13,7 +13,7 @@ impl World {
         let write = self.scenario.writes[index];
         let Some(node) = self.target(&write) else { return };
         if write.by == By::Reader {
-            self.session.sent(index as u64, &self.stamps(write));
+            self.session.sent(index as u64, &self.stamps(write), 0);
         }
         self.servers[node].log.push(index as u8);
         self.writes[index] = Phase::Executed;
@@ -33,10 +33,13 @@ impl World {
                 None => self.fences.raise_floor(anchor),
             }
         }
-        if write.by == By::Reader {
-            self.session.settled(index as u64);
-        }
         self.writes[index] = Phase::Acked(self.now);
+        // Its replies reach a client in order.
+        let owed = |index: &usize| {
+            self.scenario.writes[*index].by == By::Reader && !matches!(self.writes[*index], Phase::Acked(_))
+        };
+        let oldest = (0..self.writes.len()).find(owed).unwrap_or(self.writes.len());
+        self.session.forget(oldest as u64);
     }
 
     /// `prober::poll`. A replica answers at once: what it says later would only be more.

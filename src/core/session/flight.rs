@@ -1,4 +1,4 @@
-//! Reads on their way, by the keys that they are about.
+//! Commands on their way, by the keys that they are about.
 
 use std::collections::VecDeque;
 
@@ -6,29 +6,33 @@ use super::Stamps;
 use crate::core::fence::Slot;
 use crate::core::node::NodeId;
 
-/// How many keys of reads on their way are remembered one by one; with more, every key counts as being read.
-const READS_KEPT: usize = 1024;
+/// How many keys are remembered one by one, of commands of each kind; with more, every key counts.
+const KEYS_KEPT: usize = 1024;
 
-/// Reads of one connection that are on their way.
+/// Commands of one connection, of one kind, that are on their way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flight {
     /// In the order in which they were sent, but for a few that were repeated.
     keys: VecDeque<(u64, Slot)>,
-    /// Reads whose keys are unknown or did not fit, up to this sequence number.
+    /// Those whose keys are unknown or did not fit, up to this sequence number.
     all_until: Option<u64>,
     /// Where all of them are, as far as all are at one node.
     at: Option<NodeId>,
 }
 
 impl Flight {
-    /// Up to number `seq` a read of these keys is on its way to `at`, if that is certain.
+    /// Up to number `seq` one about these keys is on its way to `at`, if that is certain. Without any it is about all.
     pub(super) fn add(&mut self, seq: u64, slots: &[Slot], at: Option<NodeId>) {
         if self.is_empty() {
             self.at = at;
         } else if self.at != at {
             self.at = None;
         }
-        if slots.is_empty() || self.keys.len() + slots.len() > READS_KEPT {
+        if let [slot] = slots
+            && self.keys.len() < KEYS_KEPT
+        {
+            self.keys.push_back((seq, *slot));
+        } else if slots.is_empty() || self.keys.len() + slots.len() > KEYS_KEPT {
             self.all_until = self.all_until.max(Some(seq));
         } else {
             for slot in slots {

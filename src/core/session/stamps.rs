@@ -1,7 +1,9 @@
 //! The keys that a command writes, or that a read has seen, as slots of the fence table.
 
-use super::IN_FLIGHT_KEPT;
 use crate::core::fence::Slot;
+
+/// So many keys are told apart. More that a transaction writes are all keys.
+const KEPT: usize = 64;
 
 /// The slots that a command writes.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -36,8 +38,18 @@ impl Stamps {
             Self::Many(slots) => slots.iter().for_each(|slot| self.merge(Self::One(*slot))),
             Self::All => *self = Self::All,
         }
-        if matches!(self, Self::Many(slots) if slots.len() > IN_FLIGHT_KEPT) {
+        if matches!(self, Self::Many(slots) if slots.len() > KEPT) {
             *self = Self::All;
+        }
+    }
+
+    /// Them, none for all keys; `None` if no key is meant.
+    pub fn slots(&self) -> Option<&[Slot]> {
+        match self {
+            Self::None => None,
+            Self::One(slot) => Some(std::slice::from_ref(slot)),
+            Self::Many(slots) => Some(slots),
+            Self::All => Some(&[]),
         }
     }
 
