@@ -342,9 +342,14 @@ fn scan_header(bytes: &[u8], marker: u8) -> Option<(u64, usize)> {
     if first != marker {
         return None;
     }
-    if let Some((number, used)) = quick_length(rest) {
-        return Some((number as u64, used + 1));
+    match quick_length(rest) {
+        Some((number, used)) => Some((number as u64, used + 1)),
+        None => scan_long_header(rest),
     }
+}
+
+#[cold]
+fn scan_long_header(rest: &[u8]) -> Option<(u64, usize)> {
     let window = &rest[..rest.len().min(MAX_HEADER)];
     let end = memchr(b'\r', window)?;
     (window.get(end + 1) == Some(&b'\n')).then_some(())?;
