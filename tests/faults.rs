@@ -8,7 +8,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::checker::Level;
 use support::load::{Outcome, Plan};
@@ -374,6 +374,40 @@ fn writes_of_others_are_fenced_by_the_stream() {
 }
 
 /// The roles are swapped by hand: writes go to the new primary, and no connection stays with the old one.
+/// Writes that the old primary never got are sent to the new one. What the client has sent after them waits for that.
+#[test]
+fn writes_are_in_order_across_a_failover() {
+    for _ in 0..3 {
+        let mut topology = Topology::start(1);
+        let proxy = Setup::of(&topology).upstream(SOON).proxy("[proxy]\nworkers = 1").start();
+        let mut conn = proxy.connect();
+        assert_eq!(conn.cmd(&["RPUSH", "log", "0"]), Value::Int(1));
+        topology.await_sync();
+        topology.primary.kill();
+        sleep_ms(20);
+        let mut sent = 0;
+        let mut send = |conn: &mut Conn, span: Duration| {
+            let begun = Instant::now();
+            while begun.elapsed() < span {
+                sent += 1;
+                conn.ask(&["RPUSH", "log", &sent.to_string()]);
+                sleep_ms(1);
+            }
+            sent
+        };
+        send(&mut conn, ms(100));
+        assert_eq!(topology.replicas[0].cmd(&["REPLICAOF", "NO", "ONE"]), "OK");
+        let sent = send(&mut conn, ms(700));
+        conn.read_many(sent);
+        let Value::Array(log) = topology.replicas[0].cmd(&["LRANGE", "log", "0", "-1"]) else {
+            panic!("no list")
+        };
+        let log: Vec<u32> = log.iter().map(|entry| entry.text().parse().unwrap()).collect();
+        assert!(log.is_sorted() && log.last() == Some(&(sent as u32)), "{log:?}");
+        assert!(log.len() > 100, "{} of {sent} writes", log.len());
+    }
+}
+
 #[test]
 fn a_failover_by_hand_is_followed() {
     let topology = Topology::start(2);

@@ -139,6 +139,63 @@ fn what_arrives_later_is_looked_at_anew() {
     }
 }
 
+/// A client of many threads: there is always a read of the key on its way.
+#[test]
+fn a_key_that_is_always_being_read_comes_back_to_the_replicas() {
+    let topology = Topology::start(1);
+    let path = Relay::to(topology.primary.port);
+    let proxy =
+        Setup::to(path.port, &topology.replica_ports()).policy("default", "consistency = \"fenced\"").start();
+    let mut conn = proxy.connect();
+    assert_eq!(conn.cmd(&["SET", "k", "0"]), "OK");
+    sleep_ms(300);
+    path.delay(Direction::Down, ms(10));
+    conn.send(&encode(&["SET", "k", "1"]));
+    conn.send(&encode(&["GET", "k"]).repeat(50));
+    assert_eq!(conn.read(), "OK");
+    let mut before = None;
+    for n in 0..400 {
+        conn.send(&encode(&["GET", "k"]));
+        assert_eq!(conn.read(), "1");
+        sleep_ms(1);
+        if n == 300 {
+            before = Some(at_replicas(&proxy));
+        }
+    }
+    let reads = at_replicas(&proxy) - before.unwrap_or_default();
+    assert!(reads > 50.0, "{reads} of the last 100 reads at the replica");
+}
+
+/// Some reads only the primary may answer. What they have shown, others don't take back.
+#[test]
+fn what_the_primary_alone_may_show_counts_as_seen() {
+    let topology = Topology::start(1);
+    let proxy = proxy_at("session", &topology);
+    let mut conn = proxy.connect();
+    topology.primary.cmd(&["XADD", "s", "1-1", "f", "v"]);
+    topology.primary.cmd(&["HSET", "h", "f", "0"]);
+    topology.await_sync();
+    sleep_ms(300);
+    topology.lag(0, ms(300));
+    for round in 1..=3 {
+        let (id, n) = (format!("{}-1", round + 1), round.to_string());
+        topology.primary.cmd(&["XADD", "s", &id, "f", "v"]);
+        topology.primary.cmd(&["HSET", "h", "f", &n]);
+        conn.send(&pipeline(&[
+            &["XINFO", "STREAM", "s"],
+            &["XLEN", "s"],
+            &["HSCAN", "h", "0"],
+            &["HGET", "h", "f"],
+        ]));
+        let said: Vec<String> = conn.read_many(4).iter().map(|value| format!("{value:?}")).collect();
+        assert!(said[0].contains(&id) && said[2].contains(&format!("{n:?}")), "{said:?}");
+        assert_eq!((&said[1], &said[3]), (&format!(":{}", round + 1), &format!("{n:?}")), "{said:?}");
+        let one_by_one = [conn.cmd(&["XINFO", "STREAM", "s"]), conn.cmd(&["XLEN", "s"])];
+        assert_eq!(one_by_one[1], Value::Int(round + 1));
+        sleep_ms(600);
+    }
+}
+
 /// The read is still on its way when writes like those before it are sent.
 #[test]
 fn a_write_does_not_overtake_a_read_of_its_key() {

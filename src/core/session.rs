@@ -22,6 +22,8 @@ pub use stamps::Stamps;
 pub struct Session {
     /// What it has seen.
     pub seen: Seen,
+    /// The replica that serves it: what another one shows may be older.
+    pub home: Option<NodeId>,
     /// Writes.
     writing: Flight,
     /// Reads at replicas.
@@ -78,6 +80,11 @@ impl Session {
         self.repeated.add(last, slots, Some(at));
     }
 
+    /// Where read number `seq` must be repeated, if one of its keys before it was: `Some(None)` if that is not certain.
+    pub fn repeats_at(&self, seq: u64, stamps: &Stamps) -> Option<Option<NodeId>> {
+        self.repeated.touches_since(seq, stamps).then_some(self.repeated.at())
+    }
+
     /// Whether read number `seq`, which a replica has answered, has to be repeated because one before it was.
     pub fn must_repeat(&self, seq: u64, stamps: &Stamps) -> bool {
         !self.repeated.is_empty()
@@ -88,6 +95,7 @@ impl Session {
     /// Where a read of these keys must go.
     pub fn follows(&mut self, slots: &[Slot], oldest: u64) -> Follows {
         self.ahead.forget(oldest);
+        self.repeated.forget(oldest);
         if self.ahead.is_empty()
             || !slots.iter().any(|slot| self.ahead.is_about(*slot))
             || cfg!(mutant = "reads-astray")
@@ -109,6 +117,11 @@ impl Session {
     pub fn overtakes(&mut self, stamps: &Stamps, oldest: u64) -> bool {
         self.reading.forget(oldest);
         self.reading.touches(stamps)
+    }
+
+    /// Whether a burst has left much room.
+    pub fn is_roomy(&self) -> bool {
+        [&self.writing, &self.reading, &self.ahead, &self.repeated].into_iter().any(Flight::is_roomy)
     }
 
     /// Nothing is outstanding after a burst: gives back the room that it took.

@@ -115,7 +115,8 @@ impl Connection {
             && !self.is_stranger()
             && self.keeps_lane_to(alike.node);
         let Some(beaten) = alike.read else {
-            if same && view.usable_primary(now) == Some(alike.node) {
+            if same && view.usable_primary(now) == Some(alike.node) && !self.owes_another_primary(alike.node)
+            {
                 self.alike = Some(alike);
             }
             return;
@@ -170,6 +171,9 @@ impl Connection {
         };
         self.worker.stats.command(access, target, reason);
         self.worker.load(alike.node);
+        if alike.read.is_none() {
+            self.at_primary = Some((alike.node, self.client.next()));
+        }
         let pending = Pending {
             client: Rc::clone(&self.client),
             seq: self.client.open(),

@@ -196,7 +196,9 @@ impl Client {
         }
         if inner.out.is_empty() {
             self.round.put_buffer(std::mem::take(&mut inner.out));
-            if inner.slots.is_empty() && inner.slots.capacity() > limits::SLOTS_KEPT {
+            if inner.slots.is_empty()
+                && (inner.slots.capacity() > limits::SLOTS_KEPT || self.session.borrow().is_roomy())
+            {
                 inner.slots = VecDeque::new();
                 self.session.borrow_mut().rest();
             }

@@ -73,6 +73,10 @@ pub struct Connection {
     pub(super) beaten: Option<Beaten>,
     /// What was sent last, if another one like it may follow.
     pub(super) alike: Option<Alike>,
+    /// The primary that its last command for one went to, and that command's sequence number.
+    pub(super) at_primary: Option<(NodeId, u64)>,
+    /// Since when reads of a key follow one another to the primary.
+    pub(super) following_since: Option<Moment>,
     /// When to see whether another replica has fewer connections.
     balance_at: Cell<Moment>,
     /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.
@@ -122,6 +126,8 @@ impl Connection {
             sticky: None,
             beaten: None,
             alike: None,
+            at_primary: None,
+            following_since: None,
             balance_at: Cell::default(),
             lanes,
             large: false,
@@ -164,6 +170,7 @@ impl Connection {
         }
         drop(stuck);
         self.sticky = node;
+        self.client.session.borrow_mut().home = node;
         self.beaten = None;
     }
 
@@ -300,12 +307,12 @@ fn present(
     drained: bool,
 ) -> Result<Rc<Lane>, Step> {
     if let Some((lane, stint)) = known {
-        let same = lane.stint() == *stint;
-        if same && lane.is_usable() {
+        if lane.stint() == *stint && lane.is_usable() {
             return Ok(Rc::clone(lane));
         }
-        if !same && !drained {
-            // The lane has left the pool: what is still on the way must not be overtaken on another.
+        if !drained {
+            // The lane has left the pool, or is lost: what is still on the way, or will be sent again, must not be
+            // overtaken on another.
             return Err(Step::Drain);
         }
     }

@@ -1,9 +1,11 @@
 //! Where each command of a client goes: answered here, to a replica, to the primary, or to a connection of its own.
 
 use super::connection::{Connection, Step};
+use super::demand::Slots;
 use super::local;
 use super::outgoing::{Bytes, Outgoing};
 use super::pending::Rewrite;
+use super::read::seen_of;
 use super::say;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
@@ -48,10 +50,16 @@ impl Connection {
             self.client.answer(&say::denied(vocabulary.table.name(intent.id)));
             return Step::Done;
         }
-        if intent.handling == Handling::Local(Local::Reset) && request.count() > 1 {
-            self.poison_transaction();
-            self.client.answer(&say::wrong_arity("reset"));
-            return Step::Done;
+        if intent.handling == Handling::Local(Local::Reset) {
+            if request.count() > 1 {
+                self.poison_transaction();
+                self.client.answer(&say::wrong_arity("reset"));
+                return Step::Done;
+            }
+            if self.pin.is_none() && !self.client.is_drained() {
+                // What follows it goes on other lanes.
+                return Step::Drain;
+            }
         }
         if (self.pin.is_some() || matches!(intent.handling, Handling::Pin(_)) || request.is_partial())
             && let Some(step) = self.dispatch_pinned(request, intent, view, vocabulary, now)
@@ -68,7 +76,8 @@ impl Connection {
             (Handling::Scan { cursor }, _) => self.scan(request, cursor, intent, view, vocabulary, now),
             (_, Access::Read) => self.read(request, intent, view, vocabulary, now),
             (_, Access::PrimaryRead(Why::KeyState)) => {
-                self.send_to_primary(Bytes::Request(request), Outgoing::read(Reason::PrimaryOnly, now), view)
+                let outgoing = self.read_of_primary(request, intent, vocabulary, now);
+                self.send_to_primary(Bytes::Request(request), outgoing, view)
             }
             (_, Access::PrimaryRead(Why::NotReadonly)) => {
                 self.send_to_primary(Bytes::Request(request), Outgoing::other(now), view)
@@ -114,6 +123,23 @@ impl Connection {
             Keys::Known { .. } => stamps,
             Keys::Unknowable => Stamps::All,
         }
+    }
+
+    /// A read that only the primary may answer: it shows of its keys what replicas may not take back.
+    fn read_of_primary(
+        &self,
+        request: &Request<'_>,
+        intent: Intent,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Outgoing {
+        let (shared, mut slots) = (&self.worker.shared, Slots::new());
+        if shared.fencing {
+            let mut add = |key: &[u8]| slots.push(shared.fences.slot(key));
+            vocabulary.table.for_each_key(intent.id, request, &mut add);
+        }
+        let (stamps, sees_all) = (seen_of(&slots), shared.fencing && slots.is_empty());
+        Outgoing { stamps, sees_all, ..Outgoing::read(Reason::PrimaryOnly, now) }
     }
 
     fn all_keys(&self) -> Stamps {

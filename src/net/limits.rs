@@ -11,6 +11,9 @@ pub const LANE_READ: usize = 64 * 1024;
 /// Buffers above this are given back when they run empty.
 pub const BUFFER_KEPT: usize = 64 * 1024;
 
+/// For so long reads of a key follow one another to the primary; then all of them are waited for.
+pub const FOLLOWED_LONGEST: Duration = Duration::from_millis(20);
+
 /// Replies that one client may have outstanding before its input is no longer read.
 pub const CLIENT_PENDING: usize = 4096;
 

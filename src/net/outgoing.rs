@@ -56,6 +56,14 @@ impl Outgoing {
         Self { access: telemetry::Access::Other, ..Self::write(Reason::PrimaryOnly, Stamps::None, now) }
     }
 
+    /// The keys of which a read shows something that later reads may not take back.
+    pub fn shows_keys(&self) -> Option<Stamps> {
+        if self.kind == Kind::Write || !self.sees_all && self.stamps == Stamps::None {
+            return None;
+        }
+        Some(if self.sees_all { Stamps::All } else { self.stamps.clone() })
+    }
+
     /// A command that may change something.
     pub fn write(reason: Reason, stamps: Stamps, now: Moment) -> Self {
         Self {

@@ -69,6 +69,9 @@ impl Connection {
         let Some(primary) = view.usable_primary(outgoing.now) else {
             return self.send_to_primary(Bytes::Request(request), outgoing, view);
         };
+        if self.owes_another_primary(primary) {
+            return Step::Drain;
+        }
         let lane = match self.lane_for(purpose, primary) {
             Ok(lane) => lane,
             Err(step) => return step,

@@ -77,7 +77,9 @@ impl Pending {
 
     /// Whether a read of its keys that was sent before it is being repeated elsewhere.
     pub fn follows_repeated(&self) -> bool {
+        // One that the primary answers is no older than what any other node answers before it.
         self.kind == Kind::Read
+            && !self.at_primary
             && self.stamps != Stamps::None
             && self.client.session.borrow().must_repeat(self.seq, &self.stamps)
     }

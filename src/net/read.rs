@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::beaten::Beaten;
 use super::connection::{Connection, Step};
 use super::demand::{Reader, Slots};
+use super::limits;
 use super::outgoing::{Bytes, Outgoing};
 use super::pending::Rewrite;
 use super::shared::Shared;
@@ -45,9 +46,10 @@ impl Connection {
         let outgoing = |reason| outgoing_read(intent, policy_id, policy, &slots, reason, now);
         let follows = self.client.session.borrow_mut().follows(&slots, self.client.oldest());
         match follows {
+            Follows::Nothing if self.has_followed_enough(demand, now) => return self.wait_a_moment(now),
             Follows::Nothing => {}
-            Follows::To(node) if view.usable_primary(now) == Some(node) => {
-                return self.read_at_primary(node, request, outgoing(Reason::BelowSession), &slots, view);
+            Follows::To(node) if view.usable_primary(now) == Some(node) && self.may_go_on_following(now) => {
+                return self.send(node, Bytes::Request(request), outgoing(Reason::BelowSession), view);
             }
             Follows::To(_) | Follows::All => return Step::Drain,
         }
@@ -68,7 +70,7 @@ impl Connection {
         }
         match decision {
             Decision::Send { node, reason } if view.primary == Some(node) => {
-                self.read_at_primary(node, request, outgoing(reason), &slots, view)
+                self.send(node, Bytes::Request(request), outgoing(reason), view)
             }
             Decision::Send { node, reason } => {
                 let step = self.send_to_replica(node, request, outgoing(reason), &slots, view);
@@ -93,12 +95,7 @@ impl Connection {
                 }
                 step
             }
-            Decision::Wait { .. } => {
-                self.waiting_since.get_or_insert(now);
-                shared.anchor_wanted.notify_one();
-                shared.look_now.notify_waiters();
-                Step::Retry
-            }
+            Decision::Wait { .. } => self.wait_a_moment(now),
             Decision::Refuse { reason } => self.refuse(telemetry::Access::Read, reason),
         }
     }
@@ -154,6 +151,33 @@ impl Connection {
         then(&ask)
     }
 
+    /// Where one read of a key is always on its way, reads would follow one another for ever: after a while all that is
+    /// on its way is waited for.
+    fn may_go_on_following(&mut self, now: Moment) -> bool {
+        let since = *self.following_since.get_or_insert(now);
+        now.since(since) <= limits::FOLLOWED_LONGEST
+    }
+
+    /// All that followed one another is answered, and nothing but an anchor is needed to get away from the primary, where
+    /// each read shows what the next may not take back.
+    fn has_followed_enough(&mut self, demand: Demand, now: Moment) -> bool {
+        let Some(since) = self.following_since.filter(|_| self.client.is_drained()) else { return false };
+        let (longest, span) = (limits::FOLLOWED_LONGEST, now.since(since));
+        let waits = demand == Demand::Unknown(Reason::FencePending) && span > longest && span <= 2 * longest;
+        if !waits {
+            self.following_since = None;
+        }
+        waits
+    }
+
+    fn wait_a_moment(&mut self, now: Moment) -> Step {
+        let shared = &self.worker.shared;
+        self.waiting_since.get_or_insert(now);
+        shared.anchor_wanted.notify_one();
+        shared.look_now.notify_waiters();
+        Step::Retry
+    }
+
     /// Whether this takes the connection to another replica.
     fn moves(&self, decision: Decision, view: &View) -> bool {
         match decision {
@@ -185,34 +209,6 @@ impl Connection {
         let kept = self.barrier.filter(|(_, of)| *of == arrivals || self.waiting_since.is_some());
         let (barrier, _) = *self.barrier.insert(kept.unwrap_or_else(|| (shared.anchors.next(), arrivals)));
         barrier
-    }
-
-    /// Sends a read to the primary, after what is still on its way to a replica and may show newer data of its keys.
-    fn read_at_primary(
-        &mut self,
-        node: NodeId,
-        request: &Request<'_>,
-        outgoing: Outgoing,
-        slots: &Slots,
-        view: &View,
-    ) -> Step {
-        let (seq, oldest) = self.client.next_and_oldest();
-        let sees_all = outgoing.sees_all;
-        let mut session = self.client.session.borrow_mut();
-        let waits = if sees_all {
-            session.is_reading(oldest)
-        } else {
-            session.overtakes(&outgoing.stamps, oldest) && !cfg!(mutant = "reads-astray")
-        };
-        drop(session);
-        if waits {
-            return Step::Drain;
-        }
-        let step = self.send(node, Bytes::Request(request), outgoing, view);
-        if matches!(step, Step::Done) && (sees_all || !slots.is_empty()) {
-            self.client.session.borrow_mut().reads_ahead(seq, slots, Some(node), oldest);
-        }
-        step
     }
 
     fn send_to_replica(
@@ -256,7 +252,7 @@ fn outgoing_read(
 }
 
 /// What a session will have seen once the primary has answered a read of these keys.
-fn seen_of(slots: &Slots) -> Stamps {
+pub(super) fn seen_of(slots: &Slots) -> Stamps {
     match slots.as_slice() {
         [] => Stamps::None,
         [slot] => Stamps::One(*slot),

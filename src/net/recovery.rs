@@ -12,6 +12,7 @@ use super::worker::Worker;
 use super::{clock, say, upkeep};
 use crate::core::command::Access;
 use crate::core::node::NodeId;
+use crate::core::policy::Consistency;
 use crate::core::route::{Ask, Decision, decide};
 use crate::wire::request::{Limits, RequestScanner, Scan};
 
@@ -25,11 +26,15 @@ impl Worker {
         failed: &Lane,
     ) -> Result<(), Pending> {
         self.stamp_fresh();
-        let Some(node) = self.elsewhere(&pending, request, failed.key.node) else { return Err(pending) };
+        let before = pending.client.session.borrow().repeats_at(pending.seq, &pending.stamps);
+        let node = match before {
+            Some(node) => node.filter(|node| *node != failed.key.node),
+            None => self.elsewhere(&pending, request, failed.key.node),
+        };
+        let Some(node) = node else { return Err(pending) };
         (pending.kind, pending.need) = (Kind::Final, None);
         pending.at_primary = self.is_primary(node);
-        let (next, oldest) = pending.client.next_and_oldest();
-        pending.client.session.borrow_mut().repeats(next.saturating_sub(1), &pending.stamps, node, oldest);
+        remember_repeat(&pending, node);
         self.stats.repeated_reads.add(1);
         self.load(node);
         self.lane(LaneKey { node, ..failed.key }).push_bytes(request, pending);
@@ -62,12 +67,14 @@ impl Worker {
             barrier: None,
         };
         let demand = reader.demand(policy, shared, &request, intent, &view, &vocabulary, &mut Slots::new());
+        let keyed = policy.consistency >= Consistency::Session;
+        let home = pending.client.session.borrow().home;
         let decision = decide(&Ask {
             view: &view,
             policy,
             policy_id: pending.policy,
             demand,
-            sticky: None,
+            sticky: home,
             load: &self.load.borrow(),
             proven: &[],
             may_try: &[],
@@ -77,7 +84,15 @@ impl Worker {
             avoid: Some(failed),
         });
         match decision {
-            Decision::Send { node, .. } => Some(node).filter(|node| *node != failed),
+            Decision::Send { node, .. } if node == failed => None,
+            // Another replica may be behind what this session has seen, and nobody has time to find out.
+            Decision::Send { node, .. } if home.is_some_and(|home| home != node) && keyed => None,
+            Decision::Send { node, .. } => {
+                if keyed && home.is_none() {
+                    pending.client.session.borrow_mut().seen.everything(shared.anchors.next());
+                }
+                Some(node)
+            }
             Decision::Try { .. } | Decision::Wait { .. } | Decision::Refuse { .. } => None,
         }
     }
@@ -173,9 +188,16 @@ impl Worker {
             return Err(pending);
         }
         pending.kind = Kind::Final;
+        remember_repeat(&pending, lane.key.node);
         self.stats.repeated_reads.add(1);
         self.load(lane.key.node);
         self.lane(lane.key).push_bytes(request, pending);
         Ok(())
     }
+}
+
+/// Reads of its keys go after a read that is sent again, to `node`.
+fn remember_repeat(pending: &Pending, node: NodeId) {
+    let (next, oldest) = pending.client.next_and_oldest();
+    pending.client.session.borrow_mut().repeats(next.saturating_sub(1), &pending.stamps, node, oldest);
 }

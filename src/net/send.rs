@@ -15,13 +15,37 @@ use crate::core::view::View;
 use crate::telemetry::{self, Target};
 
 impl Connection {
-    /// Sends a command to `node`.
+    /// Sends a command to `node`, unless what it shows, or does, would be out of order.
     pub fn send(&mut self, node: NodeId, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
+        let (seq, oldest) = self.client.next_and_oldest();
+        let to_primary = view.primary == Some(node);
+        let shown = outgoing.shows_keys().filter(|_| to_primary);
+        if to_primary && (self.owes_another_primary(node) || self.overtakes_read(shown.as_ref())) {
+            return Step::Drain;
+        }
         let lane = match self.lane_to(node) {
             Ok(lane) => lane,
             Err(step) => return step,
         };
-        self.send_on(lane, request, outgoing, view)
+        let step = self.send_on(lane, request, outgoing, view);
+        if let (Step::Done, Some(slots)) = (&step, shown.as_ref().and_then(Stamps::slots)) {
+            self.client.session.borrow_mut().reads_ahead(seq, slots, Some(node), oldest);
+        }
+        step
+    }
+
+    /// Whether a command is on its way to another primary, where it may not have been executed: it will be sent to this
+    /// one then, and must not come after those that follow it.
+    pub(super) fn owes_another_primary(&self, primary: NodeId) -> bool {
+        let owes = |(node, seq)| node != primary && self.client.oldest() <= seq;
+        self.at_primary.is_some_and(owes) && !cfg!(mutant = "failover-overtaken")
+    }
+
+    /// Whether what the primary shows of these keys might be older than what a replica has yet to show of them.
+    fn overtakes_read(&self, shown: Option<&Stamps>) -> bool {
+        let Some(stamps) = shown else { return false };
+        let mut session = self.client.session.borrow_mut();
+        session.overtakes(stamps, self.client.oldest()) && !cfg!(mutant = "reads-astray")
     }
 
     /// Sends a command on `lane`.
@@ -47,6 +71,9 @@ impl Connection {
             self.worker.ask_for_proof(&lane, outgoing.now);
         }
         let at_primary = target == Target::Primary;
+        if at_primary {
+            self.at_primary = Some((node, self.client.next()));
+        }
         self.push(&lane, request, Outgoing { at_primary, ..outgoing }, begun);
         Step::Done
     }

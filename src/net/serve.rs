@@ -6,6 +6,7 @@
 
 mod body;
 mod in_line;
+mod input;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -24,7 +25,8 @@ use super::stream::{ReadHalf, Stream};
 use super::worker::Worker;
 use super::{clock, limits, local};
 use crate::core::moment::Moment;
-use crate::wire::request::{Limits, RequestScanner, Scan};
+use crate::wire::request::{Limits, Scan};
+use input::Input;
 
 /// Serves one client until it leaves or is made to.
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
@@ -50,14 +52,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let connection = Connection::new(Rc::clone(&worker), Rc::clone(&client), policy);
     // The answer will be there when the first command is.
     worker.knock(client.presence.anonymous_since.get(), clock::now());
-    let input = Input {
-        buffer: BytesMut::new(),
-        at: 0,
-        current: None,
-        scanner: RequestScanner::new(Limits::DEFAULT),
-        drained: false,
-        ended: false,
-    };
+    let input = Input::new();
     let mut server =
         Server { worker: Rc::clone(&worker), client: Rc::clone(&client), read, input, connection };
     let why = server.run().await;
@@ -102,21 +97,6 @@ fn named(local: Option<SocketAddr>, peer: String, listener: String) -> (String, 
 /// Whether a command may last for as long as its client wants.
 fn is_wait(args: &[Vec<u8>]) -> bool {
     args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"wait"))
-}
-
-/// The bytes a client has sent and that are not dispatched yet.
-#[derive(Debug)]
-struct Input {
-    buffer: BytesMut,
-    /// Everything before it is dispatched.
-    at: usize,
-    /// Length of the command at `at`, when it is scanned but not dispatched.
-    current: Option<usize>,
-    scanner: RequestScanner,
-    /// The last read left room: the socket had no more.
-    drained: bool,
-    /// The client has closed its sending side.
-    ended: bool,
 }
 
 struct Server {
@@ -196,6 +176,7 @@ impl Server {
             let rest = &input.buffer[input.at..];
             if input.current.is_none() {
                 if rest.is_empty() {
+                    input.scanner.rest();
                     break;
                 }
                 match input.scanner.scan(rest) {
@@ -353,48 +334,5 @@ impl Server {
             if client.poll(cx).is_some() || client.is_flushed() { Poll::Ready(()) } else { Poll::Pending }
         });
         let _ = tokio::time::timeout(until.since(clock::now()), flushed).await;
-    }
-}
-
-impl Input {
-    fn consume(&mut self) {
-        if let Some(len) = self.current.take() {
-            self.at += len;
-        }
-    }
-
-    fn may_read_ahead(&self) -> bool {
-        !self.ended && self.buffer.len() < limits::READ_AHEAD
-    }
-
-    fn poll(&mut self, worker: &Worker, read: &mut ReadHalf, cx: &mut std::task::Context<'_>) -> Poll<Event> {
-        if std::mem::take(&mut self.drained) {
-            // All that had come was read. Nearly always nothing more has come since.
-            if self.buffer.is_empty() {
-                worker.put_buffer(std::mem::take(&mut self.buffer));
-            }
-            match read.poll_readable(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(()) => {}
-            }
-        }
-        if self.buffer.capacity() == 0 {
-            self.buffer = worker.take_buffer();
-        }
-        let wanted = self.scanner.wanted().unwrap_or(0).clamp(limits::CLIENT_READ, limits::LANE_READ);
-        self.buffer.reserve(wanted);
-        match read.poll_read(cx, &mut self.buffer) {
-            Poll::Ready(Ok(n)) => {
-                self.drained = n > 0 && self.buffer.len() < self.buffer.capacity();
-                Poll::Ready(Event::Input(n))
-            }
-            Poll::Ready(Err(_)) => Poll::Ready(Event::Gone(Gone::Left)),
-            Poll::Pending => {
-                if self.buffer.is_empty() {
-                    worker.put_buffer(std::mem::take(&mut self.buffer));
-                }
-                Poll::Pending
-            }
-        }
     }
 }

@@ -339,6 +339,14 @@ impl RequestScanner {
         Scan::Skip(len)
     }
 
+    /// Nothing is left in the buffer: gives back the room that a large command took.
+    #[inline]
+    pub fn rest(&mut self) {
+        if self.done && (self.scratch.capacity() > KEPT_SCRATCH || self.spans.capacity() > KEPT_SPANS) {
+            self.start_afresh();
+        }
+    }
+
     #[inline]
     fn start_afresh(&mut self) {
         self.pos = 0;

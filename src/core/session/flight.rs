@@ -9,6 +9,9 @@ use crate::core::node::NodeId;
 /// How many keys are remembered one by one, of commands of each kind; with more, every key counts.
 const KEYS_KEPT: usize = 1024;
 
+/// Room for so many keys an idle connection keeps.
+const ROOM_KEPT: usize = 128;
+
 /// Commands of one connection, of one kind, that are on their way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flight {
@@ -75,6 +78,10 @@ impl Flight {
     pub(super) fn touches_since(&self, seq: u64, stamps: &Stamps) -> bool {
         self.all_until.is_some_and(|until| until >= seq)
             || self.keys.iter().any(|(read, slot)| *read >= seq && stamps.touch(*slot))
+    }
+
+    pub(super) fn is_roomy(&self) -> bool {
+        self.keys.capacity() > ROOM_KEPT
     }
 
     /// Gives back the room that a burst took.

@@ -275,9 +275,10 @@ fn answer(
     now: Moment,
 ) -> Result<bool, Closed> {
     let nobody = Closed::Desynchronised("a reply nobody asked for");
-    let mut unproven = false;
+    let (mut unproven, mut lacking) = (false, false);
     let again = |pending: &Pending, proof| {
-        unproven = pending.lacks_proof(proof) || !cut && pending.follows_repeated();
+        lacking = pending.lacks_proof(proof);
+        unproven = lacking || !cut && pending.follows_repeated();
         let failed = kind == ReplyKind::Error && !cut && pending.kind == Kind::Read;
         unproven || failed && (say::asks_for_another_node(reply) || worker.differs_in_acl(lane, reply))
     };
@@ -292,7 +293,7 @@ fn answer(
         Kind::Read | Kind::Final | Kind::Write => {}
     }
     if pending.need.take().is_some() {
-        worker.judge_attempt(lane.key.node, !unproven, now);
+        worker.judge_attempt(lane.key.node, !lacking, now);
     }
     let pending = match request {
         Some(request) => match worker.repeat(pending, &request, lane) {

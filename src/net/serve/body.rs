@@ -60,7 +60,8 @@ impl Server {
             match self.more(lane.as_ref()).await {
                 Event::Gone(why) => return Err(why),
                 Event::Input(0) => return Err(Gone::Left),
-                Event::Input(_) | Event::Changed => {}
+                Event::Input(_) => self.connection.arrivals += 1,
+                Event::Changed => {}
             }
         }
     }
