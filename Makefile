@@ -128,7 +128,7 @@ bench: deps peers ## Micro-benchmarks, then the proxy next to its peers
 	cargo bench --locked $(MICRO:%=--bench %)
 	cargo bench --locked --bench proxy
 
-bench-proxy: deps peers ## The proxy next to its peers; BENCH_QUICK=1, BENCH_README=1, PREDIXY=/path
+bench-proxy: deps peers ## The proxy next to its peers; ONE_CORE=1, BENCH_QUICK=1, BENCH_README=1, PREDIXY=/path
 	cargo bench --locked --bench proxy
 
 bench-scale: deps ## More workers, connections and replicas; BENCH_README=1

@@ -75,8 +75,8 @@ pub struct Connection {
     pub(super) alike: Option<Alike>,
     /// The primary that its last command for one went to, and that command's sequence number.
     pub(super) at_primary: Option<(NodeId, u64)>,
-    /// Since when reads of a key follow one another to the primary.
-    pub(super) following_since: Option<Moment>,
+    /// Since when reads of a key follow one another to the primary, and the sequence number of the last.
+    pub(super) following: Option<(Moment, u64)>,
     /// When to see whether another replica has fewer connections.
     balance_at: Cell<Moment>,
     /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.
@@ -127,7 +127,7 @@ impl Connection {
             beaten: None,
             alike: None,
             at_primary: None,
-            following_since: None,
+            following: None,
             balance_at: Cell::default(),
             lanes,
             large: false,

@@ -56,8 +56,8 @@ impl Connection {
                 self.client.answer(&say::wrong_arity("reset"));
                 return Step::Done;
             }
-            if self.pin.is_none() && !self.client.is_drained() {
-                // What follows it goes on other lanes.
+            if self.pin.as_ref().is_none_or(|pin| !pin.raw) && !self.client.is_drained() {
+                // What follows it goes on other lanes, and an exclusive one ends with what it owes.
                 return Step::Drain;
             }
         }

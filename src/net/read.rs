@@ -46,7 +46,9 @@ impl Connection {
         let outgoing = |reason| outgoing_read(intent, policy_id, policy, &slots, reason, now);
         let follows = self.client.session.borrow_mut().follows(&slots, self.client.oldest());
         match follows {
-            Follows::Nothing if self.has_followed_enough(demand, now) => return self.wait_a_moment(now),
+            Follows::Nothing if !slots.is_empty() && self.has_followed_enough(demand, now) => {
+                return self.wait_a_moment(now);
+            }
             Follows::Nothing => {}
             Follows::To(node) if view.usable_primary(now) == Some(node) && self.may_go_on_following(now) => {
                 return self.send(node, Bytes::Request(request), outgoing(Reason::BelowSession), view);
@@ -154,20 +156,22 @@ impl Connection {
     /// Where one read of a key is always on its way, reads would follow one another for ever: after a while all that is
     /// on its way is waited for.
     fn may_go_on_following(&mut self, now: Moment) -> bool {
-        let since = *self.following_since.get_or_insert(now);
+        let (seq, oldest) = self.client.next_and_oldest();
+        let chain = self.following.filter(|(_, last)| *last >= oldest);
+        let (since, _) = *self.following.insert((chain.map_or(now, |(since, _)| since), seq));
         now.since(since) <= limits::FOLLOWED_LONGEST
     }
 
     /// All that followed one another is answered, and nothing but an anchor is needed to get away from the primary, where
     /// each read shows what the next may not take back.
     fn has_followed_enough(&mut self, demand: Demand, now: Moment) -> bool {
-        let Some(since) = self.following_since.filter(|_| self.client.is_drained()) else { return false };
-        let (longest, span) = (limits::FOLLOWED_LONGEST, now.since(since));
-        let waits = demand == Demand::Unknown(Reason::FencePending) && span > longest && span <= 2 * longest;
-        if !waits {
-            self.following_since = None;
-        }
-        waits
+        let (longest, (seq, oldest)) = (limits::FOLLOWED_LONGEST, self.client.next_and_oldest());
+        // The last of them waited until all before it was answered: it is this one.
+        let Some((since, _)) = self.following.filter(|(_, last)| oldest == seq && *last == seq) else {
+            return false;
+        };
+        let span = now.since(since);
+        demand == Demand::Unknown(Reason::FencePending) && span > longest && span <= 2 * longest
     }
 
     fn wait_a_moment(&mut self, now: Moment) -> Step {

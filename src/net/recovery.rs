@@ -28,7 +28,8 @@ impl Worker {
         self.stamp_fresh();
         let before = pending.client.session.borrow().repeats_at(pending.seq, &pending.stamps);
         let node = match before {
-            Some(node) => node.filter(|node| *node != failed.key.node),
+            // What it was then it may be no longer: the first of them is not answered, or lost.
+            Some(node) => node.filter(|node| *node != failed.key.node && self.is_primary(*node)),
             None => self.elsewhere(&pending, request, failed.key.node),
         };
         let Some(node) = node else { return Err(pending) };
@@ -85,8 +86,11 @@ impl Worker {
         });
         match decision {
             Decision::Send { node, .. } if node == failed => None,
+            Decision::Send { node, .. } if view.primary == Some(node) => Some(node),
             // Another replica may be behind what this session has seen, and nobody has time to find out.
-            Decision::Send { node, .. } if home.is_some_and(|home| home != node) && keyed => None,
+            Decision::Send { node, .. } if keyed && home.is_some_and(|home| home != node) => {
+                view.usable_primary(now).filter(|node| *node != failed)
+            }
             Decision::Send { node, .. } => {
                 if keyed && home.is_none() {
                     pending.client.session.borrow_mut().seen.everything(shared.anchors.next());

@@ -19,7 +19,7 @@ impl Connection {
     pub fn send(&mut self, node: NodeId, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
         let (seq, oldest) = self.client.next_and_oldest();
         let to_primary = view.primary == Some(node);
-        let shown = outgoing.shows_keys().filter(|_| to_primary);
+        let shown = if to_primary { outgoing.shows_keys() } else { None };
         if to_primary && (self.owes_another_primary(node) || self.overtakes_read(shown.as_ref())) {
             return Step::Drain;
         }

@@ -343,6 +343,7 @@ impl RequestScanner {
     #[inline]
     pub fn rest(&mut self) {
         if self.done && (self.scratch.capacity() > KEPT_SCRATCH || self.spans.capacity() > KEPT_SPANS) {
+            self.spans.clear();
             self.start_afresh();
         }
     }

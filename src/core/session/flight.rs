@@ -71,13 +71,16 @@ impl Flight {
     /// Whether one of them may be about one of these keys.
     pub(super) fn touches(&self, stamps: &Stamps) -> bool {
         *stamps != Stamps::None
-            && (self.all_until.is_some() || self.keys.iter().any(|(_, slot)| stamps.touch(*slot)))
+            && !self.is_empty()
+            && (self.all_until.is_some()
+                || stamps.are_many()
+                || self.keys.iter().any(|(_, slot)| stamps.touch(*slot)))
     }
 
     /// Whether one of number `seq` or later may be about one of these keys.
     pub(super) fn touches_since(&self, seq: u64, stamps: &Stamps) -> bool {
         self.all_until.is_some_and(|until| until >= seq)
-            || self.keys.iter().any(|(read, slot)| *read >= seq && stamps.touch(*slot))
+            || self.keys.iter().any(|(read, slot)| *read >= seq && (stamps.are_many() || stamps.touch(*slot)))
     }
 
     pub(super) fn is_roomy(&self) -> bool {

@@ -53,6 +53,11 @@ impl Stamps {
         }
     }
 
+    /// Whether they are too many to be compared one by one with others.
+    pub fn are_many(&self) -> bool {
+        matches!(self, Self::Many(slots) if slots.len() > KEPT)
+    }
+
     /// Whether a key of this slot is among them.
     pub fn touch(&self, slot: Slot) -> bool {
         match self {
