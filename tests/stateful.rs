@@ -283,6 +283,28 @@ fn reset_gives_everything_back() {
     eventually("no state is left", secs(2), || in_a_state(&topology.primary) == 0);
 }
 
+/// In one write: what came before it is answered as if nobody had said RESET.
+#[test]
+fn reset_waits_for_what_was_said_before() {
+    let (_topology, proxy) = one_worker();
+    for _ in 0..20 {
+        let mut conn = proxy.connect();
+        let commands: [&[&str]; 8] = [
+            &["SET", "k", "1"],
+            &["MULTI"],
+            &["SET", "k", "2"],
+            &["EXEC"],
+            &["RESET"],
+            &["SET", "k", "3"],
+            &["RESET"],
+            &["GET", "k"],
+        ];
+        conn.send(&commands.iter().flat_map(|command| encode(command)).collect::<Vec<u8>>());
+        let said: Vec<String> = conn.read_many(8).iter().map(|value| format!("{value:?}")).collect();
+        assert_eq!(said.join(" "), "+OK +OK +QUEUED [+OK] +RESET +OK +RESET \"3\"");
+    }
+}
+
 #[test]
 fn replies_that_were_switched_off_stay_away() {
     let (_topology, proxy) = one_worker();
