@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Conn, Proxy, Setup, Topology, Value, encode, eventually, secs, sleep_ms};
+use support::{Conn, Direction, Proxy, Relay, Setup, Topology, Value, encode, eventually, secs, sleep_ms};
 
 /// A line of `/proc/<pid>/status`, in bytes.
 fn memory(proxy: &Proxy, line: &str) -> usize {
@@ -388,6 +388,35 @@ fn a_slow_reader_of_large_values_slows_nobody() {
     let rate = |mib: usize| Some(mib << 20);
     read_large(1, 24 << 20, &[rate(10), None, rate(6)]);
     read_large(0, 24 << 20, &[rate(10), None, rate(6)]);
+}
+
+/// A node that made all of them at once would have its memory full of them.
+#[test]
+fn large_replies_are_asked_for_as_they_are_taken() {
+    const COMMANDS: usize = 200;
+    let topology = Topology::start(1);
+    let path = Relay::to(topology.replicas[0].port);
+    let proxy = Setup::to(topology.primary.port, &[path.port]).upstream("probe-timeout = \"5s\"").start();
+    let value = "v".repeat(64 << 10);
+    topology.primary.cmd(&["SET", "k", &value]);
+    topology.await_sync();
+    sleep_ms(300);
+    let mut conn = proxy.connect();
+    for _ in 0..20 {
+        assert_eq!(conn.cmd(&["GET", "k"]), value.as_str());
+    }
+    let calls = || topology.replica_calls("get")[0];
+    path.stall(Direction::Down);
+    let before = calls();
+    for _ in 0..COMMANDS {
+        conn.ask(&["GET", "k"]);
+    }
+    sleep_ms(300);
+    let asked = calls() - before;
+    assert!((1..=4).contains(&asked), "{asked} of {COMMANDS} while nothing was taken");
+    path.heal();
+    assert!(conn.read_many(COMMANDS).iter().all(|reply| *reply == value.as_str()));
+    assert_eq!(calls() - before, COMMANDS as u64);
 }
 
 /// The node is lost in the middle of a long reply: whatever came behind it would be taken for the rest of it.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, ensure};
 
 use crate::cases::REPLICAS;
-use crate::rig::process::{PROXY_CORE, Process, free_port, is_installed};
+use crate::rig::process::{Process, free_port, is_installed, proxy_core};
 use crate::rig::servers::Servers;
 
 /// How the allocator is called: the C library, which has some functions twice, and what is before it in a debug build.
@@ -71,7 +71,7 @@ impl Valgrind {
         let out_file = format!("--callgrind-out-file={}", out.display());
         let file = file.to_str().context("the temporary directory has no UTF-8 name")?;
         let args = ["--tool=callgrind", "--separate-threads=yes", &out_file, binary, "run", "-c", file];
-        let mut process = Process::start(PROXY_CORE, "valgrind", &args, &log)?;
+        let mut process = Process::start(proxy_core(), "valgrind", &args, &log)?;
         process.wait_for(port, &log).context(binary.to_owned())?;
         servers.await_reads(port, REPLICAS)?;
         let named = |name| Ok::<_, anyhow::Error>(thread(&process, name)?.0);

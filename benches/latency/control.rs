@@ -12,7 +12,7 @@ use anyhow::ensure;
 
 use crate::contestant::{Contestant, Running};
 use crate::rig::load::{CONNECTIONS, Mix, Workload};
-use crate::rig::process::{PROXY_CORE, Process, load_core, on_core};
+use crate::rig::process::{Process, load_core, on_core, proxy_core};
 use crate::rig::say;
 use crate::rig::spread::{Spread, shown};
 use crate::{Site, VALUE_BYTES, open};
@@ -116,7 +116,7 @@ fn question(site: &Site<'_>) -> anyhow::Result<f64> {
 fn trickle(site: &Site<'_>, redweir: &Running) -> anyhow::Result<Process> {
     let args = [open::FLAG.to_owned(), redweir.port.to_string(), TRICKLE.to_string(), READS.to_string()];
     let log = site.home.join("trickle.log");
-    Process::start(PROXY_CORE, &site.me, &args.each_ref().map(String::as_str), &log)
+    Process::start(proxy_core(), &site.me, &args.each_ref().map(String::as_str), &log)
 }
 
 fn table(samples: &[Vec<Sample>], question: Option<Spread>) -> String {

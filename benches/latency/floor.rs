@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::contestant::Running;
-use crate::rig::process::{PROXY_CORE, Process, free_port};
+use crate::rig::process::{Process, free_port, proxy_core};
 use crate::{Site, VALUE_BYTES};
 
 /// How this executable is told to be the floor: `--floor PORT UPSTREAM`.
@@ -84,7 +84,7 @@ struct Client {
 pub(crate) fn start(site: &Site<'_>) -> anyhow::Result<Running> {
     let (port, log) = (free_port()?, site.home.join("floor.log"));
     let args = [FLAG.to_owned(), port.to_string(), site.servers.primary().to_string()];
-    let mut process = Process::start(PROXY_CORE, &site.me, &args.each_ref().map(String::as_str), &log)?;
+    let mut process = Process::start(proxy_core(), &site.me, &args.each_ref().map(String::as_str), &log)?;
     process.wait_for(port, &log)?;
     Ok(Running { process: Some(process), port })
 }

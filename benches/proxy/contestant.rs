@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::rig::process::{PROXY_CORE, Process, free_port, is_installed};
+use crate::rig::process::{Cores, Process, cores, free_port, is_installed, proxy_core};
 use crate::rig::servers::Servers;
 
 /// One of those who are compared.
@@ -13,9 +13,9 @@ use crate::rig::servers::Servers;
 pub(crate) enum Contestant {
     /// The load goes straight to the primary.
     Direct,
-    /// Redweir, one worker, at this level.
+    /// Redweir at this level.
     Redweir(&'static str),
-    /// `HAProxy`, which copies bytes (`mode tcp`), one thread.
+    /// `HAProxy`, which copies bytes (`mode tcp`).
     Haproxy,
     /// twemproxy, which multiplexes onto one upstream connection.
     Nutcracker,
@@ -65,7 +65,7 @@ impl Contestant {
             Self::Nutcracker => ("nutcracker", vec!["-c", path, "-s", &stats]),
             Self::Predixy(program) => (program.as_str(), vec![path]),
         };
-        let mut process = Process::start(PROXY_CORE, program, &args, &log)?;
+        let mut process = Process::start(proxy_core(), program, &args, &log)?;
         process.wait_for(port, &log).with_context(|| self.name())?;
         if matches!(self, Self::Redweir(_) | Self::Predixy(_)) {
             servers.await_reads(port, servers.ports.len() - 1).with_context(|| self.name())?;
@@ -75,16 +75,17 @@ impl Contestant {
 
     fn configuration(&self, port: u16, servers: &[u16], clients: usize) -> String {
         let [primary, first, second] = servers else { return String::new() };
+        let workers = if cores() == Cores::All { 2 } else { 1 };
         match self {
             Self::Direct => String::new(),
             Self::Redweir(level) => format!(
                 "[[listen]]\naddress = \"127.0.0.1:{port}\"\n\
                  [upstream]\nprimary = \"127.0.0.1:{primary}\"\n\
                  replicas = [\"127.0.0.1:{first}\", \"127.0.0.1:{second}\"]\n\
-                 [policy.default]\nconsistency = \"{level}\"\n[proxy]\nworkers = 1\n"
+                 [policy.default]\nconsistency = \"{level}\"\n[proxy]\nworkers = {workers}\n"
             ),
             Self::Haproxy => format!(
-                "global\n  nbthread 1\n  maxconn {}\n\
+                "global\n  nbthread {workers}\n  maxconn {}\n\
                  defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n\
                  listen redis\n  bind 127.0.0.1:{port}\n  server primary 127.0.0.1:{primary}\n",
                 clients + 100
@@ -94,7 +95,7 @@ impl Contestant {
                  - 127.0.0.1:{primary}:1\n"
             ),
             Self::Predixy(_) => format!(
-                "Bind 127.0.0.1:{port}\nWorkerThreads 1\n\
+                "Bind 127.0.0.1:{port}\nWorkerThreads {workers}\n\
                  Authority {{\n  Auth {{\n    Mode admin\n  }}\n}}\n\
                  StandaloneServerPool {{\n  Databases 1\n  Hash crc16\n  Distribution modula\n  MasterReadPriority 0\n  \
                  StaticSlaveReadPriority 50\n  DynamicSlaveReadPriority 50\n  RefreshMethod fixed\n  \

@@ -6,10 +6,11 @@
 //! number of requests. Reads that Redweir spreads over replicas don't make this faster here: all servers share a core.
 //!
 //! `--one-core` puts all on one core: there a proxy's processor time and the load's drift together, so that their
-//! ratio repeats within a few percent, and throughput is what all of them use together.
+//! ratio repeats within a few percent, and throughput is what all of them use together. `--all-cores` pins nothing and
+//! gives proxies two workers (twemproxy has no more than one).
 //!
-//! `cargo bench --bench proxy -- [--quick] [--one-core] [--update-readme]`; `BENCH_QUICK=1`, `ONE_CORE=1` and
-//! `BENCH_README=1` in the environment do the same. `PREDIXY=/path/of/predixy` adds that one.
+//! `cargo bench --bench proxy -- [--quick] [--one-core] [--all-cores] [--update-readme]`; `BENCH_QUICK=1`, `ONE_CORE=1`,
+//! `ALL_CORES=1` and `BENCH_README=1` in the environment do the same. `PREDIXY=/path/of/predixy` adds that one.
 
 use std::env;
 use std::path::Path;
@@ -27,6 +28,7 @@ mod rig;
 use contestant::Contestant;
 use report::{Block, Memory};
 use rig::load::{CONNECTIONS, KEYS, Mix, Workload};
+use rig::process::Cores;
 use rig::servers::Servers;
 use rig::{machine, process, say, stop_on_signal};
 
@@ -54,15 +56,17 @@ fn main() -> anyhow::Result<()> {
     if !args.iter().any(|arg| arg == "--bench") || args.iter().any(|arg| arg == "--test") {
         return say("This takes minutes and two cores to itself: cargo bench --bench proxy");
     }
-    let one_core = has("--one-core", "ONE_CORE");
-    let mut plan = match (has("--quick", "BENCH_QUICK"), one_core) {
-        (true, _) => Plan::quick(),
-        (false, true) => Plan::one_core(),
-        (false, false) => Plan::full(),
+    let cores = match (has("--one-core", "ONE_CORE"), has("--all-cores", "ALL_CORES")) {
+        (true, _) => Cores::One,
+        (false, true) => Cores::All,
+        (false, false) => Cores::Apart,
     };
-    if one_core {
-        process::share_one_core();
-    }
+    process::place(cores);
+    let mut plan = match (has("--quick", "BENCH_QUICK"), cores) {
+        (true, _) => Plan::quick(),
+        (false, Cores::Apart) => Plan::full(),
+        (false, Cores::One | Cores::All) => Plan::small(),
+    };
     let most = plan.clients.last().copied().unwrap_or_default();
     let files = process::raise_open_files((2 * most + SPARE_FILES) as u64)? as usize;
     plan.clients
@@ -72,12 +76,12 @@ fn main() -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     let report = run(&plan, &stop)?;
     let update = has("--update-readme", "BENCH_README");
-    let (name, marker, into) = if one_core {
-        ("one-core", "one-core", "benches/README.md")
-    } else {
-        ("proxy", "bench", "README.md")
+    let (name, into) = match cores {
+        Cores::Apart => ("bench", "README.md"),
+        Cores::One => ("one-core", "benches/README.md"),
+        Cores::All => ("all-cores", "benches/README.md"),
     };
-    rig::publish(name, marker, &report, update.then_some(into))
+    rig::publish(name, name, &report, update.then_some(into))
 }
 
 fn run(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<String> {
@@ -97,7 +101,7 @@ fn run(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<String> {
     }
     let mut memory = Vec::new();
     if plan.clients.is_empty() {
-        return Ok(report::one_core(&machine, &contestants, &blocks));
+        return Ok(report::small(&machine, &contestants, &blocks));
     }
     measure::prepare_resident(&servers)?;
     for who in contestants.iter().filter(|who| **who != Contestant::Direct) {
@@ -149,7 +153,7 @@ impl Plan {
     }
 
     /// What needs the least room for noise.
-    fn one_core() -> Self {
+    fn small() -> Self {
         let loads =
             [(Mix::Get, 1), (Mix::Get, 16), (Mix::Get, 64), (Mix::Set, 1), (Mix::Set, 16), (Mix::Set, 64)];
         let workloads =

@@ -53,9 +53,9 @@ pub(crate) fn markdown(
     text
 }
 
-/// The report of all on one core: processor time is compared with that of the load, and with haproxy's.
-pub(crate) fn one_core(machine: &str, contestants: &[Contestant], blocks: &[Block]) -> String {
-    let mut text = format!("{machine} Everything on one core.\n\n");
+/// The report of what shares cores: processor time is compared with that of the load, and with haproxy's.
+pub(crate) fn small(machine: &str, contestants: &[Contestant], blocks: &[Block]) -> String {
+    let mut text = format!("{machine} Medians of 5 rounds (lowest–highest).\n\n");
     text.push_str(
         "| load | through | of direct | proxy CPU s per million | of the load's | of haproxy's | server CPU of direct |\n\
          |---|---|--:|--:|--:|--:|--:|\n",

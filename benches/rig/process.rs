@@ -5,7 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
@@ -13,21 +13,40 @@ use anyhow::{Context as _, ensure};
 
 use super::resp::Conn;
 
-/// The proxy under test has this core to itself.
-pub(crate) const PROXY_CORE: &str = "0";
-/// Servers and load share this one, unless all share the proxy's.
-const LOAD_CORE: &str = "1";
+/// Who runs where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cores {
+    /// The proxy under test has a core to itself; servers and load share another.
+    Apart,
+    /// All are on one core: what the machine does to one of them it does to all.
+    One,
+    /// All are wherever the kernel puts them, and a proxy has two workers.
+    All,
+}
 
-static SHARED: AtomicBool = AtomicBool::new(false);
+static CORES: OnceLock<Cores> = OnceLock::new();
 
-/// From now on servers and load are started on the proxy's core: what the machine does to one of them it does to all.
-pub(crate) fn share_one_core() {
-    SHARED.store(true, Ordering::Relaxed);
+/// Says who runs where, once; [`Cores::Apart`] unless it is said.
+pub(crate) fn place(cores: Cores) {
+    CORES.get_or_init(|| cores);
+}
+
+pub(crate) fn cores() -> Cores {
+    *CORES.get_or_init(|| Cores::Apart)
+}
+
+/// Where the proxy under test belongs.
+pub(crate) fn proxy_core() -> &'static str {
+    if cores() == Cores::All { "0,1" } else { "0" }
 }
 
 /// Where servers and load belong.
 pub(crate) fn load_core() -> &'static str {
-    if SHARED.load(Ordering::Relaxed) { PROXY_CORE } else { LOAD_CORE }
+    match cores() {
+        Cores::Apart => "1",
+        Cores::One => "0",
+        Cores::All => "0,1",
+    }
 }
 
 /// How often, with [`PAUSE`] between, a port is asked whether somebody answers.

@@ -7,9 +7,11 @@
 //! out of step must never answer another command.
 
 mod aside;
+mod front;
 mod leftover;
 mod passing;
 mod relay;
+mod window;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -36,6 +38,7 @@ use crate::core::position::Offset;
 use crate::core::session::Stamps;
 pub use leftover::Leftover;
 use passing::Passing;
+use window::Window;
 
 const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
 
@@ -89,6 +92,8 @@ struct Inner {
     cut: bool,
     /// A command that is passed on as it comes.
     passing: Passing,
+    /// Of a lane of large replies.
+    window: Option<Window>,
     /// Out of the pool while a long reply is on it.
     aside: bool,
     /// How many times it has left the pool.
@@ -117,6 +122,7 @@ impl Lane {
             raw_written: Stamps::None,
             cut: false,
             passing: Passing::Nothing,
+            window: matches!(key.purpose, Purpose::Large(_)).then(Window::new),
             aside: false,
             stint: 0,
             task: None,
@@ -160,12 +166,6 @@ impl Lane {
     /// `ROLE` was answered.
     pub fn prove(&self, proof: Option<Offset>) {
         self.inner.borrow_mut().proof = proof;
-    }
-
-    /// Whether the oldest command needs more than the last `ROLE` proved.
-    pub fn front_lacks_proof(&self) -> bool {
-        let inner = self.inner.borrow();
-        inner.pending.front().is_some_and(|front| front.lacks_proof(inner.proof) || front.follows_repeated())
     }
 
     /// Takes a command whose bytes are at hand.
@@ -276,30 +276,9 @@ impl Lane {
         self.inner.borrow().pending.is_empty()
     }
 
-    /// When the oldest outstanding command was taken.
-    pub fn oldest(&self) -> Option<Moment> {
-        self.inner.borrow().pending.front().map(|p| p.begun)
-    }
-
     /// Whether the node refused the handshake: nothing was ever sent on it.
     pub fn was_refused(&self) -> bool {
         matches!(self.inner.borrow().phase, Phase::Closed(Closed::Refused(_)))
-    }
-
-    /// The client of the oldest outstanding command, and its slot there.
-    pub fn front(&self) -> Option<(Rc<Client>, u64)> {
-        self.inner.borrow().pending.front().map(|p| (Rc::clone(&p.client), p.seq))
-    }
-
-    /// The same, to pass on a part of its reply.
-    pub fn cut_front(&self) -> Option<(Rc<Client>, u64)> {
-        self.inner.borrow_mut().cut = true;
-        self.front()
-    }
-
-    /// What is changed in the reply to the oldest outstanding command.
-    pub fn front_rewrite(&self) -> Rewrite {
-        self.inner.borrow().pending.front().map_or(Rewrite::None, |p| p.rewrite)
     }
 
     /// The oldest command is answered. Its bytes are returned, to be sent again, if `again` says so: of it, and of what
@@ -359,8 +338,9 @@ impl Inner {
 
     fn write_out(&mut self) {
         let Some(write) = &self.write else { return };
-        while self.sent < self.buffer.len() {
-            match write.try_write(&self.buffer[self.sent..]) {
+        let end = self.window_end();
+        while self.sent < end {
+            match write.try_write(&self.buffer[self.sent..end]) {
                 Ok(0) => return self.broken("wrote nothing"),
                 Ok(n) => self.sent += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

@@ -60,6 +60,13 @@ pub const SMALL_REPLY: usize = 1024;
 /// Lanes of large replies to each node: see [`Purpose`](super::lane::Purpose).
 pub const LARGE_LANES: u64 = 8;
 
+/// Bytes of large replies that are asked for at once on each of these lanes: at a round trip of one millisecond 1 GB/s
+/// to each node.
+pub const LARGE_WINDOW: usize = 128 * 1024;
+
+/// So many are asked for, however large they are.
+pub const LARGE_ASKED_AT_LEAST: usize = 2;
+
 /// Output buffers larger than [`BUFFER_KEPT`] that a worker keeps, in bytes altogether, …
 pub const LARGE_BUFFERS_KEPT: usize = 4 * 1024 * 1024;
 

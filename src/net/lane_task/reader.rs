@@ -201,7 +201,9 @@ impl Reader {
                     }
                 }
                 kind => {
-                    let cut = std::mem::take(&mut self.passed) > 0;
+                    let passed = std::mem::take(&mut self.passed);
+                    lane.weigh(passed + reply.len());
+                    let cut = passed > 0;
                     self.heavy |= answer(worker, lane, reply, kind, cut, now)?;
                     self.long = false;
                 }
@@ -214,6 +216,7 @@ impl Reader {
         if self.buffer.is_empty() && self.buffer.capacity() > limits::LANE_READ * 2 {
             self.buffer = BytesMut::with_capacity(limits::LANE_READ);
         }
+        lane.ask_on();
         lane.shrink();
         Ok(())
     }
