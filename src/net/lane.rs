@@ -94,6 +94,10 @@ struct Inner {
     passing: Passing,
     /// Of a lane of large replies.
     window: Option<Window>,
+    /// How much of `buffer` was offered to the socket, which refused the rest of it: no less may be offered next.
+    offered: usize,
+    /// Ends, for this reason, with the reply that is coming in: nothing more is written.
+    retired: Option<&'static str>,
     /// Out of the pool while a long reply is on it.
     aside: bool,
     /// How many times it has left the pool.
@@ -123,6 +127,8 @@ impl Lane {
             cut: false,
             passing: Passing::Nothing,
             window: matches!(key.purpose, Purpose::Large(_)).then(Window::new),
+            offered: 0,
+            retired: None,
             aside: false,
             stint: 0,
             task: None,
@@ -254,7 +260,7 @@ impl Lane {
     /// Whether it takes commands.
     pub fn is_usable(&self) -> bool {
         let inner = self.inner.borrow();
-        !inner.aside && !matches!(inner.phase, Phase::Closed(_))
+        !inner.aside && inner.retired.is_none() && !matches!(inner.phase, Phase::Closed(_))
     }
 
     /// Whether it may take more from clients. Whoever finds it full is woken when there is room, through `waker`.
@@ -288,10 +294,15 @@ impl Lane {
         again: impl FnOnce(&Pending, Option<Offset>) -> bool,
     ) -> Option<(Pending, Option<BytesMut>)> {
         let mut inner = self.inner.borrow_mut();
+        if inner.pending.front()?.len > inner.sent {
+            // Nobody has asked for it yet.
+            return None;
+        }
         let pending = inner.take_front()?;
         inner.cut = false;
         inner.end_passing();
         inner.sent = inner.sent.checked_sub(pending.len)?;
+        inner.offered = inner.offered.saturating_sub(pending.len);
         let request = if again(&pending, inner.proof) {
             Some(inner.buffer.split_to(pending.len))
         } else {
@@ -344,7 +355,7 @@ impl Inner {
                 Ok(0) => return self.broken("wrote nothing"),
                 Ok(n) => self.sent += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.blocked = true;
+                    (self.blocked, self.offered) = (true, end);
                     if let Some(task) = &self.task {
                         task.wake_by_ref();
                     }

@@ -377,10 +377,12 @@ impl Worker {
                 .chain(self.aside.borrow().iter())
                 .chain(self.exclusive.borrow().iter())
             {
-                if let Some(why) = gone(lane.key.node)
-                    && !lane.is_in_mid_reply()
-                {
-                    lane.close(Closed::Withdrawn(why));
+                if let Some(why) = gone(lane.key.node) {
+                    if lane.is_in_mid_reply() {
+                        lane.retire(why);
+                    } else {
+                        lane.close(Closed::Withdrawn(why));
+                    }
                 }
             }
             // With the lanes to the old primary gone, whatever is acknowledged is of the new history.

@@ -39,6 +39,16 @@ impl Lane {
         }
     }
 
+    /// Its node is not to be asked any more, but is in the middle of a reply: the lane ends with that.
+    pub fn retire(&self, why: &'static str) {
+        self.inner.borrow_mut().retired = Some(why);
+    }
+
+    /// Why it ends now that a reply is through.
+    pub fn is_over(&self) -> Option<&'static str> {
+        self.inner.borrow().retired
+    }
+
     /// Something was answered: what has waited for that is written at the end of the round.
     pub fn ask_on(self: &Rc<Self>) {
         if !self.is_of_large_replies() {
@@ -56,13 +66,18 @@ impl Lane {
 }
 
 impl Inner {
-    /// How much of the buffer may be written.
+    /// How much of the buffer may be written. What a socket was offered it is offered again, even if the window is
+    /// smaller now: TLS may have encrypted it.
     pub(super) fn window_end(&self) -> usize {
-        match self.window.map(Window::requests) {
-            Some(requests) if requests < self.pending.len() => {
-                self.pending.iter().take(requests).map(|pending| pending.len).sum()
-            }
-            _ => self.buffer.len(),
+        if self.retired.is_some() {
+            return self.offered.min(self.buffer.len());
         }
+        let Some(window) = self.window else { return self.buffer.len() };
+        let requests = window.requests();
+        if requests >= self.pending.len() {
+            return self.buffer.len();
+        }
+        let wanted: usize = self.pending.iter().take(requests).map(|pending| pending.len).sum();
+        wanted.max(self.offered).min(self.buffer.len())
     }
 }

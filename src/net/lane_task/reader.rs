@@ -205,6 +205,9 @@ impl Reader {
                     lane.weigh(passed + reply.len());
                     let cut = passed > 0;
                     self.heavy |= answer(worker, lane, reply, kind, cut, now)?;
+                    if cut && let Some(why) = lane.is_over() {
+                        return Err(Closed::Withdrawn(why));
+                    }
                     self.long = false;
                 }
             }
