@@ -227,6 +227,9 @@ mod tests {
         // The first is answered: what had followed it is still on its way.
         session.repeats(4, &Stamps::One(b), NodeId(0), 3);
         assert!(session.must_repeat(4, &Stamps::One(a)));
+        session.repeats(4, &Stamps::All, NodeId(0), 3);
+        assert_eq!(session.repeats_at(4, &Stamps::One(a)), Some(Some(NodeId(0))));
+        assert_eq!(session.repeats_at(4, &Stamps::None), None, "a read that promises no session anything");
     }
 
     #[test]

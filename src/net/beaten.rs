@@ -172,7 +172,7 @@ impl Connection {
         self.worker.stats.command(access, target, reason);
         self.worker.load(alike.node);
         if alike.read.is_none() {
-            self.at_primary = Some((alike.node, self.client.next()));
+            self.last_at_primary = Some((alike.node, self.client.next()));
         }
         let pending = Pending {
             client: Rc::clone(&self.client),

@@ -74,7 +74,7 @@ pub struct Connection {
     /// What was sent last, if another one like it may follow.
     pub(super) alike: Option<Alike>,
     /// The primary that its last command for one went to, and that command's sequence number.
-    pub(super) at_primary: Option<(NodeId, u64)>,
+    pub(super) last_at_primary: Option<(NodeId, u64)>,
     /// Since when reads of a key follow one another to the primary, and the sequence number of the last.
     pub(super) following: Option<(Moment, u64)>,
     /// When to see whether another replica has fewer connections.
@@ -126,7 +126,7 @@ impl Connection {
             sticky: None,
             beaten: None,
             alike: None,
-            at_primary: None,
+            last_at_primary: None,
             following: None,
             balance_at: Cell::default(),
             lanes,

@@ -38,7 +38,7 @@ impl Connection {
     /// one then, and must not come after those that follow it.
     pub(super) fn owes_another_primary(&self, primary: NodeId) -> bool {
         let owes = |(node, seq)| node != primary && self.client.oldest() <= seq;
-        self.at_primary.is_some_and(owes) && !cfg!(mutant = "failover-overtaken")
+        self.last_at_primary.is_some_and(owes) && !cfg!(mutant = "failover-overtaken")
     }
 
     /// Whether what the primary shows of these keys might be older than what a replica has yet to show of them.
@@ -72,7 +72,7 @@ impl Connection {
         }
         let at_primary = target == Target::Primary;
         if at_primary {
-            self.at_primary = Some((node, self.client.next()));
+            self.last_at_primary = Some((node, self.client.next()));
         }
         self.push(&lane, request, Outgoing { at_primary, ..outgoing }, begun);
         Step::Done

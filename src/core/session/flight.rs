@@ -79,8 +79,12 @@ impl Flight {
 
     /// Whether one of number `seq` or later may be about one of these keys.
     pub(super) fn touches_since(&self, seq: u64, stamps: &Stamps) -> bool {
-        self.all_until.is_some_and(|until| until >= seq)
-            || self.keys.iter().any(|(read, slot)| *read >= seq && (stamps.are_many() || stamps.touch(*slot)))
+        *stamps != Stamps::None
+            && (self.all_until.is_some_and(|until| until >= seq)
+                || self
+                    .keys
+                    .iter()
+                    .any(|(read, slot)| *read >= seq && (stamps.are_many() || stamps.touch(*slot))))
     }
 
     pub(super) fn is_roomy(&self) -> bool {

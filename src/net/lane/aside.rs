@@ -50,6 +50,16 @@ impl Lane {
         self.inner.borrow().cut && !self.is_in_the_way()
     }
 
+    /// Its node is not to be asked any more, but is in the middle of a reply: the lane ends with that.
+    pub(in crate::net) fn retire(&self, why: &'static str) {
+        self.inner.borrow_mut().retired = Some(why);
+    }
+
+    /// Why it ends now that a reply is through.
+    pub(in crate::net) fn retired(&self) -> Option<&'static str> {
+        self.inner.borrow().retired
+    }
+
     /// Takes out what others than the oldest command's client have sent behind it, if it may be sent again.
     pub(in crate::net) fn take_others(&self, nobody: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
         let mut inner = self.inner.borrow_mut();

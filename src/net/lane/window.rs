@@ -39,16 +39,6 @@ impl Lane {
         }
     }
 
-    /// Its node is not to be asked any more, but is in the middle of a reply: the lane ends with that.
-    pub fn retire(&self, why: &'static str) {
-        self.inner.borrow_mut().retired = Some(why);
-    }
-
-    /// Why it ends now that a reply is through.
-    pub fn is_over(&self) -> Option<&'static str> {
-        self.inner.borrow().retired
-    }
-
     /// Something was answered: what has waited for that is written at the end of the round.
     pub fn ask_on(self: &Rc<Self>) {
         if !self.is_of_large_replies() {

@@ -205,7 +205,7 @@ impl Reader {
                     lane.weigh(passed + reply.len());
                     let cut = passed > 0;
                     self.heavy |= answer(worker, lane, reply, kind, cut, now)?;
-                    if cut && let Some(why) = lane.is_over() {
+                    if cut && let Some(why) = lane.retired() {
                         return Err(Closed::Withdrawn(why));
                     }
                     self.long = false;
