@@ -25,6 +25,7 @@ use crate::net::listener::{Accepted, Listener};
 use crate::net::prober::Prober;
 use crate::net::shared::Shared;
 use crate::net::tls::renew::{Renewable, Watch};
+use crate::net::witness::Witness;
 use crate::net::worker::Worker;
 use crate::net::{descriptors, jitter, keeper, limits, task, tls};
 
@@ -166,6 +167,8 @@ fn start_control(
     for (address, index) in shared.addresses.iter().zip(0..) {
         let prober = Prober::new(Arc::clone(shared), NodeId(index), address.clone(), observations.clone());
         task::spawn("prober", prober.run());
+        let (shared, keeper) = (Arc::clone(shared), observations.clone());
+        task::spawn("witness", Witness::new(shared, NodeId(index), address.clone(), keeper).run());
     }
     let failures = Failures::default();
     let (wanted, source) = watch::channel(None);

@@ -190,6 +190,7 @@ fn reads_are_routed() {
             sticky: (n % 3 == 0).then_some(NodeId(5)),
             load: &load,
             proven: &[],
+            in_doubt: &[],
             may_try: &[],
             now: NOW,
             tie: (n as u32).wrapping_mul(0x9e37_79b9),

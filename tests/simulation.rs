@@ -456,6 +456,7 @@ impl World {
                 sticky: None,
                 load: &[],
                 proven: &[],
+                in_doubt: &[],
                 may_try: &[],
                 now: self.now,
                 tie,
@@ -505,6 +506,7 @@ fn of(observation: &Observation) -> NodeId {
         | Observation::Replica { node, .. }
         | Observation::Info { node, .. }
         | Observation::Busy { node }
+        | Observation::Emptied { node }
         | Observation::Lost { node } => *node,
     }
 }

@@ -191,13 +191,7 @@ impl FenceTable {
     /// in its group, is above `least`, which every replica in service has applied, that is all there is to know.
     /// `anchored`: the newest anchor and the head that it answered; what waits for it or an earlier one is settled.
     pub fn mark(&self, slot: Slot, anchored: Option<(AnchorSeq, Offset)>, least: Option<Offset>) -> Mark {
-        let read = |cell: &AtomicU64| match (decode(cell.load(Ordering::SeqCst)), anchored) {
-            (Mark::Pending(waits_for), Some((anchor, head))) if waits_for <= anchor => {
-                settle(cell, anchor, head);
-                decode(cell.load(Ordering::SeqCst))
-            }
-            (mark, _) => mark,
-        };
+        let read = |cell: &AtomicU64| read(cell, anchored);
         match read(&self.top) {
             Mark::Clear => return Mark::Clear,
             Mark::At(offset) if least.is_some_and(|least| offset <= least) => return Mark::At(offset),
@@ -209,6 +203,11 @@ impl FenceTable {
             Some(Mark::At(offset)) if least.is_some_and(|least| offset <= least) => Mark::At(offset),
             _ => self.slots.get(slot.0 as usize).map_or(Mark::Clear, read),
         }
+    }
+
+    /// What a replica must have applied so that no key is missing anything: the highest mark of all slots.
+    pub fn mark_of_any(&self, anchored: Option<(AnchorSeq, Offset)>) -> Mark {
+        read(&self.top, anchored)
     }
 
     /// Anchor `anchor` answered `head`: a slot that waits for it, or for an earlier one, takes that offset.
@@ -287,9 +286,9 @@ impl FenceTable {
         (value != 0 && value >> ERA_SHIFT == u64::from(era.0)).then(|| Offset::new(offset))
     }
 
-    /// A fingerprint of a reply, to tell whether a later one is the same.
-    pub fn digest(&self, reply: &[u8]) -> u64 {
-        self.hasher.hash_one(reply)
+    /// A fingerprint, to tell whether the same comes again.
+    pub fn digest(&self, bytes: &[u8]) -> u64 {
+        self.hasher.hash_one(bytes)
     }
 
     /// An unrelated history began: all offsets are void. Everything is fenced while the slots are emptied, and then
@@ -309,6 +308,17 @@ impl FenceTable {
         self.floor.store(encode(Mark::Pending(next())), Ordering::SeqCst);
         // A floor raised between `next()` and the store was overwritten; asking again covers it too.
         self.raise_floor(next());
+    }
+}
+
+/// What a cell says; what waits for `anchored` or an earlier anchor is settled.
+fn read(cell: &AtomicU64, anchored: Option<(AnchorSeq, Offset)>) -> Mark {
+    match (decode(cell.load(Ordering::SeqCst)), anchored) {
+        (Mark::Pending(waits_for), Some((anchor, head))) if waits_for <= anchor => {
+            settle(cell, anchor, head);
+            decode(cell.load(Ordering::SeqCst))
+        }
+        (mark, _) => mark,
     }
 }
 

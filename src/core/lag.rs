@@ -6,6 +6,7 @@
 //! assumed: a primary that stops answering, or a proxy that is stopped, gets no new anchors, and every proof ages.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::moment::Moment;
 use super::position::Offset;
@@ -23,22 +24,63 @@ pub struct Anchor {
     pub offset: Offset,
 }
 
+/// How fast the primary's head moves on, in bytes per second: the fastest of the last few spans. What a burst that began
+/// after the newest anchor has written is in no report: `max-lag-bytes` holds for what was written up to that anchor, and
+/// beyond it for as long as the primary does not write faster than it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Growth {
+    bytes_per_second: u64,
+}
+
+impl Growth {
+    /// So many bytes per second.
+    pub const fn new(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second }
+    }
+
+    /// Bytes in so long a time.
+    pub fn within(self, span: Duration) -> u64 {
+        if cfg!(mutant = "lag-does-not-age") {
+            return 0;
+        }
+        let bytes = u128::from(self.bytes_per_second) * span.as_nanos() / 1_000_000_000;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    /// How long so many bytes take; `None` for ever.
+    pub fn time_for(self, bytes: u64) -> Option<Duration> {
+        let nanos = (u128::from(bytes) * 1_000_000_000).checked_div(u128::from(self.bytes_per_second))?;
+        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+    }
+}
+
+/// How long a span is over which growth is measured, at least: about the time between two polls.
+const GROWTH_SPAN: Duration = Duration::from_millis(80);
+
+/// How many spans count.
+const GROWTH_SPANS: usize = 8;
+
 /// The anchors of one history, oldest first; offsets and moments both rise.
 #[derive(Clone, Debug, Default)]
 pub struct Anchors {
     kept: VecDeque<Anchor>,
+    /// Where the present span began.
+    span: Option<Anchor>,
+    /// Bytes per second in the last spans, newest last.
+    rates: VecDeque<u64>,
 }
 
 impl Anchors {
     /// Adds an anchor of the same history. Returns false, and forgets all others, when the offset went backwards:
     /// that is another history, whatever its name.
     pub fn add(&mut self, anchor: Anchor) -> bool {
+        self.measure(anchor);
         let Some(newest) = self.kept.back().copied() else {
             self.kept.push_back(anchor);
             return true;
         };
         if anchor.offset < newest.offset {
-            self.kept.clear();
+            self.clear();
             self.kept.push_back(anchor);
             return false;
         }
@@ -57,7 +99,30 @@ impl Anchors {
 
     /// Forgets everything: the history changed.
     pub fn clear(&mut self) {
-        self.kept.clear();
+        *self = Self::default();
+    }
+
+    /// How fast the head moves on.
+    pub fn growth(&self) -> Growth {
+        Growth::new(self.rates.iter().copied().max().unwrap_or(0))
+    }
+
+    fn measure(&mut self, anchor: Anchor) {
+        let Some(begin) = self.span.filter(|begin| anchor.offset >= begin.offset) else {
+            self.span = Some(anchor);
+            return;
+        };
+        let span = anchor.sent_at.since(begin.sent_at);
+        if span < GROWTH_SPAN {
+            return;
+        }
+        let bytes = u128::from(anchor.offset.ahead_of(begin.offset));
+        let rate = u64::try_from(bytes * 1_000_000_000 / span.as_nanos().max(1)).unwrap_or(u64::MAX);
+        if self.rates.len() >= GROWTH_SPANS {
+            self.rates.pop_front();
+        }
+        self.rates.push_back(rate);
+        self.span = Some(anchor);
     }
 
     /// The newest anchor.
@@ -110,6 +175,23 @@ mod tests {
         }
         assert_eq!(anchors.kept.len(), 1);
         assert_eq!(anchors.fresh_from(Offset::new(14)), Some(Moment::from_millis(9_999)));
+    }
+
+    #[test]
+    fn the_head_is_expected_to_move_on_as_fast_as_it_lately_did_at_its_fastest() {
+        let mut anchors = Anchors::default();
+        assert_eq!(anchors.growth().time_for(1), None);
+        for (ms, offset) in [(0, 0), (50, 9_000), (100, 10_000), (200, 10_000), (300, 60_000), (400, 60_000)]
+        {
+            anchors.add(anchor(ms, offset));
+        }
+        let growth = anchors.growth();
+        assert_eq!(growth.within(Duration::from_millis(50)), 25_000, "500,000 bytes a second");
+        assert_eq!(growth.time_for(25_000), Some(Duration::from_millis(50)));
+        for n in 5..20 {
+            anchors.add(anchor(n * 100, 60_000));
+        }
+        assert_eq!(anchors.growth(), Growth::default(), "long ago");
     }
 
     #[test]

@@ -105,6 +105,12 @@ impl Facts {
         self.sync_in_progress || self.async_loading
     }
 
+    /// Whether `newer` ones of the same node are about another process or another history.
+    pub fn are_of_another(&self, newer: &Self) -> bool {
+        let id = |facts: &Self| facts.history.map(|history| history.id);
+        self.run_id != newer.run_id || id(self) != id(newer)
+    }
+
     /// Whether they are about a replica of `master`.
     pub fn are_of_replica_of(&self, master: &(String, u16)) -> bool {
         self.role == Some(Role::Replica) && self.master.as_ref().is_none_or(|told| told == master)
@@ -180,6 +186,15 @@ pub struct Node {
     pub silent_since: Option<Moment>,
     /// When its link was last seen up.
     pub last_up: Option<Moment>,
+    /// Counts what shows that its data may be older than it was: another process, primary, history or session of its
+    /// link, an offset below one that it had told, a data set that was emptied. A proof, a connection's choice of this
+    /// replica, and what a session has seen of it rest on one incarnation and are void in the next.
+    pub incarnation: u32,
+    /// When it was last heard that it has emptied its data (a full resync does so). What it answers to a question
+    /// that was sent before that proves nothing.
+    pub emptied_at: Option<Moment>,
+    /// Since when it says that it is the primary.
+    pub primary_since: Option<Moment>,
     /// Whether its health has earned it reads.
     pub standing: Gate,
     /// Per policy: whether it has kept within `max-lag`.
@@ -201,6 +216,9 @@ impl Node {
             heard_at: None,
             silent_since: None,
             last_up: None,
+            incarnation: 0,
+            emptied_at: None,
+            primary_since: None,
             standing: Gate::default(),
             within: vec![Gate::default(); policies],
         }
@@ -226,9 +244,42 @@ impl Node {
         self.role = None;
         self.link = None;
         self.master = None;
+        self.primary_since = None;
+        self.void();
+    }
+
+    /// Its data was emptied, as it says itself at `now`: by a full resync, perhaps from somebody who is behind what it
+    /// had (`replication.c`, `readSyncBulkPayload`), or by `FLUSHALL`. It has to say anew what it holds, and of what.
+    pub(super) fn hear_emptied(&mut self, now: Moment) {
+        self.emptied_at = self.emptied_at.max(Some(now));
+        self.void();
+    }
+
+    /// Whether it has emptied its data and has not said yet how far it has got with what came after: nobody can tell
+    /// whether it went back, and to have done as it was told is no fault.
+    pub(super) fn owes_offset(&self) -> bool {
+        self.emptied_at.is_some() && self.applied.is_none() && self.link == Some(Link::Up)
+    }
+
+    /// Whether what it answers to a question that was sent at `asked` may be about data that it has emptied since.
+    pub(super) fn is_outdated(&self, asked: Moment) -> bool {
+        self.emptied_at.is_some_and(|emptied| asked <= emptied)
+    }
+
+    /// Nothing is known any longer of the data that it holds.
+    fn void(&mut self) {
+        self.begin_incarnation();
         self.applied = None;
-        self.fresh_from = None;
         self.facts = None;
+    }
+
+    /// What is known of its data from before proves nothing about what it holds now.
+    pub(super) fn begin_incarnation(&mut self) {
+        if cfg!(mutant = "incarnation-ignored") {
+            return;
+        }
+        self.incarnation = self.incarnation.wrapping_add(1);
+        self.fresh_from = None;
     }
 
     pub(super) fn heard(&mut self, now: Moment) {
@@ -236,12 +287,16 @@ impl Node {
         self.silent_since = None;
     }
 
-    pub(super) fn hear_primary(&mut self, offset: Offset) {
+    pub(super) fn hear_primary(&mut self, offset: Offset, asked: Moment) {
         if !self.facts.as_ref().is_some_and(Facts::are_of_primary) {
             // It was promoted after INFO, so that its history is another one: INFO has to say which.
             (self.facts, self.fresh_from) = (None, None);
         }
+        if self.role == Some(Role::Replica) {
+            self.begin_incarnation();
+        }
         self.role = Some(Role::Primary);
+        self.primary_since.get_or_insert(asked);
         (self.link, self.master) = (None, None);
         self.applied = Some(offset);
     }
@@ -257,17 +312,27 @@ impl Node {
             // It follows somebody else now: its offsets may be of another history. INFO has to say.
             (self.facts, self.fresh_from) = (None, None);
         }
-        if self.applied > applied {
-            // Backwards: another history, or a link that is down. A lower bound from before proves nothing now.
-            self.fresh_from = None;
+        if self.is_another(link, &master, applied) {
+            self.begin_incarnation();
         }
         self.role = Some(Role::Replica);
+        self.primary_since = None;
         self.link = Some(link);
         self.master = Some(master);
         self.applied = applied;
         if link == Link::Up {
             self.last_up = Some(now);
         }
+    }
+
+    /// Whether a replica that says this may hold older data than before: it was the primary, follows another one (a full
+    /// resync from a node that is behind takes it back, while its clients' connections live on), has lost its link (a
+    /// primary that is itself a replica may have gone back meanwhile), or tells a lower offset.
+    fn is_another(&self, link: Link, master: &(String, u16), applied: Option<Offset>) -> bool {
+        let known = self.role.is_some();
+        let moved = self.master.as_ref().is_some_and(|before| before != master);
+        let dropped = self.link == Some(Link::Up) && link != Link::Up;
+        known && (self.role != Some(Role::Replica) || moved || dropped || self.applied > applied)
     }
 
     /// Whether its own reports allow reads at all.

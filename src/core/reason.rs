@@ -26,6 +26,8 @@ pub enum Reason {
     LinkDown,
     /// The replica was out and has not yet given enough good samples.
     Returning,
+    /// The replica's data may have been replaced by older data, and it has not said yet what it holds now.
+    InDoubt,
     /// No anchor covers the replica's applied offset: staleness is unknown.
     Unproven,
     /// Staleness is above `max-lag`.
@@ -80,7 +82,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in order.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::NoReplica,
         Self::Silent,
         Self::Unobserved,
@@ -91,6 +93,7 @@ impl Reason {
         Self::Syncing,
         Self::LinkDown,
         Self::Returning,
+        Self::InDoubt,
         Self::Unproven,
         Self::TooOld,
         Self::TooFar,
@@ -141,6 +144,7 @@ impl Reason {
             Self::Syncing => "syncing",
             Self::LinkDown => "link_down",
             Self::Returning => "returning",
+            Self::InDoubt => "in_doubt",
             Self::Unproven => "unproven",
             Self::TooOld => "too_old",
             Self::TooFar => "too_far",
@@ -179,6 +183,7 @@ impl Reason {
             Self::Syncing => "a full resync is running",
             Self::LinkDown => "its replication link is down",
             Self::Returning => "it was out and has to give a few good samples first",
+            Self::InDoubt => "its data may have been replaced, and it has not said yet what it holds now",
             Self::Unproven => "no anchor covers what it has applied, its staleness is unknown",
             Self::TooOld => "its data may be older than max-lag",
             Self::TooFar => "it is more than max-lag-bytes behind",

@@ -58,6 +58,8 @@ pub struct Ask<'a> {
     pub load: &'a [u32],
     /// What each node has proven to have applied beyond what the view knows; a missing entry is nothing.
     pub proven: &'a [Option<Offset>],
+    /// Nodes whose data may have been replaced since the view was made; a missing entry is none.
+    pub in_doubt: &'a [bool],
     /// Nodes of which a proof may be asked together with the read; a missing entry is none.
     pub may_try: &'a [bool],
     /// The clock.
@@ -164,6 +166,9 @@ pub fn judge(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
         return Err(Reason::Returning);
     }
     if ask.policy.consistency >= Consistency::Bounded {
+        if ask.in_doubt.get(node.id.index()).copied().unwrap_or(false) {
+            return Err(Reason::InDoubt);
+        }
         judge_lag(node, ask)?;
     }
     match ask.demand {
@@ -181,7 +186,10 @@ pub fn good_until(view: &View, node: NodeId, policy: &Policy) -> Option<Moment> 
     if policy.consistency < Consistency::Bounded {
         return Some(heard);
     }
-    Some(heard.min(node.fresh_from?.after(policy.max_lag)))
+    let until = heard.min(node.fresh_from?.after(policy.max_lag));
+    let room = policy.max_lag_bytes.saturating_sub(view.lag_bytes(node)?);
+    let full = view.growth.time_for(room).zip(view.head).map(|(span, head)| head.sent_at.after(span));
+    Some(full.map_or(until, |full| until.min(full)))
 }
 
 fn judge_lag(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
@@ -189,7 +197,7 @@ fn judge_lag(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
     if staleness > ask.policy.max_lag && !cfg!(mutant = "age-ignored") {
         return Err(Reason::TooOld);
     }
-    let lag_bytes = ask.view.lag_bytes(node).ok_or(Reason::Unproven)?;
+    let lag_bytes = ask.view.lag_bytes_at(node, ask.now).ok_or(Reason::Unproven)?;
     if lag_bytes > ask.policy.max_lag_bytes {
         return Err(Reason::TooFar);
     }

@@ -1,7 +1,8 @@
 //! What one client connection has written and seen, and what its reads therefore demand of a replica.
 
-use super::fence::Slot;
+use super::fence::{AnchorSeq, Slot};
 use super::node::NodeId;
+use super::proof::Generation;
 
 mod flight;
 mod seen;
@@ -23,7 +24,7 @@ pub struct Session {
     /// What it has seen.
     pub seen: Seen,
     /// The replica that serves it: what another one shows may be older.
-    pub home: Option<NodeId>,
+    pub home: Option<Home>,
     /// Writes.
     writing: Flight,
     /// Reads at replicas.
@@ -33,6 +34,16 @@ pub struct Session {
     /// Reads that another node has to repeat. Each counts up to the last command that was sent before that: those of its
     /// keys among them have to be repeated, too.
     repeated: Flight,
+}
+
+/// The replica that serves a session, in the generation in which it was chosen: in the next one it may be behind what it
+/// has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// Which one.
+    pub node: NodeId,
+    /// What the choice rests on.
+    pub generation: Generation,
 }
 
 /// Where a read must go for the sake of reads of its keys that were sent before it.
@@ -47,6 +58,18 @@ pub enum Follows {
 }
 
 impl Session {
+    /// Its replica is of another generation now: what it has shown before may be more than what it shows from now on. So
+    /// everything up to `next`, the next anchor, counts as seen. True when that is so.
+    pub fn leaves_generation(&mut self, present: Generation, next: AnchorSeq) -> bool {
+        let Some(home) = &mut self.home else { return false };
+        if home.generation == present || cfg!(mutant = "home-never-leaves") {
+            return false;
+        }
+        home.generation = present;
+        self.seen.everything(next);
+        true
+    }
+
     /// Write number `seq` is on its way. `oldest` is the oldest command that is not answered yet.
     pub fn sent(&mut self, seq: u64, stamps: &Stamps, oldest: u64) {
         let Some(slots) = stamps.slots() else { return };
@@ -93,13 +116,10 @@ impl Session {
     }
 
     /// Where a read of these keys must go.
-    pub fn follows(&mut self, slots: &[Slot], oldest: u64) -> Follows {
+    pub fn follows(&mut self, stamps: &Stamps, oldest: u64) -> Follows {
         self.ahead.forget(oldest);
         self.repeated.forget(oldest);
-        if self.ahead.is_empty()
-            || !slots.iter().any(|slot| self.ahead.is_about(*slot))
-            || cfg!(mutant = "reads-astray")
-        {
+        if !self.ahead.touches(stamps) || cfg!(mutant = "reads-astray") {
             Follows::Nothing
         } else {
             self.ahead.at().map_or(Follows::All, Follows::To)
@@ -196,17 +216,17 @@ mod tests {
         let (a, b) = (table.slot(b"a"), table.slot(b"b"));
         let (primary, other) = (NodeId(0), NodeId(2));
         let mut session = Session::default();
-        assert_eq!(session.follows(&[a], 0), Follows::Nothing);
+        assert_eq!(session.follows(&Stamps::One(a), 0), Follows::Nothing);
         session.reads_ahead(3, &[a], Some(primary), 3);
-        assert_eq!(session.follows(&[b, a], 3), Follows::To(primary));
-        assert_eq!(session.follows(&[b], 3), Follows::Nothing);
-        assert_eq!(session.follows(&[a], 4), Follows::Nothing, "it is answered");
+        assert_eq!(session.follows(&Stamps::Many(vec![b, a]), 3), Follows::To(primary));
+        assert_eq!(session.follows(&Stamps::One(b), 3), Follows::Nothing);
+        assert_eq!(session.follows(&Stamps::One(a), 4), Follows::Nothing, "it is answered");
         session.reads_ahead(5, &[a], Some(primary), 5);
         session.reads_ahead(6, &[b], Some(other), 5);
-        assert_eq!(session.follows(&[a], 5), Follows::All, "at two nodes");
-        assert_eq!(session.follows(&[b], 7), Follows::Nothing);
+        assert_eq!(session.follows(&Stamps::One(a), 5), Follows::All, "at two nodes");
+        assert_eq!(session.follows(&Stamps::One(b), 7), Follows::Nothing);
         session.reads_ahead(8, &[], Some(primary), 8);
-        assert_eq!(session.follows(&[b], 8), Follows::To(primary), "it may be about any key");
+        assert_eq!(session.follows(&Stamps::One(b), 8), Follows::To(primary), "it may be about any key");
     }
 
     #[test]
@@ -223,7 +243,7 @@ mod tests {
             !session.must_repeat(5, &Stamps::One(a)),
             "it was sent after that, to where the other one went"
         );
-        assert_eq!(session.follows(&[a], 1), Follows::To(NodeId(0)));
+        assert_eq!(session.follows(&Stamps::One(a), 1), Follows::To(NodeId(0)));
         // The first is answered: what had followed it is still on its way.
         session.repeats(4, &Stamps::One(b), NodeId(0), 3);
         assert!(session.must_repeat(4, &Stamps::One(a)));

@@ -155,6 +155,7 @@ fn may_resume(view: &View, node: &Node, now: Moment) -> bool {
 mod tests {
     use super::*;
     use crate::core::fence::{AnchorSeq, Era};
+    use crate::core::lag::Growth;
     use crate::core::node::{Facts, Gate};
     use crate::core::position::{History, Offset, ReplId};
 
@@ -181,6 +182,7 @@ mod tests {
             history: Some(history),
             head: None,
             anchor: AnchorSeq(1),
+            growth: Growth::default(),
             least_applied: None,
             silence_limit: Duration::from_secs(1),
             hold: Duration::from_secs(1),

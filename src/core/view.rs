@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::fence::{AnchorSeq, Era};
-use super::lag::{Anchor, Anchors};
+use super::lag::{Anchor, Anchors, Growth};
 use super::moment::Moment;
 use super::node::{Facts, Link, Node, NodeId, Role};
 use super::policy::{Consistency, Policies};
@@ -27,6 +27,8 @@ pub struct View {
     pub head: Option<Anchor>,
     /// The number of that anchor.
     pub anchor: AnchorSeq,
+    /// How fast the head moves on.
+    pub growth: Growth,
     /// What every replica in service has applied, at least; `None` without any.
     pub least_applied: Option<Offset>,
     /// How long a node may be silent before it is left out.
@@ -46,6 +48,13 @@ impl View {
         let node = self.node(self.primary?)?;
         let gone = node.silent_since.is_some_and(|since| now.since(since) > self.hold);
         (!gone && !self.two_primaries).then_some(node.id)
+    }
+
+    /// Bytes by which `node` may be behind the primary at `now`: behind the newest anchor, and what the primary has written
+    /// since then if it goes on as fast as it lately did at its fastest.
+    pub fn lag_bytes_at(&self, node: &Node, now: Moment) -> Option<u64> {
+        let since = self.head.map_or(Duration::ZERO, |head| now.since(head.sent_at));
+        Some(self.lag_bytes(node)?.saturating_add(self.growth.within(since)))
     }
 
     /// Bytes by which `node` is behind the newest anchor; `None` when their histories differ or nothing is known.
@@ -140,6 +149,11 @@ pub enum Observation {
         /// Who.
         node: NodeId,
     },
+    /// It has told that it has emptied its data: whatever it held, it may be behind that now.
+    Emptied {
+        /// Who.
+        node: NodeId,
+    },
     /// No answer in time, or the connection was refused, reset or closed: whoever answers next may be another process.
     Lost {
         /// Who.
@@ -156,6 +170,10 @@ pub enum Effect {
     /// Another history began that does not continue the one before: every offset known so far is void.
     HistoryRestarted,
 }
+
+/// How long a replica must say that it was promoted before that alone is believed, while the primary that it had says
+/// nothing of the kind and nobody follows either.
+pub const PROMOTION_LASTS: Duration = Duration::from_secs(1);
 
 /// The owner's side of the view: applies observations, keeps what only applying needs.
 #[derive(Clone, Debug)]
@@ -180,6 +198,7 @@ impl Tracker {
             era: Era(0),
             head: None,
             anchor: AnchorSeq(0),
+            growth: Growth::default(),
             least_applied: None,
             silence_limit: limits.silence,
             hold: limits.hold,
@@ -198,15 +217,21 @@ impl Tracker {
         | Observation::Replica { node, .. }
         | Observation::Info { node, .. }
         | Observation::Busy { node }
+        | Observation::Emptied { node }
         | Observation::Lost { node }) = observation;
         let Some(entry) = self.view.nodes.get_mut(node.index()) else { return Effect::None };
+        let is_answer = !matches!(observation, Observation::Emptied { .. } | Observation::Lost { .. });
+        if is_answer && entry.is_outdated(now) {
+            entry.heard(now);
+            return Effect::None;
+        }
         let mut effect = Effect::None;
         match observation {
             Observation::Primary { seq, sent_at, offset, .. } => {
                 let changed = entry.role != Some(Role::Primary);
                 entry.heard(now);
-                entry.hear_primary(offset);
-                if changed {
+                entry.hear_primary(offset, now);
+                if changed || self.view.primary != Some(node) {
                     effect = self.elect(now);
                 }
                 // Only after INFO on the same connection: before it, the offset may be of another history.
@@ -229,11 +254,17 @@ impl Tracker {
                     // Offsets heard before belong to another history.
                     (entry.applied, entry.fresh_from) = (None, None);
                 }
+                if entry.facts.as_ref().is_some_and(|known| known.are_of_another(&facts)) {
+                    entry.begin_incarnation();
+                }
                 entry.facts = Some(*facts);
                 effect = self.elect(now);
             }
             // Commands go to it, to be refused with its own words; nothing new is known of it.
             Observation::Busy { .. } if self.view.primary == Some(node) => entry.silent_since = None,
+            // Nothing is behind the primary, whatever it empties.
+            Observation::Emptied { .. } if entry.role == Some(Role::Primary) => {}
+            Observation::Emptied { .. } => entry.hear_emptied(now),
             Observation::Busy { .. } | Observation::Lost { .. } => {
                 entry.silent_since.get_or_insert(now);
                 entry.forget();
@@ -252,6 +283,7 @@ impl Tracker {
             }
         }
         self.view.head = self.anchors.newest();
+        self.view.growth = self.anchors.growth();
         // On a coarse clock two anchors can be of one moment, and the first is kept: it does not stand for the second.
         if self.view.head.is_some_and(|head| head.offset >= anchor.offset) {
             self.view.anchor = self.view.anchor.max(seq);
@@ -277,15 +309,20 @@ impl Tracker {
     /// Settles who the primary is, and which history counts.
     ///
     /// The last known primary is kept until another node itself says `master` and has a claim to it. Of several, the one that continues our
-    /// history under a new replication ID was promoted later; otherwise the one we had stays; otherwise nobody can tell.
+    /// history under a new replication ID was promoted later, if anything but its own word says so; otherwise the one we had stays;
+    /// otherwise nobody can tell.
     fn elect(&mut self, now: Moment) -> Effect {
         let claims: Vec<&Node> = self.view.nodes.iter().filter(|n| n.role == Some(Role::Primary)).collect();
         let ours = self.view.history.map(|h| h.id);
+        let kept = claims.iter().find(|n| Some(n.id) == self.view.primary);
         let promoted = |n: &&&Node| match (ours, n.history()) {
-            (Some(old), Some(h)) => h.id != old && h.continues(old),
+            (Some(old), Some(h)) => {
+                h.id != old
+                    && h.continues(old)
+                    && kept.is_none_or(|known| self.is_corroborated(n, known, now))
+            }
             _ => false,
         };
-        let kept = claims.iter().find(|n| Some(n.id) == self.view.primary);
         let elected = match claims.as_slice() {
             [] => None,
             [only] => self.may_follow(only, now).then_some(only.id),
@@ -300,6 +337,30 @@ impl Tracker {
             None => {}
         }
         Effect::None
+    }
+
+    /// Whether the promotion of `node` is more than its own word, while `known` still says that it is the primary. A
+    /// replica that was cut loose for a moment (`REPLICAOF NO ONE`, and back) says so, too, and must not get the writes.
+    /// It counts that another node follows it, or that it goes on for [`PROMOTION_LASTS`] while nobody follows `known`.
+    fn is_corroborated(&self, node: &Node, known: &Node, now: Moment) -> bool {
+        if cfg!(mutant = "promotion-by-hearsay") {
+            return true;
+        }
+        let lasts = node.primary_since.is_some_and(|since| now.since(since) >= PROMOTION_LASTS);
+        self.is_followed(node) || lasts && !self.is_followed(known)
+    }
+
+    /// Whether a replica has its link to this primary up. By its replication ID, which replicas take over: the address by
+    /// which they know it may be another one than ours.
+    fn is_followed(&self, primary: &Node) -> bool {
+        let Some(ours) = primary.history() else { return false };
+        let follows = |node: &Node| {
+            node.role == Some(Role::Replica)
+                && node.link == Some(Link::Up)
+                && node.silent_since.is_none()
+                && node.history().is_some_and(|theirs| theirs.id == ours.id)
+        };
+        self.view.nodes.iter().any(follows)
     }
 
     /// Whether a node that alone says `master` is to be believed: it is the one we know, or continues its history, or
@@ -337,7 +398,7 @@ impl Tracker {
         // An anchor of the new history has to answer for whatever waits.
         self.view.anchor = AnchorSeq(0);
         self.anchors.clear();
-        self.view.head = None;
+        (self.view.head, self.view.growth) = (None, Growth::default());
         for node in &mut self.view.nodes {
             node.fresh_from = None;
         }
@@ -347,7 +408,10 @@ impl Tracker {
     fn judge_samples(&mut self, id: NodeId, now: Moment) {
         self.freshen(id.index());
         let Some(node) = self.view.nodes.get(id.index()) else { return };
-        if node.role == Some(Role::Primary) || (node.facts.is_none() && node.silent_since.is_none()) {
+        if node.role == Some(Role::Primary)
+            || (node.facts.is_none() && node.silent_since.is_none())
+            || node.owes_offset()
+        {
             return;
         }
         let comparable = self.view.comparable(node);

@@ -125,7 +125,8 @@ impl Connection {
             || self.sticky() != Some(beaten.node)
             || self.is_to_balance(now)
             || self.worker.is_shut_out(beaten.node, self.identity, now)
-            || !self.client.session.borrow().seen.is_clear()
+            || self.worker.shared.reads_are_paused(now)
+            || !self.is_at_home()
         {
             return;
         }
@@ -140,6 +141,14 @@ impl Connection {
         self.alike = applied
             .filter(|applied| blindly || shared.fences.floor().is_met_by(*applied))
             .map(|applied| Alike { read: Some(Beaten { applied, ..beaten }), ..alike });
+    }
+
+    /// Its replica is the one that it chose, which has not gone back since, and has shown all that was seen.
+    fn is_at_home(&self) -> bool {
+        let session = self.client.session.borrow();
+        let proofs = self.worker.proofs.borrow();
+        session.seen.is_clear()
+            && session.home.is_some_and(|home| home.generation == proofs.generation(home.node))
     }
 
     /// Sends a command after the one before it. `None`: it has to be decided.
@@ -185,6 +194,7 @@ impl Connection {
             at_primary: alike.read.is_none(),
             sees_all: false,
             need: None,
+            void: false,
             begun: now,
             sent: now,
         };
@@ -202,7 +212,7 @@ impl Connection {
                 let free = self.is_applied(*slot, beaten.applied, view)
                     && session.seen.of(*slot).is_met_by(beaten.applied)
                     && !session.is_writing(*slot)
-                    && session.follows(&[*slot], oldest) == Follows::Nothing;
+                    && session.follows(stamps, oldest) == Follows::Nothing;
                 if free || cfg!(mutant = "beaten-blindly") {
                     session.reads(seq, &[*slot], beaten.node, oldest);
                 }

@@ -21,6 +21,7 @@ use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
+use crate::core::session::Home;
 
 /// What became of a command.
 #[derive(Debug)]
@@ -170,7 +171,9 @@ impl Connection {
         }
         drop(stuck);
         self.sticky = node;
-        self.client.session.borrow_mut().home = node;
+        let generation = |node| self.worker.proofs.borrow().generation(node);
+        let home = node.map(|node| Home { node, generation: generation(node) });
+        self.client.session.borrow_mut().home = home;
         self.beaten = None;
     }
 

@@ -8,16 +8,46 @@ use smallvec::SmallVec;
 use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
-use crate::core::command::{Intent, Keys};
+use crate::core::command::{Handling, Intent, Keys};
 use crate::core::fence::{AnchorSeq, Mark, Slot};
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId};
 use crate::core::reason::Reason;
 use crate::core::route::Demand;
-use crate::core::session::{Session, stronger};
+use crate::core::session::{Session, Stamps, stronger};
 use crate::core::view::View;
 
 /// The fences of a command's keys.
 pub type Slots = SmallVec<[Slot; 4]>;
+
+/// What a read is about, as far as its policy looks at keys.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    /// The fences of its keys.
+    pub slots: Slots,
+    /// It may be about any key: those that it names are not all (a script reads what it likes), or it names none.
+    pub any: bool,
+}
+
+impl Subject {
+    /// What a session will have seen once the read is answered.
+    pub fn stamps(&self) -> Stamps {
+        if self.any { Stamps::All } else { stamps_of(&self.slots) }
+    }
+
+    /// Whether its policy looks at keys.
+    pub fn is_keyed(&self) -> bool {
+        self.any || !self.slots.is_empty()
+    }
+}
+
+/// These keys.
+pub(super) fn stamps_of(slots: &Slots) -> Stamps {
+    match slots.as_slice() {
+        [] => Stamps::None,
+        [slot] => Stamps::One(*slot),
+        slots => Stamps::Many(slots.into()),
+    }
+}
 
 /// On whose behalf a read is decided.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +89,8 @@ impl Reader<'_> {
     }
 
     #[allow(clippy::too_many_arguments, reason = "what a decision depends on, one by one")]
-    /// What a replica must have applied to serve this read under `policy`. `slots` takes the fences of its keys, as
-    /// far as they matter.
+    /// What a replica must have applied to serve this read under `policy`. `subject` takes what it is about, as far as that
+    /// matters.
     pub fn demand<A: Args + ?Sized>(
         &self,
         policy: &Policy,
@@ -69,7 +99,7 @@ impl Reader<'_> {
         intent: Intent,
         view: &View,
         vocabulary: &Vocabulary,
-        slots: &mut Slots,
+        subject: &mut Subject,
     ) -> Demand {
         let passed = shared.fences.passed(view.era);
         let mut session = self.session.map(RefCell::borrow_mut);
@@ -104,17 +134,21 @@ impl Reader<'_> {
         let (mut mark, mut seen, mut writing) = (Mark::Clear, floor, false);
         let keys = vocabulary.table.for_each_key(intent.id, args, &mut |key| {
             let slot = shared.fences.slot(key);
-            slots.push(slot);
+            subject.slots.push(slot);
             mark = stronger(mark, shared.fences.mark(slot, anchored, least));
             if let Some(session) = session {
                 writing |= session.is_writing(slot);
                 seen = stronger(seen, session.seen.of(slot));
             }
         });
-        if !matches!(keys, Keys::Known { count: 1.. }) {
-            // It reads keys that it does not name (KEYS, DBSIZE, RANDOMKEY): every acknowledged write counts.
-            let writing = session.is_some_and(Session::is_writing_anything);
-            return Demand::Unknown(if writing { Reason::OwnWriteInFlight } else { Reason::FencePending });
+        subject.any = is_about_any_key(intent, keys);
+        if subject.any {
+            // Every acknowledged write counts, to whatever key.
+            mark = stronger(mark, shared.fences.mark_of_any(anchored));
+            if let Some(session) = session {
+                writing |= session.is_writing_anything();
+                seen = stronger(seen, session.seen.of_any());
+            }
         }
         if writing {
             return Demand::Unknown(Reason::OwnWriteInFlight);
@@ -130,6 +164,13 @@ impl Reader<'_> {
         ];
         demand_of(&demands, shared)
     }
+}
+
+/// Whether a read may show keys that it does not name: it names none (KEYS, DBSIZE, RANDOMKEY), finds them in what it reads
+/// (`SORT_RO` with `BY` or `GET`), or is a script, which outside a cluster reads whatever key it likes.
+fn is_about_any_key(intent: Intent, keys: Keys) -> bool {
+    let is_script = intent.handling == Handling::ReadOnlyScript && !cfg!(mutant = "scripts-declare-all");
+    is_script || !matches!(keys, Keys::Known { count: 1.. })
 }
 
 /// The strongest of several marks, and what it is about.

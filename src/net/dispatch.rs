@@ -1,11 +1,13 @@
 //! Where each command of a client goes: answered here, to a replica, to the primary, or to a connection of its own.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use super::connection::{Connection, Step};
-use super::demand::Slots;
+use super::demand::{Slots, stamps_of};
 use super::local;
 use super::outgoing::{Bytes, Outgoing};
 use super::pending::Rewrite;
-use super::read::seen_of;
 use super::say;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
@@ -74,13 +76,16 @@ impl Connection {
             (Handling::Operation, _) => self.operate(request, Outgoing::other(now), view),
             (Handling::Local(which), _) => local::answer(self, which, request, view, vocabulary, now),
             (Handling::Scan { cursor }, _) => self.scan(request, cursor, intent, view, vocabulary, now),
+            (_, Access::Read) if self.is_of_flushed_script(request, intent) => {
+                self.read_at_primary(request, intent, view, vocabulary, now)
+            }
             (_, Access::Read) => self.read(request, intent, view, vocabulary, now),
             (_, Access::PrimaryRead(Why::KeyState)) => {
-                let outgoing = self.read_of_primary(request, intent, vocabulary, now);
-                self.send_to_primary(Bytes::Request(request), outgoing, view)
+                self.read_at_primary(request, intent, view, vocabulary, now)
             }
             (_, Access::PrimaryRead(Why::NotReadonly)) => {
-                self.send_to_primary(Bytes::Request(request), Outgoing::other(now), view)
+                let flushes = vocabulary.table.name(intent.id) == "script|flush";
+                self.send_to_primary(Bytes::Request(request), other(flushes, now), view)
             }
             (_, Access::Write { .. }) => {
                 let stamps = self.stamps(request, intent, vocabulary);
@@ -116,13 +121,31 @@ impl Connection {
         if request.is_partial() {
             return self.stamps_of_long(request, intent, vocabulary);
         }
-        match vocabulary
-            .table
-            .for_each_written_key(intent.id, request, &mut |key| stamps.add(fences.slot(key)))
-        {
+        // What it only reads as well: its reply, or what it writes (`COPY`, `SUNIONSTORE`), shows of those keys what no
+        // replica may take back.
+        let (table, mut add) = (&vocabulary.table, |key: &[u8]| stamps.add(fences.slot(key)));
+        let keys = if cfg!(mutant = "written-keys-only") {
+            table.for_each_written_key(intent.id, request, &mut add)
+        } else {
+            table.for_each_key(intent.id, request, &mut add)
+        };
+        match keys {
             Keys::Known { .. } => stamps,
             Keys::Unknowable => Stamps::All,
         }
+    }
+
+    /// Sends a read to the primary whatever replicas are like.
+    pub(super) fn read_at_primary(
+        &mut self,
+        request: &Request<'_>,
+        intent: Intent,
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Step {
+        let outgoing = self.read_of_primary(request, intent, vocabulary, now);
+        self.send_to_primary(Bytes::Request(request), outgoing, view)
     }
 
     /// A read that only the primary may answer: it shows of its keys what replicas may not take back.
@@ -138,8 +161,15 @@ impl Connection {
             let mut add = |key: &[u8]| slots.push(shared.fences.slot(key));
             vocabulary.table.for_each_key(intent.id, request, &mut add);
         }
-        let (stamps, sees_all) = (seen_of(&slots), shared.fencing && slots.is_empty());
+        let (stamps, sees_all) = (stamps_of(&slots), shared.fencing && slots.is_empty());
         Outgoing { stamps, sees_all, ..Outgoing::read(Reason::PrimaryOnly, now) }
+    }
+
+    /// Whether it runs a script by its digest, which a replica may still know although the primary has forgotten it.
+    fn is_of_flushed_script(&self, request: &Request<'_>, intent: Intent) -> bool {
+        intent.handling == Handling::ReadOnlyScript
+            && request.arg(0).eq_ignore_ascii_case(b"evalsha_ro")
+            && self.worker.shared.scripts_flushed.load(Ordering::Relaxed)
     }
 
     fn all_keys(&self) -> Stamps {
@@ -181,7 +211,25 @@ impl Connection {
 
     /// Sends one of the commands that Redweir usually answers itself to the primary after all.
     pub fn pass_on(&mut self, request: &Request<'_>, view: &View, now: Moment) -> Step {
-        self.operate(request, Outgoing::read(Reason::PrimaryOnly, now), view)
+        let rewrite = self.note_of_pause(request);
+        self.operate(request, Outgoing { rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)
+    }
+
+    /// What is to be noted when a `CLIENT PAUSE` or `UNPAUSE` is answered: the primary pauses its own clients only.
+    fn note_of_pause(&self, request: &Request<'_>) -> Rewrite {
+        let is = |at, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);
+        if is(1, b"unpause") {
+            return Rewrite::Unpause;
+        }
+        let all = request.count() == 3 || request.count() == 4 && is(3, b"all");
+        let millis = std::str::from_utf8(request.arg(2)).ok().and_then(|text| text.parse().ok());
+        match millis {
+            Some(millis) if all && is(1, b"pause") => {
+                self.client.presence.pausing.set(Duration::from_millis(millis));
+                Rewrite::Pause
+            }
+            _ => Rewrite::None,
+        }
     }
 
     /// Sends `INFO` to the primary; with its default sections comes one of our own.
@@ -192,4 +240,10 @@ impl Connection {
         let rewrite = if is_info { Rewrite::Info } else { Rewrite::None };
         self.operate(request, Outgoing { rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)
     }
+}
+
+/// A command that neither reads nor writes data; it may be a `SCRIPT FLUSH`.
+fn other(flushes_scripts: bool, now: Moment) -> Outgoing {
+    let rewrite = if flushes_scripts { Rewrite::ScriptFlush } else { Rewrite::None };
+    Outgoing { rewrite, ..Outgoing::other(now) }
 }

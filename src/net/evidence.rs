@@ -1,9 +1,11 @@
 //! In-band proof: `ROLE` in front of reads on a replica's lane, and what comes of it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use redis_protocol::resp2::decode::decode_bytes;
 
+use super::client::Client;
 use super::lane::Lane;
 use super::pending::{Kind, Pending, Rewrite};
 use super::prober::link_of;
@@ -11,17 +13,20 @@ use super::worker::Worker;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
+use crate::core::proof::Generation;
 use crate::core::session::Stamps;
+use crate::core::view::View;
 use crate::wire::role::RoleReport;
 
 impl Worker {
     /// Asks the lane's node for a proof, in front of what the lane takes next.
     pub fn ask_for_proof(&self, lane: &Rc<Lane>, now: Moment) {
+        let generation = self.proofs.borrow().generation(lane.key.node);
         lane.ask(|| {
             self.load(lane.key.node);
             Pending {
                 client: self.nobody(),
-                seq: 0,
+                seq: generation.0,
                 len: 0,
                 kind: Kind::Proof,
                 rewrite: Rewrite::None,
@@ -30,25 +35,75 @@ impl Worker {
                 at_primary: false,
                 sees_all: false,
                 need: None,
+                void: false,
                 begun: now,
                 sent: now,
             }
         });
     }
 
-    /// `ROLE` was answered: the reads behind it on this lane see at least what it says.
-    pub fn take_proof(&self, lane: &Lane, reply: &[u8]) {
-        let view = self.shared.view.load();
+    /// `ROLE` was answered: the reads behind it on this lane see at least what it says. Unless the node has gone back since
+    /// it was `asked`: then nobody knows whether it had done so when it answered.
+    pub fn take_proof(&self, lane: &Lane, asked: &Pending, reply: &[u8], now: Moment) {
+        let (node, view) = (lane.key.node, self.shared.view.load());
+        self.proofs.borrow_mut().renew(&view, now);
+        let generation = Generation(asked.seq);
+        if self.proofs.borrow().generation(node) != generation {
+            return lane.prove(None);
+        }
         let proof = parse(reply).and_then(|report| match report {
             RoleReport::Replica { host, port, state, applied } => {
-                view.proves(lane.key.node, link_of(state), &(host, port), applied)
+                view.proves(node, link_of(state), &(host, port), applied)
             }
             RoleReport::Primary { .. } | RoleReport::Sentinel { .. } => None,
         });
         lane.prove(proof);
         if let Some(applied) = proof {
-            self.proofs.borrow_mut().prove(lane.key.node, applied, view.era);
+            self.proofs.borrow_mut().prove(node, applied, view.era, generation);
         }
+    }
+
+    /// A replica has told on a connection of this worker that it has emptied its data: by a full resync, after which it may
+    /// be behind what it had, or because the primary has emptied its own. What is on its way there is asked of the primary
+    /// instead, and it gets no reads until it has said what it holds.
+    pub fn doubt(&self, node: NodeId, now: Moment) {
+        self.proofs.borrow_mut().doubt(node, now);
+        self.present.forget_fit();
+        self.void_reads_at(node);
+        self.shared.look_now.notify_waiters();
+    }
+
+    /// Looks whether the view tells of replicas that may have gone back, before a reply of one is handed on.
+    pub fn notice_view(&self, now: Moment) {
+        let known = self.present.look();
+        if Arc::ptr_eq(&known.view, &self.noticed.borrow()) {
+            return;
+        }
+        let before = self.noticed.replace(Arc::clone(&known.view));
+        self.proofs.borrow_mut().renew(&known.view, now);
+        for (old, new) in before.nodes.iter().zip(&known.view.nodes) {
+            if old.incarnation != new.incarnation && known.view.primary != Some(new.id) {
+                self.void_reads_at(new.id);
+            }
+        }
+    }
+
+    fn void_reads_at(&self, node: NodeId) {
+        self.each_shared_lane(|lane| {
+            if lane.key.node == node {
+                lane.void_reads();
+            }
+        });
+    }
+
+    /// Whether the replica of a client may have gone back since it was chosen; the client's session then counts as having
+    /// seen everything up to now.
+    pub fn leave_generation(&self, client: &Client, view: &View, now: Moment) -> bool {
+        let mut session = client.session.borrow_mut();
+        let Some(home) = session.home else { return false };
+        let mut proofs = self.proofs.borrow_mut();
+        proofs.renew(view, now);
+        session.leaves_generation(proofs.generation(home.node), self.shared.anchors.next())
     }
 
     /// A read that was sent on hope is answered, behind a proof that was enough, or not.

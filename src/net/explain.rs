@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::demand::{Reader, Slots};
+use super::demand::{Reader, Subject};
 use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
@@ -136,7 +136,7 @@ pub fn explain<A: Args + ?Sized>(
         (_, Access::Unknown) => (false, "write", Reason::UnknownCommand),
     };
     let demand = if is_read {
-        reader.demand(policy, shared, args, intent, view, vocabulary, &mut Slots::new())
+        reader.demand(policy, shared, args, intent, view, vocabulary, &mut Subject::default())
     } else {
         Demand::Nothing
     };
@@ -148,6 +148,7 @@ pub fn explain<A: Args + ?Sized>(
         sticky: None,
         load: &[],
         proven: &[],
+        in_doubt: &[],
         may_try: &[],
         now,
         tie: 0,

@@ -287,11 +287,11 @@ impl Lane {
         matches!(self.inner.borrow().phase, Phase::Closed(Closed::Refused(_)))
     }
 
-    /// The oldest command is answered. Its bytes are returned, to be sent again, if `again` says so: of it, and of what
-    /// the last `ROLE` proved.
+    /// The oldest command is answered. Its bytes are returned, to be sent again, if `again` says so: of it, of its bytes,
+    /// and of what the last `ROLE` proved.
     pub fn pop(
         &self,
-        again: impl FnOnce(&Pending, Option<Offset>) -> bool,
+        again: impl FnOnce(&Pending, &[u8], Option<Offset>) -> bool,
     ) -> Option<(Pending, Option<BytesMut>)> {
         let mut inner = self.inner.borrow_mut();
         if inner.pending.front()?.len > inner.sent {
@@ -303,7 +303,8 @@ impl Lane {
         inner.end_passing();
         inner.sent = inner.sent.checked_sub(pending.len)?;
         inner.offered = inner.offered.saturating_sub(pending.len);
-        let request = if again(&pending, inner.proof) {
+        let bytes = inner.buffer.get(..pending.len).unwrap_or_default();
+        let request = if again(&pending, bytes, inner.proof) {
             Some(inner.buffer.split_to(pending.len))
         } else {
             drop_front(&mut inner.buffer, pending.len);

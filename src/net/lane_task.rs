@@ -16,6 +16,7 @@ use super::lane::{Closed, Lane, Phase, Process, Proto};
 use super::limits;
 use super::say;
 use super::stream::{ReadHalf, WriteHalf};
+use super::witness;
 use super::worker::Worker;
 use crate::core::address::Address;
 use crate::core::node::NodeId;
@@ -104,7 +105,7 @@ async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), 
     let dialer = &worker.shared.dialer;
     let stream = dialer.connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
     let (mut read, write) = stream.split();
-    let (hello, parts) = handshake(lane);
+    let (hello, parts) = handshake(lane, !worker.is_primary(lane.key.node));
     shake_hands(&mut read, &write, &hello, &parts, Some(lane)).await?;
     Ok((read, write))
 }
@@ -143,10 +144,12 @@ enum Part {
     Select,
     /// That the user may not ask for `CLIENT ID`.
     Id,
+    /// That the node will not tell on this connection that it has emptied its data.
+    Track,
 }
 
 /// The commands that make a fresh connection what `lane` promises.
-fn handshake(lane: &Lane) -> (BytesMut, SmallVec<[Part; 6]>) {
+fn handshake(lane: &Lane, to_replica: bool) -> (BytesMut, SmallVec<[Part; 6]>) {
     let (mut out, mut parts) = (BytesMut::new(), SmallVec::new());
     let db = lane.key.db.to_string();
     let mut say = |part, args: &[&[u8]]| {
@@ -175,6 +178,8 @@ fn handshake(lane: &Lane) -> (BytesMut, SmallVec<[Part; 6]>) {
     }
     if lane.exclusive {
         say(Part::Id, &[b"CLIENT", b"ID"]);
+    } else if to_replica && lane.key.proto == Proto::Resp3 {
+        say(Part::Track, &witness::TRACK);
     }
     (out, parts)
 }
@@ -227,7 +232,7 @@ async fn shake_hands(
                     Part::Ping | Part::Needed | Part::Select | Part::SelectBefore if failed => {
                         return Err(Closed::Refused(error.to_vec()));
                     }
-                    Part::Ping | Part::Needed | Part::Select | Part::SelectBefore => {}
+                    Part::Ping | Part::Needed | Part::Select | Part::SelectBefore | Part::Track => {}
                 }
             }
             Ok(None) => {

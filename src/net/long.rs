@@ -51,7 +51,7 @@ impl Connection {
         Some(Step::Done)
     }
 
-    /// The fences of what is written, if it stands in the beginning; else those of every key.
+    /// The fences of its keys, if they stand in the beginning; else those of every key.
     pub(super) fn stamps_of_long(
         &self,
         request: &Request<'_>,
@@ -60,7 +60,7 @@ impl Connection {
     ) -> Stamps {
         let beginning = Beginning { request, missed: Cell::new(false) };
         let (fences, mut stamps) = (&self.worker.shared.fences, Stamps::None);
-        let keys = vocabulary.table.for_each_written_key(intent.id, &beginning, &mut |key| {
+        let keys = vocabulary.table.for_each_key(intent.id, &beginning, &mut |key| {
             if !beginning.missed.get() {
                 stamps.merge(Stamps::One(fences.slot(key)));
             }

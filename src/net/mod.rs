@@ -54,4 +54,5 @@ mod tracking;
 mod upkeep;
 pub mod vocabulary;
 mod wait;
+pub mod witness;
 pub mod worker;

@@ -26,11 +26,17 @@ pub enum Kind {
     Check,
 }
 
-/// What Redweir changes in a reply.
+/// What Redweir changes in a reply, or takes note of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rewrite {
     /// Nothing: it is passed on as it came.
     None,
+    /// Nothing; if it is no error, all commands are paused, for as long as the client has said.
+    Pause,
+    /// Nothing; if it is no error, no command is paused any longer.
+    Unpause,
+    /// Nothing; if it is no error, the primary has forgotten its scripts.
+    ScriptFlush,
     /// It is that of `INFO`: a section of our own is appended.
     Info,
     /// It may name a client by the primary's ID.
@@ -63,6 +69,8 @@ pub struct Pending {
     pub sees_all: bool,
     /// What the replica must prove to have applied, or the read is repeated.
     pub need: Option<Offset>,
+    /// The node may have gone back since it was sent there: whatever it answers, the read is repeated elsewhere.
+    pub void: bool,
     /// When the command had been read.
     pub begun: Moment,
     /// When it was given to the lane.
@@ -73,6 +81,12 @@ impl Pending {
     /// Whether it needs more than the last `ROLE` on its lane proved.
     pub fn lacks_proof(&self, proof: Option<Offset>) -> bool {
         self.need.is_some_and(|need| !suffices(proof, need))
+    }
+
+    /// Whether its reply counts for nothing, because its node may have gone back meanwhile. A scan goes on all the same: what
+    /// is there before and after a resync keeps its place in it.
+    pub fn is_void(&self) -> bool {
+        self.void && matches!(self.kind, Kind::Read | Kind::Final) && self.rewrite != Rewrite::Cursor
     }
 
     /// Whether a read of its keys that was sent before it is being repeated elsewhere.
@@ -114,6 +128,7 @@ impl Pending {
             at_primary: self.at_primary,
             sees_all: false,
             need: None,
+            void: false,
             begun: self.begun,
             sent: self.sent,
         }

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use super::identity::IdentityId;
 use super::lane::Lane;
@@ -40,6 +41,8 @@ pub struct Presence {
     pub waits: Cell<bool>,
     /// `CLIENT UNBLOCK` was said of it while it waits.
     pub release: Cell<Option<Release>>,
+    /// For how long its last `CLIENT PAUSE` is to pause all commands.
+    pub pausing: Cell<Duration>,
     lane: RefCell<Weak<Lane>>,
 }
 
@@ -55,6 +58,7 @@ impl Default for Presence {
             wrote: Cell::new(None),
             waits: Cell::new(false),
             release: Cell::new(None),
+            pausing: Cell::default(),
             lane: RefCell::new(Weak::new()),
         }
     }

@@ -118,6 +118,11 @@ impl Present {
         fit.push(Fit { policy: policy_id, node, applied, until });
     }
 
+    /// What was found may hold no longer.
+    pub fn forget_fit(&self) {
+        self.fit.borrow_mut().clear();
+    }
+
     /// What a replica has applied that is still fresh enough for this policy, whatever is demanded besides; `None` when
     /// that has to be decided anew.
     pub fn fit(&self, policy: PolicyId, node: NodeId, now: Moment) -> Option<Offset> {

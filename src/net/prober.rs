@@ -131,12 +131,22 @@ impl Prober {
             }
             // At most one anchor per `fence-interval`: whoever else comes to want one meanwhile shares it.
             tokio::time::sleep(self.shared.config.upstream.fence_interval).await;
+        } else if self.owes_an_answer() {
+            // Until then it gets no reads.
+            tokio::time::sleep(self.shared.config.upstream.fence_interval).await;
         } else {
             tokio::select! {
                 () = due => {}
                 () = self.shared.look_now.notified() => {}
             }
         }
+    }
+
+    /// Whether it has not said what it holds since it was heard to empty its data.
+    fn owes_an_answer(&self) -> bool {
+        let view = self.shared.view.load();
+        let emptied = view.node(self.node).and_then(|node| node.emptied_at.zip(Some(node.heard_at)));
+        emptied.is_some_and(|(emptied, asked)| asked.is_none_or(|asked| asked <= emptied))
     }
 
     async fn introduce(&mut self, link: &mut ControlLink) -> Result<(), ControlError> {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::beaten::Beaten;
 use super::connection::{Connection, Step};
-use super::demand::{Reader, Slots};
+use super::demand::{Reader, Subject};
 use super::limits;
 use super::outgoing::{Bytes, Outgoing};
 use super::pending::Rewrite;
@@ -35,18 +35,24 @@ impl Connection {
     ) -> Step {
         let worker = Rc::clone(&self.worker);
         let shared = &worker.shared;
+        if shared.reads_are_paused(now) {
+            // By `CLIENT PAUSE`, which the primary knows about, and the replicas don't.
+            return self.read_at_primary(request, intent, view, vocabulary, now);
+        }
+        self.leave_generation(view, now);
         let barrier = self.barrier(shared);
         let reader = Reader { barrier: Some(barrier), ..self.reader() };
         let policy_id = reader.policy_of(&shared.config.policies, request, intent, vocabulary);
         let Some(policy) = shared.config.policies.all.get(usize::from(policy_id.0)) else {
             return Step::Close;
         };
-        let mut slots = Slots::new();
-        let demand = reader.demand(policy, shared, request, intent, view, vocabulary, &mut slots);
-        let outgoing = |reason| outgoing_read(intent, policy_id, policy, &slots, reason, now);
-        let follows = self.client.session.borrow_mut().follows(&slots, self.client.oldest());
+        let mut subject = Subject::default();
+        let demand = reader.demand(policy, shared, request, intent, view, vocabulary, &mut subject);
+        let stamps = subject.stamps();
+        let outgoing = |reason| outgoing_read(intent, policy_id, policy, &subject, reason, now);
+        let follows = self.client.session.borrow_mut().follows(&stamps, self.client.oldest());
         match follows {
-            Follows::Nothing if !slots.is_empty() && self.has_followed_enough(demand, now) => {
+            Follows::Nothing if subject.is_keyed() && self.has_followed_enough(demand, now) => {
                 return self.wait_a_moment(now);
             }
             Follows::Nothing => {}
@@ -58,7 +64,7 @@ impl Connection {
         if let Some(Beaten { node, .. }) =
             self.beaten.filter(|beaten| beaten.policy == policy_id && demand.is_met_by(beaten.applied))
         {
-            let step = self.send_to_replica(node, request, outgoing(Reason::Fresh), &slots, view);
+            let step = self.send_to_replica(node, request, outgoing(Reason::Fresh), &stamps, view);
             self.beat_path(request, intent, policy, vocabulary);
             return step;
         }
@@ -75,7 +81,7 @@ impl Connection {
                 self.send(node, Bytes::Request(request), outgoing(reason), view)
             }
             Decision::Send { node, reason } => {
-                let step = self.send_to_replica(node, request, outgoing(reason), &slots, view);
+                let step = self.send_to_replica(node, request, outgoing(reason), &stamps, view);
                 // The same clock, the same view: only what the key demands can make a difference.
                 let applied = view.node(node).and_then(|node| node.applied);
                 let fresh = reason == Reason::Fresh && matches!(step, Step::Done);
@@ -91,9 +97,9 @@ impl Connection {
                 // Until it is proven, nobody knows who will answer it.
                 let (seq, oldest) = self.client.next_and_oldest();
                 let outgoing = Outgoing { need: Some(need), ..outgoing(Reason::Fresh) };
-                let step = self.send_to_replica(node, request, outgoing, &slots, view);
-                if matches!(step, Step::Done) && !slots.is_empty() {
-                    self.client.session.borrow_mut().reads_ahead(seq, &slots, None, oldest);
+                let step = self.send_to_replica(node, request, outgoing, &stamps, view);
+                if let (Step::Done, Some(slots)) = (&step, stamps.slots()) {
+                    self.client.session.borrow_mut().reads_ahead(seq, slots, None, oldest);
                 }
                 step
             }
@@ -130,7 +136,7 @@ impl Connection {
     ) -> T {
         let waited = self.waiting_since.is_some_and(|since| now.since(since) >= policy.wait_timeout);
         let mut proofs = self.worker.proofs.borrow_mut();
-        proofs.renew(view.era, now);
+        proofs.renew(view, now);
         // While the stream is followed a barrier passes by itself, soon: no need to ask for a proof of it.
         let patient = matches!(demand, Demand::Applied(_, Reason::BarrierPending))
             && !waited
@@ -144,6 +150,7 @@ impl Connection {
             sticky: self.sticky(),
             load: &load,
             proven: proofs.proven(),
+            in_doubt: proofs.in_doubt(),
             may_try: if patient { &[] } else { proofs.may_try() },
             now,
             tie: self.worker.roll(),
@@ -192,6 +199,16 @@ impl Connection {
         }
     }
 
+    /// If its replica may have gone back since it was chosen, any replica may serve the connection from now on that has all
+    /// of what was seen.
+    fn leave_generation(&mut self, view: &View, now: Moment) {
+        if self.worker.leave_generation(&self.client, view, now)
+            && !self.client.session.borrow_mut().is_reading(self.client.oldest())
+        {
+            self.stick(None);
+        }
+    }
+
     /// Leaves its replica, as soon as nothing is on its way there. Another one may be behind it, so that all of what was
     /// seen comes first.
     fn move_on(&mut self, shared: &Shared) -> Result<(), Step> {
@@ -220,13 +237,13 @@ impl Connection {
         node: NodeId,
         request: &Request<'_>,
         outgoing: Outgoing,
-        slots: &Slots,
+        stamps: &Stamps,
         view: &View,
     ) -> Step {
         self.stick(Some(node));
         let (seq, oldest) = self.client.next_and_oldest();
         let step = self.send(node, Bytes::Request(request), outgoing, view);
-        if matches!(step, Step::Done) && !slots.is_empty() {
+        if let (Step::Done, Some(slots)) = (&step, stamps.slots()) {
             self.client.session.borrow_mut().reads(seq, slots, node, oldest);
         }
         step
@@ -238,7 +255,7 @@ fn outgoing_read(
     intent: Intent,
     policy_id: PolicyId,
     policy: &Policy,
-    slots: &Slots,
+    subject: &Subject,
     reason: Reason,
     now: Moment,
 ) -> Outgoing {
@@ -249,17 +266,8 @@ fn outgoing_read(
             Rewrite::None
         },
         policy: policy_id,
-        stamps: seen_of(slots),
-        sees_all: slots.is_empty() && policy.consistency >= Consistency::Session,
+        stamps: subject.stamps(),
+        sees_all: (subject.any || subject.slots.is_empty()) && policy.consistency >= Consistency::Session,
         ..Outgoing::read(reason, now)
-    }
-}
-
-/// What a session will have seen once the primary has answered a read of these keys.
-pub(super) fn seen_of(slots: &Slots) -> Stamps {
-    match slots.as_slice() {
-        [] => Stamps::None,
-        [slot] => Stamps::One(*slot),
-        slots => Stamps::Many(slots.into()),
     }
 }

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::client::Gone;
-use super::demand::{Reader, Slots};
+use super::demand::{Reader, Subject};
 use super::identity::IdentityId;
 use super::lane::{Closed, Lane, LaneKey, Leftover};
 use super::pending::{Kind, Pending};
@@ -33,7 +33,7 @@ impl Worker {
             None => self.elsewhere(&pending, request, failed.key.node),
         };
         let Some(node) = node else { return Err(pending) };
-        (pending.kind, pending.need) = (Kind::Final, None);
+        (pending.kind, pending.need, pending.void) = (Kind::Final, None, false);
         pending.at_primary = self.is_primary(node);
         remember_repeat(&pending, node);
         self.stats.repeated_reads.add(1);
@@ -60,6 +60,7 @@ impl Worker {
         }
         let policy = shared.config.policies.all.get(usize::from(pending.policy.0))?;
         pending.client.session.borrow_mut().forget(pending.client.oldest());
+        self.leave_generation(&pending.client, &view, now);
         let reader = Reader {
             policy: pending.policy,
             user: "",
@@ -67,9 +68,10 @@ impl Worker {
             session: Some(&pending.client.session),
             barrier: None,
         };
-        let demand = reader.demand(policy, shared, &request, intent, &view, &vocabulary, &mut Slots::new());
+        let demand =
+            reader.demand(policy, shared, &request, intent, &view, &vocabulary, &mut Subject::default());
         let keyed = policy.consistency >= Consistency::Session;
-        let home = pending.client.session.borrow().home;
+        let home = pending.client.session.borrow().home.map(|home| home.node);
         let decision = decide(&Ask {
             view: &view,
             policy,
@@ -78,6 +80,7 @@ impl Worker {
             sticky: home,
             load: &self.load.borrow(),
             proven: &[],
+            in_doubt: self.proofs.borrow().in_doubt(),
             may_try: &[],
             now,
             tie: self.roll(),
@@ -154,14 +157,14 @@ impl Worker {
                 self.stats.uncertain_writes.add(1);
                 (say::UNCERTAIN.to_vec(), pending)
             }
-            (Closed::Unreachable(_), _) => (say::MASTERDOWN.to_vec(), pending),
-            (_, Kind::Write) if !lane.exclusive => {
+            (_, Kind::Write) if !lane.exclusive && self.may_write_elsewhere(lane, why) => {
                 // Not a byte of it was executed: it goes to whoever is the primary now.
                 let primary = self.shared.view.load().primary.unwrap_or(lane.key.node);
                 self.load(primary);
                 self.lane(LaneKey { node: primary, ..lane.key }).push_bytes(&request, pending);
                 return;
             }
+            (Closed::Unreachable(_), _) => (say::MASTERDOWN.to_vec(), pending),
             _ => (say::LOST.to_vec(), pending),
         };
         if lane.exclusive && !matches!(why, Closed::Refused(_)) {
@@ -174,6 +177,13 @@ impl Worker {
             pending.client.presence.put_out(clock::now());
         }
         pending.client.deliver(pending.seq, &error, true);
+    }
+
+    /// Whether there is somebody to take a write that the lane has not written: another primary, if the lane's own node
+    /// could not be reached for as long as it was waited for.
+    fn may_write_elsewhere(&self, lane: &Lane, why: &Closed) -> bool {
+        let unreachable = matches!(why, Closed::Unreachable(_));
+        !unreachable || self.shared.view.load().primary.is_some_and(|primary| primary != lane.key.node)
     }
 
     /// A read whose lane was lost: elsewhere if there is an elsewhere, else once more on a new connection.

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use super::client::Client;
 use super::connection::{Connection, Step};
-use super::demand::Slots;
+use super::demand::Subject;
 use super::lane::{Lane, Process};
 use super::outgoing::{Bytes, Outgoing};
 use super::pending::{Kind, Rewrite};
@@ -116,8 +116,15 @@ impl Connection {
         let reader = self.reader();
         let id = reader.policy_of(&shared.config.policies, step.request, step.intent, vocabulary);
         let Some(policy) = shared.config.policies.all.get(usize::from(id.0)) else { return false };
-        let demand =
-            reader.demand(policy, shared, step.request, step.intent, view, vocabulary, &mut Slots::new());
+        let demand = reader.demand(
+            policy,
+            shared,
+            step.request,
+            step.intent,
+            view,
+            vocabulary,
+            &mut Subject::default(),
+        );
         self.with_ask(policy, id, demand, view, now, |ask| {
             view.node(step.node).is_some_and(|node| judge(node, ask).is_ok())
         })

@@ -96,6 +96,7 @@ impl Connection {
             at_primary: outgoing.at_primary,
             sees_all: outgoing.sees_all,
             need: outgoing.need,
+            void: false,
             begun,
             sent: outgoing.now,
         };

@@ -15,6 +15,7 @@ use super::vocabulary::Vocabulary;
 use crate::config::Config;
 use crate::core::address::Address;
 use crate::core::fence::{AnchorCounter, FenceTable};
+use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::view::View;
 use crate::telemetry::Stats;
@@ -40,7 +41,7 @@ pub struct ClientEntry {
     /// 2 or 3.
     pub resp: u8,
     /// When it connected.
-    pub since: crate::core::moment::Moment,
+    pub since: Moment,
 }
 
 /// Shared by all threads.
@@ -74,6 +75,10 @@ pub struct Shared {
     pub identities: Identities,
     /// Connected clients.
     pub clients: DashMap<u64, ClientEntry>,
+    /// Until when the primary's clients are paused, by a `CLIENT PAUSE` that came this way; in nanoseconds.
+    paused_until: AtomicU64,
+    /// A `SCRIPT FLUSH` came this way: replicas, which are not told, may know scripts that the primary no longer knows.
+    pub scripts_flushed: AtomicBool,
     /// Places for exclusive connections to the primary.
     pub exclusive: Arc<Semaphore>,
     /// How to reach the workers about their clients.
@@ -119,6 +124,8 @@ impl Shared {
             look_now: Notify::new(),
             identities: Identities::default(),
             clients: DashMap::new(),
+            paused_until: AtomicU64::new(0),
+            scripts_flushed: AtomicBool::new(false),
             exclusive,
             desks: Desks::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
@@ -133,6 +140,21 @@ impl Shared {
     /// The address of a node.
     pub fn address(&self, node: NodeId) -> Option<&Address> {
         self.addresses.get(node.index())
+    }
+
+    /// Whether a `CLIENT PAUSE` of all commands is in force, as far as it came this way.
+    pub fn reads_are_paused(&self, now: Moment) -> bool {
+        self.paused_until.load(Ordering::Relaxed) > now.as_nanos()
+    }
+
+    /// All commands of the primary's clients are paused until then. Pauses add up: the one that ends last counts.
+    pub fn pause_reads(&self, until: Moment) {
+        self.paused_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// `CLIENT UNPAUSE`
+    pub fn resume_reads(&self) {
+        self.paused_until.store(0, Ordering::Relaxed);
     }
 
     /// An ID for a new client.

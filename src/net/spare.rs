@@ -77,6 +77,7 @@ impl Worker {
             at_primary: false,
             sees_all: false,
             need: None,
+            void: false,
             begun: now,
             sent: now,
         }

@@ -29,6 +29,7 @@ use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
 use crate::core::proof::Proofs;
 use crate::core::session::Stamps;
+use crate::core::view::View;
 use crate::telemetry::Stats;
 
 /// What one worker owns.
@@ -44,6 +45,8 @@ pub struct Worker {
     pub present: Present,
     /// What the nodes have proven on this worker's connections.
     pub proofs: RefCell<Proofs>,
+    /// The view that was last looked at for replicas that may have gone back.
+    pub(super) noticed: RefCell<Arc<View>>,
     /// The process drains: who is owed nothing goes.
     pub draining: Cell<bool>,
     /// The view has changed: whoever waits looks again.
@@ -84,6 +87,15 @@ pub struct Worker {
     dice: Cell<u32>,
 }
 
+/// The reply to a command that was counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<'a> {
+    /// It, or its last part.
+    pub bytes: &'a [u8],
+    /// A fingerprint of what was asked, and in which database; `None` if only the last part of the reply is there.
+    pub question: Option<u64>,
+}
+
 /// How many stamped slots a worker remembers to settle; the rest is settled by whoever reads them.
 const UNSETTLED_KEPT: usize = 1 << 16;
 
@@ -95,6 +107,7 @@ impl Worker {
         let (load, round) = (RefCell::new(vec![0; nodes]), Rc::<Round>::default());
         Rc::new(Self {
             present: Present::new(&shared),
+            noticed: RefCell::new(shared.view.load_full()),
             shared,
             stats,
             proofs: RefCell::new(Proofs::new(nodes)),
@@ -209,6 +222,11 @@ impl Worker {
         kept.unwrap_or_else(|| self.start(key, false))
     }
 
+    /// Does something with every shared lane, in the pool or not.
+    pub(super) fn each_shared_lane(&self, each: impl FnMut(&Rc<Lane>)) {
+        self.lanes.borrow().values().chain(self.aside.borrow().iter()).for_each(each);
+    }
+
     /// The shared lanes.
     pub(super) fn lanes(&self) -> Vec<Rc<Lane>> {
         self.lanes.borrow().values().cloned().collect()
@@ -264,10 +282,13 @@ impl Worker {
     }
 
     /// A command was answered: its fences are stamped before anyone can see the answer.
-    pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: &[u8], whole: bool, now: Moment) {
+    pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: Reply<'_>, now: Moment) {
         self.stats.request.record(now.nanos_since(pending.begun));
         self.stats.upstream.record(now.nanos_since(pending.sent));
-        if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
+        if pending.kind == Kind::Write
+            && reply.bytes.starts_with(b"-READONLY ")
+            && self.is_primary(lane.key.node)
+        {
             self.shared.look_now.notify_waiters();
         }
         if pending.kind == Kind::Write {
@@ -279,16 +300,20 @@ impl Worker {
         if (pending.sees_all || pending.kind != Kind::Write && pending.stamps != Stamps::None)
             && pending.at_primary
         {
-            self.remember(pending, reply, whole);
+            self.remember(pending, reply);
         }
     }
 
     /// A session has seen the primary's answer: no replica may take it back.
-    fn remember(&self, pending: &Pending, reply: &[u8], whole: bool) {
+    fn remember(&self, pending: &Pending, reply: Reply<'_>) {
         let (fences, next) = (&self.shared.fences, self.shared.anchors.next());
         let mut session = pending.client.session.borrow_mut();
         // Of a reply that was passed on in parts only the end is at hand: it counts as one that was never seen.
-        let digest = if whole { fences.digest(reply) } else { fences.digest(&pending.seq.to_le_bytes()) };
+        let asked = reply.question.filter(|_| !cfg!(mutant = "reply-digest")).unwrap_or(0);
+        let digest = match reply.question {
+            Some(_) => fences.digest(reply.bytes) ^ asked.rotate_left(1),
+            None => fences.digest(&pending.seq.to_le_bytes()),
+        };
         if pending.sees_all {
             return session.seen.everything(next);
         }
@@ -354,6 +379,7 @@ impl Worker {
         let mut views = self.shared.views.subscribe();
         while views.changed().await.is_ok() {
             self.settle();
+            self.notice_view(clock::now());
             self.changed.notify_waiters();
             let view = self.shared.view.load_full();
             let now = clock::now();

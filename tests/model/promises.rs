@@ -157,7 +157,7 @@ impl World {
         let index =
             policies().all.iter().position(|policy| policy.consistency == level).expect("every level");
         let mut proofs = self.proofs.clone();
-        proofs.renew(view.era, self.now());
+        proofs.renew(view, self.now());
         decide(&Ask {
             view,
             policy: &policies().all[index],
@@ -166,6 +166,7 @@ impl World {
             sticky,
             load: &[],
             proven: proofs.proven(),
+            in_doubt: proofs.in_doubt(),
             may_try: proofs.may_try(),
             now: self.now(),
             tie,

@@ -118,7 +118,8 @@ impl World {
             self.fences.settle_floor(view.anchor, head.offset);
             self.slots.iter().for_each(|slot| self.fences.settle(*slot, view.anchor, head.offset));
         }
-        self.proofs.renew(view.era, self.now());
+        let view = Rc::clone(&self.published);
+        self.proofs.renew(&view, self.now());
     }
 
     /// `fencer::command`, `fencer::progressed`.
@@ -165,7 +166,8 @@ impl World {
         let Some((node, link, master, applied)) = self.proof.take() else { return };
         let (view, node) = (&self.published, NodeId(node as u16));
         if let Some(applied) = view.proves(node, link, &master, applied) {
-            self.proofs.prove(node, applied, view.era);
+            let generation = self.proofs.generation(node);
+            self.proofs.prove(node, applied, view.era, generation);
         }
     }
 

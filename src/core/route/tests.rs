@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::fence::{AnchorSeq, Era};
-use crate::core::lag::Anchor;
+use crate::core::lag::{Anchor, Growth};
 use crate::core::node::{Facts, Gate};
 use crate::core::position::{History, ReplId};
 
@@ -43,6 +43,7 @@ struct Case {
     demand: Demand,
     sticky: Option<NodeId>,
     load: Vec<u32>,
+    in_doubt: Vec<bool>,
     tie: u32,
     waited: bool,
     avoid: Option<NodeId>,
@@ -71,6 +72,7 @@ impl Case {
             era: Era(0),
             head: Some(Anchor { sent_at: ASKED, offset: at(HEAD) }),
             anchor: AnchorSeq(7),
+            growth: Growth::default(),
             least_applied: None,
             silence_limit: Duration::from_secs(1),
             hold: Duration::from_secs(2),
@@ -81,6 +83,7 @@ impl Case {
             demand: Demand::Nothing,
             sticky: None,
             load: vec![],
+            in_doubt: vec![],
             tie: 0,
             waited: false,
             avoid: None,
@@ -108,6 +111,7 @@ impl Case {
             sticky: self.sticky,
             load: &self.load,
             proven: &[],
+            in_doubt: &self.in_doubt,
             may_try: &[],
             now: NOW,
             tie: self.tie,
@@ -199,6 +203,11 @@ const DISQUALIFIED: &[Row] = &[
     ("further behind than max-lag-bytes", Consistency::Bounded, Reason::TooFar, |c| {
         c.view.head = Some(Anchor { sent_at: ASKED, offset: at(HEAD + c.policy.max_lag_bytes + 1) });
     }),
+    ("further behind by now, if the primary goes on", Consistency::Bounded, Reason::TooFar, |c| {
+        c.view.head = Some(Anchor { sent_at: ASKED, offset: at(HEAD + c.policy.max_lag_bytes) });
+        c.view.growth = Growth::new(1_000);
+    }),
+    ("its data was replaced", Consistency::Bounded, Reason::InDoubt, |c| c.in_doubt = vec![false, true]),
     ("below the floor", Consistency::Eventual, Reason::BelowFloor, |c| {
         c.demand = Demand::Applied(at(HEAD + 1), Reason::BelowFloor);
     }),

@@ -11,10 +11,11 @@ const SEEN_KEPT: usize = 64;
 /// What a connection has seen, and its reads must not fall behind. A reply counts once it is there; until then reads of
 /// its key follow the read that asked for it ([`super::Session::follows`]).
 ///
-/// A replica that serves it never goes back by itself. Another replica can be behind it, so that a change of replica
-/// raises the floor of all keys to the next anchor. The primary is ahead of every replica: what it answered for a key
+/// A replica that serves it goes on, as long as it is of the same generation ([`crate::core::proof`]). In another one it
+/// can be behind what it has shown, and so can another replica: either raises the floor of all keys to the next anchor. The primary is ahead of every replica: what it answered for a key
 /// holds for that key, until a replica has applied it, or until the stream has passed it and the key's own fence says
-/// the same. A key that is read again and again from the primary, with the same reply, is as it was the first time.
+/// the same. A key of which the same is asked again and again, and answered by the primary with the same reply, may be as
+/// it was the first time: what else was asked of it, or in another database, says nothing about that.
 #[derive(Clone, Debug)]
 pub struct Seen {
     floor: Mark,
@@ -28,6 +29,7 @@ pub struct Seen {
 #[derive(Clone, Copy, Debug)]
 struct SeenKey {
     slot: Slot,
+    /// Of the question and the reply.
     digest: u64,
     mark: Mark,
 }
@@ -98,6 +100,11 @@ impl Seen {
     /// What a replica must have applied to serve any key.
     pub fn floor(&self) -> Mark {
         if cfg!(mutant = "seen-forgotten") { Mark::Clear } else { self.floor }
+    }
+
+    /// What a replica must have applied to serve any key at all, beyond the floor.
+    pub fn of_any(&self) -> Mark {
+        self.keys.iter().map(|seen| seen.mark).fold(Mark::Clear, stronger)
     }
 
     /// What a replica must have applied to serve this key, beyond the floor.

@@ -316,11 +316,94 @@ fn a_configured_primary_that_says_replica_is_not_one() {
 fn of_two_primaries_the_one_that_continues_our_history_was_promoted_later() {
     let mut world = World::settled();
     assert_eq!(world.promote_r(promoted(b'b', b'a', 1001), 1000, 200), Effect::None);
+    assert_eq!(world.replica(S, Link::Up, "r", Some(1000), 210), Effect::None);
+    assert_eq!(world.info(S, replica_facts(b'b'), 220), Effect::None);
+    world.quiet_primary(R, 1000, 230);
     assert_eq!((world.view().primary, world.view().two_primaries), (Some(R), false));
     world.quiet_primary(P, 5000, 300);
     assert_eq!(world.info(P, primary_facts(History::new(id(b'a'))), 310), Effect::None);
     assert_eq!(world.view().primary, Some(R), "never alternates");
-    assert_eq!(world.view().head, None, "and the old one's anchors are not taken");
+    let head = world.view().head.map(|head| head.offset);
+    assert_eq!(head, Some(at(1000)), "and the old one's anchors are not taken");
+}
+
+#[test]
+fn a_replica_that_is_cut_loose_for_a_moment_is_not_the_primary() {
+    let mut world = World::settled();
+    assert_eq!(world.promote_r(promoted(b'b', b'a', 1001), 1000, 200), Effect::None);
+    assert_eq!((world.view().primary, world.view().two_primaries), (Some(P), false));
+    world.quiet_primary(R, 1000, 1300);
+    assert_eq!(world.view().primary, Some(P), "the other replica follows it, however long that lasts");
+    assert_eq!(world.node(R).primary_since, Some(ms(200)));
+    assert_eq!(world.replica(R, Link::Up, "p", Some(1000), 1310), Effect::None);
+    assert_eq!((world.view().primary, world.node(R).primary_since), (Some(P), None));
+}
+
+#[test]
+fn a_promotion_that_lasts_is_one_if_nobody_follows_the_primary_that_was() {
+    let mut world = World::settled();
+    world.quiet_replica(S, Link::Down, None, 190);
+    assert_eq!(world.promote_r(promoted(b'b', b'a', 1001), 1000, 200), Effect::None);
+    world.quiet_primary(R, 1000, 1199);
+    assert_eq!(world.view().primary, Some(P));
+    world.quiet_primary(R, 1000, 1200);
+    assert_eq!((world.view().primary, world.view().two_primaries), (Some(R), false));
+}
+
+#[test]
+fn a_demotion_that_is_admitted_needs_no_other_word() {
+    let mut world = World::settled();
+    assert_eq!(world.promote_r(promoted(b'b', b'a', 1001), 1000, 200), Effect::None);
+    assert_eq!(world.replica(P, Link::Down, "r", None, 210), Effect::None);
+    assert_eq!(world.view().primary, Some(R));
+}
+
+#[test]
+fn whatever_shows_that_a_replica_may_have_gone_back_begins_another_incarnation() {
+    type Change = fn(&mut World);
+    let changes: [(&str, Change); 7] = [
+        ("another primary", |world| {
+            let _ = world.replica(R, Link::Up, "s", Some(1000), 200);
+        }),
+        ("the link was lost", |world| world.quiet_replica(R, Link::Syncing, Some(1000), 200)),
+        ("an offset below one seen", |world| world.quiet_replica(R, Link::Up, Some(999), 200)),
+        ("another history", |world| {
+            let _ = world.info(R, replica_facts(b'b'), 200);
+        }),
+        ("another process", |world| {
+            let run_id = Some("other".to_owned());
+            let _ = world.info(R, Facts { run_id, ..replica_facts(b'a') }, 200);
+        }),
+        ("the connection was lost", |world| world.lose(R, 200)),
+        ("a role that changed", |world| world.quiet_primary(R, 1000, 200)),
+    ];
+    for (what, change) in changes {
+        let mut world = World::settled();
+        world.quiet_replica(R, Link::Up, Some(1000), 190);
+        let before = world.node(R).incarnation;
+        world.quiet_replica(R, Link::Up, Some(1100), 195);
+        assert_eq!(world.node(R).incarnation, before, "it goes on");
+        change(&mut world);
+        assert_ne!(world.node(R).incarnation, before, "{what}");
+        assert_eq!(world.node(S).incarnation, World::settled().node(S).incarnation, "{what}");
+    }
+}
+
+#[test]
+fn what_a_replica_says_that_has_emptied_its_data_counts_only_if_it_was_asked_afterwards() {
+    let mut world = World::settled();
+    let before = world.node(R).incarnation;
+    assert_eq!(world.tracker.apply(Observation::Emptied { node: R }, ms(200)), Effect::None);
+    assert_ne!(world.node(R).incarnation, before);
+    assert_eq!((world.node(R).applied, world.node(R).fresh_from), (None, None));
+    world.quiet_replica(R, Link::Up, Some(1000), 200);
+    assert_eq!(world.info(R, replica_facts(b'a'), 200), Effect::None);
+    assert_eq!(world.node(R).applied, None, "asked before it was heard to empty its data");
+    assert_eq!(world.info(R, replica_facts(b'a'), 201), Effect::None);
+    world.quiet_replica(R, Link::Up, Some(900), 201);
+    assert_eq!((world.node(R).applied, world.node(R).standing.is_open()), (Some(at(900)), true));
+    assert_eq!(world.tracker.apply(Observation::Emptied { node: P }, ms(300)), Effect::None);
+    assert_eq!(world.view().head.map(|head| head.offset), Some(at(1000)), "nothing is behind the primary");
 }
 
 #[test]

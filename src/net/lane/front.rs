@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Client, Lane, Rewrite};
+use super::{Client, Kind, Lane, Rewrite, Stamps};
 use crate::core::moment::Moment;
 
 impl Lane {
@@ -22,6 +22,22 @@ impl Lane {
         self.front()
     }
 
+    /// What the oldest outstanding command has written, if it writes.
+    pub fn front_written(&self) -> Stamps {
+        let inner = self.inner.borrow();
+        let written = inner.pending.front().filter(|front| front.kind == Kind::Write);
+        written.map_or(Stamps::None, |front| front.stamps.clone())
+    }
+
+    /// The node may have gone back: whatever it still answers to what was asked before counts for nothing. But for a reply
+    /// whose beginning was passed on: that was computed before.
+    pub fn void_reads(&self) {
+        let mut inner = self.inner.borrow_mut();
+        let begun = usize::from(inner.cut);
+        inner.pending.iter_mut().skip(begun).for_each(|pending| pending.void = true);
+        inner.proof = None;
+    }
+
     /// What is changed in the reply to the oldest outstanding command.
     pub fn front_rewrite(&self) -> Rewrite {
         self.inner.borrow().pending.front().map_or(Rewrite::None, |p| p.rewrite)
@@ -30,6 +46,8 @@ impl Lane {
     /// Whether the oldest command needs more than the last `ROLE` proved.
     pub fn front_lacks_proof(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.pending.front().is_some_and(|front| front.lacks_proof(inner.proof) || front.follows_repeated())
+        inner.pending.front().is_some_and(|front| {
+            front.lacks_proof(inner.proof) || front.is_void() || front.follows_repeated()
+        })
     }
 }

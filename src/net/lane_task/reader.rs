@@ -2,18 +2,20 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
 
 use crate::core::moment::Moment;
+use crate::core::session::Stamps;
 use crate::net::buffer::drop_front;
 use crate::net::client::Gone;
 use crate::net::lane::{Closed, Lane};
 use crate::net::pending::{Kind, Pending, Rewrite};
 use crate::net::stream::ReadHalf;
-use crate::net::worker::Worker;
-use crate::net::{clock, explain, limits, say, scan, tracking};
+use crate::net::worker::{Reply, Worker};
+use crate::net::{clock, explain, limits, say, scan, tracking, witness};
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 
 /// The reading side of an open lane.
@@ -174,6 +176,7 @@ impl Reader {
     fn take(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
         let mut begin = 0;
         self.heavy = false;
+        worker.notice_view(now);
         while self.scanned < self.buffer.len() {
             // A counted reply (to a check of the spare lane that it was, to `EXEC`) may come before what is not counted.
             if lane.exclusive
@@ -198,6 +201,9 @@ impl Reader {
                 ReplyKind::Push => {
                     if let Some(client) = lane.listener() {
                         client.push_raw(reply);
+                    } else if !lane.exclusive && witness::tells(reply) && !worker.is_primary(lane.key.node) {
+                        // What it answers from here on it has computed from what it holds now.
+                        worker.doubt(lane.key.node, now);
                     }
                 }
                 kind => {
@@ -251,6 +257,10 @@ impl Reader {
             }
         }
         let rewrite = lane.front_rewrite();
+        if self.passed == 0 && !cfg!(mutant = "stamped-at-the-end") {
+            // Who sees the beginning knows that it was executed. There is one stamp more once the reply is through.
+            worker.stamp(&lane.front_written());
+        }
         let (client, seq) = lane.cut_front().ok_or(Closed::Desynchronised("a reply nobody asked for"))?;
         self.heavy |= if rewrite == Rewrite::Cursor && self.passed == 0 {
             scan::deliver(lane, &client, seq, &self.buffer, false)
@@ -281,10 +291,13 @@ fn answer(
     now: Moment,
 ) -> Result<bool, Closed> {
     let nobody = Closed::Desynchronised("a reply nobody asked for");
-    let (mut unproven, mut lacking) = (false, false);
-    let again = |pending: &Pending, proof| {
+    let (mut unproven, mut lacking, mut question) = (false, false, None);
+    let again = |pending: &Pending, request: &[u8], proof| {
+        if !cut && pending.at_primary && pending.kind != Kind::Write && pending.stamps != Stamps::None {
+            question = Some(worker.shared.fences.digest(request) ^ u64::from(lane.key.db));
+        }
         lacking = pending.lacks_proof(proof);
-        unproven = lacking || !cut && pending.follows_repeated();
+        unproven = lacking || !cut && (pending.is_void() || pending.follows_repeated());
         let failed = kind == ReplyKind::Error && !cut && pending.kind == Kind::Read;
         unproven || failed && (say::asks_for_another_node(reply) || worker.differs_in_acl(lane, reply))
     };
@@ -292,7 +305,7 @@ fn answer(
     worker.unload(lane.key.node);
     match pending.kind {
         Kind::Proof => {
-            worker.take_proof(lane, reply);
+            worker.take_proof(lane, &pending, reply, now);
             return Ok(false);
         }
         Kind::Moved | Kind::Check => return Ok(false),
@@ -311,7 +324,10 @@ fn answer(
         },
         None => pending,
     };
-    worker.acknowledged(&pending, lane, reply, !cut, now);
+    if kind != ReplyKind::Error {
+        take_note(worker, &pending, now);
+    }
+    worker.acknowledged(&pending, lane, Reply { bytes: reply, question }, now);
     Ok(match pending.rewrite {
         Rewrite::Info if !cut => {
             let section = explain::info_section(&worker.shared, now);
@@ -324,4 +340,15 @@ fn answer(
         Rewrite::Cursor if !cut => scan::deliver(lane, &pending.client, pending.seq, reply, true),
         _ => pending.client.deliver(pending.seq, reply, true),
     })
+}
+
+/// What a command did at the primary that concerns what replicas are asked for.
+fn take_note(worker: &Worker, pending: &Pending, now: Moment) {
+    let shared = &worker.shared;
+    match pending.rewrite {
+        Rewrite::Pause => shared.pause_reads(now.after(pending.client.presence.pausing.get())),
+        Rewrite::Unpause => shared.resume_reads(),
+        Rewrite::ScriptFlush => shared.scripts_flushed.store(true, Ordering::Relaxed),
+        Rewrite::None | Rewrite::Info | Rewrite::Redirect | Rewrite::Cursor => {}
+    }
 }

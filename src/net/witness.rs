@@ -1,0 +1,207 @@
+//! Hearing from a replica itself that it has emptied its data.
+//!
+//! A replica that is pointed at a node which is behind it resyncs in full and goes back, while its clients' connections
+//! live on; loading a small data set takes less than a millisecond, so that no poll and no `-LOADING` need ever tell.
+//! But whoever empties its data tells every client that tracks keys (`tracking.c`, `trackingInvalidateKeysOnFlush`). So
+//! Redweir tracks a prefix that no key has (`CLIENT TRACKING ON BCAST PREFIX …`, from Redis 6.0 on):
+//!
+//! - on every shared RESP3 connection to a replica, where the message stands in front of whatever was computed from the
+//!   data that came after: no reply of such a connection is ever taken for more than it is;
+//! - on one connection of its own to each replica, for the connections in RESP2, on which nothing can be pushed. There the
+//!   message comes as fast as the network and the threads are, instead of with the next poll: what a replica answers in
+//!   between is as old as what it went back to. That is what is left open: `docs/guarantees.md` has its length.
+//!
+//! A resync from the same primary empties the data as well, and so does `FLUSHALL`: nobody went back then, and the replica
+//! is believed again as soon as it has said what it holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+
+use super::control::{ControlError, ControlLink, encode};
+use super::dial::Connection;
+use super::prober::Heard;
+use super::shared::Shared;
+use super::{clock, jitter};
+use crate::core::address::Address;
+use crate::core::moment::Moment;
+use crate::core::node::{NodeId, Role};
+use crate::core::view::Observation;
+use crate::wire::reply::{Kind, ReplyScanner};
+
+/// Asks for the message.
+pub const TRACK: [&[u8]; 6] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", b"\0redweir: no key"];
+
+/// Whether a push tells that all data was emptied: `invalidate`, of no key in particular.
+pub fn tells(push: &[u8]) -> bool {
+    push == b">2\r\n$10\r\ninvalidate\r\n_\r\n" && !cfg!(mutant = "deaf-to-witness")
+}
+
+/// Pauses between attempts: from the first, doubling up to the second.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// A node that refuses is asked again after so long: its rules may have changed.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+
+/// A connection that answers nothing for so long is made anew.
+const PING_EVERY: Duration = Duration::from_secs(2);
+
+/// The longest message, in bytes. Those that matter are short.
+const MOST_BYTES: usize = 64 << 10;
+
+/// Hears what one node says of its data.
+#[derive(Debug)]
+pub struct Witness {
+    shared: Arc<Shared>,
+    node: NodeId,
+    address: Address,
+    keeper: mpsc::Sender<Heard>,
+}
+
+impl Witness {
+    /// A witness of `node` that reports to `keeper`.
+    pub fn new(shared: Arc<Shared>, node: NodeId, address: Address, keeper: mpsc::Sender<Heard>) -> Self {
+        Self { shared, node, address, keeper }
+    }
+
+    /// Runs until the keeper is gone.
+    pub async fn run(self) {
+        let mut pause = RETRY_FIRST;
+        let mut refused = false;
+        while !self.keeper.is_closed() {
+            self.until_it_is_a_replica().await;
+            let problem = self.listen(&mut pause).await;
+            let wait = if let ControlError::Refused(text) | ControlError::Auth(text) = &problem {
+                if !std::mem::replace(&mut refused, true) {
+                    tracing::warn!(
+                        node = %self.address,
+                        problem = %text,
+                        "a replica does not let itself be watched by CLIENT TRACKING: that it goes back is noticed by polls only"
+                    );
+                }
+                REFUSED_PAUSE
+            } else {
+                pause
+            };
+            tokio::time::sleep(jitter::around(wait)).await;
+            pause = (pause * 2).min(RETRY_LONGEST);
+        }
+    }
+
+    fn is_replica(&self) -> bool {
+        let view = self.shared.view.load();
+        view.primary != Some(self.node)
+            && view.node(self.node).is_some_and(|node| node.role == Some(Role::Replica))
+    }
+
+    /// The primary is not watched: nothing is behind it, and it would look at the prefix with every write.
+    async fn until_it_is_a_replica(&self) {
+        let mut views = self.shared.views.subscribe();
+        while !self.is_replica() && !self.keeper.is_closed() {
+            if views.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Listens on one connection until it fails, or until the node is no replica any longer.
+    async fn listen(&self, pause: &mut Duration) -> ControlError {
+        match self.connect().await {
+            Ok((socket, early)) => {
+                *pause = RETRY_FIRST;
+                self.hear(socket, early).await
+            }
+            Err(problem) => problem,
+        }
+    }
+
+    async fn connect(&self) -> Result<(Box<dyn Connection>, Vec<u8>), ControlError> {
+        let (config, dialer) = (&self.shared.config.upstream, &self.shared.dialer);
+        let (credentials, within) = (config.credentials(), config.connect_timeout);
+        let link = ControlLink::connect(dialer, &self.address, credentials.as_ref(), within).await?;
+        let (mut socket, early) = link.into_parts();
+        let mut question = Vec::new();
+        encode(&[b"HELLO", b"3"], &mut question);
+        encode(&TRACK, &mut question);
+        // So few bytes always find room in the socket of a new connection.
+        socket.write_all(&question).await.map_err(|_| ControlError::Closed)?;
+        socket.flush().await.map_err(|_| ControlError::Closed)?;
+        Ok((socket, early.to_vec()))
+    }
+
+    /// Reads what the node says. Errors in reply to what was asked end it.
+    async fn hear(&self, mut socket: Box<dyn Connection>, mut inbound: Vec<u8>) -> ControlError {
+        let (mut scanner, mut scanned, mut owed) = (ReplyScanner::new(), 0, 2_u32);
+        let mut views = self.shared.views.subscribe();
+        let mut chunk = [0; 4096];
+        loop {
+            tokio::select! {
+                read = socket.read(&mut chunk) => match read {
+                    Ok(count @ 1..) => inbound.extend_from_slice(&chunk[..count]),
+                    _ => return ControlError::Closed,
+                },
+                changed = views.changed() => {
+                    if changed.is_err() || !self.is_replica() {
+                        return ControlError::Closed;
+                    }
+                    continue;
+                }
+                () = tokio::time::sleep(PING_EVERY) => {
+                    if owed > 0 {
+                        return ControlError::Timeout;
+                    }
+                    owed += 1;
+                    if socket.write_all(b"*1\r\n$4\r\nPING\r\n").await.is_err() {
+                        return ControlError::Closed;
+                    }
+                    continue;
+                }
+            }
+            let heard = clock::now();
+            loop {
+                let extent = match scanner.scan(&inbound[scanned..]) {
+                    Ok(Some(extent)) => extent,
+                    Ok(None) => break,
+                    Err(error) => return ControlError::Malformed(format!("{error:?}")),
+                };
+                let reply: Vec<u8> = inbound.drain(..scanned + extent.end).collect();
+                scanned = 0;
+                match extent.kind {
+                    Kind::Push if tells(&reply) => self.tell(heard).await,
+                    Kind::Push => {}
+                    Kind::Value => owed = owed.saturating_sub(1),
+                    Kind::Error => {
+                        let text =
+                            String::from_utf8_lossy(&reply).trim_start_matches('-').trim_end().to_owned();
+                        return ControlError::Refused(text);
+                    }
+                }
+            }
+            scanned = inbound.len();
+            if inbound.len() > MOST_BYTES {
+                return ControlError::Malformed("too long".to_owned());
+            }
+        }
+    }
+
+    async fn tell(&self, heard: Moment) {
+        // A closed channel means that the process ends; `run` looks.
+        let _ = self.keeper.send((Observation::Emptied { node: self.node }, heard)).await;
+        self.shared.look_now.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_message_about_everything_tells() {
+        assert!(tells(b">2\r\n$10\r\ninvalidate\r\n_\r\n"));
+        assert!(!tells(b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"));
+        assert!(!tells(b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n"));
+    }
+}
