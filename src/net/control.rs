@@ -1,22 +1,17 @@
-//! A connection to a node for Redweir's own use: reports, probes, configuration. Off the hot path, so replies
-//! are decoded whole, by `redis-protocol`.
+//! A connection to a node for Redweir's own use: reports, probes, configuration. Off the hot path, so that answers are
+//! decoded whole.
 
 use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use redis_protocol::codec::Resp2;
 use redis_protocol::resp2::types::BytesFrame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
-use tokio_util::codec::Decoder as _;
 
 use super::dial::{Connection, Dialer};
 use crate::core::address::{Address, Credentials};
-
-/// The longest reply that a control connection takes, in bytes. `COMMAND` of a server with many modules is the
-/// longest of the expected ones, well under a megabyte.
-const MAX_REPLY_BYTES: usize = 16 << 20;
+use crate::wire::answer::AnswerDecoder;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +76,7 @@ impl ControlError {
 pub struct ControlLink {
     socket: Box<dyn Connection>,
     inbound: BytesMut,
+    decoder: AnswerDecoder,
     outbound: Vec<u8>,
     /// Answers still to come. Not zero at the start of a call: an earlier one was abandoned, and the link is lost.
     owed: usize,
@@ -98,11 +94,16 @@ impl ControlLink {
             io::ErrorKind::TimedOut => ControlError::Timeout,
             _ => ControlError::Connect(error),
         })?;
-        let mut link = Self { socket, inbound: BytesMut::new(), outbound: Vec::new(), owed: 0 };
+        let mut link = Self::over(socket);
         if let Some(credentials) = credentials {
             link.authenticate(credentials, within).await?;
         }
         Ok(link)
+    }
+
+    fn over(socket: Box<dyn Connection>) -> Self {
+        let decoder = AnswerDecoder::default();
+        Self { socket, inbound: BytesMut::new(), decoder, outbound: Vec::new(), owed: 0 }
     }
 
     /// Sends one command and waits for its answer, at most `within`. An error answer is `Refused`.
@@ -152,12 +153,9 @@ impl ControlLink {
 
     async fn answer(&mut self) -> Result<BytesFrame, ControlError> {
         loop {
-            let decoded = Resp2::default().decode(&mut self.inbound);
+            let decoded = self.decoder.decode(&mut self.inbound);
             if let Some(frame) = decoded.map_err(|e| ControlError::Malformed(e.to_string()))? {
                 return Ok(frame);
-            }
-            if self.inbound.len() > MAX_REPLY_BYTES {
-                return Err(ControlError::Malformed(format!("longer than {MAX_REPLY_BYTES} bytes")));
             }
             match self.socket.read_buf(&mut self.inbound).await {
                 Ok(0) => return Err(ControlError::Closed),
@@ -206,9 +204,7 @@ mod tests {
 
     fn linked() -> (ControlLink, DuplexStream) {
         let (near, far) = tokio::io::duplex(1 << 16);
-        let link =
-            ControlLink { socket: Box::new(near), inbound: BytesMut::new(), outbound: Vec::new(), owed: 0 };
-        (link, far)
+        (ControlLink::over(Box::new(near)), far)
     }
 
     #[tokio::test]

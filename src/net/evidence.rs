@@ -3,8 +3,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use redis_protocol::resp2::decode::decode_bytes;
-
 use super::client::Client;
 use super::lane::Lane;
 use super::pending::{Kind, Pending, Rewrite};
@@ -16,6 +14,7 @@ use crate::core::policy::PolicyId;
 use crate::core::proof::Generation;
 use crate::core::session::Stamps;
 use crate::core::view::View;
+use crate::wire::answer;
 use crate::wire::role::RoleReport;
 
 impl Worker {
@@ -121,6 +120,5 @@ impl Worker {
 
 /// The reply is the same in RESP2 and RESP3.
 fn parse(reply: &[u8]) -> Option<RoleReport> {
-    let (frame, _) = decode_bytes(&bytes::Bytes::copy_from_slice(reply)).ok()??;
-    RoleReport::parse(&frame).ok()
+    RoleReport::parse(&answer::decode(reply).ok()?).ok()
 }

@@ -51,7 +51,7 @@ pub enum ReplyError {
     /// Something other than CRLF behind a payload.
     #[error("missing CRLF after a bulk string")]
     MissingCrlf,
-    /// Aggregates nested deeper than [`MAX_DEPTH`].
+    /// Aggregates nested deeper than [`MAX_DEPTH`], or than the scanner was made for.
     #[error("nested too deeply")]
     TooDeep,
 }
@@ -70,6 +70,8 @@ pub struct ReplyScanner {
     head_len: usize,
     line: [u8; MAX_LINE],
     line_len: usize,
+    /// The deepest nesting that is taken.
+    depth: usize,
 }
 
 /// What the next byte is.
@@ -94,6 +96,11 @@ enum State {
 impl ReplyScanner {
     /// A scanner between replies.
     pub fn new() -> Self {
+        Self::with_depth(MAX_DEPTH)
+    }
+
+    /// A scanner of replies that nest no deeper than `depth` levels.
+    pub fn with_depth(depth: usize) -> Self {
         Self {
             state: State::Type,
             stack: SmallVec::new(),
@@ -103,6 +110,7 @@ impl ReplyScanner {
             head_len: 0,
             line: [0; MAX_LINE],
             line_len: 0,
+            depth,
         }
     }
 
@@ -289,7 +297,7 @@ impl ReplyScanner {
             self.end_value();
             return Ok(());
         }
-        if self.stack.len() > MAX_DEPTH {
+        if self.stack.len() > self.depth {
             return Err(ReplyError::TooDeep);
         }
         self.stack.push(elements);
