@@ -1,10 +1,12 @@
 //! Each level against the version register, on real servers whose links lag: in quiet times, and while nodes are stopped,
-//! cut off, put to sleep, resynchronised in full, restarted empty, given another history, or promoted.
+//! cut off, put to sleep, resynchronised in full, restarted empty or with what they once had, given another history,
+//! told to follow another node for a while, or promoted, in earnest or for a moment. Idle clients live through it.
 //!
 //! A failover may lose writes that were acknowledged and not replicated, which no level promises to prevent. So writers
 //! pause around a promotion until the replicas have everything; readers go on. And while a new primary takes writes that
-//! the proxy has not heard of yet, there are two of them: writers past the proxy wait until it has. Nothing else is
-//! excused.
+//! the proxy has not heard of yet, there are two of them: writers past the proxy wait until it has. And on a RESP2
+//! connection to a replica that goes back nothing tells of it for a few milliseconds: such reads are counted apart.
+//! Nothing else is excused.
 //!
 //! Short by default; `REDWEIR_SOAK_READS=n` goes on until there are so many reads in total (`make soak`).
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -14,11 +16,12 @@
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use support::checker::{Level, Staleness};
-use support::load::{Load, Plan};
-use support::{Conn, Proxy, Redis, Setup, Topology, eventually, ms, secs, sleep_ms};
+use support::checker::{Level, Staleness, Violation};
+use support::load::{Load, Plan, speaks_resp3};
+use support::{Conn, Moved, Proxy, Redis, Setup, Topology, Watch, checker, eventually, ms, secs, sleep_ms};
 
 /// A test of a soak ends by then, whatever the machine manages.
 const SOAK_WITHIN: Duration = Duration::from_secs(270);
@@ -26,6 +29,12 @@ const SOAK_WITHIN: Duration = Duration::from_secs(270);
 const LAGS: [Duration; 2] = [ms(3), ms(40)];
 /// How long a node or a link is out of order: longer than the proxy waits for an answer.
 const TROUBLE: u64 = 450;
+/// By how much a replica lags that another one is told to follow.
+const FAR: Duration = ms(150);
+/// How long a replica says that it is a primary, by mistake.
+const MISTAKEN: u64 = 20;
+/// For so long after a replica has gone back may a read on a RESP2 connection show what it has gone back to.
+const UNTOLD: Duration = ms(20);
 
 /// How many reads all tests have to make together, if it is a soak.
 fn soak_reads() -> usize {
@@ -66,11 +75,19 @@ enum Fault {
     FullResync,
     NewHistory,
     RestartEmpty,
+    /// It comes back with data saved long ago, and can't reach its primary at first.
+    RestartOld,
+    /// It follows the other replica, which lags.
+    RepointChained,
+    /// It follows a primary of other people, with old values of the same keys.
+    RepointForeign,
     Promote,
+    /// It says that it is a primary, and takes that back.
+    BriefMaster,
 }
 
 impl Fault {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 13] = [
         Self::StopReplica,
         Self::CutLink,
         Self::ResetLink,
@@ -79,7 +96,11 @@ impl Fault {
         Self::FullResync,
         Self::NewHistory,
         Self::RestartEmpty,
+        Self::RestartOld,
+        Self::RepointChained,
+        Self::RepointForeign,
         Self::Promote,
+        Self::BriefMaster,
     ];
 }
 
@@ -90,8 +111,12 @@ struct Rig {
     proxy: Proxy,
     ours: Load,
     others: Load,
+    /// A primary of other people, once there is one.
+    foreign: Option<Redis>,
     started: Instant,
     struck: Vec<(Instant, Fault, usize)>,
+    /// When a replica's data became other or older data while its connections lived on.
+    moved: Vec<Moved>,
 }
 
 impl Rig {
@@ -105,11 +130,29 @@ impl Rig {
         for (n, lag) in LAGS.into_iter().enumerate() {
             topology.lag(n, lag);
         }
-        let plan =
-            Plan { keys: 4, readers: 6, write_every: ms(15), read_every: ms(1), ..Plan::on(proxy.port) };
+        let plan = Plan {
+            keys: 4,
+            readers: 6,
+            idlers: 4,
+            idle: ms(2 * TROUBLE),
+            write_every: ms(15),
+            read_every: ms(1),
+            both_protocols: true,
+            ..Plan::on(proxy.port)
+        };
         let ours = Plan { writers_read: true, ..plan }.start();
         let others = plan.writing_to(topology.primary.port).start();
-        Self { promise, topology, proxy, ours, others, started: Instant::now(), struck: Vec::new() }
+        Self {
+            promise,
+            topology,
+            proxy,
+            ours,
+            others,
+            foreign: None,
+            started: Instant::now(),
+            struck: Vec::new(),
+            moved: Vec::new(),
+        }
     }
 
     /// Whether a soak wants more.
@@ -150,8 +193,29 @@ impl Rig {
                 primary.cmd(&["CLIENT", "KILL", "TYPE", "replica"]);
                 eventually("full resyncs", secs(10), || primary.stat("sync_full") > full_before + 1);
             }
-            Fault::RestartEmpty => replica.server.restart(),
+            Fault::RestartEmpty => replica.server.restart_empty(),
+            Fault::RestartOld => {
+                replica.link.cut();
+                replica.server.restart_from_kept();
+                sleep_ms(TROUBLE);
+                replica.link.heal();
+            }
+            Fault::RepointChained => {
+                self.topology.lag(1 - which, FAR);
+                thread::sleep(FAR);
+                self.repoint_and_back(which, self.topology.replicas[1 - which].port);
+                self.topology.lag(1 - which, LAGS[1 - which]);
+            }
+            Fault::RepointForeign => {
+                let port = self.foreign.get_or_insert_with(|| foreign_to(&self.topology.primary)).port;
+                self.repoint_and_back(which, port);
+            }
             Fault::Promote => self.promote_and_back(which),
+            Fault::BriefMaster => {
+                assert_eq!(replica.cmd(&["REPLICAOF", "NO", "ONE"]), "OK");
+                sleep_ms(MISTAKEN);
+                repoint(replica, replica.link.port);
+            }
         }
         self.topology.lag(which, LAGS[which]);
     }
@@ -166,6 +230,17 @@ impl Rig {
             };
             nodes.filter(serves).count() == 2
         });
+    }
+
+    /// Lets a replica follow somebody else, and its primary again.
+    fn repoint_and_back(&mut self, which: usize, port: u16) {
+        let replica = &self.topology.replicas[which];
+        let watch = Watch::on(replica.port);
+        repoint(replica, port);
+        sleep_ms(TROUBLE);
+        repoint(replica, replica.link.port);
+        eventually("it follows its primary", secs(10), || replica.applied().is_some());
+        self.moved.extend(watch.stop());
     }
 
     fn promote_and_back(&self, which: usize) {
@@ -197,43 +272,78 @@ impl Rig {
         let served =
             |target| self.proxy.metric("redweir_commands_total", &[("access", "read"), ("target", target)]);
         let share = served("replica") / (served("replica") + served("primary"));
-        let verdicts = [(self.ours, ours), (self.others, others)].map(|(load, level)| {
+        let (mut reads, mut errors, mut broken) = (0, Vec::new(), Vec::new());
+        for (load, level) in [(self.ours, ours), (self.others, others)] {
             let outcome = load.stop();
-            (outcome.history.verify(level, bound), outcome.read_errors.len())
-        });
-        let reads: usize = verdicts.iter().map(|(verdict, _)| verdict.staleness.reads).sum();
-        let violations: usize = verdicts.iter().map(|(verdict, _)| verdict.violations.len()).sum();
-        let errors: usize = verdicts.iter().map(|(_, errors)| errors).sum();
+            let verdict = outcome.history.verify(level, bound);
+            assert!(verdict.staleness.reads > 0, "nothing was read");
+            reads += verdict.staleness.reads;
+            errors.extend(outcome.read_errors);
+            broken.extend(verdict.violations);
+        }
+        let (untold, violations): (Vec<_>, Vec<_>) =
+            broken.into_iter().partition(|violation| is_untold(violation, &self.moved));
         let so_far = (
             READS.fetch_add(reads, Ordering::SeqCst) + reads,
-            VIOLATIONS.fetch_add(violations, Ordering::SeqCst) + violations,
+            VIOLATIONS.fetch_add(violations.len(), Ordering::SeqCst) + violations.len(),
         );
         println!(
-            "{name}: {reads} reads, {:.0} % by replicas, {errors} errors, {violations} violations; \
+            "{name}: {reads} reads, {:.0} % by replicas, {} errors, {} untold, {} violations; \
              all so far: {} reads, {} violations",
             100.0 * share,
+            errors.len(),
+            untold.len(),
+            violations.len(),
             so_far.0,
             so_far.1
         );
-        for violation in verdicts.iter().flat_map(|(verdict, _)| &verdict.violations).take(20) {
+        if let Some((_, first)) = errors.first() {
+            println!("{name}: the first error: {first}");
+        }
+        let what = |violation: &Violation| {
             let before = self.struck.iter().rfind(|(at, ..)| *at < violation.read.start);
-            let what = before.map(|(at, fault, n)| (violation.read.start - *at, fault, n));
-            println!("{name}: {violation:?}, since the last fault {what:?}");
+            before.map(|(at, fault, n)| (violation.read.start - *at, fault, n))
+        };
+        for violation in violations.iter().take(20) {
+            println!("{name}: {violation:?}, since the last fault {:?}", what(violation));
         }
-        if violations > 0 {
+        if let Some(first) = violations.first() {
             println!("{}", self.proxy.log());
+            panic!("{name}: {} violations, first {first:?} after {:?}", violations.len(), what(first));
         }
-        for (verdict, _) in &verdicts {
-            verdict.assert_holds();
-        }
+        assert!(untold.len() < 1 + reads / 500, "{name}: {} reads that nothing told of", untold.len());
         assert!(share > 0.02, "replicas served only {share:.2} of the reads: that proves nothing");
-        assert!(errors < reads / 20, "{errors} errors, {reads} reads");
+        let first = errors.first();
+        assert!(errors.len() < reads / 20, "{} errors, {reads} reads, first {first:?}", errors.len());
     }
 }
 
 /// Of all tests.
 static READS: AtomicUsize = AtomicUsize::new(0);
 static VIOLATIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether nothing can have told the proxy in time what this read shows.
+fn is_untold(violation: &Violation, moved: &[Moved]) -> bool {
+    let read = violation.read;
+    let just_now = |moved: &Moved| moved.after <= read.end && read.start <= moved.before + UNTOLD;
+    !speaks_resp3(read.session) && moved.iter().any(just_now)
+}
+
+fn repoint(replica: &Redis, port: u16) {
+    assert_eq!(replica.cmd(&["REPLICAOF", "127.0.0.1", &port.to_string()]), "OK");
+}
+
+/// A primary that has the first version of every register.
+fn foreign_to(primary: &Redis) -> Redis {
+    let foreign = Redis::start(&[]);
+    let mut conn = foreign.connect();
+    for key in primary.cmd(&["KEYS", "register:*"]).items() {
+        let key = key.text();
+        let (_, n) = key.rsplit_once(':').unwrap();
+        assert_eq!(conn.cmd(&["SET", &key, &checker::value(&key, 1, &format!("w{n}"))]), "OK");
+    }
+    foreign
+}
 
 /// The server does nothing else meanwhile; it was told directly.
 fn nap(server: &Redis) {
@@ -269,6 +379,7 @@ fn in_quiet_times(promise: Promise) {
 fn under_faults(promise: Promise) {
     let mut rig = Rig::start(promise);
     sleep_ms(300);
+    rig.topology.replicas.iter().for_each(|replica| replica.keep_dump());
     for round in 0.. {
         for (n, fault) in Fault::ALL.into_iter().enumerate() {
             rig.strike(fault, (round + n) % 2);

@@ -24,6 +24,11 @@ pub(crate) struct Plan {
     pub(crate) read_every: Duration,
     /// Each writer also reads its key, right after a write; on the same connection if both go to the same port.
     pub(crate) writers_read: bool,
+    /// Besides the readers: clients that read a key, are silent for `idle`, and read it again.
+    pub(crate) idlers: usize,
+    pub(crate) idle: Duration,
+    /// Every other client speaks RESP3: those of which [`speaks_resp3`] says so.
+    pub(crate) both_protocols: bool,
 }
 
 impl Plan {
@@ -36,6 +41,9 @@ impl Plan {
             write_every: Duration::from_millis(5),
             read_every: Duration::from_millis(1),
             writers_read: false,
+            idlers: 0,
+            idle: Duration::from_millis(700),
+            both_protocols: false,
         }
     }
 
@@ -57,7 +65,9 @@ impl Plan {
         };
         let writers = (0..self.keys).map(|n| spawn(client(n), Client::write));
         let readers = (self.keys..self.keys + self.readers).map(|n| spawn(client(n), Client::read));
-        let threads = writers.collect::<Vec<_>>().into_iter().chain(readers).collect();
+        let first_idler = self.keys + self.readers;
+        let idlers = (first_idler..first_idler + self.idlers).map(|n| spawn(client(n), Client::read_rarely));
+        let threads = writers.collect::<Vec<_>>().into_iter().chain(readers).chain(idlers).collect();
         Load { shared, threads }
     }
 
@@ -160,6 +170,11 @@ struct Client {
 /// Clients of one run have lower numbers.
 const MOST_CLIENTS: usize = 1000;
 
+/// Whether the client of this session speaks RESP3, if the plan wants both protocols.
+pub(crate) fn speaks_resp3(session: usize) -> bool {
+    session % MOST_CLIENTS % 2 == 1
+}
+
 impl Client {
     fn key(&self, n: usize) -> String {
         format!("register:{}:{n}", self.run)
@@ -220,6 +235,19 @@ impl Client {
         self.outcome
     }
 
+    /// Connections that live through whatever happens between two of their reads.
+    fn read_rarely(mut self) -> Outcome {
+        let mut conn = None;
+        while self.goes_on() {
+            self.read_together(&mut conn, &[self.n % self.plan.keys]);
+            let silent_until = Instant::now() + self.plan.idle;
+            while self.goes_on() && Instant::now() < silent_until {
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        self.outcome
+    }
+
     fn read_together(&mut self, conn: &mut Option<Conn>, keys: &[usize]) {
         let start = Instant::now();
         let commands: Vec<u8> = keys.iter().flat_map(|n| encode(&["GET", &self.key(*n)])).collect();
@@ -261,6 +289,13 @@ impl Client {
     ) -> io::Result<T> {
         let mut present = match conn.take() {
             Some(present) => present,
+            None if self.plan.both_protocols && speaks_resp3(self.session) => {
+                let mut conn = Conn::try_open(port)?;
+                if let reply @ Value::Error(_) = conn.try_cmd(&["HELLO", "3"])? {
+                    return Err(io::Error::other(format!("{reply:?}")));
+                }
+                conn
+            }
             None => Conn::try_open(port)?,
         };
         let reply = work(&mut present);

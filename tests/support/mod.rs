@@ -14,6 +14,7 @@ pub(crate) mod relay;
 pub(crate) mod resp;
 pub(crate) mod socket;
 pub(crate) mod topology;
+pub(crate) mod watch;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -26,6 +27,7 @@ pub(crate) use relay::{Direction, Relay};
 pub(crate) use resp::{Conn, Value, encode, http_get};
 pub(crate) use socket::Socket;
 pub(crate) use topology::Topology;
+pub(crate) use watch::{Moved, Watch};
 
 /// Waits until something is so; fails when it isn't in time.
 pub(crate) fn eventually(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {

@@ -161,6 +161,26 @@ impl Redis {
         assert!(self.comes_up(), "redis-server did not come back:\n{}", self.log());
     }
 
+    /// Saves its data, for [`Redis::restart_from_kept`].
+    pub(crate) fn keep_dump(&self) {
+        assert_eq!(self.cmd(&["SAVE"]), "OK");
+        fs::copy(self.dir.path().join("dump.rdb"), self.dir.path().join("kept.rdb")).unwrap();
+    }
+
+    /// Kills it, and starts it again with what was kept, whatever it has loaded or saved since.
+    pub(crate) fn restart_from_kept(&mut self) {
+        self.kill();
+        fs::copy(self.dir.path().join("kept.rdb"), self.dir.path().join("dump.rdb")).unwrap();
+        self.restart();
+    }
+
+    /// Kills it, and starts it again without the data that it has saved, or was sent by its primary.
+    pub(crate) fn restart_empty(&mut self) {
+        self.kill();
+        let _ = fs::remove_file(self.dir.path().join("dump.rdb"));
+        self.restart();
+    }
+
     /// For the next start.
     pub(crate) fn add_options(&mut self, options: &[&str]) {
         self.options.extend(options.iter().map(|&option| option.to_owned()));

@@ -99,6 +99,12 @@ impl Relay {
         self.state.line(direction).stalled.store(true, Ordering::SeqCst);
     }
 
+    /// What was said and what will be said in this direction passes again, each as late as the delay was when it was said.
+    /// With a long delay set before, what was said by then passes, and what is said later doesn't.
+    pub(crate) fn flow(&self, direction: Direction) {
+        self.state.line(direction).stalled.store(false, Ordering::SeqCst);
+    }
+
     /// A black hole: nothing passes, nobody is told. Like retransmissions, what was said arrives after
     /// [`Relay::heal`], if its connection still exists.
     pub(crate) fn cut(&self) {
@@ -117,7 +123,7 @@ impl Relay {
     pub(crate) fn heal(&self) {
         for direction in [Direction::Up, Direction::Down] {
             self.delay(direction, Duration::ZERO);
-            self.state.line(direction).stalled.store(false, Ordering::SeqCst);
+            self.flow(direction);
         }
     }
 
