@@ -58,7 +58,11 @@ async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf),
             Ok(Err(other)) => return Err(other),
             Err(_) => "timed out".to_owned(),
         };
-        let patience = if worker.is_primary(lane.key.node) {
+        if let Phase::Closed(why) = lane.phase() {
+            return Err(why);
+        }
+        // Between two primaries nobody knows better.
+        let patience = if worker.is_primary(lane.key.node) || worker.shared.view.load().primary.is_none() {
             worker.shared.config.upstream.write_hold
         } else {
             Duration::ZERO

@@ -70,12 +70,12 @@ pub const HELP: &[&str] = &[
     "    Print this help.",
 ];
 
-/// Whether an error says that another node should be asked: loading, cut off, a script or function that is only known
-/// elsewhere, or a function that may write, of which a primary says something else.
-pub fn asks_for_another_node(reply: &[u8]) -> bool {
-    let codes =
-        [&b"-LOADING "[..], b"-MASTERDOWN ", b"-NOSCRIPT ", b"-READONLY ", b"-ERR Function not found"];
-    codes.iter().any(|code| reply.starts_with(code))
+/// Whether an error says that another node should be asked: loading, or cut off. And, if a replica says so, a script or
+/// function that is only known elsewhere, or a function that may write, of which a primary says something else.
+pub fn asks_for_another_node(reply: &[u8], at_primary: bool) -> bool {
+    let starts = |codes: &[&[u8]]| codes.iter().any(|code| reply.starts_with(code));
+    starts(&[b"-LOADING ", b"-MASTERDOWN "])
+        || !at_primary && starts(&[b"-NOSCRIPT ", b"-READONLY ", b"-ERR Function not found"])
 }
 
 /// Encodes a command.

@@ -299,7 +299,10 @@ fn answer(
         lacking = pending.lacks_proof(proof);
         unproven = lacking || !cut && (pending.is_void() || pending.follows_repeated());
         let failed = kind == ReplyKind::Error && !cut && pending.kind == Kind::Read;
-        unproven || failed && (say::asks_for_another_node(reply) || worker.differs_in_acl(lane, reply))
+        unproven
+            || failed
+                && (say::asks_for_another_node(reply, pending.at_primary)
+                    || worker.differs_in_acl(lane, reply))
     };
     let (mut pending, request) = lane.pop(again).ok_or(nobody)?;
     worker.unload(lane.key.node);
