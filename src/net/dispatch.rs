@@ -170,6 +170,7 @@ impl Connection {
         intent.handling == Handling::ReadOnlyScript
             && request.arg(0).eq_ignore_ascii_case(b"evalsha_ro")
             && self.worker.shared.scripts_flushed.load(Ordering::Relaxed)
+            && !cfg!(mutant = "flushed-scripts-live")
     }
 
     fn all_keys(&self) -> Stamps {

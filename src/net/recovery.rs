@@ -183,6 +183,9 @@ impl Worker {
     /// could not be reached for as long as it was waited for.
     fn may_write_elsewhere(&self, lane: &Lane, why: &Closed) -> bool {
         let unreachable = matches!(why, Closed::Unreachable(_));
+        if cfg!(mutant = "held-writes-refused") {
+            return !unreachable;
+        }
         !unreachable || self.shared.view.load().primary.is_some_and(|primary| primary != lane.key.node)
     }
 

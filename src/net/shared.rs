@@ -144,7 +144,7 @@ impl Shared {
 
     /// Whether a `CLIENT PAUSE` of all commands is in force, as far as it came this way.
     pub fn reads_are_paused(&self, now: Moment) -> bool {
-        self.paused_until.load(Ordering::Relaxed) > now.as_nanos()
+        self.paused_until.load(Ordering::Relaxed) > now.as_nanos() && !cfg!(mutant = "replicas-never-pause")
     }
 
     /// All commands of the primary's clients are paused until then. Pauses add up: the one that ends last counts.
