@@ -22,14 +22,16 @@ FUZZ_SECONDS ?= 60
 MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-clear table-cleared-late \
 	floor-falls-early barrier-skipped seen-forgotten age-ignored process-mistaken \
 	cursor-anywhere state-given-back door-left-open identity-forgotten deleted-user-stays wait-across-failover \
-	tombstone-skipped lost-half-repeated relay-counts checked-given-away beaten-blindly reads-astray fit-for-ever resumed-blindly failover-overtaken allocates-per-command
+	tombstone-skipped lost-half-repeated relay-counts checked-given-away beaten-blindly reads-astray fit-for-ever resumed-blindly failover-overtaken allocates-per-command \
+	keyword-first-match
 # Where they are looked for, quick ones first.
-MUTANT_TESTS := lib simulation scans pipelines stateful identity client_command disconnects large bounded gate consistency faults
+MUTANT_TESTS := lib keys_live simulation scans pipelines stateful identity client_command disconnects large bounded gate consistency faults
 
-# Reads of a soak, in total; clients that come and go; the size of a large value.
+# Reads of a soak, in total; clients that come and go; the size of a large value; lines whose keys are compared.
 SOAK_READS ?= 1000000
 SOAK_DISCONNECTS ?= 100000
 SOAK_LARGE_MIB ?= 512
+SOAK_KEYS ?= 1000000
 
 # The tests run against other servers as well, which come inside Python packages: Redis 6.2; Redis 7.4 with modules,
 # which needs the OpenSSL 1.1 inside another package; Valkey 8.1.
@@ -121,11 +123,12 @@ demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after
 test: deps-test ## All tests, against real servers
 	cargo test --locked
 
-soak: deps ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values
+soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values, SOAK_KEYS lines
 	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support --test-threads 4
 	REDWEIR_DISCONNECTS=$(SOAK_DISCONNECTS) cargo test --locked --test disconnects -- --nocapture --skip support
 	REDWEIR_LARGE_MIB=$(SOAK_LARGE_MIB) REDWEIR_IDLE_CLIENTS=9000 \
 		cargo test --locked --test large -- --nocapture --skip support --test-threads 1
+	REDWEIR_KEYS_CASES=$(SOAK_KEYS) cargo test --locked --test keys_live -- --nocapture --skip support --test-threads 2
 
 lint: ## Formatting, and every warning an error
 	cargo fmt --check
@@ -169,7 +172,7 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS
 			tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS)
 	done
 
-mutants: deps-gate ## Put each deliberate bug in, and expect a test to fail; MUTANTS="a b" for some, MUTANT_TESTS="lib" for where
+mutants: deps-gate deps-test ## Put each deliberate bug in, and expect a test to fail; MUTANTS="a b" for some, MUTANT_TESTS="lib" for where
 	@log=$$(mktemp)
 	trap 'rm -f "$$log"' EXIT
 	for mutant in $(MUTANTS); do

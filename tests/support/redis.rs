@@ -86,7 +86,7 @@ impl Server {
 }
 
 pub(crate) struct Redis {
-    kind: Server,
+    pub(crate) kind: Server,
     child: Child,
     pub(crate) port: u16,
     dir: TempDir,
@@ -118,8 +118,13 @@ impl Redis {
 
     /// Starts a replica of whoever listens on that port.
     pub(crate) fn replica_of(port: u16, options: &[&str]) -> Self {
+        Self::replica_as(Server::usual(), port, options)
+    }
+
+    /// The same with a server of this kind.
+    pub(crate) fn replica_as(kind: Server, port: u16, options: &[&str]) -> Self {
         // Two words: 6.2 does not split one.
-        Self::start(&[&["--replicaof", "127.0.0.1", &port.to_string()], options].concat())
+        Self::start_as(kind, &[&["--replicaof", "127.0.0.1", &port.to_string()], options].concat())
     }
 
     fn comes_up(&mut self) -> bool {
