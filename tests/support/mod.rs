@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use proxy::{Proxy, Setup};
-pub(crate) use redis::Redis;
+pub(crate) use redis::{Redis, Server};
 pub(crate) use relay::{Direction, Relay};
 pub(crate) use resp::{Conn, Value, encode, http_get};
 pub(crate) use socket::Socket;

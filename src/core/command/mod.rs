@@ -5,15 +5,19 @@
 //! subcommands and key specifications to servers that do not report any (before 7.0).
 //!
 //! What `COMMAND` does not say stands in [`rule`]: which commands Redweir answers itself, which need an exclusive
-//! connection, and which read-only commands only the primary may answer.
+//! connection, and which read-only commands only the primary may answer; in [`options`]: keys that only who parses the
+//! options finds; in [`modules`]: what modules say wrongly, and whose word counts.
 
 mod entry;
 mod keys;
+mod modules;
+mod options;
 mod rule;
 mod table;
 
 pub use entry::{CommandEntry, Flags};
 pub use keys::{Begin, Find, KeySpec, Keys};
+pub use options::Options;
 pub use rule::{Access, Handling, Local, Pin, Why, WriteKeys};
 pub use table::CommandTable;
 

@@ -1,6 +1,7 @@
 //! From what a server says of a command to what Redweir does with it.
 
 use super::entry::CommandEntry;
+use super::modules;
 
 /// What a command does to the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +25,8 @@ pub enum Why {
     /// It is not flagged `readonly`: it is about the server, or it has an effect of another kind (`PUBLISH`).
     NotReadonly,
     /// It is flagged `readonly` but changes what the server remembers of the key (`TOUCH`, `PFCOUNT`), or tells it
-    /// (`OBJECT FREQ`, `XINFO GROUPS`), which differs from node to node, or tells how the node stores the key
-    /// (`OBJECT ENCODING`), which its own settings decide.
+    /// (`OBJECT FREQ`, `XINFO GROUPS`, `XPENDING`), which differs from node to node, or tells how the node stores the
+    /// key (`OBJECT ENCODING`, `DUMP`), which its own settings and version decide.
     KeyState,
 }
 
@@ -116,14 +117,11 @@ pub enum Pin {
 pub(super) const BLOCK_OPTION: &[&str] = &["xread", "xreadgroup"];
 
 pub(super) fn access(entry: &CommandEntry) -> Access {
-    match entry.name.as_str() {
-        "touch" | "pfcount" | "object|freq" | "object|idletime" | "object|help" | "object|encoding"
-        | "object|refcount" | "memory|usage" => {
-            return Access::PrimaryRead(Why::KeyState);
-        }
-        // When a consumer was seen and what a group has read is not replicated with an `XREADGROUP`.
-        "xinfo|consumers" | "xinfo|groups" | "xinfo|stream" => return Access::PrimaryRead(Why::KeyState),
-        _ => {}
+    if KEY_STATE.contains(&entry.name.as_str()) {
+        return Access::PrimaryRead(Why::KeyState);
+    }
+    if let Some(access) = modules::access(entry) {
+        return access;
     }
     if entry.flags.readonly && !entry.flags.write {
         return Access::Read;
@@ -138,6 +136,27 @@ pub(super) fn access(entry: &CommandEntry) -> Access {
     }
     Access::PrimaryRead(Why::NotReadonly)
 }
+
+/// Read-only commands that change or tell what differs from node to node ([`Why::KeyState`]).
+const KEY_STATE: &[&str] = &[
+    // When a key was used, how often, and in what form it is kept; an approximate count that is remembered.
+    "touch",
+    "pfcount",
+    "object|freq",
+    "object|idletime",
+    "object|help",
+    "object|encoding",
+    "object|refcount",
+    "memory|usage",
+    // When a consumer was seen and what a group has read is not replicated with an `XREADGROUP`.
+    "xinfo|consumers",
+    "xinfo|groups",
+    "xinfo|stream",
+    // Nor is how often and when an entry was delivered once more (`XREADGROUP GROUP g c STREAMS s 0`).
+    "xpending",
+    // All that, of a stream; of anything else how this node encodes it, for servers no older than itself.
+    "dump",
+];
 
 pub(super) fn handling(entry: &CommandEntry) -> Handling {
     let name = entry.name.as_str();

@@ -3,9 +3,10 @@
 use rustc_hash::FxHashMap;
 
 use super::entry::CommandEntry;
-use super::keys::{Begin, KeySpec, Keys};
+use super::keys::{KeySpec, Keys};
+use super::options::Options;
 use super::rule::{self, Access, BLOCK_OPTION, Handling, Pin};
-use super::{CommandId, Intent};
+use super::{CommandId, Intent, modules};
 use crate::core::argv::Args;
 
 /// `COMMAND` of Redis 7.0.15, one line per command; `tests/commands_live.rs` writes it and keeps it true.
@@ -92,11 +93,12 @@ impl CommandTable {
         if self.rules.len() >= usize::from(u16::MAX) || entry.name.len() > NAME_MAX {
             return;
         }
+        modules::correct(&mut entry);
         let access = rule::access(&entry);
-        if matches!(entry.name.as_str(), "sort" | "sort_ro") {
-            // What the server calls unknown can be known here.
-            entry.specs.retain(|spec| spec.begin != Begin::Unknown);
-            entry.specs.push(KeySpec::sort());
+        if let Some(options) = Options::of(&entry.name) {
+            // The server searches for words, or calls them unknown.
+            let first = options.follow_a_key().then(|| KeySpec::legacy(false, 1, 1, 1));
+            entry.specs = first.into_iter().chain([KeySpec::options(entry.flags.write, options)]).collect();
         }
         if matches!(access, Access::Write { .. }) && !entry.specs.iter().any(|spec| spec.writes) {
             // `XREADGROUP` calls its keys read, but it writes who has read what.

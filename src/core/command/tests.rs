@@ -1,5 +1,8 @@
 //! Tests of the command table. `tests/commands_live.rs` holds it against real servers.
 
+use proptest::prelude::*;
+use proptest::{collection, sample};
+
 use super::*;
 
 fn words(line: &str) -> Vec<&str> {
@@ -47,7 +50,7 @@ fn a_subcommand_is_not_known_by_its_first_word() {
 fn reads_go_to_replicas_unless_only_the_primary_may_answer() {
     let table = CommandTable::builtin();
     for read in
-        ["GET k", "get k", "HGETALL k", "EVAL_RO x 1 k", "XREAD STREAMS s 0", "SORT_RO k", "XPENDING k g"]
+        ["GET k", "get k", "HGETALL k", "EVAL_RO x 1 k", "XREAD STREAMS s 0", "SORT_RO k", "XRANGE k - +"]
     {
         assert_eq!(access(&table, read), Access::Read, "{read}");
     }
@@ -59,6 +62,8 @@ fn reads_go_to_replicas_unless_only_the_primary_may_answer() {
         "object encoding k",
         "MEMORY USAGE k",
         "XINFO STREAM k",
+        "XPENDING k g",
+        "DUMP k",
     ] {
         assert_eq!(access(&table, primary), Access::PrimaryRead(Why::KeyState), "{primary}");
     }
@@ -150,7 +155,154 @@ fn only_what_is_written_is_told_when_that_is_asked() {
     assert_eq!(written("SORT k BY w_*"), (Keys::Known { count: 0 }, vec![]));
     let stream = written("XREADGROUP GROUP g c STREAMS s >");
     assert_eq!(stream, (Keys::Known { count: 1 }, vec![b"s".to_vec()]));
-    assert_eq!(written("MIGRATE h 1 k 0 1").0, Keys::Unknowable);
+    assert_eq!(written("MIGRATE h 1 k 0 1"), (Keys::Known { count: 1 }, vec![b"k".to_vec()]));
+}
+
+#[test]
+fn a_word_is_an_option_only_where_one_may_stand() {
+    let table = CommandTable::builtin();
+    let cases: &[(&str, &[&str])] = &[
+        ("XREADGROUP COUNT 10 GROUP g streams STREAMS s2 >", &["s2"]),
+        ("XREADGROUP GROUP streams streams NOACK STREAMS streams streams > >", &["streams", "streams"]),
+        ("XREADGROUP GROUP g c GROUP noack group BLOCK 0 STREAMS s >", &["s"]),
+        ("XREAD COUNT streams STREAMS s t 0 0", &["s", "t"]),
+        ("GEORADIUS k 1 2 3 m STORE ga STORE gb", &["k", "gb"]),
+        ("GEORADIUS k 1 2 3 m STORE ga COUNT 1 ANY STOREDIST store", &["k", "store"]),
+        ("GEORADIUS k 1 2 3 m STORE store STORE gb", &["k", "gb"]),
+        ("GEORADIUSBYMEMBER k store 3 m STOREDIST ga ASC STORE gb WITHDIST", &["k", "gb"]),
+        ("GEORADIUS_RO k 1 2 3 m COUNT 1", &["k"]),
+        ("SORT k STORE a STORE b", &["k", "b"]),
+        ("SORT k STORE store DESC", &["k", "store"]),
+        ("SORT k BY store GET store STORE limit LIMIT store get", &["k", "limit"]),
+        ("MIGRATE h 1 keys 0 9 COPY AUTH keys", &["keys"]),
+        ("MIGRATE h 1 k 0 9 AUTH2 keys keys REPLACE", &["k"]),
+    ];
+    for (line, expected) in cases {
+        let (found, names) = keys(&table, line);
+        let expected = (Keys::Known { count: expected.len() }, expected.map_owned());
+        assert_eq!((found, names), expected, "{line}");
+    }
+    let migrate = ["MIGRATE", "h", "1", "", "0", "9", "AUTH", "keys", "KEYS", "keys", "b"];
+    let (id, mut found) = (table.classify(migrate.as_slice()).id, Vec::new());
+    table.for_each_written_key(id, migrate.as_slice(), &mut |key| found.push(key.to_vec()));
+    assert_eq!(found, [b"keys".to_vec(), b"b".to_vec()]);
+}
+
+#[test]
+fn of_options_that_nobody_knows_nothing_is_said() {
+    let table = CommandTable::builtin();
+    for line in [
+        "XREAD NEW STREAMS s 0",
+        "XREAD COUNT 1",
+        "XREAD STREAMS",
+        "XREAD STREAMS a b 0",
+        "XREADGROUP GROUP g STREAMS s >",
+        "GEORADIUS k 1 2 3 m NEW STORE a",
+        "GEORADIUS k 1 2 3 m STORE",
+        "SORT k NEW STORE a",
+        "SORT k LIMIT 0",
+        "SORT_RO k STORE a",
+        "MIGRATE h 1 k 0 9 NEW",
+        "MIGRATE h 1 k 0 9 KEYS a",
+        "MIGRATE h 1 k 0",
+    ] {
+        assert_eq!(keys(&table, line).0, Keys::Unknowable, "{line}");
+    }
+}
+
+proptest! {
+    // A mutant's failure is not worth a file.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn streams_are_found_behind_any_options(
+        options in collection::vec((0..4usize, any_word(), any_word()), 0..6),
+        streams in collection::vec(any_word(), 1..4),
+        ids in collection::vec(any_word(), 3),
+    ) {
+        let mut line = vec!["XREADGROUP"];
+        for (option, first, second) in options {
+            match option {
+                0 => line.extend(["COUNT", first]),
+                1 => line.extend(["block", first]),
+                2 => line.extend(["Group", first, second]),
+                _ => line.push("NOACK"),
+            }
+        }
+        line.push("STREAMS");
+        line.extend(&streams);
+        line.extend(&ids[..streams.len()]);
+        let expected = (Keys::Known { count: streams.len() }, streams.map_owned());
+        prop_assert_eq!(keys(&CommandTable::builtin(), &line.join(" ")), expected);
+    }
+}
+
+fn any_word() -> impl Strategy<Value = &'static str> {
+    sample::select(vec!["streams", "STREAMS", "count", "block", "group", "noack", "k", "0"])
+}
+
+/// What these modules say of themselves, where it is wrong.
+#[test]
+fn what_modules_say_wrongly_is_put_right() {
+    let module = |name: &str, readonly, first, last| CommandEntry {
+        name: name.to_owned(),
+        flags: Flags { readonly, write: !readonly, module: true, ..Flags::default() },
+        specs: if first > 0 { vec![KeySpec::legacy(true, first, last, 1)] } else { Vec::new() },
+        described: true,
+    };
+    let table = CommandTable::from_entries(vec![
+        module("json.get", true, 1, 1),
+        module("json.mget", true, 1, 1),
+        module("json.debug", true, 2, 2),
+        module("ts.add", false, 1, 1),
+        module("ts.range", true, 1, 1),
+        module("ts.createrule", false, 1, 1),
+        module("cms.merge", false, 1, 1),
+        module("topk.list", true, 1, 1),
+        module("tdigest.quantile", true, 1, 1),
+        module("cf.compact", true, 1, 1),
+        module("ft.search", true, 1, 1),
+        module("ft.aliasadd", true, 1, 2),
+        module("ft.dropindex", false, 1, 1),
+        module("ft.sugget", true, 1, 1),
+        module("timeseries.hello", true, 0, 0),
+        module("own.get", true, 1, 1),
+        module("own.set", false, 1, 1),
+    ]);
+    let known = |line, expected: &[&str]| {
+        assert_eq!(
+            keys(&table, line),
+            (Keys::Known { count: expected.len() }, expected.map_owned()),
+            "{line}"
+        );
+    };
+    known("JSON.GET a", &["a"]);
+    known("JSON.MGET a b $", &["a", "b"]);
+    known("TS.ADD a * 1", &["a"]);
+    known("TS.CREATERULE a b AGGREGATION sum 1", &["a", "b"]);
+    known("CMS.MERGE d 2 a b WEIGHTS 1 2", &["d", "a", "b"]);
+    known("FT.SUGGET a x", &["a"]);
+    for line in ["TS.RANGE a - +", "FT.SEARCH i x", "OWN.GET a", "OWN.SET a 1"] {
+        assert_eq!(keys(&table, line).0, Keys::Unknowable, "{line}");
+    }
+    for line in ["JSON.GET a", "JSON.MGET a $", "TS.RANGE a - +", "FT.SUGGET a x", "OWN.GET a"] {
+        assert_eq!(access(&table, line), Access::Read, "{line}");
+    }
+    let only_primary = [
+        "JSON.DEBUG MEMORY a",
+        "TOPK.LIST a",
+        "TDIGEST.QUANTILE a 1",
+        "CF.COMPACT a",
+        "FT.SEARCH i x",
+        "FT.ALIASADD a i",
+    ];
+    for line in only_primary {
+        assert_eq!(access(&table, line), Access::PrimaryRead(Why::KeyState), "{line}");
+    }
+    assert_eq!(access(&table, "TIMESERIES.HELLO"), Access::PrimaryRead(Why::NotReadonly));
+    for line in ["FT.DROPINDEX i DD", "OWN.SET a 1"] {
+        assert_eq!(access(&table, line), Access::Write { keys: WriteKeys::Unknowable }, "{line}");
+    }
 }
 
 #[test]
