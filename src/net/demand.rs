@@ -112,6 +112,8 @@ impl Reader<'_> {
             }
         });
         if !matches!(keys, Keys::Known { count: 1.. }) {
+            // Some of an unknown number count as none: it has seen them all.
+            slots.clear();
             // It reads keys that it does not name (KEYS, DBSIZE, RANDOMKEY): every acknowledged write counts.
             let writing = session.is_some_and(Session::is_writing_anything);
             return Demand::Unknown(if writing { Reason::OwnWriteInFlight } else { Reason::FencePending });

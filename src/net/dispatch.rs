@@ -136,7 +136,9 @@ impl Connection {
         let (shared, mut slots) = (&self.worker.shared, Slots::new());
         if shared.fencing {
             let mut add = |key: &[u8]| slots.push(shared.fences.slot(key));
-            vocabulary.table.for_each_key(intent.id, request, &mut add);
+            if vocabulary.table.for_each_key(intent.id, request, &mut add) == Keys::Unknowable {
+                slots.clear();
+            }
         }
         let (stamps, sees_all) = (seen_of(&slots), shared.fencing && slots.is_empty());
         Outgoing { stamps, sees_all, ..Outgoing::read(Reason::PrimaryOnly, now) }
