@@ -24,11 +24,13 @@ MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-
 	cursor-anywhere state-given-back door-left-open identity-forgotten deleted-user-stays wait-across-failover \
 	tombstone-skipped lost-half-repeated relay-counts checked-given-away beaten-blindly reads-astray fit-for-ever resumed-blindly failover-overtaken allocates-per-command
 # Where they are looked for, quick ones first.
-MUTANT_TESTS := lib simulation scans pipelines stateful identity client_command disconnects large bounded gate consistency faults
+MUTANT_TESTS := lib simulation scans pipelines stateful identity client_command disconnects large bounded gate every_command consistency faults
 
 # Reads of a soak, in total; clients that come and go; the size of a large value.
 SOAK_READS ?= 1000000
 SOAK_DISCONNECTS ?= 100000
+# Reads of any command that are judged at each level.
+SOAK_COMMANDS ?= 1000000
 SOAK_LARGE_MIB ?= 512
 
 # The tests run against Redis 6.2 as well, which comes inside a Python package.
@@ -100,8 +102,9 @@ demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after
 test: deps-test ## All tests, against real servers
 	cargo test --locked
 
-soak: deps ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values
+soak: deps ## The consistency of SOAK_READS reads under faults, SOAK_COMMANDS of any kind at each level, SOAK_DISCONNECTS disconnects, large values
 	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support --test-threads 4
+	REDWEIR_SOAK_COMMANDS=$(SOAK_COMMANDS) cargo test --locked --test every_command -- --nocapture --skip support
 	REDWEIR_DISCONNECTS=$(SOAK_DISCONNECTS) cargo test --locked --test disconnects -- --nocapture --skip support
 	REDWEIR_LARGE_MIB=$(SOAK_LARGE_MIB) REDWEIR_IDLE_CLIENTS=9000 \
 		cargo test --locked --test large -- --nocapture --skip support --test-threads 1
