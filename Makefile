@@ -27,11 +27,13 @@ MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-
 	written-keys-only scripts-declare-all stamped-at-the-end held-writes-refused replicas-never-pause \
 	flushed-scripts-live keyword-first-match allocates-per-command
 # Where they are looked for, quick ones first.
-MUTANT_TESTS := lib corners keys_live simulation scans pipelines stateful identity client_command disconnects large bounded gate consistency faults
+MUTANT_TESTS := lib corners keys_live simulation scans pipelines stateful identity client_command disconnects large bounded gate every_command consistency faults
 
 # Reads of a soak, in total; clients that come and go; the size of a large value; lines whose keys are compared.
 SOAK_READS ?= 1000000
 SOAK_DISCONNECTS ?= 100000
+# Reads of any command that are judged at each level.
+SOAK_COMMANDS ?= 1000000
 SOAK_LARGE_MIB ?= 512
 SOAK_KEYS ?= 1000000
 
@@ -127,6 +129,7 @@ test: deps-test ## All tests, against real servers
 
 soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values, SOAK_KEYS lines
 	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support --test-threads 4
+	REDWEIR_SOAK_COMMANDS=$(SOAK_COMMANDS) cargo test --locked --test every_command -- --nocapture --skip support
 	REDWEIR_DISCONNECTS=$(SOAK_DISCONNECTS) cargo test --locked --test disconnects -- --nocapture --skip support
 	REDWEIR_LARGE_MIB=$(SOAK_LARGE_MIB) REDWEIR_IDLE_CLIENTS=9000 \
 		cargo test --locked --test large -- --nocapture --skip support --test-threads 1
