@@ -38,6 +38,14 @@ impl Connection {
         if intent.id == CommandId::OTHER && is_cross_protocol(request.name()) {
             return self.reject_cross_protocol();
         }
+        match self.is_relayed() {
+            Ok(false) => {}
+            Ok(true) => {
+                self.client.presence.command.set(Some(intent.id));
+                return self.relay(request, intent, view, vocabulary, now);
+            }
+            Err(step) => return step,
+        }
         if self.is_stranger()
             && let Some(step) = self.admit(intent, view, now)
         {
@@ -56,7 +64,7 @@ impl Connection {
                 self.client.answer(&say::wrong_arity("reset"));
                 return Step::Done;
             }
-            if self.pin.as_ref().is_none_or(|pin| !pin.raw) && !self.client.is_drained() {
+            if !self.client.is_drained() {
                 // What follows it goes on other lanes, and an exclusive one ends with what it owes.
                 return Step::Drain;
             }
