@@ -4,7 +4,7 @@
 use super::client_list;
 use super::connection::{Connection, Step};
 use super::errand::Report;
-use super::lane::Proto;
+use super::lane::{Proto, Said};
 use super::say;
 use crate::core::argv::Args;
 use crate::core::moment::Moment;
@@ -63,6 +63,18 @@ pub(super) fn speaks_on(request: &Request<'_>) -> Option<Vec<u8>> {
         3 if is(2, b"on") => Some(say::OK.to_vec()),
         3 => Some(say::SYNTAX.to_vec()),
         _ => Some(say::wrong_arity("client|reply")),
+    }
+}
+
+/// What `CLIENT REPLY` or `SCRIPT DEBUG` does to the replies of a plain relay.
+pub(super) fn reply_mode(request: &Request<'_>) -> Said {
+    let is = |at, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);
+    match request.count() {
+        _ if !is(0, b"client") => Said::Opaque,
+        3 if is(2, b"off") => Said::Off,
+        3 if is(2, b"skip") => Said::Skip,
+        3 if is(2, b"on") => Said::On,
+        _ => Said::Command,
     }
 }
 

@@ -294,6 +294,11 @@ impl Connection {
         self.pin.as_ref().is_some_and(|pin| pin.blocking || pin.raw)
     }
 
+    /// Whether what it says goes to a plain relay: of a client that has closed its sending side all of it is executed.
+    pub fn is_raw(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.raw)
+    }
+
     /// The client is gone: gives up what was its own.
     pub fn close(&mut self) {
         // An exclusive connection with anything outstanding, or with any state, is closed.

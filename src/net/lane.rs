@@ -9,6 +9,7 @@
 mod aside;
 mod front;
 mod leftover;
+mod marks;
 mod passing;
 mod relay;
 mod window;
@@ -38,6 +39,8 @@ use crate::core::position::Offset;
 use crate::core::session::Stamps;
 pub use leftover::Leftover;
 use passing::Passing;
+use relay::Relay;
+pub(in crate::net) use relay::Said;
 use window::Window;
 
 const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
@@ -85,9 +88,7 @@ struct Inner {
     /// Gets every byte that is no reply to a pending command (pushes, pub/sub messages).
     listener: Option<Rc<Client>>,
     /// Its replies are not counted: whatever comes is the listener's.
-    relay: bool,
-    /// What was written on a lane whose replies are not counted: any byte that comes may acknowledge any of it.
-    raw_written: Stamps,
+    relay: Option<Box<Relay>>,
     /// The beginning of the oldest command's reply was passed on.
     cut: bool,
     /// A command that is passed on as it comes.
@@ -122,8 +123,7 @@ impl Lane {
             asks: false,
             proof: None,
             listener: None,
-            relay: false,
-            raw_written: Stamps::None,
+            relay: None,
             cut: false,
             passing: Passing::Nothing,
             window: matches!(key.purpose, Purpose::Large(_)).then(Window::new),
@@ -266,7 +266,9 @@ impl Lane {
     /// Whether it may take more from clients. Whoever finds it full is woken when there is room, through `waker`.
     pub fn has_room(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.pending.len() < limits::LANE_PENDING && inner.buffer.len() < limits::LANE_BYTES
+        inner.pending.len() < limits::LANE_PENDING
+            && inner.buffer.len() < limits::LANE_BYTES
+            && inner.relay.as_ref().is_none_or(|relay| relay.has_room())
     }
 
     /// Wakes `waker` when there is room again, when the lane is open, or when it ended.
@@ -346,6 +348,7 @@ impl Inner {
         }
         self.write_out();
         self.let_passed_go();
+        self.end_when_written();
     }
 
     fn write_out(&mut self) {
@@ -366,10 +369,11 @@ impl Inner {
                 Err(e) => return self.broken(&e.to_string()),
             }
         }
-        if self.relay && self.pending.is_empty() {
+        if self.relay.is_some() && self.pending.is_empty() {
             // Raw bytes have no entry that would release them when it is answered.
             self.buffer.clear();
             self.sent = 0;
+            self.wake_waiters();
         }
     }
 

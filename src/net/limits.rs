@@ -48,6 +48,20 @@ pub const LANE_PENDING: usize = 32 * 1024;
 /// Request bytes that a shared lane may hold.
 pub const LANE_BYTES: usize = 16 * 1024 * 1024;
 
+/// Marks on a plain relay that may be unanswered: then its client waits, or, if it has switched replies off, is
+/// disconnected.
+pub const RELAY_MARKS: usize = 1024;
+
+/// Keys that were written on a plain relay before the node is asked at once whether that is done, …
+pub const FORGET_AT: usize = 32;
+
+/// … and how often it is asked about fewer.
+pub const FORGET_EVERY: Duration = Duration::from_millis(100);
+
+/// How long the node may take nothing, or not come to the end, of what a plain relay has taken from a client that is
+/// gone.
+pub const RELAY_LINGER: Duration = Duration::from_secs(5);
+
 /// Bytes of a long command that are taken from its client before the node has taken them.
 pub const PASSED_AHEAD: usize = 256 * 1024;
 

@@ -36,7 +36,7 @@ pub(super) fn answer(
         }
         Local::Reset => {
             reset(connection);
-            connection.client.answer(b"+RESET\r\n");
+            connection.client.answer(say::RESET);
         }
         Local::Client => return client_command::answer(connection, request, view, now),
         Local::Info if request.count() == 2 && request.arg(1).eq_ignore_ascii_case(b"redweir") => {
@@ -67,14 +67,14 @@ pub(super) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) 
         _ => wait::wait(connection, args).await,
     };
     let reply = reply.unwrap_or_else(|error| error);
-    connection.client.answer(&reply);
+    connection.say(&reply);
 }
 
 /// A reply, or an error reply.
 type Answer = Result<Vec<u8>, Vec<u8>>;
 
 /// `networking.c`, `resetCommand`
-fn reset(connection: &mut Connection) {
+pub(super) fn reset(connection: &mut Connection) {
     connection.act_as(None);
     (connection.db, connection.proto) = (0, Proto::Resp2);
     connection.name.clear();
@@ -268,7 +268,7 @@ fn redweir(
         }
         _ => say::unknown_subcommand("redweir", request.arg(1)),
     };
-    connection.client.answer(&reply);
+    connection.say(&reply);
 }
 
 /// A pause between two looks at the view, for what waits inside a command.

@@ -39,6 +39,7 @@ mod present;
 pub mod prober;
 mod read;
 mod recovery;
+mod relayed;
 mod round;
 pub mod say;
 mod scan;

@@ -3,8 +3,9 @@
 //!
 //! A transaction or a blocking command gives its connection back clean as soon as its state is gone, so that the next
 //! client may use it. A subscription (and whatever else makes the server speak unasked, or stay silent) turns the
-//! connection into a plain relay, until the client leaves or says `RESET`; then it is closed. The order of a pipeline
-//! is kept by entering and leaving only with nothing outstanding.
+//! connection into a plain relay ([`super::relayed`]), until the client leaves or says `RESET`; then it is closed, when
+//! what was said on it is executed. The order of a pipeline is kept by entering and leaving only with nothing
+//! outstanding.
 //!
 //! There are at most `max-exclusive-connections` at a time. Who comes too late waits in line, first come, first served;
 //! who has waited for `exclusive-wait` is told so and disconnected, because what follows a `MULTI` that failed must not be
@@ -72,6 +73,8 @@ pub struct Pin {
     queued: Stamps,
     /// A command of the transaction was refused here: the server does not know of it, but `EXEC` must fail.
     poisoned: bool,
+    /// A plain relay that ends as soon as it has answered `RESET`.
+    pub ending: bool,
 }
 
 impl Connection {
@@ -203,15 +206,16 @@ impl Connection {
             return Step::Drain;
         }
         if !pin.lane.has_room() {
-            return Step::Drain;
+            self.full = Some(Rc::clone(&pin.lane));
+            return Step::Room;
         }
         let speaks_unasked = speaks_unasked(intent);
-        if (pin.raw_after || speaks_unasked) && !pin.raw && !pin.multi {
+        if speaks_unasked && !pin.multi {
             if !self.client.is_drained() {
                 return Step::Drain;
             }
-            pin.raw = true;
-            pin.lane.relay(Rc::clone(&self.client));
+            self.begin_relay();
+            return self.push_relayed(request, intent, view, vocabulary, now);
         }
         if pin.poisoned && matches!(intent.handling, Handling::Pin(Pins::Exec)) {
             return self.abort_transaction();
@@ -227,12 +231,6 @@ impl Connection {
         };
         let Some(pin) = &mut self.pin else { return Step::Close };
         let bytes = changed.as_deref().map_or(Bytes::Request(request), Bytes::Own);
-        if pin.raw {
-            self.worker.stats.command(telemetry::Access::Other, Target::Primary, Reason::Pinned);
-            pin.lane.push_raw(bytes, written);
-            self.body = request.is_partial().then(|| Rc::clone(&pin.lane));
-            return Step::Done;
-        }
         let was_multi = pin.multi;
         pin.raw_after |= speaks_unasked;
         pin.follow(intent, request);
@@ -301,6 +299,8 @@ impl Connection {
             pin.lane.unlisten();
             pin.lane.redirect.set(None);
             self.worker.give_back(&pin.lane);
+        } else if pin.raw {
+            self.leave_relay(&pin.lane);
         } else {
             pin.lane.unlisten();
             pin.lane.close(Closed::Idle);
@@ -322,12 +322,18 @@ impl Pin {
             raw_after: false,
             queued: Stamps::None,
             poisoned: false,
+            ending: false,
         }
     }
 
     /// Whether the server, not Redweir, has the say about what comes next.
     pub fn relays_everything(&self) -> bool {
         self.multi || self.raw
+    }
+
+    /// The transaction that subscribed is over.
+    pub fn is_to_be_raw(&self) -> bool {
+        self.raw_after && !self.multi && !self.raw
     }
 
     fn holds_state(&self) -> bool {

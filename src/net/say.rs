@@ -48,6 +48,8 @@ pub const WAITAOF: &[u8] =
     b"-ERR WAITAOF is not supported through Redweir: on pooled connections it cannot tell of this client's writes\r\n";
 /// `+OK`
 pub const OK: &[u8] = b"+OK\r\n";
+/// `networking.c`, `resetCommand`
+pub const RESET: &[u8] = b"+RESET\r\n";
 /// `db.c`, `selectCommand`
 pub const BAD_DB: &[u8] = b"-ERR value is not an integer or out of range\r\n";
 /// `server.c`, `shared.syntaxerr`

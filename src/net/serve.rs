@@ -193,7 +193,7 @@ impl Server {
                         self.worker.stats.protocol_errors.add(1);
                         let mut reply = BytesMut::new();
                         error.put_reply(&mut reply);
-                        self.client.answer(&reply);
+                        self.connection.say_last(&reply);
                         return Step::Close;
                     }
                 }
@@ -248,6 +248,7 @@ impl Server {
     /// Waits until `done`; reads ahead a little, to notice a client that leaves.
     async fn wait(&mut self, done: impl Fn(&Client, &mut Connection) -> bool) -> Event {
         self.client.set_waits(true);
+        let mut patience = None;
         let event = poll_fn(|cx| {
             if let Some(why) = self.client.poll(cx) {
                 return Poll::Ready(Event::Gone(why));
@@ -257,7 +258,11 @@ impl Server {
                 return Poll::Ready(Event::Changed);
             }
             if self.input.ended && self.connection.is_abandoned() {
-                return Poll::Ready(Event::Gone(Gone::Left));
+                let patience =
+                    patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::RELAY_LINGER)));
+                if !self.connection.is_raw() || Future::poll(patience.as_mut(), cx).is_ready() {
+                    return Poll::Ready(Event::Gone(Gone::Left));
+                }
             }
             if self.input.may_read_ahead() {
                 return self.input.poll(&self.worker, &mut self.read, cx);

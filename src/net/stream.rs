@@ -118,6 +118,14 @@ impl WriteHalf {
         }
     }
 
+    /// Tells the other side that no more will come; the reading side stays open. Everything must have been taken.
+    pub fn end(self) {
+        if let Writer::Tls(session) = &self.0 {
+            session.end();
+        }
+        // The other kinds shut their direction down when they are dropped.
+    }
+
     /// Ready when the socket takes bytes again.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {

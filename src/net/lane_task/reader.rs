@@ -83,7 +83,7 @@ impl Reader {
         loop {
             match self.next(lane).await {
                 Event::Closed(why) => return why,
-                Event::Read(0) => return Closed::Broken("the node closed the connection".to_owned()),
+                Event::Read(0) => return lane.hung_up(),
                 Event::Read(_) => {
                     let fresh = Fresh(worker);
                     let taken = self.take(worker, lane, clock::now());
@@ -179,12 +179,9 @@ impl Reader {
         worker.notice_view(now);
         while self.scanned < self.buffer.len() {
             // A counted reply (to a check of the spare lane that it was, to `EXEC`) may come before what is not counted.
-            if lane.exclusive
-                && let Some(client) = lane.relayed_to()
-            {
-                worker.stamp(&lane.raw_written());
-                client.push_raw(&self.buffer[begin..]);
-                (begin, self.scanned) = (self.buffer.len(), self.buffer.len());
+            if lane.exclusive && lane.is_relaying() {
+                begin += lane.hand_on(&self.buffer[begin..], now, |stamps| worker.stamp(stamps));
+                self.scanned = begin;
                 self.scanner = ReplyScanner::new();
                 break;
             }

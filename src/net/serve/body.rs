@@ -85,7 +85,9 @@ impl Server {
         self.worker.stats.protocol_errors.add(1);
         let mut reply = BytesMut::new();
         error.put_reply(&mut reply);
-        if self.client.is_drained() {
+        if self.connection.is_raw() {
+            // What the node says now, and how much it has yet to say, nobody knows.
+        } else if self.client.is_drained() {
             self.client.answer(&reply);
         } else {
             self.client.deliver(self.client.oldest(), &reply, true);

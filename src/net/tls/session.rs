@@ -104,6 +104,13 @@ impl Session {
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow().socket.poll_write_ready(cx)
     }
+
+    /// Says that no more will come, if the socket takes that now.
+    pub fn end(&self) {
+        let state = &mut *self.0.borrow_mut();
+        state.tls.send_close_notify();
+        let _ = state.flush();
+    }
 }
 
 impl State {

@@ -1,0 +1,201 @@
+//! What a client says on a plain relay (see [`super::pin`]): all of it goes to the primary, in the order in which it
+//! comes, and what Redweir has to say to it, or to do about it, has its place in that order (see
+//! [`super::lane::Lane::answer`]).
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::connection::{Connection, Step};
+use super::lane::{Closed, Lane, Phase, Said};
+use super::outgoing::Bytes;
+use super::vocabulary::Vocabulary;
+use super::{client_command, limits, local, say, task};
+use crate::core::argv::Args as _;
+use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
+use crate::core::moment::Moment;
+use crate::core::reason::Reason;
+use crate::core::session::Stamps;
+use crate::core::view::View;
+use crate::telemetry::{self, Target};
+use crate::wire::request::Request;
+
+impl Connection {
+    /// Takes one command to the primary on the plain relay, or answers it in its turn. `None`: the client speaks on none.
+    pub(super) fn relay(
+        &mut self,
+        request: &Request<'_>,
+        intent: Intent,
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Option<Step> {
+        if self.pin.as_ref()?.is_to_be_raw() {
+            if !self.client.is_drained() {
+                return Some(Step::Drain);
+            }
+            self.begin_relay();
+        }
+        let pin = self.pin.as_ref().filter(|pin| pin.raw)?;
+        if pin.lane.was_refused() {
+            // It never held any state.
+            self.pin = None;
+            return None;
+        }
+        self.client.presence.command.set(Some(intent.id));
+        if pin.ending {
+            return Some(self.end_reset());
+        }
+        let lane = Rc::clone(&pin.lane);
+        if !lane.is_usable() || lane.is_choked() {
+            return Some(Step::Close);
+        }
+        if !lane.has_room() {
+            self.full = Some(lane);
+            return Some(Step::Room);
+        }
+        if vocabulary.is_denied(intent.id) {
+            self.worker.stats.denied.add(1);
+            self.say(&say::denied(vocabulary.table.name(intent.id)));
+            return Some(Step::Done);
+        }
+        Some(match intent.handling {
+            Handling::Local(Local::Reset) if request.count() == 1 => self.begin_reset(request),
+            Handling::Local(Local::Redweir) if !request.is_partial() => {
+                local::answer(self, Local::Redweir, request, view, vocabulary, now)
+            }
+            _ => self.push_relayed(request, intent, view, vocabulary, now),
+        })
+    }
+
+    /// From now on replies on the exclusive connection are not counted. Everything before is answered.
+    pub(super) fn begin_relay(&mut self) {
+        if let Some(pin) = &mut self.pin {
+            pin.raw = true;
+            pin.lane.relay(Rc::clone(&self.client));
+        }
+    }
+
+    /// Sends a command on the plain relay.
+    pub(super) fn push_relayed(
+        &mut self,
+        request: &Request<'_>,
+        intent: Intent,
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Step {
+        if let Some(step) = self.look_for_redirect(request, intent) {
+            return step;
+        }
+        let written = match intent.access {
+            Access::Write { .. } | Access::Unknown => self.stamps(request, intent, vocabulary),
+            _ => Stamps::None,
+        };
+        let Some(lane) = self.pin.as_ref().map(|pin| Rc::clone(&pin.lane)) else { return Step::Close };
+        let changed = match Self::own_cursor(request, intent, &lane, view) {
+            Ok(changed) => changed.or_else(|| self.redirected(request, intent)),
+            Err(None) => return Step::Retry,
+            Err(Some(error)) => {
+                self.say(error);
+                return Step::Done;
+            }
+        };
+        self.worker.stats.command(telemetry::Access::Other, Target::Primary, Reason::Pinned);
+        let bytes = changed.as_deref().map_or(Bytes::Request(request), Bytes::Own);
+        lane.push_raw(bytes, written, said(request, intent));
+        lane.forget_soon(now);
+        self.body = request.is_partial().then_some(lane);
+        Step::Done
+    }
+
+    /// Answers the command that is just being read, after all those before it, whatever connection it has.
+    pub(super) fn say(&self, reply: &[u8]) {
+        match &self.pin {
+            Some(pin) if pin.raw && pin.lane.takes_marks() => pin.lane.answer(reply),
+            _ => self.client.answer(reply),
+        }
+    }
+
+    /// The same, and nothing will come after it.
+    pub(super) fn say_last(&self, reply: &[u8]) {
+        match &self.pin {
+            Some(pin) if pin.raw && pin.lane.takes_marks() => pin.lane.end_relay(self.client.open(), reply),
+            _ => self.client.answer(reply),
+        }
+    }
+
+    /// `RESET` is the server's as well: what was said before it is executed and answered, and so is it. Then the
+    /// relay ends, and what comes next waits for that.
+    fn begin_reset(&mut self, request: &Request<'_>) -> Step {
+        let Some(pin) = self.pin.as_mut() else { return Step::Close };
+        if !pin.lane.takes_marks() || cfg!(mutant = "relay-cut-off") {
+            self.release_pin(false);
+            local::reset(self);
+            self.client.answer(say::RESET);
+            return Step::Done;
+        }
+        pin.ending = true;
+        pin.lane.push_raw(Bytes::Request(request), Stamps::None, Said::Command);
+        pin.lane.end_relay(self.client.open(), b"");
+        Step::Drain
+    }
+
+    fn end_reset(&mut self) -> Step {
+        if !self.client.is_drained() {
+            return Step::Drain;
+        }
+        self.release_pin(false);
+        local::reset(self);
+        Step::Done
+    }
+
+    /// The relay is over, for its client is gone or has reset it. The session has seen whatever it has shown.
+    pub(super) fn leave_relay(&self, lane: &Rc<Lane>) {
+        let next = self.worker.shared.anchors.next();
+        if !cfg!(mutant = "relay-forgotten") {
+            self.client.session.borrow_mut().seen.everything(next);
+        }
+        self.client.presence.wrote.set(Some((next, self.worker.era.get())));
+        lane.unlisten();
+        if cfg!(mutant = "relay-cut-off") {
+            lane.close(Closed::Idle);
+        }
+        if !matches!(lane.phase(), Phase::Closed(_)) {
+            lane.finish();
+            task::spawn_local("relay", see_off(Rc::clone(lane)));
+        }
+    }
+}
+
+/// Closes a lane whose client is gone when the node takes nothing more of what it has yet to get.
+async fn see_off(lane: Rc<Lane>) {
+    loop {
+        let before = lane.unsent();
+        let ended = poll_fn(|cx| match lane.phase() {
+            Phase::Closed(_) => Poll::Ready(()),
+            Phase::Opening | Phase::Up => {
+                lane.wake_on_change(cx.waker());
+                Poll::Pending
+            }
+        });
+        if tokio::time::timeout(limits::RELAY_LINGER, ended).await.is_ok() {
+            return;
+        }
+        let left = lane.unsent();
+        if left == 0 || left >= before {
+            return lane.close(Closed::Idle);
+        }
+    }
+}
+
+/// What a command does to the replies.
+fn said(request: &Request<'_>, intent: Intent) -> Said {
+    match intent.handling {
+        Handling::Pin(Pins::Multi) => Said::Multi,
+        Handling::Pin(Pins::Exec | Pins::Discard) => Said::MultiEnds,
+        Handling::Pin(Pins::Silence) => client_command::reply_mode(request),
+        Handling::Pin(Pins::Sync) => Said::Opaque,
+        _ => Said::Command,
+    }
+}
