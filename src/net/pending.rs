@@ -78,6 +78,11 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Whether the primary's reply to it shows what the client's later reads may not take back.
+    pub fn shows(&self) -> bool {
+        self.sees_all || self.kind != Kind::Write && self.stamps != Stamps::None
+    }
+
     /// Whether it needs more than the last `ROLE` on its lane proved.
     pub fn lacks_proof(&self, proof: Option<Offset>) -> bool {
         self.need.is_some_and(|need| !suffices(proof, need))

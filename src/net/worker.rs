@@ -282,13 +282,10 @@ impl Worker {
     }
 
     /// A command was answered: its fences are stamped before anyone can see the answer.
-    pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: Reply<'_>, now: Moment) {
+    pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: &[u8], now: Moment) {
         self.stats.request.record(now.nanos_since(pending.begun));
         self.stats.upstream.record(now.nanos_since(pending.sent));
-        if pending.kind == Kind::Write
-            && reply.bytes.starts_with(b"-READONLY ")
-            && self.is_primary(lane.key.node)
-        {
+        if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
             self.shared.look_now.notify_waiters();
         }
         if pending.kind == Kind::Write {
@@ -297,15 +294,11 @@ impl Worker {
         if pending.kind == Kind::Write && pending.stamps != Stamps::None {
             self.stamp(&pending.stamps);
         }
-        if (pending.sees_all || pending.kind != Kind::Write && pending.stamps != Stamps::None)
-            && pending.at_primary
-        {
-            self.remember(pending, reply);
-        }
     }
 
     /// A session has seen the primary's answer: no replica may take it back.
-    fn remember(&self, pending: &Pending, reply: Reply<'_>) {
+    #[inline(never)]
+    pub fn remember(&self, pending: &Pending, reply: Reply<'_>) {
         let (fences, next) = (&self.shared.fences, self.shared.anchors.next());
         let mut session = pending.client.session.borrow_mut();
         // Of a reply that was passed on in parts only the end is at hand: it counts as one that was never seen.

@@ -195,14 +195,7 @@ impl Reader {
             let end = self.scanned + extent.end;
             let reply = &self.buffer[begin..end];
             match extent.kind {
-                ReplyKind::Push => {
-                    if let Some(client) = lane.listener() {
-                        client.push_raw(reply);
-                    } else if !lane.exclusive && witness::tells(reply) && !worker.is_primary(lane.key.node) {
-                        // What it answers from here on it has computed from what it holds now.
-                        worker.doubt(lane.key.node, now);
-                    }
-                }
+                ReplyKind::Push => take_push(worker, lane, reply, now),
                 kind => {
                     let passed = std::mem::take(&mut self.passed);
                     lane.weigh(passed + reply.len());
@@ -290,8 +283,8 @@ fn answer(
     let nobody = Closed::Desynchronised("a reply nobody asked for");
     let (mut unproven, mut lacking, mut question) = (false, false, None);
     let again = |pending: &Pending, request: &[u8], proof| {
-        if !cut && pending.at_primary && pending.kind != Kind::Write && pending.stamps != Stamps::None {
-            question = Some(worker.shared.fences.digest(request) ^ u64::from(lane.key.db));
+        if pending.at_primary && pending.kind != Kind::Write && !cut {
+            question = fingerprint(worker, lane, pending, request);
         }
         lacking = pending.lacks_proof(proof);
         unproven = lacking || !cut && (pending.is_void() || pending.follows_repeated());
@@ -324,10 +317,10 @@ fn answer(
         },
         None => pending,
     };
-    if kind != ReplyKind::Error {
-        take_note(worker, &pending, now);
+    worker.acknowledged(&pending, lane, reply, now);
+    if pending.at_primary && pending.shows() {
+        worker.remember(&pending, Reply { bytes: reply, question });
     }
-    worker.acknowledged(&pending, lane, Reply { bytes: reply, question }, now);
     Ok(match pending.rewrite {
         Rewrite::Info if !cut => {
             let section = explain::info_section(&worker.shared, now);
@@ -338,11 +331,33 @@ fn answer(
             pending.client.deliver(pending.seq, &reply, true)
         }
         Rewrite::Cursor if !cut => scan::deliver(lane, &pending.client, pending.seq, reply, true),
+        Rewrite::Pause | Rewrite::Unpause | Rewrite::ScriptFlush if kind != ReplyKind::Error => {
+            take_note(worker, &pending, now);
+            pending.client.deliver(pending.seq, reply, true)
+        }
         _ => pending.client.deliver(pending.seq, reply, true),
     })
 }
 
+/// What stands for a question and the database in which it was asked, if a session is to remember what it was answered.
+#[cold]
+fn fingerprint(worker: &Worker, lane: &Lane, pending: &Pending, request: &[u8]) -> Option<u64> {
+    (pending.stamps != Stamps::None).then(|| worker.shared.fences.digest(request) ^ u64::from(lane.key.db))
+}
+
+/// What a node says unasked: to the client of an exclusive lane, or to us, that it has emptied its data.
+#[cold]
+fn take_push(worker: &Worker, lane: &Lane, push: &[u8], now: Moment) {
+    if let Some(client) = lane.listener() {
+        client.push_raw(push);
+    } else if !lane.exclusive && witness::tells(push) && !worker.is_primary(lane.key.node) {
+        // What it answers from here on it has computed from what it holds now.
+        worker.doubt(lane.key.node, now);
+    }
+}
+
 /// What a command did at the primary that concerns what replicas are asked for.
+#[cold]
 fn take_note(worker: &Worker, pending: &Pending, now: Moment) {
     let shared = &worker.shared;
     match pending.rewrite {
