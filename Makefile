@@ -22,9 +22,9 @@ FUZZ_SECONDS ?= 60
 MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-clear table-cleared-late \
 	floor-falls-early barrier-skipped seen-forgotten age-ignored process-mistaken \
 	cursor-anywhere state-given-back door-left-open identity-forgotten deleted-user-stays wait-across-failover \
-	tombstone-skipped lost-half-repeated relay-counts checked-given-away beaten-blindly reads-astray fit-for-ever resumed-blindly failover-overtaken allocates-per-command
+	tombstone-skipped lost-half-repeated relay-counts relay-cut-off relay-never-forgets relay-forgotten checked-given-away beaten-blindly reads-astray fit-for-ever resumed-blindly failover-overtaken allocates-per-command
 # Where they are looked for, quick ones first.
-MUTANT_TESTS := lib simulation scans pipelines stateful identity client_command disconnects large bounded gate consistency faults
+MUTANT_TESTS := lib simulation scans pipelines stateful relays identity client_command disconnects large bounded gate consistency faults
 
 # Reads of a soak, in total; clients that come and go; the size of a large value.
 SOAK_READS ?= 1000000

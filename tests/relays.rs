@@ -40,7 +40,7 @@ fn said(port: u16, first: Option<&[u8]>, bytes: &[u8], awaited: usize) -> String
         }
     }
     stream.write_all(bytes).unwrap();
-    let (mut got, mut chunk) = (Vec::new(), [0; 65536]);
+    let (mut got, mut chunk) = (Vec::new(), [0; 8192]);
     loop {
         let pause = if got.escape_ascii().count() < awaited { secs(5) } else { ms(150) };
         stream.set_read_timeout(Some(pause)).unwrap();
@@ -137,7 +137,8 @@ fn reset_and_quit_come_after_what_was_said_before() {
     let topology = Topology::start(1);
     let proxy = one_worker(&topology).start();
     let mut conn = proxy.connect();
-    let many = [pipeline(&["CLIENT REPLY OFF"]), pipeline(&["INCR n"; 2000]), pipeline(&["RESET", "GET n"])];
+    let many =
+        [pipeline(&["CLIENT REPLY OFF"]), pipeline(&["INCR n"]).repeat(2000), pipeline(&["RESET", "GET n"])];
     conn.send(&many.concat());
     assert_eq!(conn.read(), "RESET");
     assert_eq!(conn.read(), "2000");
@@ -171,7 +172,7 @@ fn what_a_client_has_sent_before_it_left_is_executed() {
         let key = format!("n{round}");
         let incr = format!("INCR {key}");
         let mut conn = proxy.connect();
-        conn.send(&[pipeline(&["CLIENT REPLY OFF"]), pipeline(&[incr.as_str(); 2000])].concat());
+        conn.send(&[pipeline(&["CLIENT REPLY OFF"]), pipeline(&[&incr]).repeat(2000)].concat());
         drop(conn);
         eventually("all of it is executed", secs(5), || topology.primary.cmd(&["GET", &key]) == "2000");
     }

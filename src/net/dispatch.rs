@@ -38,13 +38,10 @@ impl Connection {
         if intent.id == CommandId::OTHER && is_cross_protocol(request.name()) {
             return self.reject_cross_protocol();
         }
-        match self.is_relayed() {
-            Ok(false) => {}
-            Ok(true) => {
-                self.client.presence.command.set(Some(intent.id));
-                return self.relay(request, intent, view, vocabulary, now);
-            }
-            Err(step) => return step,
+        if self.pin.is_some()
+            && let Some(step) = self.relay(request, intent, view, vocabulary, now)
+        {
+            return step;
         }
         if self.is_stranger()
             && let Some(step) = self.admit(intent, view, now)
@@ -58,16 +55,10 @@ impl Connection {
             self.client.answer(&say::denied(vocabulary.table.name(intent.id)));
             return Step::Done;
         }
-        if intent.handling == Handling::Local(Local::Reset) {
-            if request.count() > 1 {
-                self.poison_transaction();
-                self.client.answer(&say::wrong_arity("reset"));
-                return Step::Done;
-            }
-            if !self.client.is_drained() {
-                // What follows it goes on other lanes, and an exclusive one ends with what it owes.
-                return Step::Drain;
-            }
+        if intent.handling == Handling::Local(Local::Reset)
+            && let Some(step) = self.wait_to_reset(request)
+        {
+            return step;
         }
         if (self.pin.is_some() || matches!(intent.handling, Handling::Pin(_)) || request.is_partial())
             && let Some(step) = self.dispatch_pinned(request, intent, view, vocabulary, now)
@@ -103,6 +94,17 @@ impl Connection {
                 self.write(request, Outgoing::write(Reason::UnknownCommand, stamps, now), view)
             }
         }
+    }
+
+    /// What `RESET` has to wait for, or is wrong with it.
+    fn wait_to_reset(&mut self, request: &Request<'_>) -> Option<Step> {
+        if request.count() > 1 {
+            self.poison_transaction();
+            self.client.answer(&say::wrong_arity("reset"));
+            return Some(Step::Done);
+        }
+        // What follows it goes on other lanes, and an exclusive one ends with what it owes.
+        (!self.client.is_drained()).then_some(Step::Drain)
     }
 
     /// A browser that was tricked into talking to Redis (`server.c`, `securityWarningCommand`): close without a word.

@@ -3,8 +3,9 @@
 //!
 //! A transaction or a blocking command gives its connection back clean as soon as its state is gone, so that the next
 //! client may use it. A subscription (and whatever else makes the server speak unasked, or stay silent) turns the
-//! connection into a plain relay, until the client leaves or says `RESET`; then it is closed. The order of a pipeline
-//! is kept by entering and leaving only with nothing outstanding.
+//! connection into a plain relay ([`super::relayed`]), until the client leaves or says `RESET`; then it is closed, when
+//! what was said on it is executed. The order of a pipeline is kept by entering and leaving only with nothing
+//! outstanding.
 //!
 //! There are at most `max-exclusive-connections` at a time. Who comes too late waits in line, first come, first served;
 //! who has waited for `exclusive-wait` is told so and disconnected, because what follows a `MULTI` that failed must not be

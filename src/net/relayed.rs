@@ -21,32 +21,7 @@ use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 
 impl Connection {
-    /// Whether the client speaks on a plain relay. `Err`: it will, as soon as all before it is answered.
-    pub(super) fn is_relayed(&mut self) -> Result<bool, Step> {
-        let Some(pin) = &self.pin else { return Ok(false) };
-        if pin.is_to_be_raw() {
-            if !self.client.is_drained() {
-                return Err(Step::Drain);
-            }
-            self.begin_relay();
-        }
-        let Some(pin) = &self.pin else { return Ok(false) };
-        if pin.raw && pin.lane.was_refused() {
-            // It never held any state.
-            self.pin = None;
-        }
-        Ok(self.pin.as_ref().is_some_and(|pin| pin.raw))
-    }
-
-    /// From now on replies on the exclusive connection are not counted. Everything before is answered.
-    pub(super) fn begin_relay(&mut self) {
-        if let Some(pin) = &mut self.pin {
-            pin.raw = true;
-            pin.lane.relay(Rc::clone(&self.client));
-        }
-    }
-
-    /// Takes one command to the primary on the plain relay, or answers it in its turn.
+    /// Takes one command to the primary on the plain relay, or answers it in its turn. `None`: the client speaks on none.
     pub(super) fn relay(
         &mut self,
         request: &Request<'_>,
@@ -54,30 +29,50 @@ impl Connection {
         view: &View,
         vocabulary: &Vocabulary,
         now: Moment,
-    ) -> Step {
-        let Some(pin) = &self.pin else { return Step::Close };
-        let lane = Rc::clone(&pin.lane);
-        if pin.ending {
-            return self.end_reset();
+    ) -> Option<Step> {
+        if self.pin.as_ref()?.is_to_be_raw() {
+            if !self.client.is_drained() {
+                return Some(Step::Drain);
+            }
+            self.begin_relay();
         }
+        let pin = self.pin.as_ref().filter(|pin| pin.raw)?;
+        if pin.lane.was_refused() {
+            // It never held any state.
+            self.pin = None;
+            return None;
+        }
+        self.client.presence.command.set(Some(intent.id));
+        if pin.ending {
+            return Some(self.end_reset());
+        }
+        let lane = Rc::clone(&pin.lane);
         if !lane.is_usable() || lane.is_choked() {
-            return Step::Close;
+            return Some(Step::Close);
         }
         if !lane.has_room() {
             self.full = Some(lane);
-            return Step::Room;
+            return Some(Step::Room);
         }
         if vocabulary.is_denied(intent.id) {
             self.worker.stats.denied.add(1);
             self.say(&say::denied(vocabulary.table.name(intent.id)));
-            return Step::Done;
+            return Some(Step::Done);
         }
-        match intent.handling {
+        Some(match intent.handling {
             Handling::Local(Local::Reset) if request.count() == 1 => self.begin_reset(request),
             Handling::Local(Local::Redweir) if !request.is_partial() => {
                 local::answer(self, Local::Redweir, request, view, vocabulary, now)
             }
             _ => self.push_relayed(request, intent, view, vocabulary, now),
+        })
+    }
+
+    /// From now on replies on the exclusive connection are not counted. Everything before is answered.
+    pub(super) fn begin_relay(&mut self) {
+        if let Some(pin) = &mut self.pin {
+            pin.raw = true;
+            pin.lane.relay(Rc::clone(&self.client));
         }
     }
 

@@ -236,10 +236,12 @@ impl Inner {
     /// Tells the node that no more will come, once it has all that was taken.
     pub(super) fn end_when_written(&mut self) {
         let finishing = self.relay.as_ref().is_some_and(|relay| relay.finishing);
-        if finishing && self.phase == Phase::Up && self.sent == self.buffer.len() {
-            if let Some(write) = self.write.take() {
-                write.end();
-            }
+        if finishing
+            && self.phase == Phase::Up
+            && self.sent == self.buffer.len()
+            && let Some(write) = self.write.take()
+        {
+            write.end();
         }
     }
 }
