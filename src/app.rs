@@ -167,8 +167,10 @@ fn start_control(
     for (address, index) in shared.addresses.iter().zip(0..) {
         let prober = Prober::new(Arc::clone(shared), NodeId(index), address.clone(), observations.clone());
         task::spawn("prober", prober.run());
-        let (shared, keeper) = (Arc::clone(shared), observations.clone());
-        task::spawn("witness", Witness::new(shared, NodeId(index), address.clone(), keeper).run());
+        if shared.watching {
+            let (shared, keeper) = (Arc::clone(shared), observations.clone());
+            task::spawn("witness", Witness::new(shared, NodeId(index), address.clone(), keeper).run());
+        }
     }
     let failures = Failures::default();
     let (wanted, source) = watch::channel(None);

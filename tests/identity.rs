@@ -233,6 +233,31 @@ fn a_default_user_that_is_off_lets_nobody_in() {
     assert_eq!(conn.cmd(&["GET", "k"]), "v");
 }
 
+/// The rules that the reference file gives for Redweir's own user, which has no others.
+#[test]
+fn the_rules_that_the_manual_gives_are_enough() {
+    let manual = include_str!("../config/redweir.toml");
+    let line = manual.lines().find(|line| line.contains("ACL SETUSER redweir ")).unwrap();
+    let rules: Vec<&str> = line.trim_start_matches('#').split_whitespace().collect();
+    let topology = Topology::start(1);
+    for server in [&topology.primary, &topology.replicas[0].server] {
+        assert_eq!(server.cmd(&rules), "OK");
+    }
+    let proxy = Setup::of(&topology)
+        .upstream("username = \"redweir\"\npassword = \"secret\"")
+        .policy("default", "consistency = \"fenced\"")
+        .start();
+    eventually("the stream is attached", secs(5), || proxy.metric("redweir_stream_attached", &[]) > 0.5);
+    let watched = || topology.replicas[0].cmd(&["CLIENT", "LIST"]).text();
+    let is_tracked = |client: &str| client.contains("user=redweir") && client.contains("flags=tB");
+    eventually("the replica is watched", secs(5), || watched().lines().any(is_tracked));
+    assert_eq!(proxy.cmd(&["SET", "k", "v"]), "OK");
+    assert_eq!(proxy.cmd(&["GET", "k"]), "v");
+    for server in [&topology.primary, &topology.replicas[0].server] {
+        assert_eq!(server.cmd(&["ACL", "LOG"]), Value::Array(Vec::new()), "nothing was denied");
+    }
+}
+
 #[test]
 fn errors_are_redis_own() {
     let (topology, proxy) = with_users(1);

@@ -144,6 +144,11 @@ impl Policies {
         self.all.iter().any(|policy| policy.consistency >= Consistency::Session)
     }
 
+    /// Whether how old data is can matter to any read.
+    pub fn bound(&self) -> bool {
+        self.all.iter().any(|policy| policy.consistency >= Consistency::Bounded)
+    }
+
     /// The policy of this name.
     pub fn find(&self, name: &str) -> Option<PolicyId> {
         self.all.iter().position(|p| p.name == name).map(|i| PolicyId(i as u16))

@@ -4,10 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use super::stream::Stream;
 use super::{clock, tls};
@@ -22,9 +23,35 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// A connection to a node, whatever carries it.
-pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Another handle to its socket, to see whether anything has come that was not read yet.
+    fn tap(&self) -> io::Result<Socket>;
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+impl Connection for TcpStream {
+    fn tap(&self) -> io::Result<Socket> {
+        SockRef::from(self).try_clone()
+    }
+}
+
+impl Connection for UnixStream {
+    fn tap(&self) -> io::Result<Socket> {
+        SockRef::from(self).try_clone()
+    }
+}
+
+impl Connection for TlsStream<TcpStream> {
+    fn tap(&self) -> io::Result<Socket> {
+        self.get_ref().0.tap()
+    }
+}
+
+#[cfg(test)]
+impl Connection for tokio::io::DuplexStream {
+    fn tap(&self) -> io::Result<Socket> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
 
 /// How nodes are reached: as they are, or by TLS.
 #[derive(Clone, Debug, Default)]

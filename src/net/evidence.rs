@@ -72,6 +72,24 @@ impl Worker {
         self.shared.look_now.notify_waiters();
     }
 
+    /// Listens whether a replica tells that it has emptied its data, before replies of it are handed on that came on a
+    /// connection on which it cannot say so.
+    pub fn listen(&self, node: NodeId, now: Moment) {
+        let Some(ear) = self.shared.ears.get(node.index()) else { return };
+        let news = ear.news();
+        {
+            let mut heard = self.heard.borrow_mut();
+            let Some(heard) = heard.get_mut(node.index()) else { return };
+            if news == Some(*heard) {
+                return;
+            }
+            *heard = news.unwrap_or(*heard);
+        }
+        if !self.is_primary(node) {
+            self.doubt(node, now);
+        }
+    }
+
     /// Looks whether the view tells of replicas that may have gone back, before a reply of one is handed on.
     pub fn notice_view(&self, now: Moment) {
         let known = self.present.look();

@@ -54,6 +54,8 @@ pub struct Lane {
     pub exclusive: bool,
     /// Who is at the other end.
     pub process: Cell<Process>,
+    /// Its node is a replica, which is listened to whether it goes back.
+    pub watched: Cell<bool>,
     /// When it was connected.
     pub connected: Cell<Option<Moment>>,
     /// When it was given back, if it is spare.
@@ -141,6 +143,7 @@ impl Lane {
             key,
             exclusive,
             process,
+            watched: Cell::new(false),
             connected,
             idle_since,
             identity,

@@ -109,7 +109,9 @@ async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), 
     let dialer = &worker.shared.dialer;
     let stream = dialer.connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
     let (mut read, write) = stream.split();
-    let (hello, parts) = handshake(lane, !worker.is_primary(lane.key.node));
+    let to_replica = !worker.is_primary(lane.key.node);
+    lane.watched.set(to_replica && worker.shared.watching);
+    let (hello, parts) = handshake(lane, lane.watched.get());
     shake_hands(&mut read, &write, &hello, &parts, Some(lane)).await?;
     Ok((read, write))
 }

@@ -12,6 +12,7 @@ use super::dial::Dialer;
 use super::errand::Desks;
 use super::identity::Identities;
 use super::vocabulary::Vocabulary;
+use super::witness::Ear;
 use crate::config::Config;
 use crate::core::address::Address;
 use crate::core::fence::{AnchorCounter, FenceTable};
@@ -59,6 +60,8 @@ pub struct Shared {
     pub views: watch::Sender<u64>,
     /// Some policy needs fences: acknowledgements stamp them.
     pub fencing: bool,
+    /// Some policy promises anything about how old data is: replicas are listened to whether they go back.
+    pub watching: bool,
     /// The command table and what follows from it.
     pub vocabulary: ArcSwap<Vocabulary>,
     /// The fence table.
@@ -75,6 +78,8 @@ pub struct Shared {
     pub identities: Identities,
     /// Connected clients.
     pub clients: DashMap<u64, ClientEntry>,
+    /// What each node tells of itself, by `NodeId`; see [`super::witness`].
+    pub ears: Vec<Ear>,
     /// Until when the primary's clients are paused, by a `CLIENT PAUSE` that came this way; in nanoseconds.
     paused_until: AtomicU64,
     /// A `SCRIPT FLUSH` came this way: replicas, which are not told, may know scripts that the primary no longer knows.
@@ -107,7 +112,9 @@ impl Shared {
         workers: usize,
     ) -> Self {
         let fencing = config.policies.fence();
+        let watching = config.policies.bound();
         let vocabulary = Vocabulary::builtin(&config.security.deny_commands);
+        let ears = addresses.iter().map(|_| Ear::default()).collect();
         let exclusive = Arc::new(Semaphore::new(config.upstream.max_exclusive_connections));
         Self {
             config,
@@ -116,6 +123,7 @@ impl Shared {
             view: ArcSwap::from_pointee(view),
             views: watch::Sender::new(0),
             fencing,
+            watching,
             vocabulary: ArcSwap::from_pointee(vocabulary),
             fences,
             anchor_latency: Histogram::default(),
@@ -124,6 +132,7 @@ impl Shared {
             look_now: Notify::new(),
             identities: Identities::default(),
             clients: DashMap::new(),
+            ears,
             paused_until: AtomicU64::new(0),
             scripts_flushed: AtomicBool::new(false),
             exclusive,

@@ -7,18 +7,28 @@
 //!
 //! - on every shared RESP3 connection to a replica, where the message stands in front of whatever was computed from the
 //!   data that came after: no reply of such a connection is ever taken for more than it is;
-//! - on one connection of its own to each replica, for the connections in RESP2, on which nothing can be pushed. There the
-//!   message comes as fast as the network and the threads are, instead of with the next poll: what a replica answers in
-//!   between is as old as what it went back to. That is what is left open: `docs/guarantees.md` has its length.
+//! - on one connection of its own to each replica, for the connections in RESP2, on which nothing can be pushed. Before a
+//!   worker hands on what it has read there, it looks whether anything has come on that one ([`Ear::news`]). The server
+//!   writes to its clients one after the other, once per turn of its event loop: so what is left open is a reply that it
+//!   wrote in the very turn in which it went back, before the message. `docs/guarantees.md` tells of it.
 //!
 //! A resync from the same primary empties the data as well, and so does `FLUSHALL`: nobody went back then, and the replica
 //! is believed again as soon as it has said what it holds.
 
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use arc_swap::ArcSwapOption;
+use socket2::Socket;
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, interval_at};
 
 use super::control::{ControlError, ControlLink, encode};
 use super::dial::Connection;
@@ -39,6 +49,52 @@ pub fn tells(push: &[u8]) -> bool {
     push == b">2\r\n$10\r\ninvalidate\r\n_\r\n" && !cfg!(mutant = "deaf-to-witness")
 }
 
+/// What has been heard of one node, for the workers, on whatever thread.
+#[derive(Debug, Default)]
+pub struct Ear {
+    /// How many times it has emptied its data.
+    emptied: AtomicU64,
+    /// Something was read that is not counted yet.
+    busy: AtomicBool,
+    /// Where the messages come.
+    socket: ArcSwapOption<Socket>,
+}
+
+impl Ear {
+    /// How many times the node has emptied its data; `None` when something has come that may say so once more.
+    ///
+    /// Nothing is missed: whoever reads the socket is busy from before it reads until it has counted, so that what is not
+    /// in the socket any more, and nobody is busy with, is in the count.
+    pub fn news(&self) -> Option<u64> {
+        let socket = self.socket.load();
+        if let Some(socket) = socket.as_deref() {
+            let mut byte = [MaybeUninit::uninit()];
+            // `Ok(0)`: the connection is gone, and so is what it might have told.
+            if socket.peek(&mut byte).is_ok() {
+                return None;
+            }
+        }
+        let busy = self.busy.load(Ordering::SeqCst);
+        (!busy).then(|| self.emptied.load(Ordering::SeqCst))
+    }
+}
+
+/// Says that something is being read, for as long as it lives.
+struct Busy<'a>(&'a AtomicBool);
+
+impl<'a> Busy<'a> {
+    fn new(busy: &'a AtomicBool) -> Self {
+        busy.store(true, Ordering::SeqCst);
+        Self(busy)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 /// Pauses between attempts: from the first, doubling up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
@@ -47,7 +103,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
 /// A connection that answers nothing for so long is made anew.
-const PING_EVERY: Duration = Duration::from_secs(2);
+const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// The longest message, in bytes. Those that matter are short.
 const MOST_BYTES: usize = 64 << 10;
@@ -112,10 +168,19 @@ impl Witness {
         match self.connect().await {
             Ok((socket, early)) => {
                 *pause = RETRY_FIRST;
-                self.hear(socket, early).await
+                let ear = self.ear();
+                ear.socket.store(socket.tap().ok().map(Arc::new));
+                let problem = self.hear(socket, early).await;
+                ear.socket.store(None);
+                problem
             }
             Err(problem) => problem,
         }
+    }
+
+    fn ear(&self) -> &Ear {
+        // One per node, by their index.
+        &self.shared.ears[self.node.index()]
     }
 
     async fn connect(&self) -> Result<(Box<dyn Connection>, Vec<u8>), ControlError> {
@@ -136,11 +201,16 @@ impl Witness {
     async fn hear(&self, mut socket: Box<dyn Connection>, mut inbound: Vec<u8>) -> ControlError {
         let (mut scanner, mut scanned, mut owed) = (ReplyScanner::new(), 0, 2_u32);
         let mut views = self.shared.views.subscribe();
-        let mut chunk = [0; 4096];
+        let (mut chunk, ear) = ([0; 4096], self.ear());
+        let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
         loop {
+            let busy;
             tokio::select! {
-                read = socket.read(&mut chunk) => match read {
-                    Ok(count @ 1..) => inbound.extend_from_slice(&chunk[..count]),
+                (read, now_busy) = read_busily(&mut socket, &mut chunk, &ear.busy) => match read {
+                    Ok(count @ 1..) => {
+                        busy = now_busy;
+                        inbound.extend_from_slice(&chunk[..count]);
+                    }
                     _ => return ControlError::Closed,
                 },
                 changed = views.changed() => {
@@ -149,7 +219,7 @@ impl Witness {
                     }
                     continue;
                 }
-                () = tokio::time::sleep(PING_EVERY) => {
+                _ = ping.tick() => {
                     if owed > 0 {
                         return ControlError::Timeout;
                     }
@@ -160,7 +230,7 @@ impl Witness {
                     continue;
                 }
             }
-            let heard = clock::now();
+            let (heard, mut emptied) = (clock::now(), false);
             loop {
                 let extent = match scanner.scan(&inbound[scanned..]) {
                     Ok(Some(extent)) => extent,
@@ -170,7 +240,10 @@ impl Witness {
                 let reply: Vec<u8> = inbound.drain(..scanned + extent.end).collect();
                 scanned = 0;
                 match extent.kind {
-                    Kind::Push if tells(&reply) => self.tell(heard).await,
+                    Kind::Push if tells(&reply) => {
+                        ear.emptied.fetch_add(1, Ordering::SeqCst);
+                        emptied = true;
+                    }
                     Kind::Push => {}
                     Kind::Value => owed = owed.saturating_sub(1),
                     Kind::Error => {
@@ -179,6 +252,10 @@ impl Witness {
                         return ControlError::Refused(text);
                     }
                 }
+            }
+            drop(busy);
+            if emptied {
+                self.tell(heard).await;
             }
             scanned = inbound.len();
             if inbound.len() > MOST_BYTES {
@@ -192,6 +269,22 @@ impl Witness {
         let _ = self.keeper.send((Observation::Emptied { node: self.node }, heard)).await;
         self.shared.look_now.notify_waiters();
     }
+}
+
+/// Reads once; busy from before the first byte leaves the socket. Cancel-safe: as long as there is nothing to be read
+/// nobody is busy.
+async fn read_busily<'a>(
+    socket: &mut Box<dyn Connection>,
+    chunk: &mut [u8],
+    busy: &'a AtomicBool,
+) -> (io::Result<usize>, Busy<'a>) {
+    poll_fn(|cx| {
+        let busy = Busy::new(busy);
+        let mut buffer = ReadBuf::new(chunk);
+        let read = ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer));
+        Poll::Ready((read.map(|()| buffer.filled().len()), busy))
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -45,6 +45,8 @@ pub struct Worker {
     pub present: Present,
     /// What the nodes have proven on this worker's connections.
     pub proofs: RefCell<Proofs>,
+    /// How many times each replica was heard to empty its data.
+    pub(super) heard: RefCell<Vec<u64>>,
     /// The view that was last looked at for replicas that may have gone back.
     pub(super) noticed: RefCell<Arc<View>>,
     /// The process drains: who is owed nothing goes.
@@ -107,6 +109,7 @@ impl Worker {
         let (load, round) = (RefCell::new(vec![0; nodes]), Rc::<Round>::default());
         Rc::new(Self {
             present: Present::new(&shared),
+            heard: RefCell::new(vec![0; nodes]),
             noticed: RefCell::new(shared.view.load_full()),
             shared,
             stats,
