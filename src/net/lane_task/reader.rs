@@ -275,8 +275,6 @@ fn announced(head: &[u8]) -> Option<usize> {
 }
 
 /// One whole reply, or its last part, to the oldest command. True when its client has much to take.
-#[allow(clippy::inline_always, reason = "measured: a call costs each reply some twenty instructions")]
-#[inline(always)]
 fn answer(
     worker: &Rc<Worker>,
     lane: &Rc<Lane>,
