@@ -427,6 +427,8 @@ fn wait_proves_nothing_across_a_failover() {
 #[test]
 fn a_hundred_listings_at_a_time_do_no_harm() {
     let (topology, proxy) = two_workers();
+    let mut other = proxy.connect();
+    assert_eq!(other.cmd(&["PING"]), Value::Status("PONG".to_owned()), "it is there when the first looks");
     let clients: Vec<_> = (0..20)
         .map(|_| {
             let mut conn = proxy.connect();
@@ -437,7 +439,6 @@ fn a_hundred_listings_at_a_time_do_no_harm() {
             })
         })
         .collect();
-    let mut other = proxy.connect();
     let mut slowest = ms(0);
     while clients.iter().any(|client| !client.is_finished()) {
         let begun = Instant::now();

@@ -146,6 +146,8 @@ fn a_session_does_not_go_back_behind_what_a_pattern_showed_it() {
     for n in 1..=5 {
         let value = n.to_string();
         assert_eq!(topology.primary.cmd(&["SET", "weight_1", &value]), "OK");
+        // What may be about any key is asked of the primary then, which alone has this.
+        assert_eq!(conn.cmd(&["SET", "own", &value]), "OK");
         let sorted = conn.cmd(&words("SORT_RO list BY weight_* GET weight_*"));
         assert_eq!(sorted.items()[0].text(), value);
         assert_eq!(conn.cmd(&["GET", "weight_1"]).text(), value, "after it was seen");

@@ -28,7 +28,6 @@ use arc_swap::ArcSwapOption;
 use socket2::Socket;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval_at};
 
 use super::control::{ControlError, ControlLink, encode};
 use super::dial::Connection;
@@ -101,9 +100,6 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
 /// A node that refuses is asked again after so long: its rules may have changed.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
-
-/// A connection that answers nothing for so long is made anew.
-const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// The longest message, in bytes. Those that matter are short.
 const MOST_BYTES: usize = 64 << 10;
@@ -197,12 +193,12 @@ impl Witness {
         Ok((socket, early.to_vec()))
     }
 
-    /// Reads what the node says. Errors in reply to what was asked end it.
+    /// Reads what the node says, which is little: whatever comes is looked at by the workers as if it were the message. So
+    /// nothing is asked for to see whether the node lives; keep-alive probes do that. Errors in reply to what was asked end it.
     async fn hear(&self, mut socket: Box<dyn Connection>, mut inbound: Vec<u8>) -> ControlError {
-        let (mut scanner, mut scanned, mut owed) = (ReplyScanner::new(), 0, 2_u32);
+        let (mut scanner, mut scanned) = (ReplyScanner::new(), 0);
         let mut views = self.shared.views.subscribe();
         let (mut chunk, ear) = ([0; 4096], self.ear());
-        let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
         loop {
             let busy;
             tokio::select! {
@@ -215,16 +211,6 @@ impl Witness {
                 },
                 changed = views.changed() => {
                     if changed.is_err() || !self.is_replica() {
-                        return ControlError::Closed;
-                    }
-                    continue;
-                }
-                _ = ping.tick() => {
-                    if owed > 0 {
-                        return ControlError::Timeout;
-                    }
-                    owed += 1;
-                    if socket.write_all(b"*1\r\n$4\r\nPING\r\n").await.is_err() {
                         return ControlError::Closed;
                     }
                     continue;
@@ -244,8 +230,7 @@ impl Witness {
                         ear.emptied.fetch_add(1, Ordering::SeqCst);
                         emptied = true;
                     }
-                    Kind::Push => {}
-                    Kind::Value => owed = owed.saturating_sub(1),
+                    Kind::Push | Kind::Value => {}
                     Kind::Error => {
                         let text =
                             String::from_utf8_lossy(&reply).trim_start_matches('-').trim_end().to_owned();
