@@ -545,7 +545,8 @@ fn long_replies_of_every_kind_wait_for_their_reader() {
 #[test]
 fn a_long_reply_is_told_once_although_its_replica_empties_a_database_meanwhile() {
     let topology = Topology::with(&["--save", ""], 1, &["--save", ""]);
-    let proxy = Setup::of(&topology).policy("default", "consistency = \"fenced\"").start();
+    let lines = "consistency = \"fenced\"\nmax-lag = \"60s\"";
+    let proxy = Setup::of(&topology).policy("default", lines).upstream("poll-interval = \"10s\"").start();
     let length = 16 << 20;
     let mut at_replica = 0;
     for round in 0..8 {

@@ -49,7 +49,7 @@ const BANNED: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
-const MAX_LINES: usize = 400;
+const MAX_LINES: usize = 600;
 
 struct Source {
     path: PathBuf,
