@@ -67,6 +67,7 @@ fn ladder(criterion: &mut Criterion) {
             sticky: None,
             load: &load,
             proven: &[],
+            in_doubt: &[],
             may_try: &[],
             now: NOW,
             tie: 0x1234_5678,

@@ -297,8 +297,8 @@ fn no_acknowledged_write_is_lost_when_a_primary_that_saves_dies() {
     eventually("writes go on", secs(5), || !proxy.cmd(&["SET", "k", "v"]).is_error());
     sleep_ms(500);
     stop.store(true, Ordering::SeqCst);
+    // Writes that were not on their way in that moment were held, and went on.
     let audit = total(clients);
-    assert!(audit.unknown + audit.refused > 0, "nobody noticed");
     assert_counted(&audit, topology.primary.cmd(&["GET", "n"]).int());
 }
 

@@ -257,7 +257,7 @@ impl Node {
 
     /// Whether it has emptied its data and has not said yet how far it has got with what came after: nobody can tell
     /// whether it went back, and to have done as it was told is no fault.
-    pub(super) fn owes_offset(&self) -> bool {
+    pub(in crate::core) fn owes_offset(&self) -> bool {
         self.emptied_at.is_some() && self.applied.is_none() && self.link == Some(Link::Up)
     }
 

@@ -107,6 +107,12 @@ pub fn choose(
         }
         StreamSource::Auto | StreamSource::Replica => None,
     };
+    if let Some(node) = current.and_then(|id| view.node(id)).filter(|node| node.owes_offset())
+        && may_resume(view, node, now)
+    {
+        // It has emptied its data, perhaps because all do (`FLUSHALL`), and says in a moment how far it has got.
+        return current;
+    }
     let serving: Vec<&Node> = view.nodes.iter().filter(|node| serves(view, node, now)).collect();
     let untroubled: Vec<&Node> = serving.iter().copied().filter(|n| !avoided.contains(n.id, now)).collect();
     let at_hand = || current.and_then(|id| view.node(id)).filter(|node| may_resume(view, node, now));
@@ -143,7 +149,9 @@ fn serves(view: &View, node: &Node, now: Moment) -> bool {
 fn is_promising(view: &View, node: &Node, now: Moment) -> bool {
     let unheard = node.heard_at.is_none() && node.silent_since.is_none();
     let coming = node.link == Some(Link::Up) && view.comparable(node) && !node.standing.is_open();
-    unheard || (coming && node.role == Some(Role::Replica) && !node.is_silent(now, view.silence_limit))
+    unheard
+        || node.owes_offset()
+        || (coming && node.role == Some(Role::Replica) && !node.is_silent(now, view.silence_limit))
 }
 
 /// Whether a replica that does not serve now may go on by itself.
@@ -258,6 +266,16 @@ mod tests {
         assert_eq!(auto(&view, None), Some(1));
         view.nodes[1].facts.as_mut().unwrap().history = None;
         assert_eq!(auto(&view, None), Some(2));
+    }
+
+    #[test]
+    fn a_replica_that_has_emptied_its_data_is_waited_for() {
+        let mut view = view(&[500, 500]);
+        for node in &mut view.nodes[1..] {
+            (node.link, node.applied, node.facts, node.emptied_at) = (Some(Link::Up), None, None, Some(NOW));
+        }
+        assert_eq!(auto(&view, Some(2)), Some(2));
+        assert_eq!(auto(&view, None), None, "the primary is not asked for that");
     }
 
     #[test]

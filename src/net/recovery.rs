@@ -186,7 +186,10 @@ impl Worker {
         if cfg!(mutant = "held-writes-refused") {
             return !unreachable;
         }
-        !unreachable || self.shared.view.load().primary.is_some_and(|primary| primary != lane.key.node)
+        // A node that was promoted while a connection to it was being made is not what it was as a replica, and reachable.
+        let reached = lane.connected.get().is_some();
+        let primary = self.shared.view.load().primary;
+        !unreachable || primary.is_some_and(|primary| primary != lane.key.node || reached)
     }
 
     /// A read whose lane was lost: elsewhere if there is an elsewhere, else once more on a new connection.
