@@ -256,7 +256,8 @@ fn a_replica_that_says_for_a_moment_that_it_is_a_primary_is_not_believed() {
         verdict.assert_holds();
         assert_eq!((read_errors.len(), write_errors.len()), (0, 0), "{:?}", write_errors.first());
     }
-    assert!(served > 0.1, "replicas served {served:.2} of the reads");
+    // Each of them is out of service for most of the time: it has to resync in full.
+    assert!(served > 0.01, "replicas served {served:.2} of the reads");
 }
 
 /// How one sees that a promotion is meant.
