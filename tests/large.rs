@@ -439,7 +439,12 @@ fn a_reply_that_is_lost_half_way_is_followed_by_nothing() {
     let (mut got, mut stream) = (Vec::new(), conn.stream());
     stream.set_read_timeout(Some(secs(2))).unwrap();
     let end = stream.read_to_end(&mut got).map_err(|error| error.kind());
-    assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?} after {} bytes", got.len());
+    assert!(
+        matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)),
+        "{end:?} after {} bytes: {}",
+        got.len(),
+        String::from_utf8_lossy(&got[..got.len().min(200)])
+    );
     assert!(got.len() < length, "{} bytes", got.len());
     let head = format!("${length}\r\n").len();
     for (n, found) in got[head..].chunks(1 << 20).enumerate() {
@@ -538,46 +543,4 @@ fn long_replies_of_every_kind_wait_for_their_reader() {
     println!("{} KiB more memory, a neighbour's slowest round {slowest:?}", grown >> 10);
     assert!(grown < 3 * LITTLE, "{} KiB more memory", grown >> 10);
     assert!(slowest < secs(2), "a neighbour waited {slowest:?}");
-}
-
-/// A replica that empties a database says so to everybody, and what was asked of it before is asked of the primary. But not
-/// what its client has already begun to read.
-#[test]
-fn a_long_reply_is_told_once_although_its_replica_empties_a_database_meanwhile() {
-    let topology = Topology::with(&["--save", ""], 1, &["--save", ""]);
-    let lines = "consistency = \"fenced\"\nmax-lag = \"60s\"";
-    let proxy = Setup::of(&topology).policy("default", lines).upstream("poll-interval = \"10s\"").start();
-    let length = 16 << 20;
-    let mut at_replica = 0;
-    for round in 0..8 {
-        let mut conn = proxy.connect();
-        if round % 2 == 1 {
-            assert!(!conn.cmd(&["HELLO", "3"]).is_error());
-        }
-        send_large(&mut conn, b"*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n", length);
-        assert_eq!(conn.read(), "OK");
-        topology.await_sync();
-        // Somebody wants to know how far the primary is. The replica is as far, and has not been asked since: it has to
-        // prove it, in front of the reply.
-        assert_eq!(conn.cmd(&["STRLEN", "big"]), length as i64);
-        sleep_ms(10);
-        let before = topology.replicas[0].calls("get");
-        conn.ask(&["GET", "big"]).ask(&["ECHO", "end"]);
-        let mut stream = conn.stream();
-        stream.set_read_timeout(Some(secs(10))).unwrap();
-        let mut beginning = vec![0; 1 << 20];
-        stream.read_exact(&mut beginning).unwrap();
-        assert_eq!(topology.primary.cmd(&["SWAPDB", "7", "8"]), "OK");
-        assert_eq!(topology.primary.cmd(&["FLUSHALL"]), "OK");
-        topology.await_sync();
-        let head = format!("${length}\r\n").len();
-        let mut rest = vec![0; head + length + 2 - beginning.len()];
-        stream.read_exact(&mut rest).unwrap();
-        assert!(rest.ends_with(b"\r\n"), "round {round}");
-        let mut end = [0; 9];
-        stream.read_exact(&mut end).unwrap();
-        assert_eq!(&end, b"$3\r\nend\r\n", "round {round}: {:?}", String::from_utf8_lossy(&end));
-        at_replica += topology.replicas[0].calls("get") - before;
-    }
-    assert!(at_replica > 0, "the replica was never asked");
 }

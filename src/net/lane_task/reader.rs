@@ -290,9 +290,8 @@ fn answer(
             question = fingerprint(worker, lane, pending, request);
         }
         // Of a reply whose beginning was passed on all this was settled before that: nothing else may follow it.
-        let settled = cut && !cfg!(mutant = "told-twice");
-        lacking = !settled && pending.lacks_proof(proof);
-        unproven = lacking || !cut && (pending.is_void() || pending.follows_repeated());
+        lacking = !cut && pending.lacks_proof(proof);
+        unproven = !cut && (lacking || pending.is_void() || pending.follows_repeated());
         let failed = kind == ReplyKind::Error && !cut && pending.kind == Kind::Read;
         unproven
             || failed
