@@ -432,11 +432,13 @@ fn a_reply_that_is_lost_half_way_is_followed_by_nothing() {
     let mut conn = proxy.connect();
     socket2::SockRef::from(&conn.stream()).set_recv_buffer_size(1 << 20).unwrap();
     conn.ask(&["GET", "big"]).ask(&["GET", "big"]);
+    let (mut got, mut stream) = (vec![0; 1 << 16], conn.stream());
+    stream.set_read_timeout(Some(secs(10))).unwrap();
+    stream.read_exact(&mut got).unwrap();
     sleep_ms(300);
     topology.replicas[0].server.kill();
     topology.primary.kill();
     sleep_ms(300);
-    let (mut got, mut stream) = (Vec::new(), conn.stream());
     stream.set_read_timeout(Some(secs(2))).unwrap();
     let end = stream.read_to_end(&mut got).map_err(|error| error.kind());
     assert!(
