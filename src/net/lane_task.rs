@@ -58,11 +58,15 @@ async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf),
             Ok(Err(other)) => return Err(other),
             Err(_) => "timed out".to_owned(),
         };
-        if let Phase::Closed(why) = lane.phase() {
+        let hasty = cfg!(mutant = "held-writes-refused");
+        if let Phase::Closed(why) = lane.phase()
+            && !hasty
+        {
             return Err(why);
         }
         // Between two primaries nobody knows better.
-        let patience = if worker.is_primary(lane.key.node) || worker.shared.view.load().primary.is_none() {
+        let between = worker.shared.view.load().primary.is_none() && !hasty;
+        let patience = if worker.is_primary(lane.key.node) || between {
             worker.shared.config.upstream.write_hold
         } else {
             Duration::ZERO
