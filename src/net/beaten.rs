@@ -115,7 +115,10 @@ impl Connection {
             && !self.is_stranger()
             && self.keeps_lane_to(alike.node);
         let Some(beaten) = alike.read else {
-            if same && view.usable_primary(now) == Some(alike.node) && !self.owes_another_primary(alike.node)
+            if same
+                && view.usable_primary(now) == Some(alike.node)
+                && !self.owes_another_primary(alike.node)
+                && self.worker.held.is_empty()
             {
                 self.alike = Some(alike);
             }

@@ -200,6 +200,8 @@ impl Connection {
     /// Sends a command to the primary, or has it wait for one.
     pub fn send_to_primary(&mut self, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
         match view.usable_primary(outgoing.now) {
+            // What is held goes first.
+            Some(_) if !self.worker.held.is_empty() => Step::Retry,
             Some(node) => self.send(node, request, outgoing, view),
             None if view.two_primaries => self.refuse(outgoing.access, Reason::TwoPrimaries),
             None if view.primary.is_some() => self.refuse(outgoing.access, Reason::PrimaryDown),

@@ -64,9 +64,7 @@ async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf),
         {
             return Err(why);
         }
-        // Between two primaries nobody knows better.
-        let between = worker.shared.view.load().primary.is_none() && !hasty;
-        let patience = if worker.is_primary(lane.key.node) || between {
+        let patience = if worker.is_primary(lane.key.node) {
             worker.shared.config.upstream.write_hold
         } else {
             Duration::ZERO

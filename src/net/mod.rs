@@ -19,6 +19,7 @@ mod evidence;
 pub mod explain;
 pub mod fencer;
 pub mod follower;
+mod held;
 pub mod identity;
 pub mod jitter;
 pub mod keeper;

@@ -159,10 +159,7 @@ impl Worker {
             }
             (_, Kind::Write) if !lane.exclusive && self.may_write_elsewhere(lane, why) => {
                 // Not a byte of it was executed: it goes to whoever is the primary now.
-                let primary = self.shared.view.load().primary.unwrap_or(lane.key.node);
-                self.load(primary);
-                self.lane(LaneKey { node: primary, ..lane.key }).push_bytes(&request, pending);
-                return;
+                return self.hold(lane.key, request, pending);
             }
             (Closed::Unreachable(_), _) => (say::MASTERDOWN.to_vec(), pending),
             _ => (say::LOST.to_vec(), pending),
@@ -179,8 +176,8 @@ impl Worker {
         pending.client.deliver(pending.seq, &error, true);
     }
 
-    /// Whether there is somebody to take a write that the lane has not written: another primary, if the lane's own node
-    /// could not be reached for as long as it was waited for.
+    /// Whether somebody may yet take a write that the lane has not written: not if its node is the primary, and could not
+    /// be reached for as long as it was waited for.
     fn may_write_elsewhere(&self, lane: &Lane, why: &Closed) -> bool {
         let unreachable = matches!(why, Closed::Unreachable(_));
         if cfg!(mutant = "held-writes-refused") {
@@ -189,7 +186,7 @@ impl Worker {
         // A node that was promoted while a connection to it was being made is not what it was as a replica, and reachable.
         let reached = lane.connected.get().is_some();
         let primary = self.shared.view.load().primary;
-        !unreachable || primary.is_some_and(|primary| primary != lane.key.node || reached)
+        !unreachable || primary != Some(lane.key.node) || reached
     }
 
     /// A read whose lane was lost: elsewhere if there is an elsewhere, else once more on a new connection.

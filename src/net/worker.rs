@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 use super::aside::Aside;
 use super::client::Client;
 use super::door::Door;
+use super::held::Held;
 use super::identity::IdentityId;
 use super::lane::{Closed, Lane, LaneKey};
 use super::limits;
@@ -61,6 +62,8 @@ pub struct Worker {
     pub load: RefCell<Vec<u32>>,
     /// Its clients, by their ID.
     pub clients: RefCell<BTreeMap<u64, Rc<Client>>>,
+    /// Writes that wait for a primary.
+    pub held: Held,
     /// Whether those who gave no password may come in.
     pub door: Door,
     /// The history of the primary that its lanes go to.
@@ -121,6 +124,7 @@ impl Worker {
             stuck: RefCell::new(vec![0; nodes]),
             load,
             clients: RefCell::default(),
+            held: Held::default(),
             door: Door::default(),
             era: Cell::default(),
             verifying: Semaphore::new(limits::VERIFIED_AT_ONCE),
@@ -410,6 +414,7 @@ impl Worker {
             // With the lanes to the old primary gone, whatever is acknowledged is of the new history.
             self.era.set(view.era);
             last_primary = view.primary;
+            self.release_held();
         }
     }
 }

@@ -136,6 +136,15 @@ fn audit(tally: &mut Tally, written: &[Written], promoted: Instant, new: &Redis)
     turned_away
 }
 
+/// Waits until the proxy has heard the replication ID of the new primary.
+fn await_primary(proxy: &Proxy, new: &Node) {
+    let id = new.server.info("replication")["master_replid"].clone();
+    eventually("the new history is known", secs(5), || {
+        let view = proxy.view();
+        view["primary"] == *format!("127.0.0.1:{}", new.path.port) && view.to_string().contains(&id)
+    });
+}
+
 /// What clients wrote during one promotion, and when that was.
 fn write_through(port: u16, round: u64, old: &mut Node, new: &Redis, loss: Loss) -> (Vec<Written>, Instant) {
     const WRITERS: usize = 15;
@@ -190,6 +199,8 @@ fn writes_that_were_held_go_to_the_new_primary() {
         }
         old.path.heal();
         await_followers(&new.server, &[&old.server]);
+        // A history that it never heard of is not one that it can see continued.
+        await_primary(&proxy, &new);
         proxy.await_replicas(1);
         std::mem::swap(&mut old, &mut new);
     }
