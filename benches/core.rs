@@ -68,6 +68,7 @@ fn ladder(criterion: &mut Criterion) {
             load: &load,
             proven: &[],
             in_doubt: &[],
+            barred: &[],
             may_try: &[],
             now: NOW,
             tie: 0x1234_5678,

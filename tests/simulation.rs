@@ -457,6 +457,7 @@ impl World {
                 load: &[],
                 proven: &[],
                 in_doubt: &[],
+                barred: &[],
                 may_try: &[],
                 now: self.now,
                 tie,
@@ -506,6 +507,7 @@ fn of(observation: &Observation) -> NodeId {
         | Observation::Replica { node, .. }
         | Observation::Info { node, .. }
         | Observation::Busy { node }
+        | Observation::Rules { node, .. }
         | Observation::Emptied { node }
         | Observation::Lost { node } => *node,
     }

@@ -163,7 +163,7 @@ fn publish_view(shared: &Shared) {
 /// The gauges of every replica. Written by ourselves: the exporter would go on telling of a node that was promoted.
 fn write_replicas(page: &mut String, view: &View, now: Moment) {
     type Read = fn(&View, &Node, Moment) -> f64;
-    let gauges: [(&str, &str, Read); 4] = [
+    let gauges: [(&str, &str, Read); 5] = [
         (
             "redweir_replica_lag_bytes",
             "Bytes that a replica is behind the newest anchor.",
@@ -178,6 +178,11 @@ fn write_replicas(page: &mut String, view: &View, now: Moment) {
         ("redweir_replica_eligible", "1 when a replica's health has earned it reads.", |view, node, now| {
             flag(node.standing.is_open() && !node.is_silent(now, view.silence_limit))
         }),
+        (
+            "redweir_replica_acl_verified",
+            "1 when a replica's access rules are known to be those of the primary, for every user.",
+            |view, node, _| flag(!view.rights.bar_somebody_from(node.id)),
+        ),
     ];
     for (name, help, read) in gauges {
         let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");

@@ -22,6 +22,7 @@ pub use metrics::Metrics;
 
 use crate::core::address::Address;
 use crate::core::policy::PolicyId;
+use crate::core::view::View;
 use crate::net::demand::Reader;
 use crate::net::shared::Shared;
 use crate::net::{clock, explain, task};
@@ -124,7 +125,7 @@ fn ready(shared: &Shared) -> Answer {
     let stream = shared.stream_attached.load(std::sync::atomic::Ordering::Relaxed);
     let status = if answers && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = format!(
-        "{}\nprimary: {}\nreplicas in service: {in_service} of {}\nreplication stream: {}\n",
+        "{}\nprimary: {}\nreplicas in service: {in_service} of {}\nreplication stream: {}\naccess rules: {}\n",
         if draining {
             "draining"
         } else if answers {
@@ -135,8 +136,22 @@ fn ready(shared: &Shared) -> Answer {
         primary.map_or("none", |node| node.name.as_str()),
         view.nodes.len().saturating_sub(1),
         if stream { "attached" } else { "not attached" },
+        access_rules(&view),
     );
     plain(status, body)
+}
+
+/// Whether users read where they may, as far as their rules are concerned.
+fn access_rules(view: &View) -> String {
+    if view.rights.are_hidden() {
+        return "not shown by the primary, so that nobody reads at a replica".to_owned();
+    }
+    let differ = view.nodes.iter().filter(|node| view.rights.bar_somebody_from(node.id));
+    let names: Vec<&str> = differ.map(|node| node.name.as_str()).collect();
+    match names.as_slice() {
+        [] => "the same at every replica".to_owned(),
+        names => format!("other users or rules at {}", names.join(", ")),
+    }
 }
 
 fn explained(request: &Request<Incoming>, shared: &Shared) -> Answer {

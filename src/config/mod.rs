@@ -126,6 +126,8 @@ pub struct Proxy {
 pub struct Security {
     /// `deny-commands`: lower case, subcommands as `name|subcommand`. A container's name denies all its subcommands.
     pub deny_commands: Vec<String>,
+    /// `replica-acl`
+    pub replica_acl: ReplicaAcl,
 }
 
 /// `[log]`
@@ -214,6 +216,29 @@ impl LogFormat {
         match self {
             Self::Text => "text",
             Self::Json => "json",
+        }
+    }
+}
+
+/// Whether a replica may answer a user, as far as access rules are concerned, which are not replicated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ReplicaAcl {
+    /// While its rules for the user are seen to be those of the primary.
+    #[default]
+    Verify,
+    /// Always: whoever runs the servers sees to it that their rules are the same.
+    Trust,
+}
+
+impl ReplicaAcl {
+    /// All choices.
+    pub const ALL: [Self; 2] = [Self::Verify, Self::Trust];
+
+    /// The name in the config file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Verify => "verify",
+            Self::Trust => "trust",
         }
     }
 }
@@ -333,7 +358,8 @@ impl Default for Proxy {
 
 impl Default for Security {
     fn default() -> Self {
-        Self { deny_commands: DENIED.iter().map(|&name| name.to_owned()).collect() }
+        let deny_commands = DENIED.iter().map(|&name| name.to_owned()).collect();
+        Self { deny_commands, replica_acl: ReplicaAcl::default() }
     }
 }
 

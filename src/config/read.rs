@@ -9,8 +9,8 @@ use super::document::Document;
 use super::error::{ConfigError, Problem};
 use super::section::{At, Section, did_you_mean};
 use super::{
-    Admin, Config, Listen, Log, LogFormat, LogLevel, Proxy, Security, SessionScope, Stream, Upstream, names,
-    read_file, tls,
+    Admin, Config, Listen, Log, LogFormat, LogLevel, Proxy, ReplicaAcl, Security, SessionScope, Stream,
+    Upstream, names, read_file, tls,
 };
 use crate::core::address::Address;
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId, Route, WhenBehind};
@@ -338,8 +338,12 @@ fn read_session_scope(section: &Section<'_>, default: SessionScope) -> SessionSc
 
 fn read_security(section: &Section<'_>) -> Security {
     let names = section.texts("deny-commands", "command names", "the name of a command", denied_name);
+    let default = Security::default();
     let names = names.map(|names| names.into_iter().map(|at| at.value).collect());
-    names.map_or_else(Security::default, |deny_commands| Security { deny_commands })
+    Security {
+        deny_commands: names.unwrap_or(default.deny_commands),
+        replica_acl: section.choice("replica-acl", default.replica_acl, &ReplicaAcl::ALL, ReplicaAcl::name),
+    }
 }
 
 fn read_log(section: &Section<'_>) -> Log {

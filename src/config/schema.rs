@@ -62,7 +62,7 @@ pub const TABLES: &[Table] = &[
         keys: &["workers", "max-clients", "client-output-buffer-limit", "drain-timeout", "session-scope"],
         later: &[],
     },
-    Table { name: "security", keys: &["deny-commands"], later: &[] },
+    Table { name: "security", keys: &["deny-commands", "replica-acl"], later: &[] },
     Table { name: "log", keys: &["level", "format"], later: &[] },
 ];
 

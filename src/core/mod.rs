@@ -26,6 +26,7 @@ pub mod precise;
 pub mod proof;
 pub mod reason;
 pub mod resume;
+pub mod rights;
 pub mod route;
 pub mod session;
 pub mod source;

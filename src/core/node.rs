@@ -1,10 +1,12 @@
 //! One node as the view knows it: what it said last, since when it is silent, and whether it has earned reads.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::moment::Moment;
 use super::position::{History, Offset};
+use super::rights::Rules;
 
 /// Good samples in a row that a node which was out has to give before it may serve again.
 pub const GOOD_SAMPLES: u8 = 3;
@@ -195,6 +197,8 @@ pub struct Node {
     pub emptied_at: Option<Moment>,
     /// Since when it says that it is the primary.
     pub primary_since: Option<Moment>,
+    /// What it last said of its users, on this connection or an earlier one.
+    pub rules: Option<Arc<Rules>>,
     /// Whether its health has earned it reads.
     pub standing: Gate,
     /// Per policy: whether it has kept within `max-lag`.
@@ -219,6 +223,7 @@ impl Node {
             incarnation: 0,
             emptied_at: None,
             primary_since: None,
+            rules: None,
             standing: Gate::default(),
             within: vec![Gate::default(); policies],
         }

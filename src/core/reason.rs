@@ -70,6 +70,8 @@ pub enum Reason {
     Cursor,
     /// No replica accepts the client's user: access rules are not replicated.
     UserUnknown,
+    /// Nobody knows that a replica allows the client's user no more than the primary does.
+    RightsDiffer,
 
     // Why nothing is sent.
     /// No primary is known, or it does not answer.
@@ -82,7 +84,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in order.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::NoReplica,
         Self::Silent,
         Self::Unobserved,
@@ -113,6 +115,7 @@ impl Reason {
         Self::ProofFailed,
         Self::Cursor,
         Self::UserUnknown,
+        Self::RightsDiffer,
         Self::PrimaryDown,
         Self::Refused,
         Self::TwoPrimaries,
@@ -129,6 +132,11 @@ impl Reason {
                 | Self::BarrierPending
                 | Self::OwnWriteInFlight
         )
+    }
+
+    /// Whether it is about who reads, rather than about what or where.
+    pub const fn is_about_the_user(self) -> bool {
+        matches!(self, Self::UserUnknown | Self::RightsDiffer)
     }
 
     /// Metric label and log field.
@@ -164,6 +172,7 @@ impl Reason {
             Self::ProofFailed => "proof_failed",
             Self::Cursor => "cursor",
             Self::UserUnknown => "user_unknown",
+            Self::RightsDiffer => "rights_differ",
             Self::PrimaryDown => "primary_down",
             Self::Refused => "refused",
             Self::TwoPrimaries => "two_primaries",
@@ -203,6 +212,7 @@ impl Reason {
             Self::ProofFailed => "the replica had not applied enough and the read is repeated",
             Self::Cursor => "the cursor was issued by this node",
             Self::UserUnknown => "no replica accepts this user",
+            Self::RightsDiffer => "its access rules for this user are not known to be those of the primary",
             Self::PrimaryDown => "no primary answers",
             Self::Refused => "the policy refuses reads when no replica is fresh enough",
             Self::TwoPrimaries => "two nodes claim to be the primary",

@@ -60,6 +60,8 @@ pub struct Ask<'a> {
     pub proven: &'a [Option<Offset>],
     /// Nodes whose data may have been replaced since the view was made; a missing entry is none.
     pub in_doubt: &'a [bool],
+    /// Nodes that may not serve this user, and why; a missing entry is none.
+    pub barred: &'a [Option<Reason>],
     /// Nodes of which a proof may be asked together with the read; a missing entry is none.
     pub may_try: &'a [bool],
     /// The clock.
@@ -70,6 +72,13 @@ pub struct Ask<'a> {
     pub waited: bool,
     /// A node that just failed to serve this read.
     pub avoid: Option<NodeId>,
+}
+
+impl Ask<'_> {
+    /// Why a node may not serve this user, whatever its data is like.
+    fn is_barred(&self, node: &Node) -> Option<Reason> {
+        self.barred.get(node.id.index()).copied().flatten()
+    }
 }
 
 /// What to do with a read.
@@ -118,6 +127,8 @@ pub fn decide(ask: &Ask<'_>) -> Decision {
         _ if strong && !ask.waited && why_not == Reason::BarrierPending => {
             return Decision::Wait { reason: why_not };
         }
+        // Nobody is behind: waiting does not help, and refusing is not meant.
+        _ if why_not.is_about_the_user() => {}
         WhenBehind::Wait if !ask.waited && why_not >= Reason::Returning => {
             return Decision::Wait { reason: why_not };
         }
@@ -137,6 +148,9 @@ pub fn judge(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
     let view = ask.view;
     if ask.avoid == Some(node.id) {
         return Err(Reason::Repeated);
+    }
+    if let Some(reason) = ask.is_barred(node) {
+        return Err(reason);
     }
     if node.is_silent(ask.now, view.silence_limit) {
         return Err(Reason::Silent);
@@ -278,7 +292,7 @@ pub fn may_serve_stale(node: &Node, ask: &Ask<'_>, max_stale: Duration) -> bool 
     if node.role != Some(Role::Replica) || node.is_silent(ask.now, ask.view.silence_limit) || facts.loading {
         return false;
     }
-    if ask.avoid == Some(node.id) {
+    if ask.avoid == Some(node.id) || ask.is_barred(node).is_some() {
         return false;
     }
     match node.link {

@@ -162,6 +162,8 @@ fn may_resume(view: &View, node: &Node, now: Moment) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::core::fence::{AnchorSeq, Era};
     use crate::core::lag::Growth;
     use crate::core::node::{Facts, Gate};
@@ -192,6 +194,7 @@ mod tests {
             anchor: AnchorSeq(1),
             growth: Growth::default(),
             least_applied: None,
+            rights: Arc::default(),
             silence_limit: Duration::from_secs(1),
             hold: Duration::from_secs(1),
         }

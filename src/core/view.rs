@@ -1,6 +1,7 @@
 //! The view: the immutable snapshot of all nodes that decisions read, and the one function that makes a new one
 //! out of an observation.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fence::{AnchorSeq, Era};
@@ -9,6 +10,7 @@ use super::moment::Moment;
 use super::node::{Facts, Link, Node, NodeId, Role};
 use super::policy::{Consistency, Policies};
 use super::position::{History, Offset};
+use super::rights::{Rights, Rules};
 
 /// All nodes at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct View {
     pub growth: Growth,
     /// What every replica in service has applied, at least; `None` without any.
     pub least_applied: Option<Offset>,
+    /// Who may read at which replica.
+    pub rights: Arc<Rights>,
     /// How long a node may be silent before it is left out.
     pub silence_limit: Duration,
     /// How long the primary may be silent before requests for it are refused.
@@ -149,6 +153,13 @@ pub enum Observation {
         /// Who.
         node: NodeId,
     },
+    /// It told what its users may do.
+    Rules {
+        /// Who answered.
+        node: NodeId,
+        /// What it said.
+        rules: Arc<Rules>,
+    },
     /// It has told that it has emptied its data: whatever it held, it may be behind that now.
     Emptied {
         /// Who.
@@ -183,6 +194,8 @@ pub struct Tracker {
     policies: Policies,
     /// The last history known, also while that of a new primary is not.
     past: Option<History>,
+    /// Whose access rules count: the primary, or the last one.
+    judge_of_rights: Option<NodeId>,
 }
 
 impl Tracker {
@@ -200,10 +213,11 @@ impl Tracker {
             anchor: AnchorSeq(0),
             growth: Growth::default(),
             least_applied: None,
+            rights: Arc::default(),
             silence_limit: limits.silence,
             hold: limits.hold,
         };
-        Self { view, anchors: Anchors::default(), policies, past: None }
+        Self { view, anchors: Anchors::default(), policies, past: None, judge_of_rights: None }
     }
 
     /// The present view.
@@ -217,10 +231,15 @@ impl Tracker {
         | Observation::Replica { node, .. }
         | Observation::Info { node, .. }
         | Observation::Busy { node }
+        | Observation::Rules { node, .. }
         | Observation::Emptied { node }
         | Observation::Lost { node }) = observation;
         let Some(entry) = self.view.nodes.get_mut(node.index()) else { return Effect::None };
-        let is_answer = !matches!(observation, Observation::Emptied { .. } | Observation::Lost { .. });
+        let is_answer = !matches!(
+            observation,
+            Observation::Rules { .. } | Observation::Emptied { .. } | Observation::Lost { .. }
+        );
+        let primary = self.view.primary;
         if is_answer && entry.is_outdated(now) {
             entry.heard(now);
             return Effect::None;
@@ -260,6 +279,12 @@ impl Tracker {
                 entry.facts = Some(*facts);
                 effect = self.elect(now);
             }
+            // No word on how it is.
+            Observation::Rules { rules, .. } => {
+                entry.rules = Some(rules);
+                self.settle_rights();
+                return Effect::None;
+            }
             // Commands go to it, to be refused with its own words; nothing new is known of it.
             Observation::Busy { .. } if self.view.primary == Some(node) => entry.silent_since = None,
             // Nothing is behind the primary, whatever it empties.
@@ -270,9 +295,22 @@ impl Tracker {
                 entry.forget();
             }
         }
+        if primary != self.view.primary {
+            self.settle_rights();
+        }
         self.judge_samples(node, now);
         self.view.least_applied = self.view.find_least_applied();
         effect
+    }
+
+    /// Settles who may read where. Between two primaries, and until the new one has said something, the word of the old
+    /// one counts.
+    fn settle_rights(&mut self) {
+        self.judge_of_rights = self.view.primary.or(self.judge_of_rights);
+        let rights = self.judge_of_rights.and_then(|primary| Rights::new(&self.view.nodes, primary));
+        if let Some(rights) = rights.filter(|rights| *rights != *self.view.rights) {
+            self.view.rights = Arc::new(rights);
+        }
     }
 
     fn add_anchor(&mut self, seq: AnchorSeq, anchor: Anchor) {

@@ -127,7 +127,7 @@ impl Connection {
         if !same
             || self.sticky() != Some(beaten.node)
             || self.is_to_balance(now)
-            || self.worker.is_shut_out(beaten.node, self.identity, now)
+            || self.is_barred(beaten.node, view, now)
             || self.worker.shared.reads_are_paused(now)
             || !self.is_at_home()
         {
@@ -144,6 +144,11 @@ impl Connection {
         self.alike = applied
             .filter(|applied| blindly || shared.fences.floor().is_met_by(*applied))
             .map(|applied| Alike { read: Some(Beaten { applied, ..beaten }), ..alike });
+    }
+
+    fn is_barred(&self, node: NodeId, view: &View, now: Moment) -> bool {
+        let bars = self.worker.bars(self.identity, &self.user, view, now);
+        bars.get(node.index()).copied().flatten().is_some()
     }
 
     /// Its replica is the one that it chose, which has not gone back since, and has shown all that was seen.

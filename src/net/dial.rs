@@ -23,7 +23,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// A connection to a node, whatever carries it.
-pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     /// Another handle to its socket, to see whether anything has come that was not read yet.
     fn tap(&self) -> io::Result<Socket>;
 }

@@ -140,6 +140,7 @@ pub fn explain<A: Args + ?Sized>(
     } else {
         Demand::Nothing
     };
+    let bars = bars(view, reader.user);
     let ask = Ask {
         view,
         policy,
@@ -149,6 +150,7 @@ pub fn explain<A: Args + ?Sized>(
         load: &[],
         proven: &[],
         in_doubt: &[],
+        barred: &bars,
         may_try: &[],
         now,
         tie: 0,
@@ -185,6 +187,12 @@ pub fn explain<A: Args + ?Sized>(
         },
         candidates: view.nodes.iter().map(|node| candidate(node, &ask, is_read, fixed)).collect(),
     }
+}
+
+/// From which nodes a user is barred.
+fn bars(view: &View, user: &str) -> Vec<Option<Reason>> {
+    let bar = |barred: &bool| barred.then_some(Reason::RightsDiffer);
+    view.rights.bars(user.as_bytes()).iter().map(bar).collect()
 }
 
 fn candidate(node: &Node, ask: &Ask<'_>, is_read: bool, fixed: Reason) -> Candidate {

@@ -72,9 +72,8 @@ impl Worker {
             let oldest = self.held.writes.borrow().front().map(|write| write.since);
             let Some(since) = oldest else { return };
             let waited = clock::now().since(since);
-            if waited < patience {
-                let gone = self.held.gone.notified();
-                let _ = tokio::time::timeout(patience - waited, gone).await;
+            if let Some(rest) = patience.checked_sub(waited).filter(|rest| !rest.is_zero()) {
+                let _ = tokio::time::timeout(rest, self.held.gone.notified()).await;
                 continue;
             }
             let write = self.held.writes.borrow_mut().pop_front();

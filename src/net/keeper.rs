@@ -49,6 +49,40 @@ fn publish(shared: &Shared, view: &View) {
             tracing::info!(node = %new.name, ?link, in_service = open, "a replica changed");
         }
     }
+    if before.rights != view.rights {
+        tell_of_rights(view);
+    }
     shared.view.store(Arc::new(view.clone()));
     shared.views.send_modify(|version| *version += 1);
 }
+
+/// Says which users read at the primary only, and what would change that.
+fn tell_of_rights(view: &View) {
+    let rights = &view.rights;
+    if rights.are_hidden() {
+        return tracing::warn!(
+            "the primary does not show its access rules: all reads go to it; allow our own user +acl|list, or set \
+             replica-acl = \"trust\""
+        );
+    }
+    let mut same = true;
+    // Of a replica that has said nothing yet there is nothing to tell.
+    for node in view.nodes.iter().filter(|node| node.rules.is_some()) {
+        let users: Vec<_> =
+            rights.barred_from(node.id).take(USERS_TOLD).map(String::from_utf8_lossy).collect();
+        if !users.is_empty() {
+            same = false;
+            tracing::warn!(
+                node = %node.name,
+                users = %users.join(" ").escape_debug(),
+                "a replica does not have the access rules of the primary: these users do not read there"
+            );
+        }
+    }
+    if same {
+        tracing::info!("every user of the primary may read at every replica");
+    }
+}
+
+/// Users whose rules differ that one line of the log names.
+const USERS_TOLD: usize = 8;

@@ -1,6 +1,7 @@
 //! Sockets, tasks and timers. Nothing here compares two offsets: what they mean is decided in `core`.
 
 mod aside;
+mod bars;
 mod beaten;
 mod buffer;
 pub mod client;
@@ -54,6 +55,7 @@ pub mod tls;
 mod token;
 mod tracking;
 mod upkeep;
+mod users;
 pub mod vocabulary;
 mod wait;
 pub mod witness;

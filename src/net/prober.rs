@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis_protocol::resp2::types::BytesFrame;
+use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use super::control::{ControlError, ControlLink};
 use super::shared::Shared;
+use super::users::Users;
 use super::vocabulary::Vocabulary;
 use super::{clock, jitter};
 use crate::core::address::{Address, Credentials};
@@ -39,6 +41,7 @@ pub struct Prober {
     keeper: mpsc::Sender<Heard>,
     poll_interval: Duration,
     min_replicas_to_write: Option<u64>,
+    users: Users,
 }
 
 impl Prober {
@@ -46,7 +49,8 @@ impl Prober {
     pub fn new(shared: Arc<Shared>, node: NodeId, address: Address, keeper: mpsc::Sender<Heard>) -> Self {
         let (credentials, poll_interval) =
             (shared.config.upstream.credentials(), shared.config.poll_interval());
-        Self { shared, node, address, credentials, keeper, poll_interval, min_replicas_to_write: None }
+        let users = Users::new(&shared, &address);
+        Self { shared, node, address, credentials, keeper, poll_interval, min_replicas_to_write: None, users }
     }
 
     /// Runs until the keeper is gone.
@@ -162,14 +166,22 @@ impl Prober {
     }
 
     /// One round of questions, and what they tell.
-    async fn poll(&self, link: &mut ControlLink, inform: bool) -> Result<(), ControlError> {
+    async fn poll(&mut self, link: &mut ControlLink, inform: bool) -> Result<(), ControlError> {
         let within = self.shared.config.upstream.probe_timeout;
-        let questions: &[&[&[u8]]] = if inform { &[&[b"INFO"], &[b"ROLE"]] } else { &[&[b"ROLE"]] };
+        let all: [&[&[u8]]; 3] = [&[b"ACL", b"LIST"], &[b"INFO"], &[b"ROLE"]];
+        let asks_for_rules = self.users.are_due(inform, clock::now());
+        let mut asked = [asks_for_rules, inform, true].into_iter();
+        let questions: SmallVec<[_; 3]> = all.into_iter().filter(|_| asked.next() == Some(true)).collect();
         // The number is taken before the question is sent: what is acknowledged after this line waits for the next one.
         let (seq, sent_at) = (self.shared.anchors.take(), clock::now());
-        let answers = link.call_many(questions, within).await?;
+        let mut answers = link.call_many(&questions, within).await?;
         if self.is_primary() && !inform {
             self.shared.anchor_latency.record(clock::now().nanos_since(sent_at));
+        }
+        let listed = asks_for_rules.then(|| answers.remove(0));
+        if let Some(rules) = self.users.hear(listed.as_ref(), inform).await {
+            // Before it says how it is: whoever reads there then, reads by these rules.
+            self.tell(Observation::Rules { node: self.node, rules }, sent_at).await;
         }
         let (info, role) = match answers.as_slice() {
             [info, role] => (Some(info), role),
@@ -181,7 +193,8 @@ impl Prober {
             self.tell(Observation::Info { node: self.node, facts }, sent_at).await;
         }
         if let BytesFrame::Error(text) = role {
-            if text.starts_with(BUSY) {
+            // The primary may forbid our own user this, too; what clients ask it, it answers all the same.
+            if text.starts_with(BUSY) || text.starts_with(NOPERM) && self.is_primary() {
                 self.tell(Observation::Busy { node: self.node }, sent_at).await;
                 return Ok(());
             }
@@ -261,6 +274,9 @@ pub fn link_of(state: LinkState) -> Link {
         _ => Link::Down,
     }
 }
+
+/// The rules of our own user do not allow it.
+const NOPERM: &str = "NOPERM ";
 
 /// The value in the reply to `CONFIG GET name`.
 fn second_number(frame: &BytesFrame) -> Option<u64> {

@@ -120,7 +120,7 @@ impl Connection {
         self.with_ask(policy, policy_id, demand, view, now, |ask| {
             let serves = |node| view.node(node).is_some_and(|node| judge(node, ask).is_ok());
             let crowded = self.is_crowded(now, |node| view.primary != Some(node) && serves(node));
-            (self.elude(decide(ask), ask), crowded)
+            (decide(ask), crowded)
         })
     }
 
@@ -142,6 +142,7 @@ impl Connection {
             && !waited
             && self.worker.shared.stream_attached.load(Ordering::Relaxed);
         let load = self.worker.load.borrow();
+        let bars = self.worker.bars(self.identity, &self.user, view, now);
         let ask = Ask {
             view,
             policy,
@@ -151,6 +152,7 @@ impl Connection {
             load: &load,
             proven: proofs.proven(),
             in_doubt: proofs.in_doubt(),
+            barred: &bars,
             may_try: if patient { &[] } else { proofs.may_try() },
             now,
             tie: self.worker.roll(),

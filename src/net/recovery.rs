@@ -30,7 +30,7 @@ impl Worker {
         let node = match before {
             // What it was then it may be no longer: the first of them is not answered, or lost.
             Some(node) => node.filter(|node| *node != failed.key.node && self.is_primary(*node)),
-            None => self.elsewhere(&pending, request, failed.key.node),
+            None => self.elsewhere(&pending, request, failed),
         };
         let Some(node) = node else { return Err(pending) };
         (pending.kind, pending.need, pending.void) = (Kind::Final, None, false);
@@ -43,7 +43,9 @@ impl Worker {
     }
 
     /// Who else may answer a read that `failed` could not: decided anew, from the bytes that were sent.
-    fn elsewhere(&self, pending: &Pending, request: &[u8], failed: NodeId) -> Option<NodeId> {
+    fn elsewhere(&self, pending: &Pending, request: &[u8], failed: &Lane) -> Option<NodeId> {
+        let user = failed.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
+        let (identity, failed) = (failed.key.identity, failed.key.node);
         let (shared, now) = (&self.shared, clock::now());
         let (view, vocabulary) = (shared.view.load(), shared.vocabulary.load());
         if let Some(primary) = view.usable_primary(now).filter(|node| *node != failed)
@@ -81,6 +83,7 @@ impl Worker {
             load: &self.load.borrow(),
             proven: &[],
             in_doubt: self.proofs.borrow().in_doubt(),
+            barred: &self.bars(identity, &user, &view, now),
             may_try: &[],
             now,
             tie: self.roll(),

@@ -6,20 +6,15 @@
 //! a connection that answers nothing but errors would stay in its pool for ever.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
 use super::clock;
-use super::connection::Connection;
 use super::identity::IdentityId;
 use super::lane::{Closed, Lane, LaneKey, Proto, Purpose};
 use super::limits;
 use super::worker::Worker;
 use crate::core::moment::Moment;
-use crate::core::node::NodeId;
-use crate::core::reason::Reason;
-use crate::core::route::{Ask, Decision, decide};
 
 impl Worker {
     /// Runs as long as the worker.
@@ -108,79 +103,9 @@ impl Worker {
             }
         }
     }
-
-    /// Whether an error that a replica answered to a read may be due to its own access rules, which are not
-    /// replicated: then the primary is asked, whose word counts.
-    pub(super) fn differs_in_acl(&self, lane: &Lane, reply: &[u8]) -> bool {
-        let differs = reply.starts_with(b"-NOPERM ") && !lane.exclusive && !self.is_primary(lane.key.node);
-        if differs {
-            self.tell_of_acl(lane, "a replica denies what it is asked for a user");
-        }
-        differs
-    }
-
-    /// A replica refused the handshake: for a while no reads of this identity go to it.
-    pub(super) fn shut_out(&self, lane: &Lane, why: &Closed) {
-        let until = clock::now().after(SHUT_OUT);
-        self.shut_out.borrow_mut().insert((lane.key.node, lane.key.identity), until);
-        let what = if is_about_credentials(why) {
-            "a replica does not accept a user"
-        } else {
-            "a replica refuses a connection for a user"
-        };
-        self.tell_of_acl(lane, what);
-    }
-
-    /// Whether reads of this identity had better not go to this node.
-    pub(super) fn is_shut_out(&self, node: NodeId, identity: IdentityId, now: Moment) -> bool {
-        let shut_out = self.shut_out.borrow();
-        !shut_out.is_empty() && shut_out.get(&(node, identity)).is_some_and(|until| now < *until)
-    }
-
-    /// Once for each node and identity.
-    fn tell_of_acl(&self, lane: &Lane, what: &str) {
-        let mut told = self.told.borrow_mut();
-        if told.len() >= TOLD_KEPT {
-            told.clear();
-        }
-        if told.insert((lane.key.node, lane.key.identity)) {
-            let user =
-                lane.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
-            let node = self.shared.address(lane.key.node).map(ToString::to_string);
-            tracing::warn!(node, user, "{what}, whose reads the primary answers instead");
-        }
-    }
-}
-
-impl Connection {
-    /// Replicas may have other users than the primary: one that has refused this identity is left alone for a while.
-    /// If no other may serve the read, the primary does, whatever the policy says of replicas that are behind.
-    pub(super) fn elude(&self, decision: Decision, ask: &Ask<'_>) -> Decision {
-        let replica = |decision: &Decision| match decision {
-            Decision::Send { node, .. } | Decision::Try { node, .. } => {
-                Some(*node).filter(|node| ask.view.primary != Some(*node))
-            }
-            Decision::Wait { .. } | Decision::Refuse { .. } => None,
-        };
-        let shut = |node: &NodeId| self.worker.is_shut_out(*node, self.identity, ask.now);
-        let Some(node) = replica(&decision).filter(shut) else { return decision };
-        let other = decide(&Ask { avoid: Some(node), ..*ask });
-        match ask.view.usable_primary(ask.now) {
-            Some(node) if replica(&other).is_none_or(|node| shut(&node)) => {
-                Decision::Send { node, reason: Reason::UserUnknown }
-            }
-            _ => other,
-        }
-    }
 }
 
 /// Whether a node said that these credentials are not, or not any longer, good.
 pub(super) fn is_about_credentials(why: &Closed) -> bool {
     matches!(why, Closed::Refused(error) if error.starts_with(b"-WRONGPASS") || error.starts_with(b"-NOAUTH"))
 }
-
-/// How long a replica that has refused an identity gets none of its reads.
-const SHUT_OUT: Duration = Duration::from_secs(10);
-
-/// Pairs of node and identity whose differing access rules were told of.
-const TOLD_KEPT: usize = 1024;

@@ -167,6 +167,7 @@ impl World {
             load: &[],
             proven: proofs.proven(),
             in_doubt: proofs.in_doubt(),
+            barred: &[],
             may_try: proofs.may_try(),
             now: self.now(),
             tie,

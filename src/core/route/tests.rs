@@ -1,5 +1,7 @@
 //! Tests of the ladder.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -44,6 +46,7 @@ struct Case {
     sticky: Option<NodeId>,
     load: Vec<u32>,
     in_doubt: Vec<bool>,
+    barred: Vec<Option<Reason>>,
     tie: u32,
     waited: bool,
     avoid: Option<NodeId>,
@@ -74,6 +77,7 @@ impl Case {
             anchor: AnchorSeq(7),
             growth: Growth::default(),
             least_applied: None,
+            rights: Arc::default(),
             silence_limit: Duration::from_secs(1),
             hold: Duration::from_secs(2),
         };
@@ -84,6 +88,7 @@ impl Case {
             sticky: None,
             load: vec![],
             in_doubt: vec![],
+            barred: vec![],
             tie: 0,
             waited: false,
             avoid: None,
@@ -112,6 +117,7 @@ impl Case {
             load: &self.load,
             proven: &[],
             in_doubt: &self.in_doubt,
+            barred: &self.barred,
             may_try: &[],
             now: NOW,
             tie: self.tie,
@@ -157,6 +163,9 @@ type Row = (&'static str, Consistency, Reason, fn(&mut Case));
 
 const DISQUALIFIED: &[Row] = &[
     ("avoided", Consistency::Eventual, Reason::Repeated, |c| c.avoid = Some(R)),
+    ("barred", Consistency::Eventual, Reason::RightsDiffer, |c| {
+        c.barred = vec![None, Some(Reason::RightsDiffer)];
+    }),
     ("lost", Consistency::Eventual, Reason::Silent, |c| c.replica().silent_since = Some(NOW)),
     ("never heard", Consistency::Eventual, Reason::Silent, |c| c.replica().heard_at = None),
     ("quiet for too long", Consistency::Eventual, Reason::Silent, |c| {

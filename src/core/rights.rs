@@ -1,0 +1,170 @@
+//! What users may do at which node. Access rules are not replicated (`acl.c`): a replica may allow what the primary denies.
+//!
+//! A user reads at a replica only while its rules there are, word for word, those that it has at the primary, or while the
+//! primary allows it everything. Whether one rule is narrower than another is not worked out: in doubt the primary answers.
+
+use std::collections::BTreeMap;
+
+use super::node::{Node, NodeId};
+
+/// What one user may do, in the server's own words, without its passwords.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What `ACL LIST` says of it that bears on reads, in its order.
+    pub words: String,
+    /// It may run every command on every key.
+    pub everything: bool,
+}
+
+/// What a node says of its users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// It does not show them: `ACL LIST` is refused.
+    Hidden,
+    /// It has no access rules: it is older than Redis 6.
+    None,
+    /// By user.
+    Of(BTreeMap<Vec<u8>, Rule>),
+}
+
+impl Rules {
+    fn of(&self, user: &[u8]) -> Option<&Rule> {
+        match self {
+            Self::Of(rules) => rules.get(user),
+            Self::Hidden | Self::None => None,
+        }
+    }
+
+    /// Whether `user` may do no more under these rules than the primary's allow it.
+    fn are_no_wider(&self, primary: &Self, user: &[u8]) -> bool {
+        match (primary, primary.of(user)) {
+            (Self::None, _) => true,
+            (_, Some(rule)) => rule.everything || self.of(user) == Some(rule),
+            (_, None) => false,
+        }
+    }
+}
+
+/// Who may read at which replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// Of every user that the primary names, the nodes, by their number, at which it may not read. Empty: it may at all.
+    named: BTreeMap<Vec<u8>, Vec<bool>>,
+    /// The same for users that the primary does not name.
+    others: Vec<bool>,
+    /// The primary does not show its rules.
+    hidden: bool,
+}
+
+impl Rights {
+    /// By the rules that the nodes have shown last. `None` as long as the primary has shown nothing at all: then every
+    /// replica decides for itself.
+    pub fn new(nodes: &[Node], primary: NodeId) -> Option<Self> {
+        let of_primary = nodes.get(primary.index())?.rules.as_deref()?;
+        let bars = |user: &[u8]| -> Vec<bool> {
+            let wider = |node: &Node| {
+                let rules = node.rules.as_deref().unwrap_or(&Rules::Hidden);
+                node.id != primary && !rules.are_no_wider(of_primary, user)
+            };
+            let bars: Vec<bool> = nodes.iter().map(wider).collect();
+            if bars.contains(&true) { bars } else { Vec::new() }
+        };
+        let users = match of_primary {
+            Rules::Of(rules) => rules.keys().map(|user| (user.clone(), bars(user))).collect(),
+            Rules::Hidden | Rules::None => BTreeMap::new(),
+        };
+        // No user is called that.
+        Some(Self { named: users, others: bars(b""), hidden: *of_primary == Rules::Hidden })
+    }
+
+    /// The nodes, by their number, at which `user` may not read; a missing entry is one at which it may.
+    pub fn bars(&self, user: &[u8]) -> &[bool] {
+        if cfg!(mutant = "rights-ignored") {
+            return &[];
+        }
+        self.named.get(user).unwrap_or(&self.others)
+    }
+
+    /// Whether the primary does not show its rules: every user is barred from every replica.
+    pub const fn are_hidden(&self) -> bool {
+        self.hidden
+    }
+
+    /// The users that may read at the primary, and not at `node`.
+    pub fn barred_from(&self, node: NodeId) -> impl Iterator<Item = &[u8]> {
+        let is_barred = move |bars: &[bool]| bars.get(node.index()).copied().unwrap_or(false);
+        self.named.iter().filter(move |(_, bars)| is_barred(bars)).map(|(user, _)| user.as_slice())
+    }
+
+    /// Whether some user that the primary knows is barred from `node`.
+    pub fn bar_somebody_from(&self, node: NodeId) -> bool {
+        self.hidden || self.barred_from(node).next().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn rule(words: &str) -> Rule {
+        Rule { words: words.to_owned(), everything: words == "on ~* +@all" }
+    }
+
+    fn rules(users: &[(&str, &str)]) -> Rules {
+        Rules::Of(users.iter().map(|(user, words)| (user.as_bytes().to_vec(), rule(words))).collect())
+    }
+
+    /// A primary and a replica.
+    fn rights(primary: Option<Rules>, replica: Option<Rules>) -> Option<Rights> {
+        let mut nodes =
+            vec![Node::new(NodeId(0), "p".to_owned(), 0), Node::new(NodeId(1), "r".to_owned(), 0)];
+        (nodes[0].rules, nodes[1].rules) = (primary.map(Arc::new), replica.map(Arc::new));
+        Rights::new(&nodes, NodeId(0))
+    }
+
+    const FREE: &str = "on ~* +@all";
+    const NARROW: &str = "on ~pub:* +@read";
+
+    #[test]
+    fn a_user_reads_where_its_rules_are_those_of_the_primary() {
+        let of = |primary, replica| {
+            let rights = rights(Some(rules(&[("u", primary)])), Some(rules(&[("u", replica)]))).unwrap();
+            rights.bars(b"u") == [false, true]
+        };
+        assert!(!of(NARROW, NARROW));
+        assert!(of(NARROW, FREE), "wider");
+        assert!(of(NARROW, "on ~pub:* +get"), "narrower, perhaps");
+        assert!(of("off ~* +@all", FREE), "shut out at the primary");
+        assert!(!of(FREE, NARROW), "nothing is wider than everything");
+    }
+
+    #[test]
+    fn whoever_the_primary_does_not_name_reads_at_no_replica() {
+        let both = rules(&[("u", FREE)]);
+        let rights = rights(Some(both.clone()), Some(both)).unwrap();
+        assert_eq!(rights.bars(b"v"), [false, true]);
+        assert!(rights.bars(b"u").is_empty() && !rights.bar_somebody_from(NodeId(1)));
+    }
+
+    #[test]
+    fn what_is_hidden_proves_nothing() {
+        let some = || Some(rules(&[("free", FREE), ("u", NARROW)]));
+        let hidden = rights(Some(Rules::Hidden), some()).unwrap();
+        assert!(hidden.are_hidden() && hidden.bars(b"free") == [false, true]);
+        for replica in [None, Some(Rules::Hidden), Some(Rules::None)] {
+            let rights = rights(some(), replica).unwrap();
+            assert!(rights.bars(b"free").is_empty());
+            assert_eq!(rights.bars(b"u"), [false, true]);
+            assert_eq!(rights.barred_from(NodeId(1)).collect::<Vec<_>>(), [b"u"]);
+        }
+    }
+
+    #[test]
+    fn without_rules_at_the_primary_nobody_is_barred() {
+        assert!(rights(None, Some(rules(&[("u", NARROW)]))).is_none());
+        let old = rights(Some(Rules::None), Some(rules(&[("u", NARROW)]))).unwrap();
+        assert!(old.bars(b"u").is_empty());
+    }
+}

@@ -1,0 +1,83 @@
+//! Who gets no reads from a replica although its data would do, because of access rules: they are not replicated.
+//!
+//! A replica that denies more than the primary is found out by asking it: the primary then answers instead. One that allows
+//! more would show what the primary denies; so the rules of all nodes are compared before anybody reads there
+//! ([`crate::core::rights`]).
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::clock;
+use super::identity::IdentityId;
+use super::lane::{Closed, Lane};
+use super::upkeep::is_about_credentials;
+use super::worker::Worker;
+use crate::core::moment::Moment;
+use crate::core::reason::Reason;
+use crate::core::view::View;
+
+/// Why a user reads at no replica, by node; a missing entry is none.
+pub(super) type Bars = SmallVec<[Option<Reason>; 16]>;
+
+impl Worker {
+    /// From which nodes a user is barred.
+    pub(super) fn bars(&self, identity: IdentityId, user: &str, view: &View, now: Moment) -> Bars {
+        let rights = view.rights.bars(user.as_bytes());
+        let shut_out = self.shut_out.borrow();
+        if rights.is_empty() && shut_out.is_empty() {
+            return Bars::new();
+        }
+        let bar = |id| {
+            let refused = shut_out.get(&(id, identity)).is_some_and(|until| now < *until);
+            refused.then_some(Reason::UserUnknown)
+        };
+        let barred = view.nodes.iter().map(|node| match rights.get(node.id.index()) {
+            Some(true) => Some(Reason::RightsDiffer),
+            Some(false) | None => bar(node.id),
+        });
+        barred.collect()
+    }
+
+    /// Whether an error that a replica answered to a read may be due to its own access rules, which are not
+    /// replicated: then the primary is asked, whose word counts.
+    pub(super) fn differs_in_acl(&self, lane: &Lane, reply: &[u8]) -> bool {
+        let differs = reply.starts_with(b"-NOPERM ") && !lane.exclusive && !self.is_primary(lane.key.node);
+        if differs {
+            self.tell_of_acl(lane, "a replica denies what it is asked for a user");
+        }
+        differs
+    }
+
+    /// A replica refused the handshake: for a while no reads of this identity go to it.
+    pub(super) fn shut_out(&self, lane: &Lane, why: &Closed) {
+        let until = clock::now().after(SHUT_OUT);
+        self.shut_out.borrow_mut().insert((lane.key.node, lane.key.identity), until);
+        let what = if is_about_credentials(why) {
+            "a replica does not accept a user"
+        } else {
+            "a replica refuses a connection for a user"
+        };
+        self.tell_of_acl(lane, what);
+    }
+
+    /// Once for each node and identity.
+    fn tell_of_acl(&self, lane: &Lane, what: &str) {
+        let mut told = self.told.borrow_mut();
+        if told.len() >= TOLD_KEPT {
+            told.clear();
+        }
+        if told.insert((lane.key.node, lane.key.identity)) {
+            let user =
+                lane.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
+            let node = self.shared.address(lane.key.node).map(ToString::to_string);
+            tracing::warn!(node, user, "{what}, whose reads the primary answers instead");
+        }
+    }
+}
+
+/// How long a replica that has refused an identity gets none of its reads.
+const SHUT_OUT: Duration = Duration::from_secs(10);
+
+/// Pairs of node and identity whose differing access rules were told of.
+const TOLD_KEPT: usize = 1024;
