@@ -191,6 +191,7 @@ fn reads_are_routed() {
             load: &load,
             proven: &[],
             in_doubt: &[],
+            barred: &[],
             may_try: &[],
             now: NOW,
             tie: (n as u32).wrapping_mul(0x9e37_79b9),

@@ -10,7 +10,6 @@ use std::fmt::Write;
 use redis_protocol::resp2::types::BytesFrame;
 
 use super::connection::Connection;
-use super::control::{ControlError, ControlLink};
 use super::errand::Report;
 use super::lane::Proto;
 use super::presence::Release;
@@ -281,30 +280,11 @@ async fn ask_about(connection: &Connection, kill: Option<&[&[u8]]>, ids: &[Strin
     }
 }
 
-/// One command to the primary as the user of this client, over a connection of its own: rare, and it must not wait
-/// behind what the client's own commands wait for.
+/// One command to the primary as the user of this client.
 async fn ask_primary(connection: &Connection, command: &[&[u8]]) -> Answer<BytesFrame> {
-    let shared = &connection.worker.shared;
-    let down = || say::MASTERDOWN.to_vec();
-    let node = shared.view.load().usable_primary(clock::now()).ok_or_else(down)?;
-    let address = shared.address(node).ok_or_else(down)?;
-    let within = shared.config.upstream.probe_timeout;
-    let said = |error: ControlError| match error {
-        ControlError::Refused(text) => say::error(&text),
-        _ => down(),
-    };
-    let _turn = connection.worker.verifying.acquire().await;
-    let connect = ControlLink::connect(&shared.dialer, address, None, shared.config.upstream.connect_timeout);
-    let mut link = connect.await.map_err(said)?;
-    if let Some(identity) = shared.identities.hold(connection.identity) {
-        let password = identity.credentials.password.expose();
-        let auth: &[&[u8]] = match &identity.credentials.user {
-            Some(user) => &[b"AUTH", user, password],
-            None => &[b"AUTH", password],
-        };
-        link.call(auth, within).await.map_err(said)?;
-    }
-    link.call(command, within).await.map_err(said)
+    let identity = connection.worker.shared.identities.hold(connection.identity);
+    let credentials = identity.as_ref().map(|identity| &identity.credentials);
+    connection.worker.inquire(credentials, command).await
 }
 
 /// A line of the server's `CLIENT LIST`, by the ID there.

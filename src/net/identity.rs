@@ -105,6 +105,13 @@ impl Identities {
         identity
     }
 
+    /// Whether somebody holds an identity with these credentials that the primary has not refused since.
+    pub fn knows(&self, credentials: &Credentials) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let same = |identity: Arc<Identity>| identity.credentials == *credentials && !identity.is_revoked();
+        known.held.iter().filter_map(|(_, weak)| weak.upgrade()).any(same)
+    }
+
     /// The identity with this number, if anybody holds it. The anonymous one is none.
     pub fn hold(&self, id: IdentityId) -> Option<Arc<Identity>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);

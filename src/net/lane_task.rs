@@ -10,7 +10,6 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::clock;
-use super::dial::Dialer;
 use super::identity::Credentials;
 use super::lane::{Closed, Lane, Phase, Process, Proto};
 use super::limits;
@@ -18,7 +17,6 @@ use super::say;
 use super::stream::{ReadHalf, WriteHalf};
 use super::witness;
 use super::worker::Worker;
-use crate::core::address::Address;
 use crate::core::node::NodeId;
 use crate::core::view::View;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
@@ -116,26 +114,6 @@ async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), 
     let (hello, parts) = handshake(lane, lane.watched.get());
     shake_hands(&mut read, &write, &hello, &parts, Some(lane)).await?;
     Ok((read, write))
-}
-
-/// Asks a node whether these credentials are right, on a connection of its own.
-pub(super) async fn verify(
-    dialer: &Dialer,
-    address: &Address,
-    credentials: &Credentials,
-) -> Result<(), Closed> {
-    let stream = dialer.connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
-    let (mut read, write) = stream.split();
-    let mut hello = BytesMut::new();
-    authenticate(&mut hello, credentials);
-    shake_hands(&mut read, &write, &hello, &[Part::Needed], None).await
-}
-
-pub(super) fn authenticate(out: &mut BytesMut, credentials: &Credentials) {
-    match &credentials.user {
-        Some(user) => say::command(out, &[b"AUTH", user, credentials.password.expose()]),
-        None => say::command(out, &[b"AUTH", credentials.password.expose()]),
-    }
 }
 
 /// A command of the handshake, by what an error in reply to it means.

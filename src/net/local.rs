@@ -10,7 +10,7 @@ use super::explain;
 use super::identity::{Credentials, Password};
 use super::lane::{Closed, Lane, LaneKey, Phase, Proto};
 use super::vocabulary::Vocabulary;
-use super::{clock, lane_task, limits, say, token, wait};
+use super::{clock, limits, say, token, wait};
 use crate::core::argv::Args;
 use crate::core::command::Local;
 use crate::core::moment::Moment;
@@ -113,31 +113,26 @@ async fn auth(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     Ok(say::OK.to_vec())
 }
 
-/// Asks the primary, on a connection of its own: a lane that exists already proves only that the password was right once.
+/// Asks the primary: a lane that exists already proves only that the password was right once.
 async fn authenticate(
     connection: &mut Connection,
     user: Option<&Vec<u8>>,
     password: &[u8],
 ) -> Result<(), Vec<u8>> {
     let credentials = Credentials { user: user.cloned(), password: Password::new(password) };
-    let view = connection.worker.shared.view.load_full();
-    let primary = view.usable_primary(clock::now()).ok_or_else(|| say::MASTERDOWN.to_vec())?;
     let shared = &connection.worker.shared;
-    let address = shared.address(primary).ok_or_else(|| say::MASTERDOWN.to_vec())?;
-    // A few at a time, in the order in which they came: whoever tries passwords takes turns with everybody else.
-    let turn = connection.worker.verifying.acquire().await;
-    let attempt = lane_task::verify(&shared.dialer, address, &credentials);
-    match tokio::time::timeout(shared.config.upstream.connect_timeout, attempt).await {
-        Ok(Ok(())) => {}
-        Ok(Err(Closed::Refused(error))) => return Err([error.as_slice(), b"\r\n"].concat()),
-        Ok(Err(_)) | Err(_) => return Err(say::MASTERDOWN.to_vec()),
-    }
-    drop(turn);
+    let address = shared.clients.get(&connection.client.id).map_or_else(String::new, |entry| host(&entry.peer));
+    connection.worker.verify(&credentials, &address).await?;
     let identity = shared.identities.intern(credentials);
     connection.act_as(Some(identity));
     connection.rekey();
     connection.register();
     Ok(())
+}
+
+/// An address without its port.
+fn host(peer: &str) -> String {
+    peer.rsplit_once(':').map_or(peer, |(host, _)| host).to_owned()
 }
 
 /// `networking.c`, `helloCommand`: the options take effect one by one, so that an error leaves those before it.

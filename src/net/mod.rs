@@ -22,6 +22,7 @@ pub mod fencer;
 pub mod follower;
 mod held;
 pub mod identity;
+mod inquiry;
 pub mod jitter;
 pub mod keeper;
 pub mod lane;

@@ -25,6 +25,7 @@ impl Worker {
             self.watch_identities();
             let now = clock::now();
             self.close_idle_lanes(now);
+            self.inquiry.close_idle(now);
             self.shut_out.borrow_mut().retain(|_, until| now < *until);
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
 use super::aside::Aside;
@@ -17,6 +17,7 @@ use super::client::Client;
 use super::door::Door;
 use super::held::Held;
 use super::identity::IdentityId;
+use super::inquiry::Inquiry;
 use super::lane::{Closed, Lane, LaneKey};
 use super::limits;
 use super::listener::Accepted;
@@ -68,8 +69,8 @@ pub struct Worker {
     pub door: Door,
     /// The history of the primary that its lanes go to.
     pub era: Cell<Era>,
-    /// Turns at having credentials verified.
-    pub verifying: Semaphore,
+    /// Questions to the primary as somebody.
+    pub inquiry: Inquiry,
     /// Replicas that have refused an identity, and until when they get none of its reads.
     pub(super) shut_out: RefCell<FxHashMap<(NodeId, IdentityId), Moment>>,
     /// Whose differing access rules were told of.
@@ -127,7 +128,7 @@ impl Worker {
             held: Held::default(),
             door: Door::default(),
             era: Cell::default(),
-            verifying: Semaphore::new(limits::VERIFIED_AT_ONCE),
+            inquiry: Inquiry::default(),
             shut_out: RefCell::default(),
             told: RefCell::default(),
             idle: RefCell::default(),

@@ -1,0 +1,198 @@
+//! Questions to the primary as somebody: whether credentials are right (`AUTH`), what a user may see of other clients. They
+//! are rare and must not wait behind what clients wait for, so they have connections of their own, which are kept: after
+//! each question the connection is nobody's again (`RESET`).
+//!
+//! Somebody who tries passwords costs the primary no connections, and soon no time either: whoever has failed a few times
+//! lately takes turns with all others of whom that is true, slowly. Credentials that somebody is logged in with never
+//! wait there: a flood from a client's own address does not keep it out.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use redis_protocol::resp2::types::BytesFrame;
+use rustc_hash::FxHashMap;
+use tokio::sync::Semaphore;
+
+use super::control::{ControlError, ControlLink};
+use super::identity::Credentials;
+use super::worker::Worker;
+use super::{clock, limits, say};
+use crate::core::moment::Moment;
+use crate::core::node::NodeId;
+
+/// The connections of one worker for questions, and who has failed.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// Turns of whoever is not suspect.
+    turns: Semaphore,
+    /// The one turn of whoever is.
+    suspects: Semaphore,
+    /// Connections that are nobody's.
+    kept: RefCell<Vec<Kept>>,
+    failures: RefCell<FxHashMap<String, Failures>>,
+}
+
+struct Kept {
+    node: NodeId,
+    link: ControlLink,
+    since: Moment,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept").field("node", &self.node).field("since", &self.since).finish_non_exhaustive()
+    }
+}
+
+/// Logins that failed lately.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    last: Moment,
+}
+
+/// So many logins of an address may fail within [`FORGOTTEN_AFTER`] of each other before it is suspect.
+const FREE_FAILURES: u32 = 16;
+
+/// How long a failed login counts.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a suspect waits when it is its turn.
+const SUSPECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Addresses with failed logins that are remembered.
+const ADDRESSES_KEPT: usize = 4096;
+
+impl Default for Inquiry {
+    fn default() -> Self {
+        let (turns, suspects) = (Semaphore::new(limits::VERIFIED_AT_ONCE), Semaphore::new(1));
+        Self { turns, suspects, kept: RefCell::default(), failures: RefCell::default() }
+    }
+}
+
+impl Inquiry {
+    /// A login from this address failed.
+    fn failed(&self, address: &str, now: Moment) {
+        let mut failures = self.failures.borrow_mut();
+        if failures.len() >= ADDRESSES_KEPT {
+            failures.retain(|_, failures| now.since(failures.last) < FORGOTTEN_AFTER);
+        }
+        if failures.len() >= ADDRESSES_KEPT {
+            failures.clear();
+        }
+        let known = failures.entry(address.to_owned()).or_insert(Failures { count: 0, last: now });
+        let count = if now.since(known.last) < FORGOTTEN_AFTER { known.count.saturating_add(1) } else { 1 };
+        *known = Failures { count, last: now };
+    }
+
+    fn is_suspect(&self, address: &str, now: Moment) -> bool {
+        self.failures.borrow().get(address).is_some_and(|failures| {
+            failures.count > FREE_FAILURES && now.since(failures.last) < FORGOTTEN_AFTER
+        })
+    }
+
+    fn take(&self, node: NodeId) -> Option<ControlLink> {
+        let mut kept = self.kept.borrow_mut();
+        let at = kept.iter().rposition(|kept| kept.node == node)?;
+        Some(kept.swap_remove(at).link)
+    }
+
+    fn keep(&self, node: NodeId, link: ControlLink) {
+        self.kept.borrow_mut().push(Kept { node, link, since: clock::now() });
+    }
+
+    /// Closes what nobody has used for a while.
+    pub(super) fn close_idle(&self, now: Moment) {
+        self.kept.borrow_mut().retain(|kept| now.since(kept.since) < limits::LANE_IDLE);
+    }
+}
+
+impl Worker {
+    /// Asks the primary whether credentials are right. An error is what the client is to be told.
+    pub(super) async fn verify(&self, credentials: &Credentials, address: &str) -> Result<(), Vec<u8>> {
+        let inquiry = &self.inquiry;
+        let known = self.shared.identities.knows(credentials);
+        let suspect = !known && inquiry.is_suspect(address, clock::now());
+        let turns = if suspect { &inquiry.suspects } else { &inquiry.turns };
+        // In the order in which they came.
+        let _turn = turns.acquire().await;
+        if suspect && !cfg!(mutant = "suspects-hurry") {
+            tokio::time::sleep(SUSPECT_PAUSE).await;
+        }
+        let outcome = self.ask_as(Some(credentials), &[]).await;
+        if outcome.is_err() {
+            inquiry.failed(address, clock::now());
+        }
+        outcome.map(drop)
+    }
+
+    /// Asks the primary as somebody, or as nobody in particular, in turn with others.
+    pub(super) async fn inquire(
+        &self,
+        credentials: Option<&Credentials>,
+        question: &[&[u8]],
+    ) -> Result<BytesFrame, Vec<u8>> {
+        let _turn = self.inquiry.turns.acquire().await;
+        self.ask_as(credentials, question).await
+    }
+
+    /// An empty question asks nothing but whether the credentials are right.
+    async fn ask_as(
+        &self,
+        credentials: Option<&Credentials>,
+        question: &[&[u8]],
+    ) -> Result<BytesFrame, Vec<u8>> {
+        let down = || say::MASTERDOWN.to_vec();
+        let node = self.shared.view.load().usable_primary(clock::now()).ok_or_else(down)?;
+        let within = self.shared.config.upstream.connect_timeout;
+        if let Some(link) = self.inquiry.take(node) {
+            match self.ask_on(node, link, credentials, question).await {
+                Ok(answer) => return Ok(answer),
+                Err(ControlError::Refused(text)) => return Err(say::error(&text)),
+                // The primary may have closed it long ago.
+                Err(_) => {}
+            }
+        }
+        let address = self.shared.address(node).ok_or_else(down)?;
+        let link = ControlLink::connect(&self.shared.dialer, address, None, within).await.map_err(|_| down())?;
+        match self.ask_on(node, link, credentials, question).await {
+            Ok(answer) => Ok(answer),
+            Err(ControlError::Refused(text)) => Err(say::error(&text)),
+            Err(_) => Err(down()),
+        }
+    }
+
+    /// Asks, and keeps the connection if it is as it was before.
+    async fn ask_on(
+        &self,
+        node: NodeId,
+        mut link: ControlLink,
+        credentials: Option<&Credentials>,
+        question: &[&[u8]],
+    ) -> Result<BytesFrame, ControlError> {
+        let within = self.shared.config.upstream.connect_timeout;
+        if let Some(credentials) = credentials {
+            let password = credentials.password.expose();
+            let accepted = match &credentials.user {
+                Some(user) => link.call(&[b"AUTH", user, password], within).await,
+                None => link.call(&[b"AUTH", password], within).await,
+            };
+            if let Err(ControlError::Refused(text)) = accepted {
+                // It is whose it was.
+                self.inquiry.keep(node, link);
+                return Err(ControlError::Refused(text));
+            }
+            accepted?;
+        }
+        let answer = match question {
+            [] => Ok(BytesFrame::Null),
+            question => link.call(question, within).await,
+        };
+        let usable = !answer.as_ref().is_err_and(ControlError::is_fatal);
+        // Before Redis 6.2 there is no `RESET`: then the connection goes.
+        if usable && (credentials.is_none() || link.call(&[b"RESET"], within).await.is_ok()) {
+            self.inquiry.keep(node, link);
+        }
+        answer
+    }
+}
