@@ -18,6 +18,7 @@ use crate::core::address::Address;
 use crate::core::fence::FenceTable;
 use crate::core::node::NodeId;
 use crate::core::view::{Limits, Tracker};
+use crate::net::descriptors::Room;
 use crate::net::dial::Dialer;
 use crate::net::fencer::{self, Failures, Fencer};
 use crate::net::follower::{self, Follower};
@@ -57,8 +58,12 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts everything; an error means that nothing runs.
-    pub fn start(config: Config) -> anyhow::Result<Self> {
-        descriptors::allow(config.proxy.max_clients);
+    pub fn start(mut config: Config) -> anyhow::Result<Self> {
+        let count = match config.proxy.workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let most_admin = make_room(&mut config, count);
         let listeners = config
             .listen
             .iter()
@@ -68,14 +73,11 @@ impl Proxy {
             .admin
             .as_ref()
             .map(|a| {
-                Admin::bind(&a.address).with_context(|| format!("cannot listen on {} ([admin])", a.address))
+                Admin::bind(&a.address, most_admin)
+                    .with_context(|| format!("cannot listen on {} ([admin])", a.address))
             })
             .transpose()?;
         let metrics = Arc::new(Metrics::install()?);
-        let count = match config.proxy.workers {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            count => count,
-        };
         let upstream = config.upstream.tls.clone().map(tls::Client::new).transpose()?.map(Arc::new);
         let watch = watch_files(&listeners, upstream.as_ref());
         let (shared, tracker) = assemble(config, Dialer::new(upstream), count);
@@ -108,6 +110,20 @@ impl Proxy {
         }
         self.runtime.shutdown_background();
     }
+}
+
+/// Lowers what the configuration wants to what descriptors allow. Returns how many may talk to the admin server.
+fn make_room(config: &mut Config, workers: usize) -> usize {
+    let (clients, exclusive) = (config.proxy.max_clients, config.upstream.max_exclusive_connections);
+    // Nobody needs more than one.
+    let exclusive = exclusive.min(clients);
+    let nodes = config.upstream.primary.iter().chain(&config.upstream.replicas).count();
+    let own = descriptors::own_needs(workers, nodes) + config.listen.len();
+    let wanted = Room { clients, exclusive, admin: crate::admin::MOST_CONNECTIONS };
+    let room = descriptors::allow(wanted, own);
+    config.proxy.max_clients = room.clients;
+    config.upstream.max_exclusive_connections = room.exclusive;
+    room.admin
 }
 
 fn assemble(config: Config, dialer: Dialer, workers: usize) -> (Arc<Shared>, Tracker) {

@@ -3,6 +3,7 @@
 
 mod metrics;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
@@ -17,6 +18,10 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio_io_timeout::TimeoutStream;
 
 pub use metrics::Metrics;
 
@@ -25,13 +30,20 @@ use crate::core::policy::PolicyId;
 use crate::core::view::View;
 use crate::net::demand::Reader;
 use crate::net::shared::Shared;
+use crate::net::sparing::Sparing;
 use crate::net::{clock, explain, task};
 
-/// Connections served at once; more wait.
-const MOST_CONNECTIONS: usize = 64;
+/// Connections served at once, if descriptors allow; for one more the oldest is closed.
+pub const MOST_CONNECTIONS: usize = 64;
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client may take none of a response.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a connection's requests, and of responses that it has not taken.
+const BUFFER: usize = 64 * 1024;
 
 /// How often the exporter forgets what it has drained.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -40,17 +52,18 @@ const UPKEEP: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Admin {
     socket: TcpListener,
+    most: usize,
 }
 
 impl Admin {
-    /// Binds it. Only TCP.
-    pub fn bind(address: &Address) -> io::Result<Self> {
+    /// Binds it. Only TCP. `most` connections are served at once.
+    pub fn bind(address: &Address, most: usize) -> io::Result<Self> {
         let Address::Tcp { host, port } = address else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the admin address must be host:port"));
         };
         let socket = TcpListener::bind((host.as_str(), *port))?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket })
+        Ok(Self { socket, most })
     }
 
     /// Serves until the process ends. Runs on its own thread.
@@ -58,7 +71,8 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.socket)?;
-            let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
+            let mut open: VecDeque<AbortHandle> = VecDeque::new();
+            let sparing = Sparing::new();
             let keeper = Arc::clone(metrics);
             task::spawn("upkeep", async move {
                 loop {
@@ -67,30 +81,49 @@ impl Admin {
                 }
             });
             loop {
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
                 let (stream, _) = match listener.accept().await {
                     Ok(accepted) => accepted,
                     Err(problem) => {
-                        tracing::warn!(%problem, "accept failed on the admin address");
+                        if let Some(left_out) = sparing.may_tell() {
+                            tracing::warn!(%problem, left_out, "accept failed on the admin address");
+                        }
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         continue;
                     }
                 };
-                let (shared, metrics) = (Arc::clone(shared), Arc::clone(metrics));
-                task::spawn("admin", async move {
-                    let service = service_fn(|request| {
-                        let response = answer(&request, &shared, &metrics);
-                        async move { Ok::<_, Infallible>(response) }
-                    });
-                    let mut server = http1::Builder::new();
-                    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-                    if let Err(problem) = server.serve_connection(TokioIo::new(stream), service).await {
-                        tracing::debug!(%problem, "an admin connection ended");
-                    }
-                    drop(place);
-                });
+                make_room(&mut open, self.most);
+                let served = serve(stream, Arc::clone(shared), Arc::clone(metrics));
+                open.push_back(task::spawn("admin", served).abort_handle());
             }
         })
+    }
+}
+
+/// Closes the oldest connections until there is a place for one more: whoever neither reads nor writes keeps nobody out,
+/// least of all somebody who asks whether the process lives.
+fn make_room(open: &mut VecDeque<AbortHandle>, most: usize) {
+    if open.len() >= most {
+        open.retain(|connection| !connection.is_finished());
+    }
+    while open.len() >= most.max(1) {
+        let oldest = open.pop_front();
+        oldest.inspect(AbortHandle::abort);
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>, metrics: Arc<Metrics>) {
+    let service = service_fn(|request| {
+        let response = answer(&request, &shared, &metrics);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    // Little is written for somebody who reads nothing.
+    let _ = SockRef::from(&stream).set_send_buffer_size(BUFFER);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(BUFFER);
+    if let Err(problem) = server.serve_connection(TokioIo::new(Box::pin(stream)), service).await {
+        tracing::debug!(%problem, "an admin connection ended");
     }
 }
 

@@ -12,6 +12,8 @@ use super::node::{Node, NodeId};
 pub struct Rule {
     /// What `ACL LIST` says of it that bears on reads, in its order.
     pub words: String,
+    /// Whoever connects acts as it without a password, if it is the default user.
+    pub open: bool,
     /// It may run every command on every key.
     pub everything: bool,
 }
@@ -39,7 +41,7 @@ impl Rules {
     fn are_no_wider(&self, primary: &Self, user: &[u8]) -> bool {
         match (primary, primary.of(user)) {
             (Self::None, _) => true,
-            (_, Some(rule)) => rule.everything || self.of(user) == Some(rule),
+            (_, Some(rule)) => rule.everything || self.of(user).is_some_and(|ours| ours.words == rule.words),
             (_, None) => false,
         }
     }
@@ -54,6 +56,7 @@ pub struct Rights {
     others: Vec<bool>,
     /// The primary does not show its rules.
     hidden: bool,
+    newcomers: Option<bool>,
 }
 
 impl Rights {
@@ -73,8 +76,9 @@ impl Rights {
             Rules::Of(rules) => rules.keys().map(|user| (user.clone(), bars(user))).collect(),
             Rules::Hidden | Rules::None => BTreeMap::new(),
         };
+        let newcomers = of_primary.of(b"default").map(|rule| rule.open);
         // No user is called that.
-        Some(Self { named: users, others: bars(b""), hidden: *of_primary == Rules::Hidden })
+        Some(Self { named: users, others: bars(b""), hidden: *of_primary == Rules::Hidden, newcomers })
     }
 
     /// The nodes, by their number, at which `user` may not read; a missing entry is one at which it may.
@@ -83,6 +87,11 @@ impl Rights {
             return &[];
         }
         self.named.get(user).unwrap_or(&self.others)
+    }
+
+    /// Whether somebody who gives no password may come in, as far as the primary has shown that.
+    pub const fn let_newcomers_in(&self) -> Option<bool> {
+        self.newcomers
     }
 
     /// Whether the primary does not show its rules: every user is barred from every replica.
@@ -109,7 +118,7 @@ mod tests {
     use super::*;
 
     fn rule(words: &str) -> Rule {
-        Rule { words: words.to_owned(), everything: words == "on ~* +@all" }
+        Rule { words: words.to_owned(), open: true, everything: words == "on ~* +@all" }
     }
 
     fn rules(users: &[(&str, &str)]) -> Rules {

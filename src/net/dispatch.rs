@@ -9,6 +9,7 @@ use super::local;
 use super::outgoing::{Bytes, Outgoing};
 use super::pending::Rewrite;
 use super::say;
+use super::sparing::Sparing;
 use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
 use crate::core::command::{Access, CommandId, Handling, Intent, Keys, Local, Why, WriteKeys};
@@ -114,7 +115,11 @@ impl Connection {
 
     /// A browser that was tricked into talking to Redis (`server.c`, `securityWarningCommand`): close without a word.
     fn reject_cross_protocol(&self) -> Step {
-        tracing::warn!(client = self.client.id, "possible cross-protocol attack (POST or Host:): closed");
+        static SPARING: Sparing = Sparing::new();
+        if let Some(left_out) = SPARING.may_tell() {
+            let client = self.client.id;
+            tracing::warn!(client, left_out, "possible cross-protocol attack (POST or Host:): closed");
+        }
         Step::Close
     }
 

@@ -6,8 +6,8 @@
 //! serves all that wait, one is in flight per worker, and nothing is asked while nobody comes. The bound is therefore
 //! nil: no client is admitted on an answer older than itself.
 //!
-//! While the primary is silent, a replica that can be read decides who may read, and nothing else: such a guest asks
-//! again once the primary answers.
+//! While the primary is silent, what it said last counts: if it let strangers in, or has said nothing yet, a replica that can
+//! be read decides who may read, and nothing else. Such a guest asks again once the primary answers.
 //!
 //! The question is `RESET`, which makes the server decide anew for that connection, and `PING`, which tells the
 //! outcome. A server that does not know `RESET` (before 6.2) gets a new connection each time.
@@ -129,20 +129,27 @@ impl Worker {
     }
 
     async fn ask_at_the_door(self: Rc<Self>) {
-        let (view, asked_at) = (self.shared.view.load_full(), clock::now());
+        let (view, asked_at, door) = (self.shared.view.load_full(), clock::now(), &self.door);
         let primary = askable(&view, asked_at);
         let others =
             view.nodes.iter().filter(|node| node.silent_since.is_none() && Some(node.id) != view.primary);
         // Without a primary, who guards the data that can still be read decides.
         let others = others.map(|node| node.id).filter(|_| primary.is_none());
+        let last_word = view.rights.let_newcomers_in();
+        let closed = !last_word.unwrap_or_else(|| !self.shared.auth_required.load(Ordering::Relaxed))
+            && !cfg!(mutant = "dead-primary-forgotten");
         let mut answer = None;
-        for by in primary.into_iter().chain(others) {
+        if primary.is_none() && closed {
+            // What the primary said last counts until it, or another one, says otherwise.
+            let by = view.primary.or(door.given_by.get()).unwrap_or(NodeId(0));
+            answer = Some(Answer { asked_at, by, open: false });
+        }
+        for by in primary.into_iter().chain(others).filter(|_| !closed || primary.is_some()) {
             if let Ok(open) = self.is_open(by).await {
                 answer = Some(Answer { asked_at, by, open });
                 break;
             }
         }
-        let door = &self.door;
         door.failed_at.set(answer.is_none().then_some(asked_at));
         if let Some(answer) = answer {
             if primary == Some(answer.by) {

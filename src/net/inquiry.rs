@@ -154,7 +154,8 @@ impl Worker {
             }
         }
         let address = self.shared.address(node).ok_or_else(down)?;
-        let link = ControlLink::connect(&self.shared.dialer, address, None, within).await.map_err(|_| down())?;
+        let link =
+            ControlLink::connect(&self.shared.dialer, address, None, within).await.map_err(|_| down())?;
         match self.ask_on(node, link, credentials, question).await {
             Ok(answer) => Ok(answer),
             Err(ControlError::Refused(text)) => Err(say::error(&text)),

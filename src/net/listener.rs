@@ -1,6 +1,6 @@
 //! Accepting clients, and handing each to one worker for good.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net as unix;
@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::shared::Shared;
+use super::sparing::Sparing;
 use super::stream::Stream;
 use super::{dial, limits, say, tls};
 use crate::config::Listen;
@@ -130,6 +132,9 @@ impl Listener {
             Bound::Unix(socket, file) => (Acceptor::Unix(UnixListener::from_std(socket)?), Some(file)),
         };
         let mut next = 0_usize;
+        let sparing = Sparing::new();
+        // Given up to tell newcomers that there is no other.
+        let mut spare = File::open("/dev/null").ok();
         loop {
             let accepted = tokio::select! {
                 accepted = acceptor.accept() => accepted,
@@ -138,7 +143,13 @@ impl Listener {
             let socket = match accepted {
                 Ok(socket) => socket,
                 Err(problem) => {
-                    tracing::warn!(%problem, listener = %self.name, "accept failed");
+                    if let Some(left_out) = sparing.may_tell() {
+                        tracing::warn!(%problem, left_out, listener = %self.name, "accept failed");
+                    }
+                    if is_out_of_descriptors(&problem) && self.tls.is_none() && spare.take().is_some() {
+                        turn_away(&acceptor).await;
+                        spare = File::open("/dev/null").ok();
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -159,6 +170,20 @@ impl Listener {
         }
     }
 }
+
+fn is_out_of_descriptors(problem: &io::Error) -> bool {
+    matches!(problem.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
+}
+
+/// Tells those who wait that there is no room for them: they would wait for as long as it lasts.
+async fn turn_away(acceptor: &Acceptor) {
+    while let Ok(Ok(socket)) = tokio::time::timeout(TURN_AWAY, acceptor.accept()).await {
+        socket.refuse();
+    }
+}
+
+/// So long without another newcomer, and nobody waits any longer.
+const TURN_AWAY: Duration = Duration::from_millis(1);
 
 enum Acceptor {
     Tcp(TcpListener),

@@ -121,7 +121,8 @@ async fn authenticate(
 ) -> Result<(), Vec<u8>> {
     let credentials = Credentials { user: user.cloned(), password: Password::new(password) };
     let shared = &connection.worker.shared;
-    let address = shared.clients.get(&connection.client.id).map_or_else(String::new, |entry| host(&entry.peer));
+    let address =
+        shared.clients.get(&connection.client.id).map_or_else(String::new, |entry| host(&entry.peer));
     connection.worker.verify(&credentials, &address).await?;
     let identity = shared.identities.intern(credentials);
     connection.act_as(Some(identity));

@@ -50,6 +50,7 @@ mod send;
 mod serve;
 pub mod shared;
 mod spare;
+pub mod sparing;
 pub mod stream;
 pub mod task;
 pub mod tls;

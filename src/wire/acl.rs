@@ -28,11 +28,13 @@ fn parse_line(line: &[u8]) -> Option<(Vec<u8>, Rule)> {
         return None;
     }
     let name = words.next().filter(|name| !name.is_empty())?;
-    let kept: Vec<&[u8]> = words.filter(|word| bears_on_reads(word)).collect();
+    let words: Vec<&[u8]> = words.collect();
+    let open = words.contains(&&b"on"[..]) && words.contains(&&b"nopass"[..]);
+    let kept: Vec<&[u8]> = words.into_iter().filter(|word| bears_on_reads(word)).collect();
     let everything = kept == [&b"on"[..], b"~*", b"+@all"];
     // One byte, one character: other bytes stay other words.
     let words = kept.join(&b' ').iter().map(|byte| char::from(*byte)).collect();
-    Some((name.to_vec(), Rule { words, everything }))
+    Some((name.to_vec(), Rule { words, open, everything }))
 }
 
 /// How somebody proves who it is does not, as the primary has found that right; nor do channels, which are the primary's.

@@ -26,6 +26,7 @@ pub(crate) struct Setup {
     upstream: String,
     rest: String,
     proxy: String,
+    files: Option<u32>,
 }
 
 impl Setup {
@@ -49,6 +50,7 @@ impl Setup {
             upstream: String::new(),
             rest: String::new(),
             proxy: "[proxy]\nworkers = 2".to_owned(),
+            files: None,
         }
     }
 
@@ -79,6 +81,22 @@ impl Setup {
     pub(crate) fn proxy(mut self, table: &str) -> Self {
         table.clone_into(&mut self.proxy);
         self
+    }
+
+    /// No more open files than this, whatever it asks for.
+    pub(crate) fn files(mut self, most: u32) -> Self {
+        self.files = Some(most);
+        self
+    }
+
+    fn command(&self) -> Command {
+        let binary = env!("CARGO_BIN_EXE_redweir");
+        let Some(most) = self.files else { return Command::new(binary) };
+        let mut command = Command::new("sh");
+        // Root could raise the limit.
+        let limited = format!("ulimit -n {most} && exec setpriv --bounding-set=-sys_resource \"$0\" \"$@\"");
+        command.args(["-c", &limited, binary]);
+        command
     }
 
     fn text(&self, ports: &[u16], admin_port: u16) -> String {
@@ -121,7 +139,8 @@ impl Setup {
             let file = dir.path().join("redweir.toml");
             fs::write(&file, self.text(&ports, admin_port)).unwrap();
             let output = File::create(dir.path().join("redweir.log")).unwrap();
-            let child = Command::new(env!("CARGO_BIN_EXE_redweir"))
+            let child = self
+                .command()
                 .args(["run", "-c"])
                 .arg(&file)
                 .stdin(Stdio::null())

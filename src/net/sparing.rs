@@ -1,0 +1,61 @@
+//! Lines of the log that somebody outside can cause as often as he likes: one a second of each kind, with the number of
+//! those that were left out.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::clock;
+use crate::core::moment::Moment;
+
+/// One kind of line.
+#[derive(Debug)]
+pub struct Sparing {
+    told: Mutex<Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    last: Option<Moment>,
+    left_out: u64,
+}
+
+/// The shortest time between two lines of a kind.
+const EVERY: Duration = Duration::from_secs(1);
+
+impl Sparing {
+    /// Nothing has been told yet.
+    #[expect(clippy::new_without_default, reason = "it is made in statics")]
+    pub const fn new() -> Self {
+        Self { told: Mutex::new(Told { last: None, left_out: 0 }) }
+    }
+
+    /// Whether to write a line now, and how many were left out since the last.
+    pub fn may_tell(&self) -> Option<u64> {
+        self.at(clock::now())
+    }
+
+    fn at(&self, now: Moment) -> Option<u64> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.last.is_some_and(|last| now.since(last) < EVERY) {
+            told.left_out += 1;
+            return None;
+        }
+        told.last = Some(now);
+        Some(std::mem::take(&mut told.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_second_and_the_count_of_the_others() {
+        let sparing = Sparing::new();
+        let at = |ms| sparing.at(Moment::from_millis(ms));
+        assert_eq!(
+            [at(5), at(6), at(900), at(1005), at(1006), at(3000)],
+            [Some(0), None, None, Some(2), None, Some(1)]
+        );
+    }
+}

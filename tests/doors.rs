@@ -1,0 +1,248 @@
+//! Somebody who wants to hurt: who guesses passwords, opens connections and reads nothing, uses up descriptors, comes while
+//! the primary is dead. What he does must neither let him in nor keep anybody else out.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
+#![allow(clippy::print_stdout, reason = "the rates are what one wants to know")]
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{Conn, Redis, Setup, Topology, Value, eventually, http_get, ms, secs, sleep_ms};
+
+const USERS: &[&str] = &[
+    "--user",
+    "admin",
+    "on",
+    ">admin-pw",
+    "~*",
+    "&*",
+    "+@all",
+    "--user",
+    "alice",
+    "on",
+    ">alice-pw",
+    "~*",
+    "&*",
+    "+@all",
+];
+const LOGIN: &str = "username = \"admin\"\npassword = \"admin-pw\"";
+
+fn login(port: u16, user: &str, password: &str) -> Conn {
+    let mut conn = Conn::open(port);
+    assert_eq!(conn.cmd(&["AUTH", user, password]), "OK");
+    conn
+}
+
+/// A number from `INFO` of a server, by somebody who may see it.
+fn stat(root: &mut Conn, section: &str, name: &str) -> u64 {
+    let text = root.cmd(&["INFO", section]).text();
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {text}"));
+    let digits: String =
+        line.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+/// Guesses in pipelines of ten until it is told to stop; how many were answered.
+fn guess(port: u16, stop: &AtomicBool) -> u64 {
+    let mut answered = 0;
+    let mut conn = Conn::open(port);
+    conn.patience(secs(20));
+    while !stop.load(Ordering::SeqCst) {
+        for n in 0..10 {
+            conn.ask(&["AUTH", "alice", &format!("guess-{n}")]);
+        }
+        for _ in 0..10 {
+            if stop.load(Ordering::SeqCst) {
+                return answered;
+            }
+            assert!(conn.read().error().starts_with("WRONGPASS"));
+            answered += 1;
+        }
+    }
+    answered
+}
+
+/// S3
+#[test]
+fn who_guesses_passwords_costs_the_primary_neither_connections_nor_time() {
+    let topology = Topology::with(USERS, 1, USERS);
+    let proxy = Setup::of(&topology).upstream(LOGIN).start();
+    let mut root = login(topology.primary.port, "admin", "admin-pw");
+    let mut alice = login(proxy.port, "alice", "alice-pw");
+    let received = stat(&mut root, "stats", "total_connections_received");
+    let stop = AtomicBool::new(false);
+    let (answered, span) = thread::scope(|scope| {
+        let begun = Instant::now();
+        let guessers: Vec<_> = (0..6).map(|_| scope.spawn(|| guess(proxy.port, &stop))).collect();
+        sleep_ms(500);
+        let mut slowest = Duration::ZERO;
+        while begun.elapsed() < secs(3) {
+            // Her password is known to be right, wherever the guesses come from.
+            let since = Instant::now();
+            let mut again = login(proxy.port, "alice", "alice-pw");
+            assert_eq!(again.cmd(&["MULTI"]), "OK");
+            again.cmd(&["INCR", "n"]);
+            assert!(matches!(again.cmd(&["EXEC"]), Value::Array(_)));
+            assert_eq!(alice.cmd(&["PING"]), "PONG");
+            slowest = slowest.max(since.elapsed());
+            sleep_ms(20);
+        }
+        assert!(slowest < ms(500), "a login took {slowest:?}");
+        stop.store(true, Ordering::SeqCst);
+        let span = begun.elapsed();
+        (guessers.into_iter().map(|guesser| guesser.join().unwrap()).sum::<u64>(), span)
+    });
+    let received = stat(&mut root, "stats", "total_connections_received") - received;
+    println!("{answered} guesses in {span:?}, {received} connections to the primary");
+    assert!(received < 60, "{received} connections were opened for {answered} guesses");
+    assert!(answered >= 32, "nobody is refused for good");
+    assert!(answered < 600, "{answered} guesses in {span:?}");
+    // Somebody whom nobody knew yet gets in, too.
+    let mut late = Conn::open(proxy.port);
+    assert_eq!(late.patience(secs(5)).cmd(&["AUTH", "admin", "admin-pw"]), "OK");
+}
+
+/// A connection on which nothing is read.
+fn mute(port: u16, says: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_write_timeout(Some(ms(200))).unwrap();
+    // It may be closed by now, or take no more.
+    let _ = stream.write_all(says);
+    stream
+}
+
+/// S5
+#[test]
+fn nobody_silences_the_probes() {
+    let primary = Redis::start(&[]);
+    let proxy = Setup::to(primary.port, &[]).start();
+    let scrapes = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2000);
+    let mut held = Vec::new();
+    let look = |what: &str| {
+        for path in ["/livez", "/readyz", "/metrics"] {
+            let since = Instant::now();
+            assert_eq!(http_get(proxy.admin_port, path).unwrap().0, 200, "{what}");
+            assert!(since.elapsed() < ms(1000), "{what}: {path} took {:?}", since.elapsed());
+        }
+    };
+    held.extend((0..64).map(|_| mute(proxy.admin_port, &scrapes)));
+    look("beside 64 that read nothing");
+    held.extend((0..300).map(|_| mute(proxy.admin_port, b"GET /livez HTT")));
+    look("beside 300 half requests");
+    held.extend((0..200).map(|_| mute(proxy.admin_port, b"")));
+    look("beside 200 that say nothing");
+    drop(held);
+    // Not for good, either: who takes nothing is closed, with what he has asked for.
+    let mut idle = mute(proxy.admin_port, &scrapes);
+    sleep_ms(6500);
+    idle.set_read_timeout(Some(secs(3))).unwrap();
+    let mut taken = Vec::new();
+    let end = idle.read_to_end(&mut taken);
+    assert!(!end.is_err_and(|problem| support::resp::is_timeout(&problem)), "it is still open");
+    let pages = String::from_utf8_lossy(&taken).matches("HTTP/1.1 200").count();
+    assert!(pages < 1999, "all {pages} pages were written for nobody");
+}
+
+/// S6
+#[test]
+fn descriptors_that_run_out_are_told_of_and_hurt_nobody_who_is_in() {
+    let topology = Topology::start(1);
+    let proxy = Setup::of(&topology).files(80).proxy("[proxy]\nworkers = 1").start();
+    let log = proxy.log();
+    assert!(log.contains("needs more open files than the system allows (ulimit -n): lowered to "), "{log}");
+    let mut insiders: Vec<Conn> = (0..3).map(|_| proxy.connect()).collect();
+    for conn in &mut insiders {
+        assert_eq!(conn.cmd(&["SET", "k", "v"]), "OK");
+    }
+    topology.await_sync();
+    let mut crowd: Vec<Conn> = (0..200).map(|_| proxy.connect()).collect();
+    let mut turned_away = 0;
+    for conn in &mut crowd {
+        conn.patience(ms(1500));
+        match conn.try_cmd(&["PING"]) {
+            Ok(Value::Error(text)) => {
+                assert_eq!(text, "ERR max number of clients reached");
+                turned_away += 1;
+            }
+            Ok(pong) => assert_eq!(pong, "PONG"),
+            // What Redis says of it may be lost with the connection.
+            Err(problem) => {
+                assert!(!support::resp::is_timeout(&problem), "a newcomer hangs");
+                turned_away += 1;
+            }
+        }
+    }
+    assert!(turned_away > 150, "{turned_away} were turned away");
+    let answers = |insiders: &mut Vec<Conn>| {
+        for conn in insiders.iter_mut() {
+            assert_eq!(conn.cmd(&["GET", "k"]), "v");
+        }
+        assert_eq!(insiders[0].cmd(&["BLPOP", "nothing", "0.01"]), Value::Null);
+        eventually("it is ready", secs(5), || http_get(proxy.admin_port, "/readyz").unwrap().0 == 200);
+    };
+    answers(&mut insiders);
+    // The servers are cut off while the crowd is there: there is room for new connections to them.
+    for port in [topology.primary.port, topology.replicas[0].port] {
+        Conn::open(port).cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
+    }
+    eventually("the primary answers again", secs(5), || insiders[0].cmd(&["SET", "k", "v"]) == "OK");
+    answers(&mut insiders);
+    drop(crowd);
+    eventually("there is room again", secs(5), || {
+        proxy.connect().try_cmd(&["PING"]).is_ok_and(|pong| pong == "PONG")
+    });
+}
+
+/// S7
+#[test]
+fn a_dead_primary_s_replica_lets_no_stranger_in() {
+    let mut primary = Redis::start(&["--requirepass", "hunter2"]);
+    let replica = Redis::replica_of(primary.port, &["--masterauth", "hunter2"]);
+    let lax = "[policy.default]\nconsistency = \"eventual\"\nreplica-serve-stale-data = \"yes\"";
+    // The replica needs no password: whoever gives one there is told so.
+    assert_eq!(replica.cmd(&["ACL", "SETUSER", "default", "on", "nopass"]), "OK");
+    for somebody_came in [false, true] {
+        let proxy = Setup::to(primary.port, &[replica.port])
+            .toml(lax)
+            .upstream("username = \"default\"\npassword = \"hunter2\"")
+            .start();
+        let mut inside = proxy.connect();
+        assert_eq!(inside.cmd(&["AUTH", "default", "hunter2"]), "OK");
+        assert_eq!(inside.cmd(&["SET", "k", "v"]), "OK");
+        if somebody_came {
+            assert_eq!(proxy.cmd(&["GET", "k"]).error(), "NOAUTH Authentication required.");
+        }
+        eventually("the replica has it", secs(5), || replica.cmd(&["GET", "k"]) == "v");
+        primary.kill();
+        eventually("who has logged in reads on", secs(8), || inside.cmd(&["GET", "k"]) == "v");
+        for _ in 0..20 {
+            let answer = proxy.cmd(&["GET", "k"]);
+            assert!(answer.is_error(), "a stranger got {answer:?}");
+            sleep_ms(30);
+        }
+        primary.restart();
+    }
+}
+
+/// S8
+#[test]
+fn the_log_is_not_filled_by_strangers() {
+    let primary = Redis::start(&[]);
+    let proxy = Setup::to(primary.port, &[]).start();
+    for _ in 0..300 {
+        let mut conn = proxy.connect();
+        conn.send(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(conn.read_to_close().is_empty());
+    }
+    let told = proxy.log().lines().filter(|line| line.contains("cross-protocol")).count();
+    assert!((1..=8).contains(&told), "{told} lines");
+    sleep_ms(1100);
+    proxy.connect().send(b"POST / HTTP/1.1\r\n").read_to_close();
+    assert!(proxy.log().lines().any(|line| line.contains("cross-protocol") && !line.contains("left_out=0")));
+}
