@@ -246,3 +246,83 @@ fn the_log_is_not_filled_by_strangers() {
     proxy.connect().send(b"POST / HTTP/1.1\r\n").read_to_close();
     assert!(proxy.log().lines().any(|line| line.contains("cross-protocol") && !line.contains("left_out=0")));
 }
+
+/// S8: what Redweir answers by itself follows the rules, too.
+#[test]
+fn what_only_redweir_knows_is_told_to_those_who_may_know() {
+    let reader = ["--user", "reader", "on", ">pw", "~*", "-@all", "+get", "+info"];
+    let nobody = ["--user", "nobody", "on", ">pw", "~*", "-@all", "+get"];
+    let users = [USERS, &reader, &nobody].concat();
+    let topology = Topology::with(&users, 1, &users);
+    let proxy = Setup::of(&topology).upstream(LOGIN).start();
+    let about: [&[&str]; 5] = [
+        &["REDWEIR", "VIEW"],
+        &["REDWEIR", "EXPLAIN", "GET", "k"],
+        &["REDWEIR", "TOKEN"],
+        &["INFO", "redweir"],
+        &["INFO"],
+    ];
+    let own: [&[&str]; 3] = [&["WAIT", "0", "0"], &["CLIENT", "ID"], &["CLIENT", "INFO"]];
+    let denied = |value: &Value| value.is_error() && value.error().starts_with("NOPERM");
+    let mut nobody = login(proxy.port, "nobody", "pw");
+    for command in about.iter().chain(&own) {
+        let answer = nobody.cmd(command);
+        assert!(denied(&answer), "{command:?}: {answer:?}");
+    }
+    assert_eq!(nobody.cmd(&["GET", "k"]), Value::Null);
+    assert_eq!(nobody.cmd(&["REDWEIR", "POLICY"]), "default");
+    let mut reader = login(proxy.port, "reader", "pw");
+    for command in about {
+        assert!(!reader.cmd(command).is_error(), "{command:?}");
+    }
+    for command in own {
+        assert!(denied(&reader.cmd(command)), "{command:?}");
+    }
+    let mut free = [proxy.connect(), login(proxy.port, "alice", "alice-pw")];
+    for conn in &mut free {
+        for command in about.iter().chain(&own) {
+            assert!(!conn.cmd(command).is_error(), "{command:?}");
+        }
+    }
+    assert!(reader.cmd(&["INFO", "redweir"]).text().starts_with("# Redweir\r\n"));
+}
+
+/// S8
+#[test]
+fn a_deleted_user_reads_nothing_after_the_next_poll() {
+    let topology = Topology::with(USERS, 1, USERS);
+    let proxy = Setup::of(&topology).upstream(LOGIN).start();
+    let mut root = login(topology.primary.port, "admin", "admin-pw");
+    for _ in 0..5 {
+        root.cmd(&["ACL", "SETUSER", "guest", "on", ">pw", "~*", "+@all", "-debug"]);
+        let mut on_replica = login(topology.replicas[0].port, "admin", "admin-pw");
+        on_replica.cmd(&["ACL", "SETUSER", "guest", "on", ">pw", "~*", "+@all", "-debug"]);
+        on_replica.cmd(&["CONFIG", "RESETSTAT"]);
+        let mut guest = login(proxy.port, "guest", "pw");
+        guest.cmd(&["SET", "k", "v"]);
+        eventually("a replica serves the guest", secs(5), || {
+            assert_eq!(guest.cmd(&["GET", "k"]), "v");
+            on_replica.cmd(&["INFO", "commandstats"]).text().contains("cmdstat_get:calls=")
+        });
+        root.cmd(&["ACL", "DELUSER", "guest"]);
+        let deleted = Instant::now();
+        while guest.try_cmd(&["GET", "k"]).is_ok_and(|value| value == "v") {
+            assert!(deleted.elapsed() < ms(400), "reads are served after {:?}", deleted.elapsed());
+        }
+        println!("the last read was served {:?} after DELUSER", deleted.elapsed());
+    }
+}
+
+/// S8
+#[test]
+fn a_null_is_one_of_the_protocol_that_hello_has_chosen() {
+    let topology = Topology::with(USERS, 0, USERS);
+    let proxy = Setup::of(&topology).upstream(LOGIN).start();
+    for port in [topology.primary.port, proxy.port] {
+        let mut conn = Conn::open(port);
+        conn.send(b"HELLO 3 AUTH alice alice-pw\r\nCLIENT GETNAME\r\nGET nothing\r\nPING\r\nQUIT\r\n");
+        let bytes = conn.read_to_close();
+        let said = String::from_utf8_lossy(&bytes).into_owned();
+        assert!(said.ends_with("\r\n_\r\n_\r\n+PONG\r\n+OK\r\n"), "{port}: {said:?}");
+    }
+}

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::config::{Config, units};
+use crate::config::{Config, shown, units};
 use crate::core::policy::{Consistency, Policy};
 
 /// `FILE: ok`, and what it comes to.
 pub(super) fn summary(path: &Path, config: &Config) -> String {
-    let mut text = format!("{}: ok\n", path.display());
+    let mut text = format!("{}: ok\n", shown(path));
     let mut line = |name: &str, value: &str| {
         // Writing to a `String` cannot fail.
         let _ = writeln!(text, "  {name:<9} {value}");

@@ -6,12 +6,12 @@ mod log;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Config, ConfigError, Log, LogLevel};
+use crate::config::{Config, ConfigError, Log, LogLevel, shown};
 use crate::core::address::Address;
 
 /// A replication-aware TCP proxy for Redis: reads go to replicas that are proven fresh enough.
@@ -103,7 +103,13 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(flags) => run(flags),
-        Command::Check { config } => print(&check::summary(&config, &Config::load(&config)?)),
+        Command::Check { config: path } => {
+            let config = Config::load(&path)?;
+            for file in config.exposed() {
+                writeln!(io::stderr(), "warning: {}", exposure(file))?;
+            }
+            print(&check::summary(&path, &config))
+        }
         Command::Config => print(REFERENCE),
         Command::Explain { admin, format, command } => print(&explain::ask(&admin, &command, format)?),
         Command::Demo { seconds } => demo(seconds),
@@ -120,7 +126,14 @@ fn run(flags: Run) -> anyhow::Result<()> {
         config.proxy.workers = usize::from(workers);
     }
     let _log = log::start(&config.log)?;
+    for file in config.exposed() {
+        tracing::warn!("{}", exposure(file));
+    }
     crate::app::run(config)
+}
+
+fn exposure(file: &Path) -> String {
+    format!("anybody on this machine may read {}, which holds a secret", shown(file))
 }
 
 fn demo(seconds: Option<u64>) -> anyhow::Result<()> {

@@ -25,6 +25,7 @@ impl<'a> Document<'a> {
             return;
         }
         let position = Some(self.position(&span));
+        let message = without_userinfo(message);
         let problem = Problem { path: Some(self.path.to_owned()), position, key, message, help };
         self.problems.borrow_mut().push((span.start, problem));
     }
@@ -66,7 +67,14 @@ impl<'a> Document<'a> {
             self.text.get(at..span.end.min(start + line.len()).max(at)).map_or(0, |s| s.chars().count());
         // Within a text of many lines nothing says whether it is a password.
         let within = ["\"\"\"", "'''"].iter().any(|quote| self.text[..start].matches(quote).count() % 2 == 1);
-        let shown = if within { "…".to_owned() } else { without_secrets(line) };
+        // Nor does a line tell whose value it is.
+        let before = self.text[..start].trim_end().lines().next_back().unwrap_or_default();
+        let before = before.trim_end_matches(|c: char| "=: \t".contains(c));
+        let continued = is_secret(
+            before.rsplit(|c: char| !(c.is_alphanumeric() || "-_".contains(c))).next().unwrap_or(""),
+        );
+        let shown =
+            if within || continued && !line.contains('=') { "…".to_owned() } else { without_secrets(line) };
         let skip = column.saturating_sub(EXCERPT / 2);
         let skip = if shown.chars().count() > EXCERPT { skip } else { 0 };
         let clean = |c: char| if c.is_control() { ' ' } else { c };
@@ -77,21 +85,60 @@ impl<'a> Document<'a> {
     }
 }
 
-/// The line, with what follows a key that looks like a password replaced.
+/// The line, with whatever follows a word that looks like that for a password replaced, and what stands before the `@` of
+/// a URL.
 fn without_secrets(line: &str) -> String {
-    let mut from = 0;
-    while let Some(equals) = line[from..].find('=').map(|i| from + i) {
-        let key = line[..equals].trim_end().trim_end_matches(['"', '\'']);
-        let key = key.rsplit(|c: char| c.is_whitespace() || "{,.\"'#".contains(c)).next().unwrap_or(key);
-        let lower = key.to_lowercase();
-        let secret =
-            ["password", "requirepass", "masterauth", "auth"].map(|s| strsim::jaro_winkler(&lower, s));
-        if secret.iter().any(|likeness| *likeness > 0.85) && !lower.ends_with("file") {
-            return format!("{}= …", &line[..equals]);
+    let mut at = 0;
+    for word in line.split(|c: char| !(c.is_alphanumeric() || "-_".contains(c))) {
+        let end = at + word.len();
+        let rest = line.get(end..).unwrap_or_default();
+        if is_secret(word) && rest.contains(char::is_alphanumeric) {
+            let shown = rest.find(char::is_alphanumeric).map_or(end, |first| end + first);
+            let shown = line.get(..shown).unwrap_or(line).trim_end_matches(|c: char| "\"'[{".contains(c));
+            return format!("{shown}…");
         }
-        from = equals + 1;
+        // The separator is one character.
+        at = end + rest.chars().next().map_or(0, char::len_utf8);
     }
-    line.to_owned()
+    without_userinfo(line.to_owned())
+}
+
+/// Whether a word is one that names a password, or nearly.
+fn is_secret(word: &str) -> bool {
+    let lower = word.to_lowercase();
+    let names = [
+        "password",
+        "passphrase",
+        "passwd",
+        "pass",
+        "pwd",
+        "secret",
+        "token",
+        "requirepass",
+        "masterauth",
+        "auth",
+    ];
+    names.iter().any(|name| strsim::jaro_winkler(&lower, name) > 0.85) && !lower.ends_with("file")
+}
+
+/// `redis://user:password@host` without user and password.
+fn without_userinfo(text: String) -> String {
+    if !text.contains("://") {
+        return text;
+    }
+    let (mut out, mut rest) = (String::new(), text.as_str());
+    while let Some(begin) = rest.find("://").map(|at| at + 3) {
+        let (scheme, after) = rest.split_at(begin);
+        out.push_str(scheme);
+        let end = after.find(['/', '"', '\'', ' ', ',']).unwrap_or(after.len());
+        let (authority, further) = after.split_at(end);
+        match authority.rsplit_once('@') {
+            Some((_, host)) => out.extend(["…@", host]),
+            None => out.push_str(authority),
+        }
+        rest = further;
+    }
+    out + rest
 }
 
 /// The most mistakes that are told at once.
@@ -111,6 +158,12 @@ mod tests {
             "pasword=\"hunter2\"",
             "upstream = { \"password\" = \"hunter2\" }",
             "#passwd = hunter2",
+            "passwrod: \"hunter2\"",
+            "requirepass hunter2",
+            "secret = \"hunter2\"",
+            "pwd='hunter2'",
+            "primary = \"redis://:hunter2@h:6379\"",
+            "replicas = [\"h:1\", \"rediss://user:hunter2@h/0\", \"x\"]",
         ] {
             assert!(!without_secrets(line).contains("hunter2"), "{line}");
         }

@@ -64,10 +64,16 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// A path, with nothing in it that a terminal would obey.
+pub fn shown(path: &Path) -> String {
+    let show = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    path.display().to_string().chars().map(show).collect()
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(path) = &self.path {
-            write!(f, "{}:", path.display())?;
+            write!(f, "{}:", shown(path))?;
             if let Some(Position { line, column, .. }) = self.position {
                 write!(f, "{line}:{column}:")?;
             }

@@ -15,10 +15,11 @@ pub mod units;
 use std::fmt;
 use std::fs;
 use std::io::Read as _;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use error::{ConfigError, Position, Problem};
+pub use error::{ConfigError, Position, Problem, shown};
 pub use tls::{ListenTls, UpstreamTls};
 
 use crate::core::address::{Address, Credentials};
@@ -77,6 +78,8 @@ pub struct Upstream {
     pub username: Option<String>,
     /// `password`, or what `password-file` holds.
     pub password: Option<String>,
+    /// Where the password stands: the configuration or `password-file`.
+    pub password_in: Option<PathBuf>,
     /// `poll-interval`: how often every node is asked for its position. See [`Config::poll_interval`].
     pub poll_interval: Duration,
     /// `info-interval`: how often every node is asked for `INFO`.
@@ -284,6 +287,18 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Files with secrets in them that anybody on this machine may read.
+    pub fn exposed(&self) -> Vec<&Path> {
+        let pairs = self.listen.iter().filter_map(|listen| Some(&listen.tls.as_ref()?.pair));
+        let pairs = pairs.chain(self.upstream.tls.as_ref().and_then(|tls| tls.pair.as_ref()));
+        let files = self.upstream.password_in.as_ref().into_iter().chain(pairs.map(|pair| &pair.key));
+        let open =
+            |path: &&PathBuf| fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
+        files.filter(open).map(PathBuf::as_path).collect()
+    }
+}
+
 impl Listen {
     /// A listener with nothing but its address.
     fn at(address: Address) -> Self {
@@ -325,6 +340,7 @@ impl Default for Upstream {
             replicas: Vec::new(),
             username: None,
             password: None,
+            password_in: None,
             poll_interval: Duration::from_millis(100),
             info_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_secs(1),

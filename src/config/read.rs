@@ -1,6 +1,6 @@
 //! From the tables of a file to a [`Config`]: defaults, ranges, and what must hold between keys.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -170,7 +170,7 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
         section.fault("replicas", message, None);
     }
     let username = section.text("username").map(|at| at.value);
-    let password = read_password(document, section);
+    let (password, password_in) = read_password(document, section).unzip();
     if username.is_some() && !section.has("password") && !section.has("password-file") {
         let help = Some("add password-file = \"/path/to/file\"".to_owned());
         section.fault("username", "a user name needs a password".to_owned(), help);
@@ -183,6 +183,7 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
         replicas: replicas.into_iter().map(|at| at.value).collect(),
         username,
         password,
+        password_in,
         poll_interval: section.duration("poll-interval", default.poll_interval, MS * 5..=SECOND * 10),
         info_interval: section.duration("info-interval", default.info_interval, MS * 10..=MINUTE),
         probe_timeout: section.duration("probe-timeout", default.probe_timeout, MS * 10..=MINUTE),
@@ -204,19 +205,20 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
     }
 }
 
-fn read_password(document: &Document<'_>, section: &Section<'_>) -> Option<String> {
+/// The password, and the file that it stands in.
+fn read_password(document: &Document<'_>, section: &Section<'_>) -> Option<(String, PathBuf)> {
     let (password, file) = (section.text("password"), section.text("password-file"));
     if section.has("password") && section.has("password-file") {
         section.fault("password-file", "there is a `password` already; only one can be".to_owned(), None);
         return None;
     }
-    let Some(file) = file else { return password.map(|at| at.value) };
+    let Some(file) = file else { return password.map(|at| (at.value, document.path.to_owned())) };
     let path = beside(document).join(&file.value);
     let why = match read_file(&path) {
         Ok(text) => {
             let secret = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
             if !secret.is_empty() && !secret.contains('\n') {
-                return Some(secret.to_owned());
+                return Some((secret.to_owned(), path));
             }
             "expected the password on one line, and nothing else".to_owned()
         }

@@ -3,7 +3,7 @@
 //! A user reads at a replica only while its rules there are, word for word, those that it has at the primary, or while the
 //! primary allows it everything. Whether one rule is narrower than another is not worked out: in doubt the primary answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::{Node, NodeId};
 
@@ -56,6 +56,8 @@ pub struct Rights {
     others: Vec<bool>,
     /// The primary does not show its rules.
     hidden: bool,
+    /// The users that may do everything at the primary.
+    free: BTreeSet<Vec<u8>>,
     newcomers: Option<bool>,
 }
 
@@ -72,13 +74,14 @@ impl Rights {
             let bars: Vec<bool> = nodes.iter().map(wider).collect();
             if bars.contains(&true) { bars } else { Vec::new() }
         };
-        let users = match of_primary {
-            Rules::Of(rules) => rules.keys().map(|user| (user.clone(), bars(user))).collect(),
-            Rules::Hidden | Rules::None => BTreeMap::new(),
-        };
+        let (mut named, mut free) = (BTreeMap::new(), BTreeSet::new());
+        if let Rules::Of(rules) = of_primary {
+            named.extend(rules.keys().map(|user| (user.clone(), bars(user))));
+            free.extend(rules.iter().filter(|(_, rule)| rule.everything).map(|(user, _)| user.clone()));
+        }
         let newcomers = of_primary.of(b"default").map(|rule| rule.open);
         // No user is called that.
-        Some(Self { named: users, others: bars(b""), hidden: *of_primary == Rules::Hidden, newcomers })
+        Some(Self { named, others: bars(b""), hidden: *of_primary == Rules::Hidden, free, newcomers })
     }
 
     /// The nodes, by their number, at which `user` may not read; a missing entry is one at which it may.
@@ -87,6 +90,11 @@ impl Rights {
             return &[];
         }
         self.named.get(user).unwrap_or(&self.others)
+    }
+
+    /// Whether the primary is known to allow `user` everything.
+    pub fn allow_everything(&self, user: &[u8]) -> bool {
+        self.free.contains(user)
     }
 
     /// Whether somebody who gives no password may come in, as far as the primary has shown that.
@@ -154,6 +162,7 @@ mod tests {
         let both = rules(&[("u", FREE)]);
         let rights = rights(Some(both.clone()), Some(both)).unwrap();
         assert_eq!(rights.bars(b"v"), [false, true]);
+        assert!(rights.allow_everything(b"u") && !rights.allow_everything(b"v"));
         assert!(rights.bars(b"u").is_empty() && !rights.bar_somebody_from(NodeId(1)));
     }
 

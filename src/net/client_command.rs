@@ -5,7 +5,7 @@ use super::client_list;
 use super::connection::{Connection, Step};
 use super::errand::Report;
 use super::lane::{Proto, Said};
-use super::say;
+use super::{clock, say};
 use crate::core::argv::Args;
 use crate::core::moment::Moment;
 use crate::core::view::View;
@@ -46,6 +46,8 @@ pub(super) fn answer(connection: &mut Connection, request: &Request<'_>, view: &
 /// Answers those that have to ask the other workers and the primary.
 pub(super) async fn answer_later(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
     match args.get(1).map(|word| word.to_ascii_lowercase()).as_deref() {
+        Some(b"id") => Ok(say::integer(connection.client.id as i64)),
+        Some(b"info") => Ok(say::text(&info(connection, clock::now()), connection.proto == Proto::Resp3)),
         Some(b"list") => client_list::list(connection, args).await,
         Some(b"kill") => client_list::kill(connection, args).await,
         _ => client_list::unblock(connection, args).await,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::stat::{Mode, umask};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
@@ -104,11 +105,8 @@ impl Listener {
             }
             Address::Unix(path) => {
                 remove_stale(path)?;
-                let listener = unix::UnixListener::bind(path)?;
+                let listener = bind_unix(path, listen.unix_perm)?;
                 let file = SocketFile::at(path)?;
-                if let Some(mode) = listen.unix_perm {
-                    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-                }
                 listener.set_nonblocking(true)?;
                 Bound::Unix(listener, file)
             }
@@ -221,6 +219,18 @@ impl Socket {
 /// How `CLIENT LIST` tells both ends of a connection over a Unix socket (`networking.c`, `genClientAddrString`).
 pub(super) fn socket_name(path: Option<&Path>) -> String {
     format!("{}:0", path.map_or("?".into(), |path| path.to_string_lossy()))
+}
+
+/// Binds a socket with these permissions from its first moment on; `None`: as the umask has it (`anet.c`, `anetUnixServer`,
+/// sets them after binding: whoever is quick is in).
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<unix::UnixListener> {
+    let Some(mode) = mode else { return unix::UnixListener::bind(path) };
+    let before = umask(Mode::from_bits_truncate(!mode & 0o777));
+    let bound = unix::UnixListener::bind(path);
+    umask(before);
+    let listener = bound?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok(listener)
 }
 
 /// The file of a bound Unix socket; removed with it, unless somebody else's is there by then.

@@ -2,6 +2,7 @@
 //! HELLO, AUTH, SELECT, RESET, QUIT, CLIENT, REDWEIR. Credentials and databases are checked with the primary.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::client_command;
 use super::connection::{Connection, Step, shown_name};
@@ -26,6 +27,9 @@ pub(super) fn answer(
     vocabulary: &Vocabulary,
     now: Moment,
 ) -> Step {
+    if connection.needs_leave(request, view) {
+        return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
+    }
     match which {
         Local::Hello | Local::Auth | Local::Select | Local::Wait => {
             return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
@@ -41,33 +45,52 @@ pub(super) fn answer(
         Local::Client => return client_command::answer(connection, request, view, now),
         Local::Info if request.count() == 2 && request.arg(1).eq_ignore_ascii_case(b"redweir") => {
             // About Redweir alone: answered even when no primary is there to ask.
-            let section = explain::info_section(&connection.worker.shared, now);
-            let resp3 = connection.proto == Proto::Resp3;
-            connection.client.answer(&say::text(section.trim_start(), resp3));
+            connection.client.answer(&section(connection, now));
         }
         Local::Info => return connection.pass_on_info(request, view, now),
         Local::Redweir if token::is_about(request) => {
             return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
         }
-        Local::Redweir => redweir(connection, request, view, vocabulary, now),
+        Local::Redweir => {
+            let reply = redweir(connection, request, view, vocabulary, now);
+            connection.say(&reply);
+        }
     }
     Step::Done
 }
 
 /// Answers a command that has to ask somebody. Everything before it is answered.
 pub(super) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) {
-    let name = shown_name(args);
-    let reply = match name.as_str() {
+    let reply = match answered(connection, args).await {
+        Ok(reply) | Err(reply) => reply,
+    };
+    connection.say(&reply);
+}
+
+async fn answered(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
+    if connection.needs_leave(args, &connection.worker.shared.view.load_full()) {
+        connection.ask_leave(args).await?;
+    }
+    match shown_name(args).as_str() {
         "select" => select(connection, args).await,
         "auth" => auth(connection, args).await,
         "hello" => hello(connection, args).await,
-        "redweir" => token::answer(connection, args).await,
+        "info" => Ok(section(connection, clock::now())),
+        "redweir" if token::is_about(args) => token::answer(connection, args).await,
+        "redweir" => {
+            let shared = Arc::clone(&connection.worker.shared);
+            Ok(redweir(connection, args, &shared.view.load(), &shared.vocabulary.load(), clock::now()))
+        }
         "client" => client_command::answer_later(connection, args).await,
         "waitaof" => Err(say::WAITAOF.to_vec()),
         _ => wait::wait(connection, args).await,
-    };
-    let reply = reply.unwrap_or_else(|error| error);
-    connection.say(&reply);
+    }
+}
+
+/// The section of `INFO` that is about Redweir.
+fn section(connection: &Connection, now: Moment) -> Vec<u8> {
+    let section = explain::info_section(&connection.worker.shared, now);
+    say::text(section.trim_start(), connection.proto == Proto::Resp3)
 }
 
 /// A reply, or an error reply.
@@ -223,17 +246,17 @@ async fn opened(lane: &Rc<Lane>) -> Phase {
 }
 
 /// `REDWEIR …`
-fn redweir(
+fn redweir<A: Args + ?Sized>(
     connection: &mut Connection,
-    request: &Request<'_>,
+    request: &A,
     view: &View,
     vocabulary: &Vocabulary,
     now: Moment,
-) {
+) -> Vec<u8> {
     let resp3 = connection.proto == Proto::Resp3;
     let policies = &connection.worker.shared.config.policies;
     let word = request.arg(1).to_ascii_lowercase();
-    let reply = match (word.as_slice(), request.count()) {
+    match (word.as_slice(), request.count()) {
         (b"help", 2) => say::lines(say::HELP),
         (b"view", 2) => say::text(&explain::view_text(view, now), resp3),
         (b"policy", 2) => {
@@ -263,8 +286,7 @@ fn redweir(
             say::wrong_arity(&format!("redweir|{}", String::from_utf8_lossy(&word)))
         }
         _ => say::unknown_subcommand("redweir", request.arg(1)),
-    };
-    connection.say(&reply);
+    }
 }
 
 /// A pause between two looks at the view, for what waits inside a command.

@@ -28,6 +28,7 @@ pub mod keeper;
 pub mod lane;
 mod lane_key;
 mod lane_task;
+mod leave;
 pub mod limits;
 pub mod listener;
 mod local;
