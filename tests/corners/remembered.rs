@@ -122,6 +122,52 @@ fn the_same_reply_to_another_question_is_news() {
     tally.assert_clean("the same reply to another question");
 }
 
+/// A key that is again as it was: the reply that the primary gave before says nothing of now, once a replica has shown
+/// another value in between, or the client has written one itself.
+#[test]
+fn what_is_as_it_was_before_may_be_news() {
+    let mut tally = Tally::default();
+    for round in 0..12 {
+        let (topology, proxy) = rig("session", "off", "800ms");
+        let link = &topology.replicas[0].link;
+        let (mut conn, mut writer) = (proxy.connect(), topology.primary.connect());
+        let own_write = round % 2 == 0;
+        say(&mut conn, "SET k 2");
+        hold(&topology, 0);
+        say(&mut conn, "COPY k c REPLACE");
+        assert_eq!(say(&mut conn, "GET k"), "2");
+        if own_write {
+            say(&mut conn, "SET k 5");
+        } else {
+            say(&mut writer, "SET k 4");
+            release(&topology, 0);
+            proxy.await_replicas(1);
+            eventually("a replica shows it", secs(5), || {
+                let before = at_replicas(&proxy);
+                say(&mut conn, "GET k") == "4" && at_replicas(&proxy) > before
+            });
+            hold(&topology, 0);
+            say(&mut conn, "COPY k c REPLACE");
+            say(&mut writer, "SET k 5");
+        }
+        let marked = topology.primary.calls("role");
+        eventually("a later position is known", secs(5), || topology.primary.calls("role") > marked + 2);
+        link.delay(Direction::Down, secs(30));
+        say(&mut writer, "SET k 2");
+        assert_eq!(say(&mut conn, "GET k"), "2", "at the primary");
+        link.flow(Direction::Down);
+        proxy.await_replicas(1);
+        eventually("it serves", secs(2), || {
+            let before = at_replicas(&proxy);
+            proxy.cmd(&["GET", "nothing"]);
+            at_replicas(&proxy) > before
+        });
+        let reply = say(&mut conn, "GET k");
+        tally.look((reply != "2").then(|| format!("own write: {own_write}: {reply:?}")));
+    }
+    tally.assert_clean("what is as it was before");
+}
+
 /// A write that shows what another key holds, or takes it from there.
 struct Copying {
     /// Done before, and done past the proxy right before the write.

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::Stamps;
 use crate::core::fence::{AnchorSeq, Mark, Slot};
 use crate::core::position::Offset;
 
@@ -15,7 +16,8 @@ const SEEN_KEPT: usize = 64;
 /// can be behind what it has shown, and so can another replica: either raises the floor of all keys to the next anchor. The primary is ahead of every replica: what it answered for a key
 /// holds for that key, until a replica has applied it, or until the stream has passed it and the key's own fence says
 /// the same. A key of which the same is asked again and again, and answered by the primary with the same reply, may be as
-/// it was the first time: what else was asked of it, or in another database, says nothing about that.
+/// it was the first time: what else was asked of it, or in another database, says nothing about that. Not so once a
+/// replica has shown anything of it in between, or the client has written to it: then it may be as it was *again*.
 #[derive(Clone, Debug)]
 pub struct Seen {
     floor: Mark,
@@ -29,8 +31,8 @@ pub struct Seen {
 #[derive(Clone, Copy, Debug)]
 struct SeenKey {
     slot: Slot,
-    /// Of the question and the reply.
-    digest: u64,
+    /// Of the question and the reply; `None` once something else may have been shown.
+    digest: Option<u64>,
     mark: Mark,
 }
 
@@ -76,14 +78,26 @@ impl Seen {
     pub fn key(&mut self, slot: Slot, digest: u64, next: AnchorSeq) {
         let mark = Mark::Pending(next);
         if let Some(seen) = self.keys.iter_mut().find(|seen| seen.slot == slot) {
-            if seen.digest != digest {
-                (seen.digest, seen.mark) = (digest, mark);
+            if seen.digest != Some(digest) {
+                (seen.digest, seen.mark) = (Some(digest), mark);
             }
         } else if self.keys.len() < SEEN_KEPT {
-            self.keys.push(SeenKey { slot, digest, mark });
+            self.keys.push(SeenKey { slot, digest: Some(digest), mark });
         } else {
             self.keys.clear();
             self.everything(next);
+        }
+    }
+
+    /// A replica has answered a read of these keys, or a write to them was acknowledged; `any`: of whatever keys.
+    pub fn between(&mut self, stamps: &Stamps, any: bool) {
+        if cfg!(mutant = "again-is-still") {
+            return;
+        }
+        for seen in &mut self.keys {
+            if any || stamps.touch(seen.slot) {
+                seen.digest = None;
+            }
         }
     }
 
@@ -144,6 +158,25 @@ mod tests {
         assert_eq!(seen.of(a), Mark::At(Offset::new(90)));
         seen.settle(AnchorSeq(10), Offset::new(100), Some(Offset::new(90)));
         assert_eq!(seen.of(a), Mark::Clear);
+    }
+
+    #[test]
+    fn what_is_as_it_was_before_is_news_once_something_else_was_shown() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let (a, b) = (table.slot(b"a"), table.slot(b"b"));
+        for (stamps, any, renewed) in [
+            (Stamps::One(b), false, false),
+            (Stamps::One(a), false, true),
+            (Stamps::Many(vec![b, a].into()), false, true),
+            (Stamps::All, false, true),
+            (Stamps::None, true, true),
+        ] {
+            let mut seen = Seen::default();
+            seen.key(a, 1, AnchorSeq(5));
+            seen.between(&stamps, any);
+            seen.key(a, 1, AnchorSeq(9));
+            assert_eq!(seen.of(a), Mark::Pending(AnchorSeq(if renewed { 9 } else { 5 })), "{stamps:?}");
+        }
     }
 
     #[test]

@@ -324,6 +324,8 @@ fn answer(
     worker.acknowledged(&pending, lane, reply, now);
     if pending.at_primary && pending.shows() {
         worker.remember(&pending, Reply { bytes: reply, question });
+    } else {
+        pending.client.session.borrow_mut().seen.between(&pending.stamps, pending.sees_all);
     }
     Ok(match pending.rewrite {
         Rewrite::Info if !cut => {
