@@ -23,7 +23,7 @@ use crate::net::dial::Dialer;
 use crate::net::fencer::{self, Failures, Fencer};
 use crate::net::follower::{self, Follower};
 use crate::net::listener::{Accepted, Listener};
-use crate::net::prober::Prober;
+use crate::net::prober::{Heard, Prober};
 use crate::net::shared::Shared;
 use crate::net::tls::renew::{Renewable, Watch};
 use crate::net::witness::Witness;
@@ -63,6 +63,7 @@ impl Proxy {
             0 => thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
+        task::tell_of_panics();
         let most_admin = make_room(&mut config, count);
         let listeners = config
             .listen
@@ -181,27 +182,43 @@ fn start_control(
     let (observations, heard) = mpsc::channel(keeper::QUEUE);
     task::spawn("keeper", keeper::keep(Arc::clone(shared), tracker, heard));
     for (address, index) in shared.addresses.iter().zip(0..) {
-        let prober = Prober::new(Arc::clone(shared), NodeId(index), address.clone(), observations.clone());
-        task::spawn("prober", prober.run());
-        if shared.watching {
-            let (shared, keeper) = (Arc::clone(shared), observations.clone());
-            task::spawn("witness", Witness::new(shared, NodeId(index), address.clone(), keeper).run());
-        }
+        let (node, address) = (NodeId(index), address.clone());
+        supervise_node(shared, node, &address, &observations);
     }
     let failures = Failures::default();
     let (wanted, source) = watch::channel(None);
-    task::spawn("source", fencer::choose_source(Arc::clone(shared), Arc::clone(&failures), wanted));
-    let upstream = &shared.config.upstream;
-    let limits = follower::Limits { connect: upstream.connect_timeout, ..follower::Limits::DEFAULT };
-    let sink = Fencer::new(Arc::clone(shared), failures);
-    let follower = Follower::new(source, upstream.credentials(), limits, sink);
-    task::spawn("follower", follower.through(shared.dialer.clone()).run());
+    let (chooser, heard_of) = (Arc::clone(shared), Arc::clone(&failures));
+    task::supervise("source", move || {
+        fencer::choose_source(Arc::clone(&chooser), Arc::clone(&heard_of), wanted.clone())
+    });
+    let reader = Arc::clone(shared);
+    task::supervise("follower", move || {
+        let upstream = &reader.config.upstream;
+        let limits = follower::Limits { connect: upstream.connect_timeout, ..follower::Limits::DEFAULT };
+        let sink = Fencer::new(Arc::clone(&reader), Arc::clone(&failures));
+        let follower = Follower::new(source.clone(), upstream.credentials(), limits, sink);
+        follower.through(reader.dialer.clone()).run()
+    });
     for listener in listeners {
         let (shared, workers) = (Arc::clone(shared), workers.to_vec());
         task::spawn("listener", async move {
             if let Err(problem) = listener.run(shared, workers).await {
                 tracing::error!(%problem, "a listener ended");
             }
+        });
+    }
+}
+
+/// Asks a node how it is, and listens to what it says by itself.
+fn supervise_node(shared: &Arc<Shared>, node: NodeId, address: &Address, keeper: &mpsc::Sender<Heard>) {
+    let (asker, asked, told) = (Arc::clone(shared), address.clone(), keeper.clone());
+    task::supervise("prober", move || {
+        Prober::new(Arc::clone(&asker), node, asked.clone(), told.clone()).run()
+    });
+    if shared.watching {
+        let (shared, address, keeper) = (Arc::clone(shared), address.clone(), keeper.clone());
+        task::supervise("witness", move || {
+            Witness::new(Arc::clone(&shared), node, address.clone(), keeper.clone()).run()
         });
     }
 }

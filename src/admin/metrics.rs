@@ -12,8 +12,8 @@ use crate::core::moment::Moment;
 use crate::core::node::{Link, Node};
 use crate::core::reason::Reason;
 use crate::core::view::View;
-use crate::net::clock;
 use crate::net::shared::Shared;
+use crate::net::{clock, task};
 use crate::telemetry::histogram::Total;
 use crate::telemetry::{Access, Counter, Stats, Target};
 
@@ -67,6 +67,7 @@ impl Metrics {
     pub fn render(&self, shared: &Shared) -> String {
         publish_counts(shared);
         publish_view(shared);
+        publish_panics();
         let mut page = self.handle.render();
         write_replicas(&mut page, &shared.view.load(), clock::now());
         Total::of(shared.stats.iter().map(|s| &s.request)).write(
@@ -112,6 +113,7 @@ fn describe() {
         "redweir_stream_attach_total",
         "Links to a source of the replication stream, made and lost, by result."
     );
+    describe_counter!("redweir_panics_total", "Mistakes in Redweir that ended a connection or a task.");
     describe_counter!("redweir_tls_reloads_total", "Changes of certificate and key files, by result.");
     describe_gauge!(
         "redweir_tls_certificate_expiry_seconds",
@@ -146,6 +148,10 @@ fn publish_counts(shared: &Shared) {
             }
         }
     }
+}
+
+fn publish_panics() {
+    counter!("redweir_panics_total").absolute(task::panics());
 }
 
 fn publish_view(shared: &Shared) {

@@ -133,6 +133,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> An
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
     }
+    task::provoke("admin", || request.uri().path() == "/panic");
     match request.uri().path() {
         "/livez" => plain(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => ready(shared),

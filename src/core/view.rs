@@ -225,6 +225,19 @@ impl Tracker {
         &self.view
     }
 
+    /// Takes nothing for known any longer but who the primary was, as when every node was lost at `now` and another history
+    /// may have begun.
+    pub fn forget(&mut self, now: Moment) {
+        for node in &mut self.view.nodes {
+            node.silent_since.get_or_insert(now);
+            node.forget();
+        }
+        self.view.history = None;
+        self.past = None;
+        self.restart_proofs();
+        self.view.least_applied = None;
+    }
+
     /// Takes in one observation, made at `now`. Total: whatever was observed, there is a view afterwards.
     pub fn apply(&mut self, observation: Observation, now: Moment) -> Effect {
         let (Observation::Primary { node, .. }

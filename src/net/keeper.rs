@@ -1,11 +1,13 @@
 //! The sole writer of the view: takes in observations, publishes snapshots.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use super::prober::Heard;
 use super::shared::Shared;
+use super::task;
 use crate::core::node::Link;
 use crate::core::view::{Effect, Tracker, View};
 
@@ -18,7 +20,17 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
         let mut next = Some(first);
         while let Some((observation, at)) = next {
             let era = tracker.view().era;
-            let effect = tracker.apply(observation, at);
+            let Ok(effect) = panic::catch_unwind(AssertUnwindSafe(|| {
+                task::provoke("keeper", provoked_once);
+                tracker.apply(observation, at)
+            })) else {
+                // What it has left half done is not to be relied on: all is learnt anew.
+                tracker.forget(at);
+                shared.fences.enter(tracker.view().era);
+                shared.fences.restart(|| shared.anchors.next());
+                next = heard.try_recv().ok();
+                continue;
+            };
             // First: whoever finds a fence gone finds that the table is of another era.
             shared.fences.enter(tracker.view().era);
             if effect == Effect::HistoryRestarted {
@@ -32,6 +44,12 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
         }
         publish(&shared, tracker.view());
     }
+}
+
+/// Once, after a while.
+fn provoked_once() -> bool {
+    static LEFT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(40);
+    LEFT.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1
 }
 
 fn publish(shared: &Shared, view: &View) {

@@ -15,6 +15,7 @@ use super::lane::{Closed, Lane, Phase, Process, Proto};
 use super::limits;
 use super::say;
 use super::stream::{ReadHalf, WriteHalf};
+use super::task;
 use super::witness;
 use super::worker::Worker;
 use crate::core::node::NodeId;
@@ -24,13 +25,16 @@ use reader::Reader;
 
 /// Runs `lane` until it ends, then hands what is left of it back to the worker.
 pub(super) async fn run(worker: Rc<Worker>, lane: Rc<Lane>) {
-    let why = match open(&worker, &lane).await {
-        Ok((read, write)) => {
-            lane.open(write);
-            Reader::new(read).run(&worker, &lane).await
+    let live = async {
+        match open(&worker, &lane).await {
+            Ok((read, write)) => {
+                lane.open(write);
+                Reader::new(read).run(&worker, &lane).await
+            }
+            Err(why) => why,
         }
-        Err(why) => why,
     };
+    let why = task::catch(live).await.unwrap_or(Closed::Desynchronised("a panic"));
     lane.close(why.clone());
     tracing::debug!(node = %lane.key.node, ?why, "lane closed");
     worker.forget_lane(&lane);

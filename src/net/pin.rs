@@ -345,7 +345,10 @@ impl Pin {
         self.blocking = false;
         match intent.handling {
             Handling::Pin(Pins::Multi) => self.multi = true,
-            Handling::Pin(Pins::Exec | Pins::Discard) => (self.multi, self.watching) = (false, false),
+            // Without MULTI they are errors, which leave what is watched watched (`multi.c`, `execCommand`).
+            Handling::Pin(Pins::Exec | Pins::Discard) if self.multi || cfg!(mutant = "error-unwatches") => {
+                (self.multi, self.watching) = (false, false);
+            }
             Handling::Pin(Pins::Watch) => self.watching = true,
             Handling::Pin(Pins::Unwatch) if !self.multi => self.watching = false,
             Handling::Pin(Pins::Blocking) if !self.multi => self.blocking = true,

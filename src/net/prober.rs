@@ -15,7 +15,7 @@ use super::control::{ControlError, ControlLink};
 use super::shared::Shared;
 use super::users::Users;
 use super::vocabulary::Vocabulary;
-use super::{clock, jitter};
+use super::{clock, jitter, task};
 use crate::core::address::{Address, Credentials};
 use crate::core::command::CommandTable;
 use crate::core::moment::Moment;
@@ -200,6 +200,7 @@ impl Prober {
             }
             return Err(ControlError::Refused(text.to_string()));
         }
+        task::provoke("prober", provoked_once);
         let observation = match RoleReport::parse(role) {
             Ok(RoleReport::Primary { offset, .. }) => {
                 Observation::Primary { node: self.node, seq, sent_at, offset }
@@ -261,6 +262,12 @@ impl Prober {
         }
         Ok(true)
     }
+}
+
+/// Once, after a while.
+fn provoked_once() -> bool {
+    static LEFT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(20);
+    LEFT.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1
 }
 
 /// A script has been running for longer than `busy-reply-threshold` (`server.c`, `shared.slowscripterr`).

@@ -23,7 +23,8 @@ use super::listener::Accepted;
 use super::shared::ClientEntry;
 use super::stream::{ReadHalf, Stream};
 use super::worker::Worker;
-use super::{clock, limits, local};
+use super::{clock, limits, local, task};
+use crate::core::argv::Args as _;
 use crate::core::moment::Moment;
 use crate::wire::request::{Limits, Scan};
 use input::Input;
@@ -55,7 +56,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let input = Input::new();
     let mut server =
         Server { worker: Rc::clone(&worker), client: Rc::clone(&client), read, input, connection };
-    let why = server.run().await;
+    let why = task::catch(server.run()).await.unwrap_or(Gone::Ended);
     client.leave(why);
     server.connection.close();
     if client.gone() == Some(Gone::TooSlow) {
@@ -202,6 +203,7 @@ impl Server {
                 return Step::Room;
             }
             let request = input.scanner.request(rest);
+            task::provoke("worker", || request.arg(1) == b"panic!");
             match self.connection.dispatch(&request, view, vocabulary, now) {
                 Step::Done => input.consume(),
                 other => return other,

@@ -158,12 +158,12 @@ impl Worker {
             let buffers = Rc::clone(&worker.round);
             task::spawn_hot(async move { round.run().await });
             task::spawn_local("buffers", async move { buffers.shrink().await });
-            let watcher = Rc::clone(&worker);
-            task::spawn_local("watch", async move { watcher.watch().await });
-            let keeper = Rc::clone(&worker);
-            task::spawn_local("spare", async move { keeper.look_after_spare().await });
-            task::spawn_local("drain", Rc::clone(&worker).drain());
-            task::spawn_local("upkeep", Rc::clone(&worker).look_after());
+            let (watcher, keeper) = (Rc::clone(&worker), Rc::clone(&worker));
+            let (drainer, looker) = (Rc::clone(&worker), Rc::clone(&worker));
+            task::supervise_local("watch", move || Rc::clone(&watcher).watch());
+            task::supervise_local("spare", move || Rc::clone(&keeper).look_after_spare());
+            task::supervise_local("drain", move || Rc::clone(&drainer).drain());
+            task::supervise_local("upkeep", move || Rc::clone(&looker).look_after());
             if let Some(errands) = worker.shared.desks.take(index) {
                 task::spawn_local("errands", errand::run(Rc::clone(&worker), errands));
             }

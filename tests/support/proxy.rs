@@ -27,6 +27,7 @@ pub(crate) struct Setup {
     rest: String,
     proxy: String,
     files: Option<u32>,
+    provoked: String,
 }
 
 impl Setup {
@@ -51,6 +52,7 @@ impl Setup {
             rest: String::new(),
             proxy: "[proxy]\nworkers = 2".to_owned(),
             files: None,
+            provoked: String::new(),
         }
     }
 
@@ -89,7 +91,19 @@ impl Setup {
         self
     }
 
+    /// It panics at these places.
+    pub(crate) fn provoke(mut self, places: &str) -> Self {
+        places.clone_into(&mut self.provoked);
+        self
+    }
+
     fn command(&self) -> Command {
+        let mut command = self.program();
+        command.env("REDWEIR_PROVOKE", &self.provoked);
+        command
+    }
+
+    fn program(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_redweir");
         let Some(most) = self.files else { return Command::new(binary) };
         let mut command = Command::new("sh");

@@ -167,7 +167,7 @@ mod tests {
         for (stamps, any, renewed) in [
             (Stamps::One(b), false, false),
             (Stamps::One(a), false, true),
-            (Stamps::Many(vec![b, a].into()), false, true),
+            (Stamps::Many(vec![b, a]), false, true),
             (Stamps::All, false, true),
             (Stamps::None, true, true),
         ] {

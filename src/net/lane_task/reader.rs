@@ -15,7 +15,7 @@ use crate::net::lane::{Closed, Lane, Proto};
 use crate::net::pending::{Kind, Pending, Rewrite};
 use crate::net::stream::ReadHalf;
 use crate::net::worker::{Reply, Worker};
-use crate::net::{clock, explain, limits, say, scan, tracking, witness};
+use crate::net::{clock, explain, limits, say, scan, task, tracking, witness};
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 
 /// The reading side of an open lane.
@@ -284,6 +284,7 @@ fn answer(
     now: Moment,
 ) -> Result<bool, Closed> {
     let nobody = Closed::Desynchronised("a reply nobody asked for");
+    task::provoke("lane", || reply == b"$6\r\npanic!\r\n");
     let (mut unproven, mut lacking, mut question) = (false, false, None);
     let again = |pending: &Pending, request: &[u8], proof| {
         if pending.at_primary && pending.kind != Kind::Write && !cut {
