@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis_protocol::resp2::types::BytesFrame;
 use tokio::sync::mpsc;
 
-use super::control::{ControlError, ControlLink};
+use super::control::{ControlError, ControlLink, words};
 use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use super::{clock, jitter};
@@ -185,7 +185,7 @@ impl Prober {
                 self.tell(Observation::Busy { node: self.node }, sent_at).await;
                 return Ok(());
             }
-            return Err(ControlError::Refused(text.to_string()));
+            return Err(ControlError::Refused(words(text)));
         }
         let observation = match RoleReport::parse(role) {
             Ok(RoleReport::Primary { offset, .. }) => {
