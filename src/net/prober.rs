@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis_protocol::resp2::types::BytesFrame;
 use tokio::sync::mpsc;
 
-use super::control::{ControlError, ControlLink, words};
+use super::control::{ControlError, ControlErrorKind, ControlLink, words};
 use super::shared::Shared;
 use super::vocabulary::Vocabulary;
 use super::{clock, jitter};
@@ -59,8 +59,16 @@ impl Prober {
             let link = ControlLink::connect(dialer, &self.address, credentials, connect_timeout).await;
             let problem = match link {
                 Ok(link) => {
-                    pause = RETRY_FIRST;
-                    self.watch(link).await
+                    let begun = clock::now();
+                    let problem = self.watch(link).await;
+                    // A node that answers nonsense at once is asked ever less often, one that went silent as soon as it
+                    // speaks again.
+                    let answers =
+                        matches!(problem.kind(), ControlErrorKind::Refused | ControlErrorKind::Malformed);
+                    if !answers || clock::now().since(begun) >= RETRY_LONGEST {
+                        pause = RETRY_FIRST;
+                    }
+                    problem
                 }
                 Err(problem) => problem,
             };
