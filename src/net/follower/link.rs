@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use redis_protocol::resp2::types::BytesFrame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Detached, Reader, Source, StreamSink};
@@ -158,6 +159,8 @@ impl<S: StreamSink> Link<'_, S> {
                     if let Err(why) = self.hear(&inbound[..count]) {
                         return why;
                     }
+                    // A source that sends without a pause must not keep the probers, who share this thread, from theirs.
+                    yield_now().await;
                 }
             }
         }
