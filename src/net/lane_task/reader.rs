@@ -198,6 +198,9 @@ impl Reader {
             let end = self.scanned + extent.end;
             let reply = &self.buffer[begin..end];
             match extent.kind {
+                ReplyKind::Push if !lane.exclusive && lane.key.proto == Proto::Resp2 => {
+                    return Err(Closed::Desynchronised("a push in RESP2"));
+                }
                 ReplyKind::Push => take_push(worker, lane, reply, now),
                 kind => {
                     let passed = std::mem::take(&mut self.passed);
