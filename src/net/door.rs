@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use redis_protocol::resp2::types::BytesFrame;
 
 use super::connection::{Connection, Step};
-use super::control::{ControlError, ControlLink};
+use super::control::{ControlError, ControlLink, words};
 use super::pin::end_if_needed;
 use super::worker::Worker;
 use super::{clock, limits, say, task};
@@ -239,6 +239,6 @@ fn is_let_in(pong: &BytesFrame) -> Result<bool, ControlError> {
     match code {
         "NOAUTH" => Ok(false),
         "NOPERM" | "LOADING" | "MASTERDOWN" | "BUSY" => Ok(true),
-        _ => Err(ControlError::Refused(error.to_string())),
+        _ => Err(ControlError::Refused(words(error))),
     }
 }

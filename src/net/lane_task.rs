@@ -227,6 +227,9 @@ async fn shake_hands(
             }
             Ok(None) => {
                 scanned = buffer.len();
+                if scanned > limits::HANDSHAKE {
+                    return Err(Closed::Desynchronised("the handshake was answered at too great length"));
+                }
                 buffer.reserve(1024);
                 if poll_fn(|cx| read.poll_read(cx, &mut buffer)).await.map_err(broken)? == 0 {
                     return Err(Closed::Unreachable("closed during the handshake".to_owned()));

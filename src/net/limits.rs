@@ -8,6 +8,15 @@ pub const CLIENT_READ: usize = 16 * 1024;
 /// Bytes a lane's read buffer offers to one read.
 pub const LANE_READ: usize = 64 * 1024;
 
+/// The longest reply to a command of the handshake, in bytes. `HELLO` names the modules, and is the longest of them.
+pub const HANDSHAKE: usize = 64 * 1024;
+
+/// The longest push on a shared lane, in bytes. The only one that is asked for has 33.
+pub const PUSH: usize = 64 * 1024;
+
+/// The most that is kept of the words of an error that a node has answered to Redweir itself, in bytes.
+pub const ERROR_WORDS: usize = 1024;
+
 /// Buffers above this are given back when they run empty.
 pub const BUFFER_KEPT: usize = 64 * 1024;
 

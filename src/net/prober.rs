@@ -11,7 +11,7 @@ use redis_protocol::resp2::types::BytesFrame;
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
-use super::control::{ControlError, ControlLink};
+use super::control::{ControlError, ControlErrorKind, ControlLink, words};
 use super::shared::Shared;
 use super::users::Users;
 use super::vocabulary::Vocabulary;
@@ -63,8 +63,16 @@ impl Prober {
             let link = ControlLink::connect(dialer, &self.address, credentials, connect_timeout).await;
             let problem = match link {
                 Ok(link) => {
-                    pause = RETRY_FIRST;
-                    self.watch(link).await
+                    let begun = clock::now();
+                    let problem = self.watch(link).await;
+                    // A node that answers nonsense at once is asked ever less often, one that went silent as soon as it
+                    // speaks again.
+                    let answers =
+                        matches!(problem.kind(), ControlErrorKind::Refused | ControlErrorKind::Malformed);
+                    if !answers || clock::now().since(begun) >= RETRY_LONGEST {
+                        pause = RETRY_FIRST;
+                    }
+                    problem
                 }
                 Err(problem) => problem,
             };
@@ -198,7 +206,7 @@ impl Prober {
                 self.tell(Observation::Busy { node: self.node }, sent_at).await;
                 return Ok(());
             }
-            return Err(ControlError::Refused(text.to_string()));
+            return Err(ControlError::Refused(words(text)));
         }
         task::provoke("prober", provoked_once);
         let observation = match RoleReport::parse(role) {

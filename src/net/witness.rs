@@ -29,7 +29,7 @@ use socket2::Socket;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
 
-use super::control::{ControlError, ControlLink, encode};
+use super::control::{ControlError, ControlLink, encode, words};
 use super::dial::Connection;
 use super::prober::Heard;
 use super::shared::Shared;
@@ -232,9 +232,8 @@ impl Witness {
                     }
                     Kind::Push | Kind::Value => {}
                     Kind::Error => {
-                        let text =
-                            String::from_utf8_lossy(&reply).trim_start_matches('-').trim_end().to_owned();
-                        return ControlError::Refused(text);
+                        let text = String::from_utf8_lossy(&reply);
+                        return ControlError::Refused(words(text.trim_start_matches('-').trim_end()));
                     }
                 }
             }

@@ -48,7 +48,8 @@ pub struct AnswerDecoder {
 
 impl Default for AnswerDecoder {
     fn default() -> Self {
-        Self { scanner: ReplyScanner::with_depth(MOST_LEVELS), scanned: 0 }
+        let depth = if cfg!(mutant = "depth-unchecked") { usize::MAX } else { MOST_LEVELS };
+        Self { scanner: ReplyScanner::with_depth(depth), scanned: 0 }
     }
 }
 

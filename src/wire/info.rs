@@ -117,9 +117,19 @@ pub struct Info {
 }
 
 impl Info {
-    /// Reads the text of an `INFO` reply. Unknown fields and lines that are no fields are passed over.
+    /// The longest text that is taken, in bytes; a longer one is as good as none. A name of a host has 253.
+    pub const MOST_TEXT: usize = 256;
+
+    /// The longest report that is read, in bytes. One of a server with many modules and databases has a tenth of it.
+    pub const MOST_BYTES: usize = 1 << 20;
+
+    /// Reads the text of an `INFO` reply. Unknown fields and lines that are no fields are passed over. Of a report that is
+    /// too long nothing is known: all that was read of it would be paid for ten times a second.
     pub fn parse(text: &[u8]) -> Self {
         let mut info = Self::default();
+        if text.len() > Self::MOST_BYTES {
+            return info;
+        }
         let mut second = (None, None);
         for line in text.split(|&b| b == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -237,7 +247,7 @@ fn replica_line(value: &str) -> Option<ReplicaLine> {
 }
 
 fn text(value: &str) -> Option<String> {
-    (!value.is_empty()).then(|| value.to_owned())
+    (!value.is_empty() && value.len() <= Info::MOST_TEXT).then(|| value.to_owned())
 }
 
 fn number<T: std::str::FromStr>(value: &str) -> Option<T> {
@@ -327,6 +337,19 @@ mod tests {
             master_link_status:sideways\r\nmaster_link_down_since_seconds:-7\r\nmaster_replid:zz\r\n\xff\xfe:1\r\n\
             no colon\r\ntcp_port:70000\r\nrun_id:\r\n";
         assert_eq!(Info::parse(text), Info::default());
+    }
+
+    #[test]
+    fn what_is_too_long_is_absent() {
+        let told = |length: usize| {
+            let line = format!("master_host:{}\r\n", "h".repeat(length));
+            Info::parse(line.as_bytes()).master_host.map(|host| host.len())
+        };
+        assert_eq!(told(Info::MOST_TEXT), Some(Info::MOST_TEXT));
+        assert_eq!(told(Info::MOST_TEXT + 1), None);
+        let long = [&b"role:master\n"[..], &vec![b'\n'; Info::MOST_BYTES]].concat();
+        assert_eq!(Info::parse(&long), Info::default());
+        assert_eq!(Info::parse(&long[..Info::MOST_BYTES]).role, Some(Role::Primary));
     }
 
     #[test]

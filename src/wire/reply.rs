@@ -293,12 +293,12 @@ impl ReplyScanner {
     }
 
     fn open(&mut self, elements: u64) -> Result<(), ReplyError> {
+        if self.stack.len() > self.depth {
+            return Err(ReplyError::TooDeep);
+        }
         if elements == 0 {
             self.end_value();
             return Ok(());
-        }
-        if self.stack.len() > self.depth {
-            return Err(ReplyError::TooDeep);
         }
         self.stack.push(elements);
         self.state = State::Type;

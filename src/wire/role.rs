@@ -3,6 +3,7 @@
 
 use redis_protocol::resp2::types::BytesFrame;
 
+use super::info::Info;
 use crate::core::position::Offset;
 
 /// A replica's own word for its link to the primary.
@@ -137,7 +138,8 @@ fn bytes(item: &BytesFrame) -> Option<&[u8]> {
 }
 
 fn text(item: &BytesFrame) -> Option<String> {
-    std::str::from_utf8(bytes(item)?).ok().map(str::to_owned)
+    let bytes = bytes(item).filter(|bytes| bytes.len() <= Info::MOST_TEXT)?;
+    std::str::from_utf8(bytes).ok().map(str::to_owned)
 }
 
 /// A primary sends its replicas' ports and offsets as text, everything else as integers.
@@ -199,5 +201,11 @@ mod tests {
         assert_eq!(parse(b"*2\r\n$6\r\nmaster\r\n:5\r\n"), Err(RoleError::Lacks("replicas")));
         let no_offset = b"*4\r\n$5\r\nslave\r\n$1\r\na\r\n:1\r\n$9\r\nconnected\r\n";
         assert_eq!(parse(no_offset), Err(RoleError::Lacks("applied offset")));
+        let (word, host) =
+            (|text: &'static str| BytesFrame::BulkString(text.into()), vec![b'h'; Info::MOST_TEXT + 1]);
+        let rest = [BytesFrame::Integer(1), word("connected"), BytesFrame::Integer(7)];
+        let long = [&[word("slave"), BytesFrame::BulkString(host.into())][..], &rest].concat();
+        let long = BytesFrame::Array(long);
+        assert_eq!(RoleReport::parse(&long), Err(RoleError::Lacks("host")));
     }
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod checker;
 pub(crate) mod dice;
+pub(crate) mod hostile;
 pub(crate) mod load;
 pub(crate) mod proxy;
 pub(crate) mod redis;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use hostile::Hostile;
 pub(crate) use proxy::{Proxy, Setup};
 pub(crate) use redis::{Redis, Server};
 pub(crate) use relay::{Direction, Relay};

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use redis_protocol::resp2::types::BytesFrame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Detached, Reader, Source, StreamSink};
@@ -20,7 +21,7 @@ use crate::core::node::NodeId;
 use crate::core::position::Offset;
 use crate::core::resume::{Breaker, Offer, Reached, Start};
 use crate::net::clock;
-use crate::net::control::{ControlLink, encode};
+use crate::net::control::{ControlLink, encode, words};
 use crate::net::dial::Connection;
 use crate::wire::info::{Info, Role};
 use crate::wire::psync::{Event, PsyncDecoder, PsyncError};
@@ -90,7 +91,7 @@ async fn introduce(link: &mut ControlLink, within: Duration) -> Result<Offer, De
     let [ping, _, _, info] = answers.as_slice() else { return Err(Detached::Closed) };
     for answer in [ping, info] {
         if let BytesFrame::Error(text) = answer {
-            return Err(Detached::refusal(text.to_string()));
+            return Err(Detached::refusal(words(text)));
         }
     }
     let BytesFrame::BulkString(text) = info else { return Err(Detached::NoHistory) };
@@ -158,6 +159,8 @@ impl<S: StreamSink> Link<'_, S> {
                     if let Err(why) = self.hear(&inbound[..count]) {
                         return why;
                     }
+                    // A source that sends without a pause must not keep the probers, who share this thread, from theirs.
+                    yield_now().await;
                 }
             }
         }

@@ -198,6 +198,9 @@ impl Reader {
             let end = self.scanned + extent.end;
             let reply = &self.buffer[begin..end];
             match extent.kind {
+                ReplyKind::Push if !lane.exclusive && lane.key.proto == Proto::Resp2 => {
+                    return Err(Closed::Desynchronised("a push in RESP2"));
+                }
                 ReplyKind::Push => take_push(worker, lane, reply, now),
                 kind => {
                     let passed = std::mem::take(&mut self.passed);
@@ -227,6 +230,9 @@ impl Reader {
     /// that another node should be asked.
     fn take_part(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
         let (held, first) = (self.buffer.len(), self.scanner.head().first());
+        if first == Some(&b'>') && held > longest_push(worker, lane) {
+            return Err(Closed::Desynchronised("a push without end"));
+        }
         if held <= limits::CUT_THROUGH
             || first == Some(&b'>')
             || (first == Some(&b'-') && held <= limits::LONG_REPLY)
@@ -265,6 +271,12 @@ impl Reader {
         self.scanned = 0;
         Ok(())
     }
+}
+
+/// A push is held as a whole. Its client, if it has one, would be disconnected for more than may pile up for it.
+fn longest_push(worker: &Worker, lane: &Lane) -> usize {
+    let limit = worker.shared.config.proxy.client_output_buffer_limit;
+    if lane.exclusive { usize::try_from(limit).unwrap_or(usize::MAX) } else { limits::PUSH }
 }
 
 /// The length of a bulk or verbatim string, by the beginning of the reply.

@@ -3,16 +3,28 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a check fails")]
 
+pub(crate) mod commands;
+pub(crate) mod control;
 pub(crate) mod dice;
+pub(crate) mod info;
 pub(crate) mod inline;
+pub(crate) mod mend;
+pub(crate) mod psync;
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod role;
+pub(crate) mod stream;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Where the checked-in seeds of `target` are.
+pub(crate) fn seed_dir(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds").join(target)
+}
 
 /// The checked-in seeds of `target`, in the order of their names.
 pub(crate) fn seeds(target: &str) -> Vec<Vec<u8>> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds").join(target);
+    let dir = seed_dir(target);
     let mut paths: Vec<_> = std::fs::read_dir(&dir)
         .expect("the seeds are checked in")
         .map(|entry| entry.unwrap().path())

@@ -1,0 +1,7 @@
+//! See `checks/psync.rs`.
+#![no_main]
+
+#[path = "../checks/mod.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| checks::psync::check(input));
