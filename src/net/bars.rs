@@ -4,21 +4,49 @@
 //! more would show what the primary denies; so the rules of all nodes are compared before anybody reads there
 //! ([`crate::core::rights`]).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::clock;
+use super::connection::Connection;
 use super::identity::IdentityId;
 use super::lane::{Closed, Lane};
 use super::upkeep::is_about_credentials;
 use super::worker::Worker;
 use crate::core::moment::Moment;
+use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::view::View;
 
 /// Why a user reads at no replica, by node; a missing entry is none.
 pub(super) type Bars = SmallVec<[Option<Reason>; 16]>;
+
+impl Connection {
+    /// From which nodes its user is barred.
+    pub(super) fn bars(&self, view: &View, now: Moment) -> Bars {
+        if self.is_free(view) { Bars::new() } else { self.worker.bars(self.identity, &self.user, view, now) }
+    }
+
+    /// Whether its user is barred from a node.
+    pub(super) fn is_barred(&mut self, node: NodeId, view: &View, now: Moment) -> bool {
+        if self.is_free(view) {
+            return false;
+        }
+        if view.rights.bars(self.user.as_bytes()).is_empty() {
+            self.free_under = Some(Arc::clone(&view.rights));
+        }
+        let bars = self.worker.bars(self.identity, &self.user, view, now);
+        bars.get(node.index()).copied().flatten().is_some()
+    }
+
+    /// Whether nothing bars it from anywhere, without looking at its rules once more.
+    fn is_free(&self, view: &View) -> bool {
+        self.free_under.as_ref().is_some_and(|under| Arc::ptr_eq(under, &view.rights))
+            && self.worker.shut_out.borrow().is_empty()
+    }
+}
 
 impl Worker {
     /// From which nodes a user is barred.

@@ -146,11 +146,6 @@ impl Connection {
             .map(|applied| Alike { read: Some(Beaten { applied, ..beaten }), ..alike });
     }
 
-    fn is_barred(&self, node: NodeId, view: &View, now: Moment) -> bool {
-        let bars = self.worker.bars(self.identity, &self.user, view, now);
-        bars.get(node.index()).copied().flatten().is_some()
-    }
-
     /// Its replica is the one that it chose, which has not gone back since, and has shown all that was seen.
     fn is_at_home(&self) -> bool {
         let session = self.client.session.borrow();

@@ -21,6 +21,7 @@ use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
+use crate::core::rights::Rights;
 use crate::core::session::Home;
 
 /// What became of a command.
@@ -59,6 +60,8 @@ pub struct Connection {
     held: Option<Arc<Identity>>,
     /// The name of that user.
     pub user: String,
+    /// Under these rights its user may read everywhere.
+    pub(super) free_under: Option<Arc<Rights>>,
     /// The selected database.
     pub db: u32,
     /// The protocol of its replies.
@@ -119,6 +122,7 @@ impl Connection {
             identity: IdentityId::ANONYMOUS,
             held: None,
             user: "default".to_owned(),
+            free_under: None,
             db: 0,
             proto: Proto::Resp2,
             name: String::new(),
@@ -257,7 +261,7 @@ impl Connection {
 
     /// Acts as somebody else from now on; `None`: as nobody in particular, who has to be admitted anew.
     pub fn act_as(&mut self, identity: Option<Arc<Identity>>) {
-        self.beaten = None;
+        (self.beaten, self.free_under) = (None, None);
         self.identity = identity.as_ref().map_or(IdentityId::ANONYMOUS, |identity| identity.id);
         self.user = identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
         self.held = identity;

@@ -25,20 +25,44 @@ use reader::Reader;
 
 /// Runs `lane` until it ends, then hands what is left of it back to the worker.
 pub(super) async fn run(worker: Rc<Worker>, lane: Rc<Lane>) {
-    let live = async {
-        match open(&worker, &lane).await {
-            Ok((read, write)) => {
-                lane.open(write);
-                Reader::new(read).run(&worker, &lane).await
-            }
-            Err(why) => why,
+    let mut owner = Owner { worker: &worker, lane: &lane, ended: false };
+    let why = match open(&worker, &lane).await {
+        Ok((read, write)) => {
+            lane.open(write);
+            Reader::new(read).run(&worker, &lane).await
         }
+        Err(why) => why,
     };
-    let why = task::catch(live).await.unwrap_or(Closed::Desynchronised("a panic"));
+    owner.ended = true;
+    end(&worker, &lane, &why);
+}
+
+fn end(worker: &Rc<Worker>, lane: &Rc<Lane>, why: &Closed) {
     lane.close(why.clone());
     tracing::debug!(node = %lane.key.node, ?why, "lane closed");
-    worker.forget_lane(&lane);
-    worker.recover(&lane, &why);
+    worker.forget_lane(lane);
+    worker.recover(lane, why);
+}
+
+/// Ends the lane of a task that has panicked.
+struct Owner<'a> {
+    worker: &'a Rc<Worker>,
+    lane: &'a Rc<Lane>,
+    ended: bool,
+}
+
+impl Drop for Owner<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let (worker, lane) = (Rc::clone(self.worker), Rc::clone(self.lane));
+        // Not here: a second panic while the first goes on would end the process.
+        task::spawn_local(
+            "lost lane",
+            async move { end(&worker, &lane, &Closed::Desynchronised("a panic")) },
+        );
+    }
 }
 
 /// Connects until it works or nobody should wait any longer. Nothing was sent until then, so nothing is lost.

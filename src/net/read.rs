@@ -142,7 +142,7 @@ impl Connection {
             && !waited
             && self.worker.shared.stream_attached.load(Ordering::Relaxed);
         let load = self.worker.load.borrow();
-        let bars = self.worker.bars(self.identity, &self.user, view, now);
+        let bars = self.bars(view, now);
         let ask = Ask {
             view,
             policy,

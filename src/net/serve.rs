@@ -56,9 +56,9 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let input = Input::new();
     let mut server =
         Server { worker: Rc::clone(&worker), client: Rc::clone(&client), read, input, connection };
-    let why = task::catch(server.run()).await.unwrap_or(Gone::Ended);
+    let why = server.run().await;
     client.leave(why);
-    server.connection.close();
+    drop(server);
     if client.gone() == Some(Gone::TooSlow) {
         worker.stats.slow_clients.add(1);
     }
@@ -106,6 +106,16 @@ struct Server {
     read: ReadHalf,
     input: Input,
     connection: Connection,
+}
+
+impl Drop for Server {
+    /// Also after a panic, which ends this task: what the client had leaves with it.
+    fn drop(&mut self) {
+        if self.client.gone().is_none() {
+            self.client.leave(Gone::Ended);
+        }
+        self.connection.close();
+    }
 }
 
 /// What a wait was ended by.

@@ -159,8 +159,10 @@ impl<S: StreamSink> Link<'_, S> {
                     if let Err(why) = self.hear(&inbound[..count]) {
                         return why;
                     }
-                    // A source that sends without a pause must not keep the probers, who share this thread, from theirs.
-                    yield_now().await;
+                    if count == inbound.len() {
+                        // A source that sends without a pause must not keep the probers, who share this thread, from theirs.
+                        yield_now().await;
+                    }
                 }
             }
         }
