@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, umask};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-use super::shared::Shared;
+use super::shared::{Seat, Shared};
 use super::sparing::Sparing;
 use super::stream::Stream;
 use super::{dial, limits, say, tls};
@@ -34,6 +34,8 @@ pub struct Accepted {
     pub local: String,
     /// The policy of the listener.
     pub policy: PolicyId,
+    /// Its place among `max-clients`.
+    pub seat: Option<Seat>,
 }
 
 #[derive(Debug)]
@@ -152,14 +154,15 @@ impl Listener {
                     continue;
                 }
             };
-            if shared.client_count() >= shared.config.proxy.max_clients as u64 {
+            let Some(seat) = shared.seat() else {
                 if self.tls.is_none() {
                     socket.refuse();
                 }
                 continue;
-            }
+            };
             let local = socket.local();
-            let accepted = Accepted { socket, tls: self.tls.clone(), local, policy: self.policy };
+            let (tls, policy, seat) = (self.tls.clone(), self.policy, Some(seat));
+            let accepted = Accepted { socket, tls, local, policy, seat };
             next = next.wrapping_add(1);
             // A worker that does not keep up lets the backlog of the socket grow, not ours.
             if let Some(worker) = workers.get(next % workers.len().max(1)) {

@@ -2,7 +2,7 @@
 //! Everything here is either immutable, an atomic, or off the path of a command.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -43,6 +43,16 @@ pub struct ClientEntry {
     pub resp: u8,
     /// When it connected.
     pub since: Moment,
+}
+
+/// A client's place among `max-clients`, from the moment its connection is accepted until that is closed.
+#[derive(Debug)]
+pub struct Seat(Arc<Shared>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.seats.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Shared by all threads.
@@ -98,6 +108,8 @@ pub struct Shared {
     pub stream_attached: AtomicBool,
     /// How far the replication stream was read, in bytes of its history.
     pub stream_offset: AtomicU64,
+    /// Connections of clients that were accepted and are not closed, whatever they have come to.
+    seats: AtomicUsize,
     next_client: AtomicU64,
 }
 
@@ -142,8 +154,18 @@ impl Shared {
             auth_required: AtomicBool::new(false),
             stream_attached: AtomicBool::new(false),
             stream_offset: AtomicU64::new(0),
+            seats: AtomicUsize::new(0),
             next_client: AtomicU64::new(1),
         }
+    }
+
+    /// A place for one more client; `None`: there are `max-clients`.
+    pub fn seat(self: &Arc<Self>) -> Option<Seat> {
+        let most = self.config.proxy.max_clients;
+        let taken = self
+            .seats
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < most).then_some(taken + 1));
+        taken.is_ok().then(|| Seat(Arc::clone(self)))
     }
 
     /// The address of a node.
