@@ -9,11 +9,11 @@ use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 
-use super::lane::{Closed, Lane, LaneKey};
-use super::limits;
-use super::pending::Pending;
-use super::worker::Worker;
 use crate::core::moment::Moment;
+use crate::net::lane::{Closed, Lane, LaneKey};
+use crate::net::limits;
+use crate::net::pending::Pending;
+use crate::net::worker::Worker;
 
 /// Shared lanes that are not in the pool.
 #[derive(Debug, Default)]

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::clock;
-use super::connection::Connection;
-use super::identity::IdentityId;
-use super::lane::{Closed, Lane};
-use super::upkeep::is_about_credentials;
-use super::worker::Worker;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::view::View;
+use crate::net::clock;
+use crate::net::connection::Connection;
+use crate::net::identity::IdentityId;
+use crate::net::lane::{Closed, Lane};
+use crate::net::upkeep::is_about_credentials;
+use crate::net::worker::Worker;
 
 /// Why a user reads at no replica, by node; a missing entry is none.
 pub(super) type Bars = SmallVec<[Option<Reason>; 16]>;

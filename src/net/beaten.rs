@@ -5,7 +5,7 @@
 //! the connection itself has on its way or seen of it; whoever fails that is decided from the beginning, as is every
 //! command of another name. If it arrived later, those are looked at again, once for all that arrived with it
 //! ([`Connection::resume_path`]); what the replica is fit for is decided once per view, for all connections
-//! ([`super::present`]).
+//! ([`crate::net::present`]).
 //!
 //! **Why what holds for all keys need not be looked at again**: it was looked at after the bytes of all these commands
 //! had been read, there or there. What anybody was told since then is concurrent with them. Only a table that is being emptied is
@@ -13,10 +13,6 @@
 
 use std::rc::Rc;
 
-use super::connection::{Connection, Step};
-use super::outgoing::Bytes;
-use super::pending::{Kind, Pending, Rewrite};
-use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
 use crate::core::command::{Access, CommandId, Handling, Intent, WriteKeys};
 use crate::core::fence::Slot;
@@ -27,6 +23,10 @@ use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::session::{Follows, Stamps};
 use crate::core::view::View;
+use crate::net::connection::{Connection, Step};
+use crate::net::outgoing::Bytes;
+use crate::net::pending::{Kind, Pending, Rewrite};
+use crate::net::vocabulary::Vocabulary;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 

@@ -14,11 +14,11 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 
-use super::limits;
-use super::presence::Presence;
-use super::round::Round;
-use super::stream::WriteHalf;
 use crate::core::session::Session;
+use crate::net::limits;
+use crate::net::presence::Presence;
+use crate::net::round::Round;
+use crate::net::stream::WriteHalf;
 
 /// The shared part of a client connection.
 #[derive(Debug)]

@@ -1,14 +1,15 @@
 //! `CLIENT …` over Redweir's own connections: what a client says about itself. What it asks or orders about others is
-//! in [`super::client_list`].
+//! in [`crate::net::client_list`].
 
-use super::client_list;
-use super::connection::{Connection, Step};
-use super::errand::Report;
-use super::lane::{Proto, Said};
-use super::{clock, say};
 use crate::core::argv::Args;
 use crate::core::moment::Moment;
 use crate::core::view::View;
+use crate::net::client_list;
+use crate::net::clock;
+use crate::net::connection::{Connection, Step};
+use crate::net::errand::Report;
+use crate::net::lane::{Proto, Said};
+use crate::net::say;
 use crate::wire::request::Request;
 
 /// Answers `CLIENT <subcommand>`.

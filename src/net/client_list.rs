@@ -9,14 +9,15 @@ use std::fmt::Write;
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use super::connection::Connection;
-use super::errand::Report;
-use super::lane::Proto;
-use super::presence::Release;
-use super::shared::ClientEntry;
-use super::vocabulary::Vocabulary;
-use super::{clock, say};
 use crate::core::moment::Moment;
+use crate::net::clock;
+use crate::net::connection::Connection;
+use crate::net::errand::Report;
+use crate::net::lane::Proto;
+use crate::net::presence::Release;
+use crate::net::say;
+use crate::net::shared::ClientEntry;
+use crate::net::vocabulary::Vocabulary;
 use crate::wire::number;
 
 /// A reply, or an error reply.

@@ -5,17 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::beaten::{Alike, Beaten};
-use super::client::Client;
-use super::demand::Reader;
-use super::identity::{Identity, IdentityId};
-use super::lane::{Lane, LaneKey, Proto, Purpose};
-use super::own_lane::Row;
-use super::pin::{InLine, Pin};
-use super::tracking::Redirect;
-use super::vocabulary::LastCommand;
-use super::worker::Worker;
-use super::{clock, jitter, limits};
 use crate::core::argv::Args;
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
@@ -23,6 +12,19 @@ use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::rights::Rights;
 use crate::core::session::Home;
+use crate::net::beaten::{Alike, Beaten};
+use crate::net::client::Client;
+use crate::net::clock;
+use crate::net::demand::Reader;
+use crate::net::identity::{Identity, IdentityId};
+use crate::net::jitter;
+use crate::net::lane::{Lane, LaneKey, Proto, Purpose};
+use crate::net::limits;
+use crate::net::own_lane::Row;
+use crate::net::pin::{InLine, Pin};
+use crate::net::tracking::Redirect;
+use crate::net::vocabulary::LastCommand;
+use crate::net::worker::Worker;
 
 /// What became of a command.
 #[derive(Debug)]

@@ -9,9 +9,9 @@ use redis_protocol::resp2::types::BytesFrame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::dial::{Connection, Dialer};
-use super::limits;
 use crate::core::address::{Address, Credentials};
+use crate::net::dial::{Connection, Dialer};
+use crate::net::limits;
 use crate::wire::answer::AnswerDecoder;
 
 /// Why a call failed.

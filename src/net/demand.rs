@@ -5,8 +5,6 @@ use std::cell::RefCell;
 
 use smallvec::SmallVec;
 
-use super::shared::Shared;
-use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
 use crate::core::command::{Handling, Intent, Keys};
 use crate::core::fence::{AnchorSeq, Mark, Slot};
@@ -15,6 +13,8 @@ use crate::core::reason::Reason;
 use crate::core::route::Demand;
 use crate::core::session::{Session, Stamps, stronger};
 use crate::core::view::View;
+use crate::net::shared::Shared;
+use crate::net::vocabulary::Vocabulary;
 
 /// The fences of a command's keys.
 pub type Slots = SmallVec<[Slot; 4]>;

@@ -10,9 +10,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::stream::Stream;
-use super::{clock, tls};
 use crate::core::address::Address;
+use crate::net::clock;
+use crate::net::stream::Stream;
+use crate::net::tls;
 
 /// First keep-alive probe after this much silence. A dead peer is then noticed long before the two hours that
 /// the operating system would take.

@@ -3,20 +3,21 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::connection::{Connection, Step};
-use super::demand::{Slots, stamps_of};
-use super::local;
-use super::outgoing::{Bytes, Outgoing};
-use super::pending::Rewrite;
-use super::say;
-use super::sparing::Sparing;
-use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
 use crate::core::command::{Access, CommandId, Handling, Intent, Keys, Local, Why, WriteKeys};
 use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
+use crate::net::connection::{Connection, Step};
+use crate::net::demand::Slots;
+use crate::net::demand::stamps_of;
+use crate::net::local;
+use crate::net::outgoing::{Bytes, Outgoing};
+use crate::net::pending::Rewrite;
+use crate::net::say;
+use crate::net::sparing::Sparing;
+use crate::net::vocabulary::Vocabulary;
 use crate::telemetry::{self, Target};
 use crate::wire::request::{Request, is_cross_protocol};
 

@@ -19,16 +19,20 @@ use std::sync::atomic::Ordering;
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use super::connection::{Connection, Step};
-use super::control::{ControlError, ControlLink, words};
-use super::pin::end_if_needed;
-use super::worker::Worker;
-use super::{clock, limits, say, task};
 use crate::core::command::{Access, Handling, Intent, Local};
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::view::View;
+use crate::net::clock;
+use crate::net::connection::{Connection, Step};
+use crate::net::control::words;
+use crate::net::control::{ControlError, ControlLink};
+use crate::net::limits;
+use crate::net::pin::end_if_needed;
+use crate::net::say;
+use crate::net::task;
+use crate::net::worker::Worker;
 use crate::telemetry;
 
 /// Who is let in without a password, as far as one worker knows.

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::client::{Client, Gone};
-use super::limits;
-use super::presence::Release;
-use super::worker::Worker;
 use crate::core::command::CommandId;
 use crate::core::moment::Moment;
+use crate::net::client::{Client, Gone};
+use crate::net::limits;
+use crate::net::presence::Release;
+use crate::net::worker::Worker;
 
 /// What changes too often to stand in the shared registry.
 #[derive(Clone, Debug, Default)]

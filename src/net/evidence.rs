@@ -3,17 +3,17 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::client::Client;
-use super::lane::Lane;
-use super::pending::{Kind, Pending, Rewrite};
-use super::prober::link_of;
-use super::worker::Worker;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::proof::Generation;
 use crate::core::session::Stamps;
 use crate::core::view::View;
+use crate::net::client::Client;
+use crate::net::lane::Lane;
+use crate::net::pending::{Kind, Pending, Rewrite};
+use crate::net::prober::link_of;
+use crate::net::worker::Worker;
 use crate::wire::answer;
 use crate::wire::role::RoleReport;
 

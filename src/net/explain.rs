@@ -4,9 +4,6 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::demand::{Reader, Subject};
-use super::shared::Shared;
-use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
 use crate::core::command::{Access, Handling, Local};
 use crate::core::cursor::Cursor;
@@ -17,6 +14,9 @@ use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::view::View;
+use crate::net::demand::{Reader, Subject};
+use crate::net::shared::Shared;
+use crate::net::vocabulary::Vocabulary;
 
 /// One node, as the view has it.
 #[derive(Clone, Debug, Serialize)]

@@ -8,10 +8,6 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::sync::watch;
 
-use super::clock;
-use super::follower::{Detached, Source, StreamSink};
-use super::shared::Shared;
-use super::vocabulary::{LastCommand, Vocabulary};
 use crate::core::argv::Args;
 use crate::core::command::{Access, Keys, WriteKeys};
 use crate::core::fence::Slot;
@@ -20,6 +16,10 @@ use crate::core::node::NodeId;
 use crate::core::position::{Offset, ReplId};
 use crate::core::precise::Precise;
 use crate::core::source::{self, Avoided};
+use crate::net::clock;
+use crate::net::follower::{Detached, Source, StreamSink};
+use crate::net::shared::Shared;
+use crate::net::vocabulary::{LastCommand, Vocabulary};
 use crate::wire::stream::StreamCommand;
 
 /// How often the choice of the source is looked at when the view does not change: a source that failed may be tried

@@ -9,11 +9,13 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
-use super::lane::LaneKey;
-use super::pending::Pending;
-use super::worker::Worker;
-use super::{clock, say, task};
 use crate::core::moment::Moment;
+use crate::net::clock;
+use crate::net::lane::LaneKey;
+use crate::net::pending::Pending;
+use crate::net::say;
+use crate::net::task;
+use crate::net::worker::Worker;
 
 /// What is held, oldest first. Bounded by what clients may have under way.
 #[derive(Debug, Default)]

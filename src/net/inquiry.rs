@@ -13,12 +13,14 @@ use redis_protocol::resp2::types::BytesFrame;
 use rustc_hash::FxHashMap;
 use tokio::sync::Semaphore;
 
-use super::control::{ControlError, ControlLink};
-use super::identity::Credentials;
-use super::worker::Worker;
-use super::{clock, limits, say};
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
+use crate::net::clock;
+use crate::net::control::{ControlError, ControlLink};
+use crate::net::identity::Credentials;
+use crate::net::limits;
+use crate::net::say;
+use crate::net::worker::Worker;
 
 /// The connections of one worker for questions, and who has failed.
 #[derive(Debug)]

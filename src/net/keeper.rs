@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::prober::Heard;
-use super::shared::Shared;
-use super::task;
 use crate::core::node::Link;
 use crate::core::view::{Effect, Tracker, View};
+use crate::net::prober::Heard;
+use crate::net::shared::Shared;
+use crate::net::task;
 
 /// Observations that may wait to be taken in.
 pub const QUEUE: usize = 1024;

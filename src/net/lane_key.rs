@@ -1,7 +1,7 @@
 //! What a lane may be shared by.
 
-use super::identity::IdentityId;
 use crate::core::node::NodeId;
+use crate::net::identity::IdentityId;
 
 /// Protocol version spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -43,7 +43,7 @@ pub enum Purpose {
     /// Everything else.
     #[default]
     Ordinary,
-    /// Everything else, of clients that get large replies: one of [`limits::LARGE_LANES`](super::limits::LARGE_LANES).
+    /// Everything else, of clients that get large replies: one of [`limits::LARGE_LANES`](crate::net::limits::LARGE_LANES).
     Large(u8),
     /// `EVAL`, `EVALSHA`, `FCALL`
     Scripts,

@@ -9,17 +9,17 @@ use std::time::Duration;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
-use super::clock;
-use super::identity::Credentials;
-use super::lane::{Closed, Lane, Phase, Process, Proto};
-use super::limits;
-use super::say;
-use super::stream::{ReadHalf, WriteHalf};
-use super::task;
-use super::witness;
-use super::worker::Worker;
 use crate::core::node::NodeId;
 use crate::core::view::View;
+use crate::net::clock;
+use crate::net::identity::Credentials;
+use crate::net::lane::{Closed, Lane, Phase, Process, Proto};
+use crate::net::limits;
+use crate::net::say;
+use crate::net::stream::{ReadHalf, WriteHalf};
+use crate::net::task;
+use crate::net::witness;
+use crate::net::worker::Worker;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 use reader::Reader;
 

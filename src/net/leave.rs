@@ -1,9 +1,9 @@
 //! What Redweir answers itself and would tell, to users whom the primary forbids it: about the servers, other clients, the
 //! connection. A user who may not do everything is asked about at the primary first, by a question of the same kind.
 
-use super::connection::Connection;
 use crate::core::argv::Args;
 use crate::core::view::View;
+use crate::net::connection::Connection;
 
 /// The question whose refusal by the primary is that of the command. `None`: whoever is in may use it.
 fn question<A: Args + ?Sized>(args: &A) -> Option<&'static [&'static [u8]]> {

@@ -13,13 +13,16 @@ use nix::sys::stat::{Mode, umask};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-use super::shared::{Seat, Shared};
-use super::sparing::Sparing;
-use super::stream::Stream;
-use super::{dial, limits, say, tls};
 use crate::config::Listen;
 use crate::core::address::Address;
 use crate::core::policy::PolicyId;
+use crate::net::dial;
+use crate::net::limits;
+use crate::net::say;
+use crate::net::shared::{Seat, Shared};
+use crate::net::sparing::Sparing;
+use crate::net::stream::Stream;
+use crate::net::tls;
 use crate::telemetry::Stats;
 
 /// Pause after `accept` failed: out of descriptors, most likely. Connected clients are served meanwhile.

@@ -4,18 +4,23 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::client_command;
-use super::connection::{Connection, Step, shown_name};
-use super::door::Verdict;
-use super::explain;
-use super::identity::{Credentials, Password};
-use super::lane::{Closed, Lane, LaneKey, Phase, Proto};
-use super::vocabulary::Vocabulary;
-use super::{clock, limits, say, token, wait};
 use crate::core::argv::Args;
 use crate::core::command::Local;
 use crate::core::moment::Moment;
 use crate::core::view::View;
+use crate::net::client_command;
+use crate::net::clock;
+use crate::net::connection::shown_name;
+use crate::net::connection::{Connection, Step};
+use crate::net::door::Verdict;
+use crate::net::explain;
+use crate::net::identity::{Credentials, Password};
+use crate::net::lane::{Closed, Lane, LaneKey, Phase, Proto};
+use crate::net::limits;
+use crate::net::say;
+use crate::net::token;
+use crate::net::vocabulary::Vocabulary;
+use crate::net::wait;
 use crate::wire::request::Request;
 
 /// Answers what can be answered at once; what has to ask somebody comes back as [`Step::Later`].

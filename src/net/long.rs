@@ -3,12 +3,12 @@
 
 use std::cell::Cell;
 
-use super::connection::{Connection, Step};
-use super::say;
-use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
 use crate::core::command::{Handling, Intent, Keys, Local};
 use crate::core::session::Stamps;
+use crate::net::connection::{Connection, Step};
+use crate::net::say;
+use crate::net::vocabulary::Vocabulary;
 use crate::wire::request::Request;
 
 /// The beginning of a command, and whether anybody has asked for an argument behind it.
@@ -34,7 +34,7 @@ impl Connection {
     /// What Redweir itself would answer is no command with arguments of that size: what Redis says to them.
     pub(super) fn refuse_long(&self, intent: Intent) -> Option<Step> {
         let Handling::Local(which) = intent.handling else { return None };
-        if self.pin.as_ref().is_some_and(super::pin::Pin::relays_everything) {
+        if self.pin.as_ref().is_some_and(crate::net::pin::Pin::relays_everything) {
             return None;
         }
         let reply = match which {

@@ -2,14 +2,14 @@
 //! order: whatever is sent on another lane after one of them waits for its reply, and it waits for whatever was sent on
 //! another lane before it.
 
-use super::connection::{Connection, Step};
-use super::lane::Purpose;
-use super::outgoing::{Bytes, Outgoing};
-use super::vocabulary::Vocabulary;
 use crate::core::command::{Handling, Intent, Local};
 use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::view::View;
+use crate::net::connection::{Connection, Step};
+use crate::net::lane::Purpose;
+use crate::net::outgoing::{Bytes, Outgoing};
+use crate::net::vocabulary::Vocabulary;
 use crate::wire::request::Request;
 
 /// The commands that were sent last, one after the other, on a lane of their own.

@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
-use super::client::Client;
 use crate::core::moment::Moment;
 use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
 use crate::core::proof::suffices;
 use crate::core::session::Stamps;
+use crate::net::client::Client;
 
 /// What may be done with a command when its lane is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //!
 //! A transaction or a blocking command gives its connection back clean as soon as its state is gone, so that the next
 //! client may use it. A subscription (and whatever else makes the server speak unasked, or stay silent) turns the
-//! connection into a plain relay ([`super::relayed`]), until the client leaves or says `RESET`; then it is closed, when
+//! connection into a plain relay ([`crate::net::relayed`]), until the client leaves or says `RESET`; then it is closed, when
 //! what was said on it is executed. The order of a pipeline is kept by entering and leaving only with nothing
 //! outstanding.
 //!
@@ -16,20 +16,20 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::client_command;
-use super::connection::{Connection, Step};
-use super::lane::{Closed, Lane};
-use super::outgoing::Bytes;
-use super::pending::Rewrite;
-use super::say;
-use super::tracking;
-use super::vocabulary::Vocabulary;
 use crate::core::argv::Args;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
+use crate::net::client_command;
+use crate::net::connection::{Connection, Step};
+use crate::net::lane::{Closed, Lane};
+use crate::net::outgoing::Bytes;
+use crate::net::pending::Rewrite;
+use crate::net::say;
+use crate::net::tracking;
+use crate::net::vocabulary::Vocabulary;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 

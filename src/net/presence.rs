@@ -5,11 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::identity::IdentityId;
-use super::lane::Lane;
 use crate::core::command::CommandId;
 use crate::core::fence::{AnchorSeq, Era};
 use crate::core::moment::Moment;
+use crate::net::identity::IdentityId;
+use crate::net::lane::Lane;
 
 /// How a waiting client is released by `CLIENT UNBLOCK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

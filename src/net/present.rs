@@ -12,14 +12,14 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use smallvec::SmallVec;
 
-use super::shared::Shared;
-use super::vocabulary::Vocabulary;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::{Policy, PolicyId};
 use crate::core::position::Offset;
 use crate::core::route::good_until;
 use crate::core::view::View;
+use crate::net::shared::Shared;
+use crate::net::vocabulary::Vocabulary;
 
 /// The view and the vocabulary, and what follows from them.
 #[derive(Debug)]

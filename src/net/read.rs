@@ -3,14 +3,6 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use super::beaten::Beaten;
-use super::connection::{Connection, Step};
-use super::demand::{Reader, Subject};
-use super::limits;
-use super::outgoing::{Bytes, Outgoing};
-use super::pending::Rewrite;
-use super::shared::Shared;
-use super::vocabulary::Vocabulary;
 use crate::core::command::{Handling, Intent};
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
@@ -20,6 +12,14 @@ use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::session::{Follows, Stamps};
 use crate::core::view::View;
+use crate::net::beaten::Beaten;
+use crate::net::connection::{Connection, Step};
+use crate::net::demand::{Reader, Subject};
+use crate::net::limits;
+use crate::net::outgoing::{Bytes, Outgoing};
+use crate::net::pending::Rewrite;
+use crate::net::shared::Shared;
+use crate::net::vocabulary::Vocabulary;
 use crate::telemetry;
 use crate::wire::request::Request;
 

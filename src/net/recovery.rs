@@ -3,17 +3,19 @@
 
 use std::rc::Rc;
 
-use super::client::Gone;
-use super::demand::{Reader, Subject};
-use super::identity::IdentityId;
-use super::lane::{Closed, Lane, LaneKey, Leftover};
-use super::pending::{Kind, Pending};
-use super::worker::Worker;
-use super::{clock, say, upkeep};
 use crate::core::command::Access;
 use crate::core::node::NodeId;
 use crate::core::policy::Consistency;
 use crate::core::route::{Ask, Decision, decide};
+use crate::net::client::Gone;
+use crate::net::clock;
+use crate::net::demand::{Reader, Subject};
+use crate::net::identity::IdentityId;
+use crate::net::lane::{Closed, Lane, LaneKey, Leftover};
+use crate::net::pending::{Kind, Pending};
+use crate::net::say;
+use crate::net::upkeep;
+use crate::net::worker::Worker;
 use crate::wire::request::{Limits, RequestScanner, Scan};
 
 impl Worker {

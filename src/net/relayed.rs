@@ -1,22 +1,26 @@
-//! What a client says on a plain relay (see [`super::pin`]): all of it goes to the primary, in the order in which it
+//! What a client says on a plain relay (see [`crate::net::pin`]): all of it goes to the primary, in the order in which it
 //! comes, and what Redweir has to say to it, or to do about it, has its place in that order (see
-//! [`super::lane::Lane::answer`]).
+//! [`crate::net::lane::Lane::answer`]).
 
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::connection::{Connection, Step};
-use super::lane::{Closed, Lane, Phase, Said};
-use super::outgoing::Bytes;
-use super::vocabulary::Vocabulary;
-use super::{client_command, limits, local, say, task};
 use crate::core::argv::Args as _;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
+use crate::net::client_command;
+use crate::net::connection::{Connection, Step};
+use crate::net::lane::{Closed, Lane, Phase, Said};
+use crate::net::limits;
+use crate::net::local;
+use crate::net::outgoing::Bytes;
+use crate::net::say;
+use crate::net::task;
+use crate::net::vocabulary::Vocabulary;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 

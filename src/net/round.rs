@@ -12,9 +12,9 @@ use std::task::{Poll, Waker};
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
-use super::client::Client;
-use super::lane::Lane;
-use super::limits;
+use crate::net::client::Client;
+use crate::net::lane::Lane;
+use crate::net::limits;
 
 /// What waits to be written on one worker.
 #[derive(Debug, Default)]

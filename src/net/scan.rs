@@ -10,14 +10,6 @@
 
 use std::rc::Rc;
 
-use super::client::Client;
-use super::connection::{Connection, Step};
-use super::demand::Subject;
-use super::lane::{Lane, Process};
-use super::outgoing::{Bytes, Outgoing};
-use super::pending::{Kind, Rewrite};
-use super::say;
-use super::vocabulary::Vocabulary;
 use crate::core::argv::Args as _;
 use crate::core::command::{Handling, Intent};
 use crate::core::cursor::{Cursor, Tag};
@@ -27,6 +19,14 @@ use crate::core::policy::Consistency;
 use crate::core::reason::Reason;
 use crate::core::route::judge;
 use crate::core::view::View;
+use crate::net::client::Client;
+use crate::net::connection::{Connection, Step};
+use crate::net::demand::Subject;
+use crate::net::lane::{Lane, Process};
+use crate::net::outgoing::{Bytes, Outgoing};
+use crate::net::pending::{Kind, Rewrite};
+use crate::net::say;
+use crate::net::vocabulary::Vocabulary;
 use crate::telemetry::{self, Target};
 use crate::wire::cursor as wire;
 use crate::wire::request::Request;

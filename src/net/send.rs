@@ -2,16 +2,16 @@
 
 use std::rc::Rc;
 
-use super::connection::{Connection, Step};
-use super::lane::{Lane, Process};
-use super::outgoing::{Bytes, Outgoing};
-use super::pending::{Kind, Pending, Rewrite};
-use super::scan;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
+use crate::net::connection::{Connection, Step};
+use crate::net::lane::{Lane, Process};
+use crate::net::outgoing::{Bytes, Outgoing};
+use crate::net::pending::{Kind, Pending, Rewrite};
+use crate::net::scan;
 use crate::telemetry::{self, Target};
 
 impl Connection {

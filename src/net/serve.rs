@@ -16,16 +16,19 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 
-use super::buffer::drop_front;
-use super::client::{Client, Gone};
-use super::connection::{Connection, Step};
-use super::listener::Accepted;
-use super::shared::ClientEntry;
-use super::stream::{ReadHalf, Stream};
-use super::worker::Worker;
-use super::{clock, limits, local, task};
 use crate::core::argv::Args as _;
 use crate::core::moment::Moment;
+use crate::net::buffer::drop_front;
+use crate::net::client::{Client, Gone};
+use crate::net::clock;
+use crate::net::connection::{Connection, Step};
+use crate::net::limits;
+use crate::net::listener::Accepted;
+use crate::net::local;
+use crate::net::shared::ClientEntry;
+use crate::net::stream::{ReadHalf, Stream};
+use crate::net::task;
+use crate::net::worker::Worker;
 use crate::wire::request::{Limits, Scan};
 use input::Input;
 

@@ -8,17 +8,17 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use tokio::sync::{Notify, Semaphore, watch};
 
-use super::dial::Dialer;
-use super::errand::Desks;
-use super::identity::Identities;
-use super::vocabulary::Vocabulary;
-use super::witness::Ear;
 use crate::config::Config;
 use crate::core::address::Address;
 use crate::core::fence::{AnchorCounter, FenceTable};
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::view::View;
+use crate::net::dial::Dialer;
+use crate::net::errand::Desks;
+use crate::net::identity::Identities;
+use crate::net::vocabulary::Vocabulary;
+use crate::net::witness::Ear;
 use crate::telemetry::Stats;
 use crate::telemetry::histogram::Histogram;
 
@@ -88,7 +88,7 @@ pub struct Shared {
     pub identities: Identities,
     /// Connected clients.
     pub clients: DashMap<u64, ClientEntry>,
-    /// What each node tells of itself, by `NodeId`; see [`super::witness`].
+    /// What each node tells of itself, by `NodeId`; see [`crate::net::witness`].
     pub ears: Vec<Ear>,
     /// Until when the primary's clients are paused, by a `CLIENT PAUSE` that came this way; in nanoseconds.
     paused_until: AtomicU64,

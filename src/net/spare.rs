@@ -5,14 +5,15 @@
 
 use std::rc::Rc;
 
-use super::lane::{Closed, Lane, LaneKey};
-use super::pending::{Kind, Pending, Rewrite};
-use super::worker::Worker;
-use super::{clock, limits};
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
+use crate::net::clock;
+use crate::net::lane::{Closed, Lane, LaneKey};
+use crate::net::limits;
+use crate::net::pending::{Kind, Pending, Rewrite};
+use crate::net::worker::Worker;
 
 impl Worker {
     /// An exclusive lane of this key: a clean spare one, or a new one.

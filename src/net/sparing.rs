@@ -4,8 +4,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::clock;
 use crate::core::moment::Moment;
+use crate::net::clock;
 
 /// One kind of line.
 #[derive(Debug)]

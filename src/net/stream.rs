@@ -9,8 +9,8 @@ use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio_util::io::poll_read_buf;
 
-use super::listener::socket_name;
-use super::tls;
+use crate::net::listener::socket_name;
+use crate::net::tls;
 
 /// A connected socket.
 #[derive(Debug)]

@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
-use super::connection::Connection;
-use super::{clock, local, say, wait};
 use crate::core::argv::Args;
 use crate::core::position::{Offset, ReplId};
+use crate::net::clock;
+use crate::net::connection::Connection;
+use crate::net::local;
+use crate::net::say;
+use crate::net::wait;
 
 /// Whether a `REDWEIR` command is one of these: they may have to wait.
 pub(super) fn is_about<A: Args + ?Sized>(args: &A) -> bool {

@@ -4,11 +4,11 @@
 //! Redweir gave it, which the primary does not know: it is told the ID of that client's exclusive connection, the one it
 //! has subscribed on, and what it says of that connection is told in Redweir's words again.
 
-use super::connection::{Connection, Step};
-use super::lane::Lane;
-use super::say;
 use crate::core::argv::Args as _;
 use crate::core::command::{Handling, Intent, Pin as Pins};
+use crate::net::connection::{Connection, Step};
+use crate::net::lane::Lane;
+use crate::net::say;
 use crate::wire::request::Request;
 
 /// Whom the invalidations go to: `CLIENT ID` here, and at the primary (0 when it has no connection there).

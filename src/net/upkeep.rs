@@ -9,12 +9,12 @@ use std::rc::Rc;
 
 use rustc_hash::FxHashSet;
 
-use super::clock;
-use super::identity::IdentityId;
-use super::lane::{Closed, Lane, LaneKey, Proto, Purpose};
-use super::limits;
-use super::worker::Worker;
 use crate::core::moment::Moment;
+use crate::net::clock;
+use crate::net::identity::IdentityId;
+use crate::net::lane::{Closed, Lane, LaneKey, Proto, Purpose};
+use crate::net::limits;
+use crate::net::worker::Worker;
 
 impl Worker {
     /// Runs as long as the worker.

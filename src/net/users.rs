@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use super::clock;
-use super::control::ControlLink;
-use super::shared::Shared;
 use crate::config::ReplicaAcl;
 use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::rights::Rules;
+use crate::net::clock;
+use crate::net::control::ControlLink;
+use crate::net::shared::Shared;
 use crate::wire::acl;
 
 /// With more users than these, the list is not asked for with every poll.

@@ -9,12 +9,14 @@
 
 use std::time::Duration;
 
-use super::connection::Connection;
-use super::presence::Release;
-use super::{clock, limits, say};
 use crate::core::fence::AnchorSeq;
 use crate::core::position::Offset;
 use crate::core::view::View;
+use crate::net::clock;
+use crate::net::connection::Connection;
+use crate::net::limits;
+use crate::net::presence::Release;
+use crate::net::say;
 use crate::wire::number;
 
 /// `WAIT numreplicas timeout` (`replication.c`, `waitCommand`); a timeout of 0 waits for ever. Cancel-safe.

@@ -29,15 +29,18 @@ use socket2::Socket;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
 
-use super::control::{ControlError, ControlLink, encode, words};
-use super::dial::Connection;
-use super::prober::Heard;
-use super::shared::Shared;
-use super::{clock, jitter};
 use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
 use crate::core::view::Observation;
+use crate::net::clock;
+use crate::net::control::encode;
+use crate::net::control::words;
+use crate::net::control::{ControlError, ControlLink};
+use crate::net::dial::Connection;
+use crate::net::jitter;
+use crate::net::prober::Heard;
+use crate::net::shared::Shared;
 use crate::wire::reply::{Kind, ReplyScanner};
 
 /// Asks for the message.
