@@ -18,17 +18,22 @@ use crate::core::address::Address;
 use crate::core::fence::FenceTable;
 use crate::core::node::NodeId;
 use crate::core::view::{Limits, Tracker};
+use crate::net::descriptors;
 use crate::net::descriptors::Room;
 use crate::net::dial::Dialer;
 use crate::net::fencer::{self, Failures, Fencer};
 use crate::net::follower::{self, Follower};
+use crate::net::jitter;
+use crate::net::keeper;
+use crate::net::limits;
 use crate::net::listener::{Accepted, Listener};
 use crate::net::prober::{Heard, Prober};
 use crate::net::shared::Shared;
+use crate::net::task;
+use crate::net::tls;
 use crate::net::tls::renew::{Renewable, Watch};
 use crate::net::witness::Witness;
 use crate::net::worker::Worker;
-use crate::net::{descriptors, jitter, keeper, limits, task, tls};
 
 /// Runs the proxy until SIGINT or SIGTERM.
 pub fn run(config: Config) -> anyhow::Result<()> {

@@ -18,12 +18,13 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 pub use self::detached::Detached;
-use super::dial::Dialer;
-use super::{clock, jitter};
 use crate::core::address::{Address, Credentials};
 use crate::core::node::NodeId;
 use crate::core::position::{Offset, ReplId};
 use crate::core::resume::{Breaker, Reached};
+use crate::net::clock;
+use crate::net::dial::Dialer;
+use crate::net::jitter;
 use crate::wire::stream::StreamCommand;
 
 /// First pause after a failure; it doubles with each up to [`RETRY_LONGEST`].

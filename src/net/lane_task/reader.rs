@@ -11,11 +11,18 @@ use crate::core::moment::Moment;
 use crate::core::session::Stamps;
 use crate::net::buffer::drop_front;
 use crate::net::client::Gone;
+use crate::net::clock;
+use crate::net::explain;
 use crate::net::lane::{Closed, Lane, Proto};
+use crate::net::limits;
 use crate::net::pending::{Kind, Pending, Rewrite};
+use crate::net::say;
+use crate::net::scan;
 use crate::net::stream::ReadHalf;
+use crate::net::task;
+use crate::net::tracking;
+use crate::net::witness;
 use crate::net::worker::{Reply, Worker};
-use crate::net::{clock, explain, limits, say, scan, task, tracking, witness};
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 
 /// The reading side of an open lane.

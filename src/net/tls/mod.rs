@@ -16,10 +16,11 @@ use tokio::net::TcpStream;
 
 use self::renew::Renewable;
 pub use self::session::Session;
-use super::{clock, limits};
 use crate::config::tls::TlsFault;
 use crate::config::{ListenTls, UpstreamTls};
 use crate::core::address::Address;
+use crate::net::clock;
+use crate::net::limits;
 
 /// The TLS of a listener.
 pub struct Server {
