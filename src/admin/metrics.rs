@@ -12,9 +12,9 @@ use crate::core::moment::Moment;
 use crate::core::node::{Link, Node};
 use crate::core::reason::Reason;
 use crate::core::view::View;
-use crate::net::clock;
+use crate::net::runtime::clock;
+use crate::net::runtime::task;
 use crate::net::shared::Shared;
-use crate::net::task;
 use crate::telemetry::histogram::Total;
 use crate::telemetry::{Access, Counter, Stats, Target};
 

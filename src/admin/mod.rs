@@ -28,12 +28,12 @@ pub use metrics::Metrics;
 use crate::core::address::Address;
 use crate::core::policy::PolicyId;
 use crate::core::view::View;
-use crate::net::clock;
 use crate::net::demand::Reader;
 use crate::net::explain;
+use crate::net::runtime::clock;
+use crate::net::runtime::sparing::Sparing;
+use crate::net::runtime::task;
 use crate::net::shared::Shared;
-use crate::net::sparing::Sparing;
-use crate::net::task;
 
 /// Connections served at once, if descriptors allow; for one more the oldest is closed.
 pub const MOST_CONNECTIONS: usize = 64;

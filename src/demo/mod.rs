@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::Proxy;
 use crate::config::Config;
 use crate::core::address::Address;
-use crate::net::task;
+use crate::net::runtime::task;
 use relay::Relay;
 use servers::{Redis, free_port};
 use workload::Tally;

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::core::moment::Moment;
-use crate::net::clock;
+use crate::net::runtime::clock;
 
 /// Chunks that may be under way; more wait on the sender's side.
 const IN_TRANSIT: usize = 4096;

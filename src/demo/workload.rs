@@ -10,7 +10,7 @@ use redis_protocol::resp2::types::BytesFrame;
 use crate::core::address::Address;
 use crate::net::control::{ControlError, ControlLink};
 use crate::net::dial::Dialer;
-use crate::net::jitter;
+use crate::net::runtime::jitter;
 
 /// Keys that each writer owns.
 const KEYS: usize = 500;

@@ -11,8 +11,8 @@ use rustc_hash::FxHashMap;
 
 use crate::core::moment::Moment;
 use crate::net::lane::{Closed, Lane, LaneKey};
-use crate::net::limits;
 use crate::net::pending::Pending;
+use crate::net::runtime::limits;
 use crate::net::worker::Worker;
 
 /// Shared lanes that are not in the pool.

@@ -13,10 +13,10 @@ use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::view::View;
-use crate::net::clock;
 use crate::net::connection::Connection;
 use crate::net::identity::IdentityId;
 use crate::net::lane::{Closed, Lane};
+use crate::net::runtime::clock;
 use crate::net::upkeep::is_about_credentials;
 use crate::net::worker::Worker;
 

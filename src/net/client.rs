@@ -15,9 +15,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, BytesMut};
 
 use crate::core::session::Session;
-use crate::net::limits;
 use crate::net::presence::Presence;
-use crate::net::round::Round;
+use crate::net::runtime::flush::Round;
+use crate::net::runtime::limits;
 use crate::net::stream::WriteHalf;
 
 /// The shared part of a client connection.

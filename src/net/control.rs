@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::core::address::{Address, Credentials};
 use crate::net::dial::{Connection, Dialer};
-use crate::net::limits;
+use crate::net::runtime::limits;
 use crate::wire::answer::AnswerDecoder;
 
 /// Why a call failed.

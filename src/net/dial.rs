@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::core::address::Address;
-use crate::net::clock;
+use crate::net::runtime::clock;
 use crate::net::stream::Stream;
 use crate::net::tls;
 

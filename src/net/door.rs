@@ -24,14 +24,14 @@ use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::view::View;
-use crate::net::clock;
 use crate::net::connection::{Connection, Step};
 use crate::net::control::words;
 use crate::net::control::{ControlError, ControlLink};
-use crate::net::limits;
 use crate::net::pin::end_if_needed;
+use crate::net::runtime::clock;
+use crate::net::runtime::limits;
+use crate::net::runtime::task;
 use crate::net::say;
-use crate::net::task;
 use crate::net::worker::Worker;
 use crate::telemetry;
 

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use crate::core::command::CommandId;
 use crate::core::moment::Moment;
 use crate::net::client::{Client, Gone};
-use crate::net::limits;
 use crate::net::presence::Release;
+use crate::net::runtime::limits;
 use crate::net::worker::Worker;
 
 /// What changes too often to stand in the shared registry.

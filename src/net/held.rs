@@ -10,11 +10,11 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use crate::core::moment::Moment;
-use crate::net::clock;
 use crate::net::lane::LaneKey;
 use crate::net::pending::Pending;
+use crate::net::runtime::clock;
+use crate::net::runtime::task;
 use crate::net::say;
-use crate::net::task;
 use crate::net::worker::Worker;
 
 /// What is held, oldest first. Bounded by what clients may have under way.

@@ -15,10 +15,10 @@ use tokio::sync::Semaphore;
 
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
-use crate::net::clock;
 use crate::net::control::{ControlError, ControlLink};
 use crate::net::identity::Credentials;
-use crate::net::limits;
+use crate::net::runtime::clock;
+use crate::net::runtime::limits;
 use crate::net::say;
 use crate::net::worker::Worker;
 

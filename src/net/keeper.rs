@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use crate::core::node::Link;
 use crate::core::view::{Effect, Tracker, View};
 use crate::net::prober::Heard;
+use crate::net::runtime::task;
 use crate::net::shared::Shared;
-use crate::net::task;
 
 /// Observations that may wait to be taken in.
 pub const QUEUE: usize = 1024;

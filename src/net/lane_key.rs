@@ -43,7 +43,7 @@ pub enum Purpose {
     /// Everything else.
     #[default]
     Ordinary,
-    /// Everything else, of clients that get large replies: one of [`limits::LARGE_LANES`](crate::net::limits::LARGE_LANES).
+    /// Everything else, of clients that get large replies: one of [`limits::LARGE_LANES`](crate::net::runtime::limits::LARGE_LANES).
     Large(u8),
     /// `EVAL`, `EVALSHA`, `FCALL`
     Scripts,

@@ -11,13 +11,13 @@ use smallvec::SmallVec;
 
 use crate::core::node::NodeId;
 use crate::core::view::View;
-use crate::net::clock;
 use crate::net::identity::Credentials;
 use crate::net::lane::{Closed, Lane, Phase, Process, Proto};
-use crate::net::limits;
+use crate::net::runtime::clock;
+use crate::net::runtime::limits;
+use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::stream::{ReadHalf, WriteHalf};
-use crate::net::task;
 use crate::net::witness;
 use crate::net::worker::Worker;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};

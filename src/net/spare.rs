@@ -9,10 +9,10 @@ use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
-use crate::net::clock;
 use crate::net::lane::{Closed, Lane, LaneKey};
-use crate::net::limits;
 use crate::net::pending::{Kind, Pending, Rewrite};
+use crate::net::runtime::clock;
+use crate::net::runtime::limits;
 use crate::net::worker::Worker;
 
 impl Worker {

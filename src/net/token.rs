@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::core::argv::Args;
 use crate::core::position::{Offset, ReplId};
-use crate::net::clock;
 use crate::net::connection::Connection;
 use crate::net::local;
+use crate::net::runtime::clock;
 use crate::net::say;
 use crate::net::wait;
 

@@ -10,10 +10,10 @@ use std::rc::Rc;
 use rustc_hash::FxHashSet;
 
 use crate::core::moment::Moment;
-use crate::net::clock;
 use crate::net::identity::IdentityId;
 use crate::net::lane::{Closed, Lane, LaneKey, Proto, Purpose};
-use crate::net::limits;
+use crate::net::runtime::clock;
+use crate::net::runtime::limits;
 use crate::net::worker::Worker;
 
 impl Worker {

@@ -12,8 +12,8 @@ use crate::config::ReplicaAcl;
 use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::rights::Rules;
-use crate::net::clock;
 use crate::net::control::ControlLink;
+use crate::net::runtime::clock;
 use crate::net::shared::Shared;
 use crate::wire::acl;
 

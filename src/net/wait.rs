@@ -12,10 +12,10 @@ use std::time::Duration;
 use crate::core::fence::AnchorSeq;
 use crate::core::position::Offset;
 use crate::core::view::View;
-use crate::net::clock;
 use crate::net::connection::Connection;
-use crate::net::limits;
 use crate::net::presence::Release;
+use crate::net::runtime::clock;
+use crate::net::runtime::limits;
 use crate::net::say;
 use crate::wire::number;
 

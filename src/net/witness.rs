@@ -33,13 +33,13 @@ use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
 use crate::core::view::Observation;
-use crate::net::clock;
 use crate::net::control::encode;
 use crate::net::control::words;
 use crate::net::control::{ControlError, ControlLink};
 use crate::net::dial::Connection;
-use crate::net::jitter;
 use crate::net::prober::Heard;
+use crate::net::runtime::clock;
+use crate::net::runtime::jitter;
 use crate::net::shared::Shared;
 use crate::wire::reply::{Kind, ReplyScanner};
 

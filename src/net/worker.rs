@@ -20,7 +20,6 @@ use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::net::aside::Aside;
 use crate::net::client::Client;
-use crate::net::clock;
 use crate::net::door::Door;
 use crate::net::errand;
 use crate::net::held::Held;
@@ -28,15 +27,16 @@ use crate::net::identity::IdentityId;
 use crate::net::inquiry::Inquiry;
 use crate::net::lane::{Closed, Lane, LaneKey};
 use crate::net::lane_task;
-use crate::net::limits;
 use crate::net::listener::Accepted;
 use crate::net::pending::{Kind, Pending};
 use crate::net::present::Present;
-use crate::net::round::Round;
+use crate::net::runtime::clock;
+use crate::net::runtime::flush::Round;
+use crate::net::runtime::limits;
+use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::serve;
 use crate::net::shared::Shared;
-use crate::net::task;
 use crate::telemetry::Stats;
 
 /// What one worker owns.

@@ -8,7 +8,7 @@
 use std::task::Waker;
 
 use super::Client;
-use crate::net::limits;
+use crate::net::runtime::limits;
 
 impl Client {
     /// Bytes waiting to be written.

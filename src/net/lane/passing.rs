@@ -10,7 +10,7 @@ use std::task::Waker;
 use bytes::{Buf, BytesMut};
 
 use super::{Inner, Lane, Pending, Phase};
-use crate::net::limits;
+use crate::net::runtime::limits;
 use crate::wire::request::Request;
 
 /// How far a command that is passed on as it comes has got.

@@ -9,7 +9,7 @@ use super::marks::{Found, Marks};
 use super::passing::Passing;
 use super::{Bytes, Client, Closed, Inner, Lane, Phase, Stamps, limits};
 use crate::core::moment::Moment;
-use crate::net::jitter;
+use crate::net::runtime::jitter;
 use crate::net::say;
 
 /// What is remembered of a plain relay.

@@ -8,7 +8,7 @@
 use std::rc::Rc;
 
 use super::{Inner, Lane, Purpose};
-use crate::net::limits;
+use crate::net::runtime::limits;
 
 /// What the replies of a lane are like.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ use crate::core::view::View;
 use crate::net::client::Gone;
 use crate::net::connection::Step;
 use crate::net::lane::{Closed, Lane, Phase};
-use crate::net::limits;
+use crate::net::runtime::limits;
 use crate::net::vocabulary::Vocabulary;
 use crate::wire::request::RequestError;
 

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::Event;
 use crate::net::client::Gone;
-use crate::net::limits;
+use crate::net::runtime::limits;
 use crate::net::stream::ReadHalf;
 use crate::net::worker::Worker;
 use crate::wire::request::{Limits, RequestScanner};

@@ -19,8 +19,8 @@ pub use self::session::Session;
 use crate::config::tls::TlsFault;
 use crate::config::{ListenTls, UpstreamTls};
 use crate::core::address::Address;
-use crate::net::clock;
-use crate::net::limits;
+use crate::net::runtime::clock;
+use crate::net::runtime::limits;
 
 /// The TLS of a listener.
 pub struct Server {

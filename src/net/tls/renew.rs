@@ -13,7 +13,7 @@ use metrics::{counter, gauge};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::tls::TlsFault;
-use crate::net::limits;
+use crate::net::runtime::limits;
 
 /// Something that was made from files.
 pub trait Renewable: Send + Sync {

@@ -18,7 +18,7 @@ use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerCon
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::net::limits;
+use crate::net::runtime::limits;
 
 /// A TLS connection whose handshake is done.
 #[derive(Debug)]

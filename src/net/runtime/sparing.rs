@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::core::moment::Moment;
-use crate::net::clock;
+use crate::net::runtime::clock;
 
 /// One kind of line.
 #[derive(Debug)]

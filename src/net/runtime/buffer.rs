@@ -3,7 +3,7 @@
 use bytes::{Buf as _, BytesMut};
 
 /// Drops the first `n` bytes. Of all of them this is cheap, and the whole room can be filled again.
-pub(super) fn drop_front(buffer: &mut BytesMut, n: usize) {
+pub(crate) fn drop_front(buffer: &mut BytesMut, n: usize) {
     if n == buffer.len() {
         buffer.clear();
     } else {

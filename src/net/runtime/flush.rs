@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::net::client::Client;
 use crate::net::lane::Lane;
-use crate::net::limits;
+use crate::net::runtime::limits;
 
 /// What waits to be written on one worker.
 #[derive(Debug, Default)]
