@@ -10,8 +10,8 @@ use anyhow::{Context as _, bail};
 use redis_protocol::resp2::types::BytesFrame;
 
 use super::local;
-use crate::net::control::ControlLink;
-use crate::net::dial::Dialer;
+use crate::net::socket::call::ControlLink;
+use crate::net::socket::dial::Dialer;
 
 const WITHIN: Duration = Duration::from_secs(2);
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use redis_protocol::resp2::types::BytesFrame;
 
 use crate::core::address::Address;
-use crate::net::control::{ControlError, ControlLink};
-use crate::net::dial::Dialer;
 use crate::net::runtime::jitter;
+use crate::net::socket::call::{ControlError, ControlLink};
+use crate::net::socket::dial::Dialer;
 
 /// Keys that each writer owns.
 const KEYS: usize = 500;

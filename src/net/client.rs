@@ -18,7 +18,7 @@ use crate::core::session::Session;
 use crate::net::presence::Presence;
 use crate::net::runtime::flush::Round;
 use crate::net::runtime::limits;
-use crate::net::stream::WriteHalf;
+use crate::net::socket::halves::WriteHalf;
 
 /// The shared part of a client connection.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ pub use crate::net::phase::{Closed, Phase, Process};
 use crate::net::runtime::buffer::drop_front;
 use crate::net::runtime::flush::Round;
 use crate::net::runtime::limits;
-use crate::net::stream::WriteHalf;
+use crate::net::socket::halves::WriteHalf;
 use crate::net::tracking::Redirect;
 pub use leftover::Leftover;
 use passing::Passing;

@@ -17,7 +17,7 @@ use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::say;
-use crate::net::stream::{ReadHalf, WriteHalf};
+use crate::net::socket::halves::{ReadHalf, WriteHalf};
 use crate::net::witness;
 use crate::net::worker::Worker;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};

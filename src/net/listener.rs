@@ -16,13 +16,13 @@ use tokio::sync::mpsc;
 use crate::config::Listen;
 use crate::core::address::Address;
 use crate::core::policy::PolicyId;
-use crate::net::dial;
 use crate::net::runtime::limits;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::say;
 use crate::net::shared::{Seat, Shared};
-use crate::net::stream::Stream;
-use crate::net::tls;
+use crate::net::socket::dial;
+use crate::net::socket::halves::Stream;
+use crate::net::socket::tls;
 use crate::telemetry::Stats;
 
 /// Pause after `accept` failed: out of descriptors, most likely. Connected clients are served meanwhile.

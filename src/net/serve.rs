@@ -27,7 +27,7 @@ use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::shared::ClientEntry;
-use crate::net::stream::{ReadHalf, Stream};
+use crate::net::socket::halves::{ReadHalf, Stream};
 use crate::net::worker::Worker;
 use crate::wire::request::{Limits, Scan};
 use input::Input;

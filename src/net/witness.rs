@@ -33,14 +33,14 @@ use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
 use crate::core::view::Observation;
-use crate::net::control::encode;
-use crate::net::control::words;
-use crate::net::control::{ControlError, ControlLink};
-use crate::net::dial::Connection;
 use crate::net::prober::Heard;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::net::shared::Shared;
+use crate::net::socket::call::encode;
+use crate::net::socket::call::words;
+use crate::net::socket::call::{ControlError, ControlLink};
+use crate::net::socket::dial::Connection;
 use crate::wire::reply::{Kind, ReplyScanner};
 
 /// Asks for the message.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::net::control::ControlError;
+use crate::net::socket::call::ControlError;
 use crate::wire::psync::PsyncError;
 
 /// Why a link ended, or was never made.

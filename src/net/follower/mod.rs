@@ -22,9 +22,9 @@ use crate::core::address::{Address, Credentials};
 use crate::core::node::NodeId;
 use crate::core::position::{Offset, ReplId};
 use crate::core::resume::{Breaker, Reached};
-use crate::net::dial::Dialer;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
+use crate::net::socket::dial::Dialer;
 use crate::wire::stream::StreamCommand;
 
 /// First pause after a failure; it doubles with each up to [`RETRY_LONGEST`].

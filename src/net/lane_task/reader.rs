@@ -19,7 +19,7 @@ use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::scan;
-use crate::net::stream::ReadHalf;
+use crate::net::socket::halves::ReadHalf;
 use crate::net::tracking;
 use crate::net::witness;
 use crate::net::worker::{Reply, Worker};

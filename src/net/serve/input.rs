@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::Event;
 use crate::net::client::Gone;
 use crate::net::runtime::limits;
-use crate::net::stream::ReadHalf;
+use crate::net::socket::halves::ReadHalf;
 use crate::net::worker::Worker;
 use crate::wire::request::{Limits, RequestScanner};
 

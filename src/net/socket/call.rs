@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use crate::core::address::{Address, Credentials};
-use crate::net::dial::{Connection, Dialer};
 use crate::net::runtime::limits;
+use crate::net::socket::dial::{Connection, Dialer};
 use crate::wire::answer::AnswerDecoder;
 
 /// Why a call failed.
@@ -189,12 +189,12 @@ impl ControlLink {
 }
 
 /// The words of an error, as far as anybody will read them: they are logged, and kept.
-pub(super) fn words(error: &str) -> String {
+pub(crate) fn words(error: &str) -> String {
     error[..error.floor_char_boundary(limits::ERROR_WORDS)].to_owned()
 }
 
 /// Appends a command as a RESP array of bulk strings.
-pub(super) fn encode(args: &[&[u8]], out: &mut Vec<u8>) {
+pub(crate) fn encode(args: &[&[u8]], out: &mut Vec<u8>) {
     out.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
     for arg in args {
         out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());

@@ -12,8 +12,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::core::address::Address;
 use crate::net::runtime::clock;
-use crate::net::stream::Stream;
-use crate::net::tls;
+use crate::net::socket::halves::Stream;
+use crate::net::socket::tls;
 
 /// First keep-alive probe after this much silence. A dead peer is then noticed long before the two hours that
 /// the operating system would take.

@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio_util::io::poll_read_buf;
 
 use crate::net::listener::socket_name;
-use crate::net::tls;
+use crate::net::socket::tls;
 
 /// A connected socket.
 #[derive(Debug)]
