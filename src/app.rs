@@ -14,15 +14,16 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::{Admin, Metrics};
 use crate::config::Config;
+use crate::control::follower::{self, Follower};
+use crate::control::keeper;
+use crate::control::prober::{Heard, Prober};
+use crate::control::stamper::{self, Failures, Fencer};
+use crate::control::witness::Witness;
 use crate::core::address::Address;
 use crate::core::fence::FenceTable;
 use crate::core::node::NodeId;
 use crate::core::view::{Limits, Tracker};
-use crate::net::fencer::{self, Failures, Fencer};
-use crate::net::follower::{self, Follower};
-use crate::net::keeper;
 use crate::net::listener::{Accepted, Listener};
-use crate::net::prober::{Heard, Prober};
 use crate::net::runtime::descriptors;
 use crate::net::runtime::descriptors::Room;
 use crate::net::runtime::jitter;
@@ -32,7 +33,6 @@ use crate::net::shared::Shared;
 use crate::net::socket::dial::Dialer;
 use crate::net::socket::tls;
 use crate::net::socket::tls::renew::{Renewable, Watch};
-use crate::net::witness::Witness;
 use crate::net::worker::Worker;
 
 /// Runs the proxy until SIGINT or SIGTERM.
@@ -194,7 +194,7 @@ fn start_control(
     let (wanted, source) = watch::channel(None);
     let (chooser, heard_of) = (Arc::clone(shared), Arc::clone(&failures));
     task::supervise("source", move || {
-        fencer::choose_source(Arc::clone(&chooser), Arc::clone(&heard_of), wanted.clone())
+        stamper::choose_source(Arc::clone(&chooser), Arc::clone(&heard_of), wanted.clone())
     });
     let reader = Arc::clone(shared);
     task::supervise("follower", move || {

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["core"],
     &["wire"],
     &["config", "telemetry"],
-    &["net"],
+    &["net", "shard", "control", "proxy"],
     &["admin"],
     &["app"],
     &["demo", "cli"],

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::control::prober::link_of;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
@@ -12,7 +13,6 @@ use crate::core::view::View;
 use crate::net::client::Client;
 use crate::net::lane::Lane;
 use crate::net::pending::{Kind, Pending, Rewrite};
-use crate::net::prober::link_of;
 use crate::net::worker::Worker;
 use crate::wire::answer;
 use crate::wire::role::RoleReport;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
+use crate::control::witness;
 use crate::core::node::NodeId;
 use crate::core::view::View;
 use crate::net::identity::Credentials;
@@ -18,7 +19,6 @@ use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::socket::halves::{ReadHalf, WriteHalf};
-use crate::net::witness;
 use crate::net::worker::Worker;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 use reader::Reader;

@@ -9,6 +9,7 @@ use dashmap::DashMap;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::config::Config;
+use crate::control::witness::Ear;
 use crate::core::address::Address;
 use crate::core::fence::{AnchorCounter, FenceTable};
 use crate::core::moment::Moment;
@@ -18,7 +19,6 @@ use crate::net::errand::Desks;
 use crate::net::identity::Identities;
 use crate::net::socket::dial::Dialer;
 use crate::net::vocabulary::Vocabulary;
-use crate::net::witness::Ear;
 use crate::telemetry::Stats;
 use crate::telemetry::histogram::Histogram;
 
@@ -88,7 +88,7 @@ pub struct Shared {
     pub identities: Identities,
     /// Connected clients.
     pub clients: DashMap<u64, ClientEntry>,
-    /// What each node tells of itself, by `NodeId`; see [`crate::net::witness`].
+    /// What each node tells of itself, by `NodeId`; see [`crate::control::witness`].
     pub ears: Vec<Ear>,
     /// Until when the primary's clients are paused, by a `CLIENT PAUSE` that came this way; in nanoseconds.
     paused_until: AtomicU64,

@@ -1,8 +1,8 @@
 //! Attaching: without a dump where there is a backlog, past a dump of either form where there is none; and as a
 //! guest that nobody counts.
 
+use redweir::control::follower::Limits;
 use redweir::core::address::Credentials;
-use redweir::net::follower::Limits;
 
 use crate::ear::Ear;
 use crate::eventually;

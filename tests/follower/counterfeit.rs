@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use redweir::control::follower::Limits;
 use redweir::core::address::Address;
 use redweir::core::position::Offset;
-use redweir::net::follower::Limits;
 
 use crate::ear::Ear;
 use crate::eventually;

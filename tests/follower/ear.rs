@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use redweir::control::follower::{Detached, Follower, Limits, Source, StreamSink};
 use redweir::core::address::{Address, Credentials};
 use redweir::core::argv::Args as _;
 use redweir::core::node::NodeId;
 use redweir::core::position::{Offset, ReplId};
-use redweir::net::follower::{Detached, Follower, Limits, Source, StreamSink};
 use redweir::wire::stream::StreamCommand;
 use tokio::sync::watch;
 

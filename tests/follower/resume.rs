@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redweir::net::follower::Limits;
+use redweir::control::follower::Limits;
 
 use crate::ear::Ear;
 use crate::eventually;

@@ -122,7 +122,7 @@ impl World {
         self.proofs.renew(&view, self.now());
     }
 
-    /// `fencer::command`, `fencer::progressed`.
+    /// `stamper::command`, `stamper::progressed`.
     pub(super) fn tell(&mut self) {
         let Some(mut stream) = self.stream else { return };
         let Some((write, end)) = self.command_after(&stream) else { return };

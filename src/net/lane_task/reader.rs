@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
 
+use crate::control::witness;
 use crate::core::moment::Moment;
 use crate::core::session::Stamps;
 use crate::net::client::Gone;
@@ -21,7 +22,6 @@ use crate::net::say;
 use crate::net::scan;
 use crate::net::socket::halves::ReadHalf;
 use crate::net::tracking;
-use crate::net::witness;
 use crate::net::worker::{Reply, Worker};
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::control::prober::Heard;
 use crate::core::node::Link;
 use crate::core::view::{Effect, Tracker, View};
-use crate::net::prober::Heard;
 use crate::net::runtime::task;
 use crate::net::shared::Shared;
 

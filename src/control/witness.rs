@@ -29,11 +29,11 @@ use socket2::Socket;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
 
+use crate::control::prober::Heard;
 use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
 use crate::core::view::Observation;
-use crate::net::prober::Heard;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::net::shared::Shared;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::sync::watch;
 
+use crate::control::follower::{Detached, Source, StreamSink};
 use crate::core::argv::Args;
 use crate::core::command::{Access, Keys, WriteKeys};
 use crate::core::fence::Slot;
@@ -16,7 +17,6 @@ use crate::core::node::NodeId;
 use crate::core::position::{Offset, ReplId};
 use crate::core::precise::Precise;
 use crate::core::source::{self, Avoided};
-use crate::net::follower::{Detached, Source, StreamSink};
 use crate::net::runtime::clock;
 use crate::net::shared::Shared;
 use crate::net::vocabulary::{LastCommand, Vocabulary};

@@ -24,7 +24,7 @@ const FEW: usize = 32;
 const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
 /// The users of one node.
-pub(super) struct Users {
+pub(crate) struct Users {
     shared: Arc<Shared>,
     address: Address,
     /// What was last told.
@@ -36,14 +36,14 @@ pub(super) struct Users {
 }
 
 impl Users {
-    pub(super) fn new(shared: &Arc<Shared>, address: &Address) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, address: &Address) -> Self {
         let (shared, address) = (Arc::clone(shared), address.clone());
         Self { shared, address, known: None, asked_at: None, refused_at: None, anonymous: None }
     }
 
     /// Whether it is time to ask; with an `INFO` it always is, unless that was refused a moment ago: the node makes a note
     /// of every refusal (`ACL LOG`).
-    pub(super) fn are_due(&mut self, inform: bool, now: Moment) -> bool {
+    pub(crate) fn are_due(&mut self, inform: bool, now: Moment) -> bool {
         let config = &self.shared.config;
         let early = self.asked_at.is_some_and(|at| now.since(at) < config.poll_interval() / 2);
         let refused = self.refused_at.is_some_and(|at| now.since(at) < AFTER_REFUSAL);
@@ -57,7 +57,7 @@ impl Users {
     }
 
     /// Takes the answer to `ACL LIST`, if that was asked, perhaps together with `INFO`. Returns what is to be told.
-    pub(super) async fn hear(&mut self, answer: Option<&BytesFrame>, inform: bool) -> Option<Arc<Rules>> {
+    pub(crate) async fn hear(&mut self, answer: Option<&BytesFrame>, inform: bool) -> Option<Arc<Rules>> {
         let rules = match answer.map(acl::parse) {
             Some(Rules::Hidden) => {
                 self.refused_at = Some(clock::now());

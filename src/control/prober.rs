@@ -11,6 +11,7 @@ use redis_protocol::resp2::types::BytesFrame;
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
+use crate::control::users::Users;
 use crate::core::address::{Address, Credentials};
 use crate::core::command::CommandTable;
 use crate::core::moment::Moment;
@@ -22,7 +23,6 @@ use crate::net::runtime::task;
 use crate::net::shared::Shared;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlErrorKind, ControlLink};
-use crate::net::users::Users;
 use crate::net::vocabulary::Vocabulary;
 use crate::wire::commands;
 use crate::wire::info::{self, Info};

@@ -1,0 +1,8 @@
+//! Finds out, and writes what a shard knows: asks every node how it is, follows the replication stream, listens to what replicas say by themselves.
+
+pub mod follower;
+pub mod keeper;
+pub mod prober;
+pub mod stamper;
+pub(crate) mod users;
+pub mod witness;
