@@ -29,11 +29,11 @@ use crate::net::runtime::descriptors::Room;
 use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::net::shared::Shared;
 use crate::net::socket::dial::Dialer;
 use crate::net::socket::tls;
 use crate::net::socket::tls::renew::{Renewable, Watch};
 use crate::net::worker::Worker;
+use crate::shard::shared::Shared;
 
 /// Runs the proxy until SIGINT or SIGTERM.
 pub fn run(config: Config) -> anyhow::Result<()> {

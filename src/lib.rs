@@ -12,5 +12,6 @@ pub mod control;
 pub mod core;
 pub mod demo;
 pub mod net;
+pub mod shard;
 pub mod telemetry;
 pub mod wire;

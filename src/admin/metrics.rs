@@ -14,7 +14,7 @@ use crate::core::reason::Reason;
 use crate::core::view::View;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
-use crate::net::shared::Shared;
+use crate::shard::shared::Shared;
 use crate::telemetry::histogram::Total;
 use crate::telemetry::{Access, Counter, Stats, Target};
 

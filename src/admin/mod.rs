@@ -29,11 +29,11 @@ use crate::core::address::Address;
 use crate::core::policy::PolicyId;
 use crate::core::view::View;
 use crate::net::demand::Reader;
-use crate::net::explain;
 use crate::net::runtime::clock;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::runtime::task;
-use crate::net::shared::Shared;
+use crate::shard::report;
+use crate::shard::shared::Shared;
 
 /// Connections served at once, if descriptors allow; for one more the oldest is closed.
 pub const MOST_CONNECTIONS: usize = 64;
@@ -142,7 +142,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> An
         "/metrics" => {
             reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render(shared))
         }
-        "/view" => json(&explain::view_report(&shared.view.load(), clock::now())),
+        "/view" => json(&report::view_report(&shared.view.load(), clock::now())),
         "/explain" => explained(request, shared),
         _ => plain(
             StatusCode::NOT_FOUND,
@@ -208,7 +208,7 @@ fn explained(request: &Request<Incoming>, shared: &Shared) -> Answer {
         barrier: None,
     };
     let (view, vocabulary) = (shared.view.load(), shared.vocabulary.load());
-    let explained = explain::explain(shared, &reader, args.as_slice(), &view, &vocabulary, clock::now());
+    let explained = report::explain(shared, &reader, args.as_slice(), &view, &vocabulary, clock::now());
     json(&explained)
 }
 

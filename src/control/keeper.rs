@@ -9,7 +9,7 @@ use crate::control::prober::Heard;
 use crate::core::node::Link;
 use crate::core::view::{Effect, Tracker, View};
 use crate::net::runtime::task;
-use crate::net::shared::Shared;
+use crate::shard::shared::Shared;
 
 /// Observations that may wait to be taken in.
 pub const QUEUE: usize = 1024;

@@ -18,8 +18,8 @@ use crate::core::position::{Offset, ReplId};
 use crate::core::precise::Precise;
 use crate::core::source::{self, Avoided};
 use crate::net::runtime::clock;
-use crate::net::shared::Shared;
 use crate::net::vocabulary::{LastCommand, Vocabulary};
+use crate::shard::shared::Shared;
 use crate::wire::stream::StreamCommand;
 
 /// How often the choice of the source is looked at when the view does not change: a source that failed may be tried

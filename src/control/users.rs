@@ -13,8 +13,8 @@ use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::rights::Rules;
 use crate::net::runtime::clock;
-use crate::net::shared::Shared;
 use crate::net::socket::call::ControlLink;
+use crate::shard::shared::Shared;
 use crate::wire::acl;
 
 /// With more users than these, the list is not asked for with every poll.

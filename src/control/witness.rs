@@ -36,11 +36,11 @@ use crate::core::node::{NodeId, Role};
 use crate::core::view::Observation;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
-use crate::net::shared::Shared;
 use crate::net::socket::call::encode;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::net::socket::dial::Connection;
+use crate::shard::shared::Shared;
 use crate::wire::reply::{Kind, ReplyScanner};
 
 /// Asks for the message.

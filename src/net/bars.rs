@@ -14,11 +14,11 @@ use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::view::View;
 use crate::net::connection::Connection;
-use crate::net::identity::IdentityId;
 use crate::net::lane::{Closed, Lane};
 use crate::net::runtime::clock;
 use crate::net::upkeep::is_about_credentials;
 use crate::net::worker::Worker;
+use crate::shard::identity::IdentityId;
 
 /// Why a user reads at no replica, by node; a missing entry is none.
 pub(super) type Bars = SmallVec<[Option<Reason>; 16]>;

@@ -5,7 +5,7 @@
 //! the connection itself has on its way or seen of it; whoever fails that is decided from the beginning, as is every
 //! command of another name. If it arrived later, those are looked at again, once for all that arrived with it
 //! ([`Connection::resume_path`]); what the replica is fit for is decided once per view, for all connections
-//! ([`crate::net::present`]).
+//! ([`crate::shard::snapshot`]).
 //!
 //! **Why what holds for all keys need not be looked at again**: it was looked at after the bytes of all these commands
 //! had been read, there or there. What anybody was told since then is concurrent with them. Only a table that is being emptied is

@@ -6,10 +6,10 @@ use crate::core::moment::Moment;
 use crate::core::view::View;
 use crate::net::client_list;
 use crate::net::connection::{Connection, Step};
-use crate::net::errand::Report;
 use crate::net::lane::{Proto, Said};
 use crate::net::runtime::clock;
 use crate::net::say;
+use crate::shard::mailbox::Report;
 use crate::wire::request::Request;
 
 /// Answers `CLIENT <subcommand>`.

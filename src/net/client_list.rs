@@ -11,13 +11,13 @@ use redis_protocol::resp2::types::BytesFrame;
 
 use crate::core::moment::Moment;
 use crate::net::connection::Connection;
-use crate::net::errand::Report;
 use crate::net::lane::Proto;
 use crate::net::presence::Release;
 use crate::net::runtime::clock;
 use crate::net::say;
-use crate::net::shared::ClientEntry;
 use crate::net::vocabulary::Vocabulary;
+use crate::shard::mailbox::Report;
+use crate::shard::shared::ClientEntry;
 use crate::wire::number;
 
 /// A reply, or an error reply.

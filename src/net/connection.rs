@@ -15,7 +15,6 @@ use crate::core::session::Home;
 use crate::net::beaten::{Alike, Beaten};
 use crate::net::client::Client;
 use crate::net::demand::Reader;
-use crate::net::identity::{Identity, IdentityId};
 use crate::net::lane::{Lane, LaneKey, Proto, Purpose};
 use crate::net::own_lane::Row;
 use crate::net::pin::{InLine, Pin};
@@ -25,6 +24,7 @@ use crate::net::runtime::limits;
 use crate::net::tracking::Redirect;
 use crate::net::vocabulary::LastCommand;
 use crate::net::worker::Worker;
+use crate::shard::identity::{Identity, IdentityId};
 
 /// What became of a command.
 #[derive(Debug)]

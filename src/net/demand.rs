@@ -13,8 +13,8 @@ use crate::core::reason::Reason;
 use crate::core::route::Demand;
 use crate::core::session::{Session, Stamps, stronger};
 use crate::core::view::View;
-use crate::net::shared::Shared;
 use crate::net::vocabulary::Vocabulary;
+use crate::shard::shared::Shared;
 
 /// The fences of a command's keys.
 pub type Slots = SmallVec<[Slot; 4]>;

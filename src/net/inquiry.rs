@@ -15,12 +15,12 @@ use tokio::sync::Semaphore;
 
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
-use crate::net::identity::Credentials;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::say;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::net::worker::Worker;
+use crate::shard::identity::Credentials;
 
 /// The connections of one worker for questions, and who has failed.
 #[derive(Debug)]

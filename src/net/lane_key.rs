@@ -1,7 +1,7 @@
 //! What a lane may be shared by.
 
 use crate::core::node::NodeId;
-use crate::net::identity::IdentityId;
+use crate::shard::identity::IdentityId;
 
 /// Protocol version spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

@@ -12,7 +12,6 @@ use smallvec::SmallVec;
 use crate::control::witness;
 use crate::core::node::NodeId;
 use crate::core::view::View;
-use crate::net::identity::Credentials;
 use crate::net::lane::{Closed, Lane, Phase, Process, Proto};
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
@@ -20,6 +19,7 @@ use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::socket::halves::{ReadHalf, WriteHalf};
 use crate::net::worker::Worker;
+use crate::shard::identity::Credentials;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 use reader::Reader;
 

@@ -19,10 +19,10 @@ use crate::core::policy::PolicyId;
 use crate::net::runtime::limits;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::say;
-use crate::net::shared::{Seat, Shared};
 use crate::net::socket::dial;
 use crate::net::socket::halves::Stream;
 use crate::net::socket::tls;
+use crate::shard::shared::{Seat, Shared};
 use crate::telemetry::Stats;
 
 /// Pause after `accept` failed: out of descriptors, most likely. Connected clients are served meanwhile.

@@ -12,8 +12,6 @@ use crate::net::client_command;
 use crate::net::connection::shown_name;
 use crate::net::connection::{Connection, Step};
 use crate::net::door::Verdict;
-use crate::net::explain;
-use crate::net::identity::{Credentials, Password};
 use crate::net::lane::{Closed, Lane, LaneKey, Phase, Proto};
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
@@ -21,6 +19,8 @@ use crate::net::say;
 use crate::net::token;
 use crate::net::vocabulary::Vocabulary;
 use crate::net::wait;
+use crate::shard::identity::{Credentials, Password};
+use crate::shard::report;
 use crate::wire::request::Request;
 
 /// Answers what can be answered at once; what has to ask somebody comes back as [`Step::Later`].
@@ -94,7 +94,7 @@ async fn answered(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
 
 /// The section of `INFO` that is about Redweir.
 fn section(connection: &Connection, now: Moment) -> Vec<u8> {
-    let section = explain::info_section(&connection.worker.shared, now);
+    let section = report::info_section(&connection.worker.shared, now);
     say::text(section.trim_start(), connection.proto == Proto::Resp3)
 }
 
@@ -263,7 +263,7 @@ fn redweir<A: Args + ?Sized>(
     let word = request.arg(1).to_ascii_lowercase();
     match (word.as_slice(), request.count()) {
         (b"help", 2) => say::lines(say::HELP),
-        (b"view", 2) => say::text(&explain::view_text(view, now), resp3),
+        (b"view", 2) => say::text(&report::view_text(view, now), resp3),
         (b"policy", 2) => {
             let name = policies.all.get(usize::from(connection.policy.0)).map(|p| p.name.as_bytes());
             say::maybe_bulk(name, resp3)
@@ -282,10 +282,7 @@ fn redweir<A: Args + ?Sized>(
             let args: Vec<&[u8]> = (2..request.count()).map(|i| request.arg(i)).collect();
             let reader = connection.reader();
             let shared = &connection.worker.shared;
-            say::text(
-                &explain::explain(shared, &reader, args.as_slice(), view, vocabulary, now).text(),
-                resp3,
-            )
+            say::text(&report::explain(shared, &reader, args.as_slice(), view, vocabulary, now).text(), resp3)
         }
         (b"help" | b"view" | b"policy" | b"explain" | b"", _) => {
             say::wrong_arity(&format!("redweir|{}", String::from_utf8_lossy(&word)))

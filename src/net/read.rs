@@ -18,8 +18,8 @@ use crate::net::demand::{Reader, Subject};
 use crate::net::outgoing::{Bytes, Outgoing};
 use crate::net::pending::Rewrite;
 use crate::net::runtime::limits;
-use crate::net::shared::Shared;
 use crate::net::vocabulary::Vocabulary;
+use crate::shard::shared::Shared;
 use crate::telemetry;
 use crate::wire::request::Request;
 

@@ -9,13 +9,13 @@ use crate::core::policy::Consistency;
 use crate::core::route::{Ask, Decision, decide};
 use crate::net::client::Gone;
 use crate::net::demand::{Reader, Subject};
-use crate::net::identity::IdentityId;
 use crate::net::lane::{Closed, Lane, LaneKey, Leftover};
 use crate::net::pending::{Kind, Pending};
 use crate::net::runtime::clock;
 use crate::net::say;
 use crate::net::upkeep;
 use crate::net::worker::Worker;
+use crate::shard::identity::IdentityId;
 use crate::wire::request::{Limits, RequestScanner, Scan};
 
 impl Worker {

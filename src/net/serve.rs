@@ -26,9 +26,9 @@ use crate::net::runtime::buffer::drop_front;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::net::shared::ClientEntry;
 use crate::net::socket::halves::{ReadHalf, Stream};
 use crate::net::worker::Worker;
+use crate::shard::shared::ClientEntry;
 use crate::wire::request::{Limits, Scan};
 use input::Input;
 

@@ -10,11 +10,11 @@ use std::rc::Rc;
 use rustc_hash::FxHashSet;
 
 use crate::core::moment::Moment;
-use crate::net::identity::IdentityId;
 use crate::net::lane::{Closed, Lane, LaneKey, Proto, Purpose};
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::worker::Worker;
+use crate::shard::identity::IdentityId;
 
 impl Worker {
     /// Runs as long as the worker.

@@ -21,22 +21,22 @@ use crate::core::view::View;
 use crate::net::aside::Aside;
 use crate::net::client::Client;
 use crate::net::door::Door;
-use crate::net::errand;
 use crate::net::held::Held;
-use crate::net::identity::IdentityId;
 use crate::net::inquiry::Inquiry;
 use crate::net::lane::{Closed, Lane, LaneKey};
 use crate::net::lane_task;
 use crate::net::listener::Accepted;
 use crate::net::pending::{Kind, Pending};
-use crate::net::present::Present;
 use crate::net::runtime::clock;
 use crate::net::runtime::flush::Round;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::serve;
-use crate::net::shared::Shared;
+use crate::shard::identity::IdentityId;
+use crate::shard::mailbox;
+use crate::shard::shared::Shared;
+use crate::shard::snapshot::Present;
 use crate::telemetry::Stats;
 
 /// What one worker owns.
@@ -170,7 +170,7 @@ impl Worker {
             task::supervise_local("drain", move || Rc::clone(&drainer).drain());
             task::supervise_local("upkeep", move || Rc::clone(&looker).look_after());
             if let Some(errands) = worker.shared.desks.take(index) {
-                task::spawn_local("errands", errand::run(Rc::clone(&worker), errands));
+                task::spawn_local("errands", mailbox::run(Rc::clone(&worker), errands));
             }
             while let Some(accepted) = accepted.recv().await {
                 task::spawn_hot(serve::serve(Rc::clone(&worker), accepted));

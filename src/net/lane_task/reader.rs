@@ -11,7 +11,6 @@ use crate::control::witness;
 use crate::core::moment::Moment;
 use crate::core::session::Stamps;
 use crate::net::client::Gone;
-use crate::net::explain;
 use crate::net::lane::{Closed, Lane, Proto};
 use crate::net::pending::{Kind, Pending, Rewrite};
 use crate::net::runtime::buffer::drop_front;
@@ -23,6 +22,7 @@ use crate::net::scan;
 use crate::net::socket::halves::ReadHalf;
 use crate::net::tracking;
 use crate::net::worker::{Reply, Worker};
+use crate::shard::report;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 
 /// The reading side of an open lane.
@@ -349,7 +349,7 @@ fn answer(
     }
     Ok(match pending.rewrite {
         Rewrite::Info if !cut => {
-            let section = explain::info_section(&worker.shared, now);
+            let section = report::info_section(&worker.shared, now);
             pending.client.deliver(pending.seq, &say::append(reply, &section), true)
         }
         Rewrite::Redirect if !cut => {

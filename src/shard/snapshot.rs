@@ -18,8 +18,8 @@ use crate::core::policy::{Policy, PolicyId};
 use crate::core::position::Offset;
 use crate::core::route::good_until;
 use crate::core::view::View;
-use crate::net::shared::Shared;
 use crate::net::vocabulary::Vocabulary;
+use crate::shard::shared::Shared;
 
 /// The view and the vocabulary, and what follows from them.
 #[derive(Debug)]

@@ -118,7 +118,7 @@ impl Desks {
 }
 
 /// Does the errands of one worker.
-pub(super) async fn run(worker: Rc<Worker>, mut errands: mpsc::Receiver<Errand>) {
+pub(crate) async fn run(worker: Rc<Worker>, mut errands: mpsc::Receiver<Errand>) {
     while let Some(errand) = errands.recv().await {
         let clients = worker.clients.borrow();
         // Whoever asked may have given up meanwhile.

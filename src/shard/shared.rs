@@ -15,10 +15,10 @@ use crate::core::fence::{AnchorCounter, FenceTable};
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::view::View;
-use crate::net::errand::Desks;
-use crate::net::identity::Identities;
 use crate::net::socket::dial::Dialer;
 use crate::net::vocabulary::Vocabulary;
+use crate::shard::identity::Identities;
+use crate::shard::mailbox::Desks;
 use crate::telemetry::Stats;
 use crate::telemetry::histogram::Histogram;
 

@@ -15,8 +15,8 @@ use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::view::View;
 use crate::net::demand::{Reader, Subject};
-use crate::net::shared::Shared;
 use crate::net::vocabulary::Vocabulary;
+use crate::shard::shared::Shared;
 
 /// One node, as the view has it.
 #[derive(Clone, Debug, Serialize)]

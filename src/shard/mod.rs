@@ -1,0 +1,7 @@
+//! What is known of one primary and its replicas, shared by those who find it out and those who serve clients by it.
+
+pub mod identity;
+pub mod mailbox;
+pub mod report;
+pub mod shared;
+pub(crate) mod snapshot;
