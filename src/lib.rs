@@ -12,6 +12,7 @@ pub mod control;
 pub mod core;
 pub mod demo;
 pub mod net;
+pub mod proxy;
 pub mod shard;
 pub mod telemetry;
 pub mod wire;

@@ -13,7 +13,6 @@ use crate::core::policy::PolicyId;
 use crate::core::rights::Rights;
 use crate::core::session::Home;
 use crate::net::beaten::{Alike, Beaten};
-use crate::net::client::Client;
 use crate::net::demand::Reader;
 use crate::net::lane::{Lane, LaneKey, Proto, Purpose};
 use crate::net::own_lane::Row;
@@ -24,6 +23,7 @@ use crate::net::runtime::limits;
 use crate::net::tracking::Redirect;
 use crate::net::vocabulary::LastCommand;
 use crate::net::worker::Worker;
+use crate::proxy::downstream::replies::Client;
 use crate::shard::identity::{Identity, IdentityId};
 
 /// What became of a command.

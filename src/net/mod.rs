@@ -3,7 +3,6 @@
 mod aside;
 mod bars;
 mod beaten;
-pub mod client;
 mod client_command;
 mod client_list;
 pub mod connection;
@@ -25,7 +24,6 @@ mod own_lane;
 mod pending;
 mod phase;
 mod pin;
-pub mod presence;
 mod read;
 mod recovery;
 mod relayed;

@@ -7,7 +7,7 @@ use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
 use crate::core::proof::suffices;
 use crate::core::session::Stamps;
-use crate::net::client::Client;
+use crate::proxy::downstream::replies::Client;
 
 /// What may be done with a command when its lane is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

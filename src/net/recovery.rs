@@ -7,7 +7,6 @@ use crate::core::command::Access;
 use crate::core::node::NodeId;
 use crate::core::policy::Consistency;
 use crate::core::route::{Ask, Decision, decide};
-use crate::net::client::Gone;
 use crate::net::demand::{Reader, Subject};
 use crate::net::lane::{Closed, Lane, LaneKey, Leftover};
 use crate::net::pending::{Kind, Pending};
@@ -15,6 +14,7 @@ use crate::net::runtime::clock;
 use crate::net::say;
 use crate::net::upkeep;
 use crate::net::worker::Worker;
+use crate::proxy::downstream::replies::Gone;
 use crate::shard::identity::IdentityId;
 use crate::wire::request::{Limits, RequestScanner, Scan};
 

@@ -18,7 +18,6 @@ use bytes::BytesMut;
 
 use crate::core::argv::Args as _;
 use crate::core::moment::Moment;
-use crate::net::client::{Client, Gone};
 use crate::net::connection::{Connection, Step};
 use crate::net::listener::Accepted;
 use crate::net::local;
@@ -28,6 +27,7 @@ use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::halves::{ReadHalf, Stream};
 use crate::net::worker::Worker;
+use crate::proxy::downstream::replies::{Client, Gone};
 use crate::shard::shared::ClientEntry;
 use crate::wire::request::{Limits, Scan};
 use input::Input;

@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 use crate::core::command::CommandId;
 use crate::core::moment::Moment;
-use crate::net::client::{Client, Gone};
-use crate::net::presence::Release;
 use crate::net::runtime::limits;
 use crate::net::worker::Worker;
+use crate::proxy::downstream::replies::{Client, Gone};
+use crate::proxy::downstream::status::Release;
 
 /// What changes too often to stand in the shared registry.
 #[derive(Clone, Debug, Default)]

@@ -11,8 +11,8 @@ use bytes::BytesMut;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Inner, Lane};
-use crate::net::client::Client;
 use crate::net::pending::Pending;
+use crate::proxy::downstream::replies::Client;
 
 impl Lane {
     /// It leaves the pool.

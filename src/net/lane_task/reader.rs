@@ -10,7 +10,6 @@ use bytes::BytesMut;
 use crate::control::witness;
 use crate::core::moment::Moment;
 use crate::core::session::Stamps;
-use crate::net::client::Gone;
 use crate::net::lane::{Closed, Lane, Proto};
 use crate::net::pending::{Kind, Pending, Rewrite};
 use crate::net::runtime::buffer::drop_front;
@@ -22,6 +21,7 @@ use crate::net::scan;
 use crate::net::socket::halves::ReadHalf;
 use crate::net::tracking;
 use crate::net::worker::{Reply, Worker};
+use crate::proxy::downstream::replies::Gone;
 use crate::shard::report;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 

@@ -10,11 +10,11 @@ use bytes::{Buf, BytesMut};
 use super::{Event, Server};
 use crate::core::moment::Moment;
 use crate::core::view::View;
-use crate::net::client::Gone;
 use crate::net::connection::Step;
 use crate::net::lane::{Closed, Lane, Phase};
 use crate::net::runtime::limits;
 use crate::net::vocabulary::Vocabulary;
+use crate::proxy::downstream::replies::Gone;
 use crate::wire::request::RequestError;
 
 impl Server {

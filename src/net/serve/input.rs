@@ -5,10 +5,10 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 
 use super::Event;
-use crate::net::client::Gone;
 use crate::net::runtime::limits;
 use crate::net::socket::halves::ReadHalf;
 use crate::net::worker::Worker;
+use crate::proxy::downstream::replies::Gone;
 use crate::wire::request::{Limits, RequestScanner};
 
 /// The bytes a client has sent and that are not dispatched yet.

@@ -15,10 +15,10 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, BytesMut};
 
 use crate::core::session::Session;
-use crate::net::presence::Presence;
 use crate::net::runtime::flush::Round;
 use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
+use crate::proxy::downstream::status::Presence;
 
 /// The shared part of a client connection.
 #[derive(Debug)]

@@ -1,0 +1,3 @@
+//! Serves clients, by what a shard knows.
+
+pub mod downstream;
