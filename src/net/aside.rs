@@ -10,14 +10,14 @@ use std::rc::Rc;
 use rustc_hash::FxHashMap;
 
 use crate::core::moment::Moment;
-use crate::net::lane::{Closed, Lane, LaneKey};
-use crate::net::pending::Pending;
 use crate::net::runtime::limits;
 use crate::net::worker::Worker;
+use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
+use crate::proxy::upstream::pending::Pending;
 
 /// Shared lanes that are not in the pool.
 #[derive(Debug, Default)]
-pub(super) struct Aside {
+pub(crate) struct Aside {
     /// A long reply is on them.
     busy: Vec<Rc<Lane>>,
     /// They are through, and others have taken their place.
@@ -26,7 +26,7 @@ pub(super) struct Aside {
 
 impl Aside {
     /// An idle one of this key.
-    pub(super) fn take(&mut self, key: LaneKey) -> Option<Rc<Lane>> {
+    pub(crate) fn take(&mut self, key: LaneKey) -> Option<Rc<Lane>> {
         let idle = self.idle.get_mut(&key)?;
         while let Some(lane) = idle.pop() {
             if lane.is_usable() {
@@ -37,12 +37,12 @@ impl Aside {
     }
 
     /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Lane>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Rc<Lane>> {
         self.busy.iter().chain(self.idle.values().flatten())
     }
 
     /// The lane ended.
-    pub(super) fn forget(&mut self, lane: &Rc<Lane>) {
+    pub(crate) fn forget(&mut self, lane: &Rc<Lane>) {
         self.busy.retain(|known| !Rc::ptr_eq(known, lane));
         if let Some(idle) = self.idle.get_mut(&lane.key) {
             idle.retain(|known| !Rc::ptr_eq(known, lane));

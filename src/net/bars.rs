@@ -14,23 +14,23 @@ use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::view::View;
 use crate::net::connection::Connection;
-use crate::net::lane::{Closed, Lane};
 use crate::net::runtime::clock;
 use crate::net::upkeep::is_about_credentials;
 use crate::net::worker::Worker;
+use crate::proxy::upstream::lane::{Closed, Lane};
 use crate::shard::identity::IdentityId;
 
 /// Why a user reads at no replica, by node; a missing entry is none.
-pub(super) type Bars = SmallVec<[Option<Reason>; 16]>;
+pub(crate) type Bars = SmallVec<[Option<Reason>; 16]>;
 
 impl Connection {
     /// From which nodes its user is barred.
-    pub(super) fn bars(&self, view: &View, now: Moment) -> Bars {
+    pub(crate) fn bars(&self, view: &View, now: Moment) -> Bars {
         if self.is_free(view) { Bars::new() } else { self.worker.bars(self.identity, &self.user, view, now) }
     }
 
     /// Whether its user is barred from a node.
-    pub(super) fn is_barred(&mut self, node: NodeId, view: &View, now: Moment) -> bool {
+    pub(crate) fn is_barred(&mut self, node: NodeId, view: &View, now: Moment) -> bool {
         if self.is_free(view) {
             return false;
         }
@@ -50,7 +50,7 @@ impl Connection {
 
 impl Worker {
     /// From which nodes a user is barred.
-    pub(super) fn bars(&self, identity: IdentityId, user: &str, view: &View, now: Moment) -> Bars {
+    pub(crate) fn bars(&self, identity: IdentityId, user: &str, view: &View, now: Moment) -> Bars {
         let rights = view.rights.bars(user.as_bytes());
         let shut_out = self.shut_out.borrow();
         if rights.is_empty() && shut_out.is_empty() {
@@ -69,7 +69,7 @@ impl Worker {
 
     /// Whether an error that a replica answered to a read may be due to its own access rules, which are not
     /// replicated: then the primary is asked, whose word counts.
-    pub(super) fn differs_in_acl(&self, lane: &Lane, reply: &[u8]) -> bool {
+    pub(crate) fn differs_in_acl(&self, lane: &Lane, reply: &[u8]) -> bool {
         let differs = reply.starts_with(b"-NOPERM ") && !lane.exclusive && !self.is_primary(lane.key.node);
         if differs {
             self.tell_of_acl(lane, "a replica denies what it is asked for a user");
@@ -78,7 +78,7 @@ impl Worker {
     }
 
     /// A replica refused the handshake: for a while no reads of this identity go to it.
-    pub(super) fn shut_out(&self, lane: &Lane, why: &Closed) {
+    pub(crate) fn shut_out(&self, lane: &Lane, why: &Closed) {
         let until = clock::now().after(SHUT_OUT);
         self.shut_out.borrow_mut().insert((lane.key.node, lane.key.identity), until);
         let what = if is_about_credentials(why) {

@@ -24,15 +24,15 @@ use crate::core::reason::Reason;
 use crate::core::session::{Follows, Stamps};
 use crate::core::view::View;
 use crate::net::connection::{Connection, Step};
-use crate::net::outgoing::Bytes;
-use crate::net::pending::{Kind, Pending, Rewrite};
 use crate::net::vocabulary::Vocabulary;
+use crate::proxy::upstream::outgoing::Bytes;
+use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 
 /// Where the reads of a connection go as long as their keys demand no more than this.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Beaten {
+pub(crate) struct Beaten {
     /// Under this policy.
     pub policy: PolicyId,
     /// To this replica.
@@ -43,7 +43,7 @@ pub(super) struct Beaten {
 
 /// What was sent last, if another one like it may follow.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Alike {
+pub(crate) struct Alike {
     command: CommandId,
     /// In this version of the vocabulary.
     version: u32,
@@ -56,7 +56,7 @@ pub(super) struct Alike {
 
 impl Connection {
     /// A read was sent where all go: the next like it may follow.
-    pub(super) fn beat_path(
+    pub(crate) fn beat_path(
         &mut self,
         request: &Request<'_>,
         intent: Intent,
@@ -81,7 +81,7 @@ impl Connection {
     }
 
     /// A write was sent to the primary: the next like it may follow.
-    pub(super) fn beat_path_of_writes(
+    pub(crate) fn beat_path_of_writes(
         &mut self,
         request: &Request<'_>,
         intent: Intent,
@@ -106,7 +106,7 @@ impl Connection {
 
     /// More has arrived. What is the same for all that comes with it is looked at once more; only what depends on the
     /// view and the clock alone is known from others that have come since either changed.
-    pub(super) fn resume_path(&mut self, view: &View, vocabulary: &Vocabulary, now: Moment) {
+    pub(crate) fn resume_path(&mut self, view: &View, vocabulary: &Vocabulary, now: Moment) {
         self.beaten = None;
         let Some(alike) = self.alike.take() else { return };
         let same = alike.version == vocabulary.version
@@ -155,7 +155,7 @@ impl Connection {
     }
 
     /// Sends a command after the one before it. `None`: it has to be decided.
-    pub(super) fn follow_beaten_path(
+    pub(crate) fn follow_beaten_path(
         &mut self,
         request: &Request<'_>,
         intent: Intent,

@@ -6,14 +6,14 @@ use crate::core::moment::Moment;
 use crate::core::view::View;
 use crate::net::client_list;
 use crate::net::connection::{Connection, Step};
-use crate::net::lane::{Proto, Said};
 use crate::net::runtime::clock;
 use crate::net::say;
+use crate::proxy::upstream::lane::{Proto, Said};
 use crate::shard::mailbox::Report;
 use crate::wire::request::Request;
 
 /// Answers `CLIENT <subcommand>`.
-pub(super) fn answer(connection: &mut Connection, request: &Request<'_>, view: &View, now: Moment) -> Step {
+pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, view: &View, now: Moment) -> Step {
     let resp3 = connection.proto == Proto::Resp3;
     let word = request.arg(1).to_ascii_lowercase();
     let reply = match (word.as_slice(), request.count()) {
@@ -45,7 +45,7 @@ pub(super) fn answer(connection: &mut Connection, request: &Request<'_>, view: &
 }
 
 /// Answers those that have to ask the other workers and the primary.
-pub(super) async fn answer_later(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
+pub(crate) async fn answer_later(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
     match args.get(1).map(|word| word.to_ascii_lowercase()).as_deref() {
         Some(b"id") => Ok(say::integer(connection.client.id as i64)),
         Some(b"info") => Ok(say::text(&info(connection, clock::now()), connection.proto == Proto::Resp3)),
@@ -56,7 +56,7 @@ pub(super) async fn answer_later(connection: &Connection, args: &[Vec<u8>]) -> R
 }
 
 /// The reply to a `CLIENT REPLY` that silences nobody. `None`: it does, or is `SCRIPT DEBUG`.
-pub(super) fn speaks_on(request: &Request<'_>) -> Option<Vec<u8>> {
+pub(crate) fn speaks_on(request: &Request<'_>) -> Option<Vec<u8>> {
     let is = |at, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);
     if !is(0, b"client") || request.count() == 0 {
         return None;
@@ -70,7 +70,7 @@ pub(super) fn speaks_on(request: &Request<'_>) -> Option<Vec<u8>> {
 }
 
 /// What `CLIENT REPLY` or `SCRIPT DEBUG` does to the replies of a plain relay.
-pub(super) fn reply_mode(request: &Request<'_>) -> Said {
+pub(crate) fn reply_mode(request: &Request<'_>) -> Said {
     let is = |at, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);
     match request.count() {
         _ if !is(0, b"client") => Said::Opaque,
@@ -82,7 +82,7 @@ pub(super) fn reply_mode(request: &Request<'_>) -> Said {
 }
 
 /// `networking.c`, `clientSetName`
-pub(super) fn check_name(name: &[u8]) -> Result<(), Vec<u8>> {
+pub(crate) fn check_name(name: &[u8]) -> Result<(), Vec<u8>> {
     if name.iter().all(|b| (b'!'..=b'~').contains(b)) {
         return Ok(());
     }

@@ -11,11 +11,11 @@ use redis_protocol::resp2::types::BytesFrame;
 
 use crate::core::moment::Moment;
 use crate::net::connection::Connection;
-use crate::net::lane::Proto;
 use crate::net::runtime::clock;
 use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::downstream::status::Release;
+use crate::proxy::upstream::lane::Proto;
 use crate::shard::mailbox::Report;
 use crate::shard::shared::ClientEntry;
 use crate::wire::number;
@@ -28,7 +28,7 @@ type Fields = BTreeMap<String, String>;
 
 /// All that is known of one client.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(crate) struct Row {
     entry: ClientEntry,
     report: Report,
     /// What the primary tells of its exclusive connection.
@@ -36,7 +36,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn new(entry: ClientEntry, report: Report) -> Self {
+    pub(crate) fn new(entry: ClientEntry, report: Report) -> Self {
         Self { entry, report, server: Fields::new() }
     }
 
@@ -63,7 +63,7 @@ impl Row {
 
     /// One line (`networking.c`, `catClientInfoString`), in Redis' order. What is inside the server and has no meaning
     /// here (`fd`, reply lists) is -1 or 0.
-    pub(super) fn describe(&self, out: &mut String, vocabulary: &Vocabulary, now: Moment) {
+    pub(crate) fn describe(&self, out: &mut String, vocabulary: &Vocabulary, now: Moment) {
         let (age, idle) = (now.since(self.entry.since).as_secs(), now.since(self.report.seen).as_secs());
         let ClientEntry { peer, local, name, user, lib_name, lib_version, db, resp, .. } = &self.entry;
         let Report { id, input: (used, free), output, .. } = self.report;
@@ -107,7 +107,7 @@ impl Kind {
 }
 
 /// `CLIENT LIST [TYPE type] [ID id …]`
-pub(super) async fn list(connection: &Connection, args: &[Vec<u8>]) -> Answer {
+pub(crate) async fn list(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     let (mut kind, mut ids) = (None, None);
     match &args[2..] {
         [] => {}
@@ -191,7 +191,7 @@ impl Filter {
 }
 
 /// `CLIENT KILL addr:port`, and `CLIENT KILL` with options.
-pub(super) async fn kill(connection: &Connection, args: &[Vec<u8>]) -> Answer {
+pub(crate) async fn kill(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     let filter = Filter::parse(&args[2..])?;
     // Whether there is such a user is the primary's to say.
     let user: Vec<&[u8]> = filter.user.iter().flat_map(|user| [&b"USER"[..], user]).collect();
@@ -217,7 +217,7 @@ pub(super) async fn kill(connection: &Connection, args: &[Vec<u8>]) -> Answer {
 /// it is unblocked, by the server's own number of that connection. Should the client be served between the look-up
 /// and the order, the connection may belong to another client that blocks: as improbable as it is, the worst is a
 /// blocking command that times out early.
-pub(super) async fn unblock(connection: &Connection, args: &[Vec<u8>]) -> Answer {
+pub(crate) async fn unblock(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     let how = match args.get(3) {
         None => Release::Timeout,
         Some(word) if word.eq_ignore_ascii_case(b"timeout") => Release::Timeout,

@@ -14,7 +14,6 @@ use crate::core::rights::Rights;
 use crate::core::session::Home;
 use crate::net::beaten::{Alike, Beaten};
 use crate::net::demand::Reader;
-use crate::net::lane::{Lane, LaneKey, Proto, Purpose};
 use crate::net::own_lane::Row;
 use crate::net::pin::{InLine, Pin};
 use crate::net::runtime::clock;
@@ -24,6 +23,7 @@ use crate::net::tracking::Redirect;
 use crate::net::vocabulary::LastCommand;
 use crate::net::worker::Worker;
 use crate::proxy::downstream::replies::Client;
+use crate::proxy::upstream::lane::{Lane, LaneKey, Proto, Purpose};
 use crate::shard::identity::{Identity, IdentityId};
 
 /// What became of a command.
@@ -63,7 +63,7 @@ pub struct Connection {
     /// The name of that user.
     pub user: String,
     /// Under these rights its user may read everywhere.
-    pub(super) free_under: Option<Arc<Rights>>,
+    pub(crate) free_under: Option<Arc<Rights>>,
     /// The selected database.
     pub db: u32,
     /// The protocol of its replies.
@@ -76,17 +76,17 @@ pub struct Connection {
     pub listener_policy: PolicyId,
     sticky: Option<NodeId>,
     /// Where its reads go at the moment.
-    pub(super) beaten: Option<Beaten>,
+    pub(crate) beaten: Option<Beaten>,
     /// What was sent last, if another one like it may follow.
-    pub(super) alike: Option<Alike>,
+    pub(crate) alike: Option<Alike>,
     /// The primary that its last command for one went to, and that command's sequence number.
-    pub(super) last_at_primary: Option<(NodeId, u64)>,
+    pub(crate) last_at_primary: Option<(NodeId, u64)>,
     /// Since when reads of a key follow one another to the primary, and the sequence number of the last.
-    pub(super) following: Option<(Moment, u64)>,
+    pub(crate) following: Option<(Moment, u64)>,
     /// When to see whether another replica has fewer connections.
     balance_at: Cell<Moment>,
     /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.
-    pub(super) lanes: Vec<Option<(Rc<Lane>, u32)>>,
+    pub(crate) lanes: Vec<Option<(Rc<Lane>, u32)>>,
     /// Its lanes are those of large replies.
     large: bool,
     /// The lanes of its scripts and of its operations at the primary, each with its stint.
@@ -98,19 +98,19 @@ pub struct Connection {
     /// Whether it stands in line for one.
     pub in_line: InLine,
     /// What was sent last on a lane of its own.
-    pub(super) row: Option<Row>,
+    pub(crate) row: Option<Row>,
     /// Since when the present command waits for a node.
-    pub(super) waiting_since: Option<Moment>,
+    pub(crate) waiting_since: Option<Moment>,
     /// How many times bytes have arrived.
     pub arrivals: u64,
     /// The anchor that strong reads wait for, and the arrival that it is good for.
-    pub(super) barrier: Option<(AnchorSeq, u64)>,
+    pub(crate) barrier: Option<(AnchorSeq, u64)>,
     /// The last command's name, and what it is: clients repeat themselves.
-    pub(super) last: LastCommand,
+    pub(crate) last: LastCommand,
     /// The lane that was full.
-    pub(super) full: Option<Rc<Lane>>,
+    pub(crate) full: Option<Rc<Lane>>,
     /// Where the rest of a long command goes.
-    pub(super) body: Option<Rc<Lane>>,
+    pub(crate) body: Option<Rc<Lane>>,
 }
 
 impl Connection {
@@ -223,7 +223,7 @@ impl Connection {
         LaneKey { node, identity, db: self.db, proto: self.proto, purpose: Purpose::Ordinary }
     }
 
-    pub(super) fn lane_to(&mut self, node: NodeId) -> Result<Rc<Lane>, Step> {
+    pub(crate) fn lane_to(&mut self, node: NodeId) -> Result<Rc<Lane>, Step> {
         let drained = self.client.is_drained();
         if drained && self.large != self.client.gets_large_replies() {
             // To all nodes at once, and with nothing on the way that could be overtaken on another lane.
@@ -239,14 +239,14 @@ impl Connection {
     }
 
     /// Whether a command to `node` would take the lane that the last one took.
-    pub(super) fn keeps_lane_to(&self, node: NodeId) -> bool {
+    pub(crate) fn keeps_lane_to(&self, node: NodeId) -> bool {
         let lane = self.lanes.get(node.index()).and_then(Option::as_ref);
         self.large == self.client.gets_large_replies()
             && lane.is_some_and(|(lane, stint)| lane.is_usable() && lane.stint() == *stint)
     }
 
     /// The primary's lane for nothing but `purpose`.
-    pub(super) fn lane_for(&mut self, purpose: Purpose, primary: NodeId) -> Result<Rc<Lane>, Step> {
+    pub(crate) fn lane_for(&mut self, purpose: Purpose, primary: NodeId) -> Result<Rc<Lane>, Step> {
         let key = LaneKey { purpose, ..self.key(primary) };
         let drained = self.client.is_drained();
         let known = &mut self.own_lanes[usize::from(purpose == Purpose::Scripts)];

@@ -41,7 +41,7 @@ impl Subject {
 }
 
 /// These keys.
-pub(super) fn stamps_of(slots: &Slots) -> Stamps {
+pub(crate) fn stamps_of(slots: &Slots) -> Stamps {
     match slots.as_slice() {
         [] => Stamps::None,
         [slot] => Stamps::One(*slot),

@@ -13,11 +13,11 @@ use crate::net::connection::{Connection, Step};
 use crate::net::demand::Slots;
 use crate::net::demand::stamps_of;
 use crate::net::local;
-use crate::net::outgoing::{Bytes, Outgoing};
-use crate::net::pending::Rewrite;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
+use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
+use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};
 use crate::wire::request::{Request, is_cross_protocol};
 
@@ -152,7 +152,7 @@ impl Connection {
     }
 
     /// Sends a read to the primary whatever replicas are like.
-    pub(super) fn read_at_primary(
+    pub(crate) fn read_at_primary(
         &mut self,
         request: &Request<'_>,
         intent: Intent,

@@ -108,7 +108,7 @@ impl Door {
 
 impl Worker {
     /// Whether a client that has been anonymous since then may come in.
-    pub(super) fn knock(self: &Rc<Self>, since: Moment, now: Moment) -> Verdict {
+    pub(crate) fn knock(self: &Rc<Self>, since: Moment, now: Moment) -> Verdict {
         let (door, view) = (&self.door, self.shared.view.load());
         if let Some(answer) = door.answer.get()
             && (answer.asked_at >= since || cfg!(mutant = "door-left-open"))
@@ -191,7 +191,7 @@ impl Worker {
 impl Connection {
     /// A client that has given no password has to be admitted before its first command (`server.c`, `authRequired`).
     /// `None`: go on.
-    pub(super) fn admit(&mut self, intent: Intent, view: &View, now: Moment) -> Option<Step> {
+    pub(crate) fn admit(&mut self, intent: Intent, view: &View, now: Moment) -> Option<Step> {
         if matches!(intent.handling, Handling::Local(Local::Hello | Local::Auth | Local::Quit | Local::Reset))
         {
             return None;

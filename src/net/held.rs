@@ -10,12 +10,12 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use crate::core::moment::Moment;
-use crate::net::lane::LaneKey;
-use crate::net::pending::Pending;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::worker::Worker;
+use crate::proxy::upstream::lane::LaneKey;
+use crate::proxy::upstream::pending::Pending;
 
 /// What is held, oldest first. Bounded by what clients may have under way.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Held {
 
 impl Worker {
     /// Holds a write whose lane was lost until there is a primary, or `write-hold` has passed.
-    pub(super) fn hold(self: &Rc<Self>, key: LaneKey, request: BytesMut, pending: Pending) {
+    pub(crate) fn hold(self: &Rc<Self>, key: LaneKey, request: BytesMut, pending: Pending) {
         let first = self.held.is_empty();
         self.held.writes.borrow_mut().push_back(Write { since: clock::now(), key, request, pending });
         self.release_held();
@@ -53,7 +53,7 @@ impl Worker {
     }
 
     /// Sends what is held to the primary, if there is one.
-    pub(super) fn release_held(self: &Rc<Self>) {
+    pub(crate) fn release_held(self: &Rc<Self>) {
         if self.held.is_empty() {
             return;
         }

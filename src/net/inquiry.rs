@@ -104,14 +104,14 @@ impl Inquiry {
     }
 
     /// Closes what nobody has used for a while.
-    pub(super) fn close_idle(&self, now: Moment) {
+    pub(crate) fn close_idle(&self, now: Moment) {
         self.kept.borrow_mut().retain(|kept| now.since(kept.since) < limits::LANE_IDLE);
     }
 }
 
 impl Worker {
     /// Asks the primary whether credentials are right. An error is what the client is to be told.
-    pub(super) async fn verify(&self, credentials: &Credentials, address: &str) -> Result<(), Vec<u8>> {
+    pub(crate) async fn verify(&self, credentials: &Credentials, address: &str) -> Result<(), Vec<u8>> {
         let inquiry = &self.inquiry;
         let known = self.shared.identities.knows(credentials);
         let suspect = !known && inquiry.is_suspect(address, clock::now());
@@ -129,7 +129,7 @@ impl Worker {
     }
 
     /// Asks the primary as somebody, or as nobody in particular, in turn with others.
-    pub(super) async fn inquire(
+    pub(crate) async fn inquire(
         &self,
         credentials: Option<&Credentials>,
         question: &[&[u8]],

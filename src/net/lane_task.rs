@@ -12,19 +12,19 @@ use smallvec::SmallVec;
 use crate::control::witness;
 use crate::core::node::NodeId;
 use crate::core::view::View;
-use crate::net::lane::{Closed, Lane, Phase, Process, Proto};
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::socket::halves::{ReadHalf, WriteHalf};
 use crate::net::worker::Worker;
+use crate::proxy::upstream::lane::{Closed, Lane, Phase, Process, Proto};
 use crate::shard::identity::Credentials;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 use reader::Reader;
 
 /// Runs `lane` until it ends, then hands what is left of it back to the worker.
-pub(super) async fn run(worker: Rc<Worker>, lane: Rc<Lane>) {
+pub(crate) async fn run(worker: Rc<Worker>, lane: Rc<Lane>) {
     let mut owner = Owner { worker: &worker, lane: &lane, ended: false };
     let why = match open(&worker, &lane).await {
         Ok((read, write)) => {

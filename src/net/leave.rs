@@ -24,14 +24,14 @@ fn question<A: Args + ?Sized>(args: &A) -> Option<&'static [&'static [u8]]> {
 
 impl Connection {
     /// Whether the primary has to be asked whether its user may have this.
-    pub(super) fn needs_leave<A: Args + ?Sized>(&self, args: &A, view: &View) -> bool {
+    pub(crate) fn needs_leave<A: Args + ?Sized>(&self, args: &A, view: &View) -> bool {
         question(args).is_some()
             && !view.rights.allow_everything(self.user.as_bytes())
             && !cfg!(mutant = "told-to-anybody")
     }
 
     /// Asks it. An error is the answer to the command.
-    pub(super) async fn ask_leave<A: Args + ?Sized>(&self, args: &A) -> Result<(), Vec<u8>> {
+    pub(crate) async fn ask_leave<A: Args + ?Sized>(&self, args: &A) -> Result<(), Vec<u8>> {
         let Some(question) = question(args) else { return Ok(()) };
         let identity = self.worker.shared.identities.hold(self.identity);
         let credentials = identity.as_ref().map(|identity| &identity.credentials);

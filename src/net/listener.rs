@@ -223,7 +223,7 @@ impl Socket {
 }
 
 /// How `CLIENT LIST` tells both ends of a connection over a Unix socket (`networking.c`, `genClientAddrString`).
-pub(super) fn socket_name(path: Option<&Path>) -> String {
+pub(crate) fn socket_name(path: Option<&Path>) -> String {
     format!("{}:0", path.map_or("?".into(), |path| path.to_string_lossy()))
 }
 

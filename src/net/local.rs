@@ -12,19 +12,19 @@ use crate::net::client_command;
 use crate::net::connection::shown_name;
 use crate::net::connection::{Connection, Step};
 use crate::net::door::Verdict;
-use crate::net::lane::{Closed, Lane, LaneKey, Phase, Proto};
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::say;
 use crate::net::token;
 use crate::net::vocabulary::Vocabulary;
 use crate::net::wait;
+use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Phase, Proto};
 use crate::shard::identity::{Credentials, Password};
 use crate::shard::report;
 use crate::wire::request::Request;
 
 /// Answers what can be answered at once; what has to ask somebody comes back as [`Step::Later`].
-pub(super) fn answer(
+pub(crate) fn answer(
     connection: &mut Connection,
     which: Local,
     request: &Request<'_>,
@@ -65,7 +65,7 @@ pub(super) fn answer(
 }
 
 /// Answers a command that has to ask somebody. Everything before it is answered.
-pub(super) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) {
+pub(crate) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) {
     let reply = match answered(connection, args).await {
         Ok(reply) | Err(reply) => reply,
     };
@@ -102,7 +102,7 @@ fn section(connection: &Connection, now: Moment) -> Vec<u8> {
 type Answer = Result<Vec<u8>, Vec<u8>>;
 
 /// `networking.c`, `resetCommand`
-pub(super) fn reset(connection: &mut Connection) {
+pub(crate) fn reset(connection: &mut Connection) {
     connection.act_as(None);
     (connection.db, connection.proto) = (0, Proto::Resp2);
     connection.name.clear();
@@ -292,6 +292,6 @@ fn redweir<A: Args + ?Sized>(
 }
 
 /// A pause between two looks at the view, for what waits inside a command.
-pub(super) async fn breathe() {
+pub(crate) async fn breathe() {
     tokio::time::sleep(limits::RETRY_PAUSE).await;
 }

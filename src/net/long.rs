@@ -32,7 +32,7 @@ impl Args for Beginning<'_> {
 
 impl Connection {
     /// What Redweir itself would answer is no command with arguments of that size: what Redis says to them.
-    pub(super) fn refuse_long(&self, intent: Intent) -> Option<Step> {
+    pub(crate) fn refuse_long(&self, intent: Intent) -> Option<Step> {
         let Handling::Local(which) = intent.handling else { return None };
         if self.pin.as_ref().is_some_and(crate::net::pin::Pin::relays_everything) {
             return None;
@@ -52,7 +52,7 @@ impl Connection {
     }
 
     /// The fences of its keys, if they stand in the beginning; else those of every key.
-    pub(super) fn stamps_of_long(
+    pub(crate) fn stamps_of_long(
         &self,
         request: &Request<'_>,
         intent: Intent,

@@ -7,14 +7,14 @@ use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::view::View;
 use crate::net::connection::{Connection, Step};
-use crate::net::lane::Purpose;
-use crate::net::outgoing::{Bytes, Outgoing};
 use crate::net::vocabulary::Vocabulary;
+use crate::proxy::upstream::lane::Purpose;
+use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::wire::request::Request;
 
 /// The commands that were sent last, one after the other, on a lane of their own.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
+pub(crate) struct Row {
     purpose: Purpose,
     /// Sequence number of the first.
     first: u64,

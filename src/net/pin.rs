@@ -24,12 +24,12 @@ use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::net::client_command;
 use crate::net::connection::{Connection, Step};
-use crate::net::lane::{Closed, Lane};
-use crate::net::outgoing::Bytes;
-use crate::net::pending::Rewrite;
 use crate::net::say;
 use crate::net::tracking;
 use crate::net::vocabulary::Vocabulary;
+use crate::proxy::upstream::lane::{Closed, Lane};
+use crate::proxy::upstream::outgoing::Bytes;
+use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 
@@ -377,6 +377,6 @@ fn speaks_unasked(intent: Intent) -> bool {
 }
 
 /// A client whose transaction could not begin must not have its commands executed one by one.
-pub(super) fn end_if_needed(intent: Intent, step: Step) -> Step {
+pub(crate) fn end_if_needed(intent: Intent, step: Step) -> Step {
     if matches!(intent.handling, Handling::Pin(Pins::Multi | Pins::Watch)) { Step::Close } else { step }
 }

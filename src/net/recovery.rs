@@ -8,13 +8,13 @@ use crate::core::node::NodeId;
 use crate::core::policy::Consistency;
 use crate::core::route::{Ask, Decision, decide};
 use crate::net::demand::{Reader, Subject};
-use crate::net::lane::{Closed, Lane, LaneKey, Leftover};
-use crate::net::pending::{Kind, Pending};
 use crate::net::runtime::clock;
 use crate::net::say;
 use crate::net::upkeep;
 use crate::net::worker::Worker;
 use crate::proxy::downstream::replies::Gone;
+use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover};
+use crate::proxy::upstream::pending::{Kind, Pending};
 use crate::shard::identity::IdentityId;
 use crate::wire::request::{Limits, RequestScanner, Scan};
 

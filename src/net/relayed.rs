@@ -1,6 +1,6 @@
 //! What a client says on a plain relay (see [`crate::net::pin`]): all of it goes to the primary, in the order in which it
 //! comes, and what Redweir has to say to it, or to do about it, has its place in that order (see
-//! [`crate::net::lane::Lane::answer`]).
+//! [`crate::proxy::upstream::lane::Lane::answer`]).
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -14,19 +14,19 @@ use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::net::client_command;
 use crate::net::connection::{Connection, Step};
-use crate::net::lane::{Closed, Lane, Phase, Said};
 use crate::net::local;
-use crate::net::outgoing::Bytes;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
+use crate::proxy::upstream::lane::{Closed, Lane, Phase, Said};
+use crate::proxy::upstream::outgoing::Bytes;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 
 impl Connection {
     /// Takes one command to the primary on the plain relay, or answers it in its turn. `None`: the client speaks on none.
-    pub(super) fn relay(
+    pub(crate) fn relay(
         &mut self,
         request: &Request<'_>,
         intent: Intent,
@@ -73,7 +73,7 @@ impl Connection {
     }
 
     /// From now on replies on the exclusive connection are not counted. Everything before is answered.
-    pub(super) fn begin_relay(&mut self) {
+    pub(crate) fn begin_relay(&mut self) {
         if let Some(pin) = &mut self.pin {
             pin.raw = true;
             pin.lane.relay(Rc::clone(&self.client));
@@ -81,7 +81,7 @@ impl Connection {
     }
 
     /// Sends a command on the plain relay.
-    pub(super) fn push_relayed(
+    pub(crate) fn push_relayed(
         &mut self,
         request: &Request<'_>,
         intent: Intent,
@@ -114,7 +114,7 @@ impl Connection {
     }
 
     /// Answers the command that is just being read, after all those before it, whatever connection it has.
-    pub(super) fn say(&self, reply: &[u8]) {
+    pub(crate) fn say(&self, reply: &[u8]) {
         match &self.pin {
             Some(pin) if pin.raw && pin.lane.takes_marks() => pin.lane.answer(reply),
             _ => self.client.answer(reply),
@@ -122,7 +122,7 @@ impl Connection {
     }
 
     /// The same, and nothing will come after it.
-    pub(super) fn say_last(&self, reply: &[u8]) {
+    pub(crate) fn say_last(&self, reply: &[u8]) {
         match &self.pin {
             Some(pin) if pin.raw && pin.lane.takes_marks() => pin.lane.end_relay(self.client.open(), reply),
             _ => self.client.answer(reply),
@@ -155,7 +155,7 @@ impl Connection {
     }
 
     /// The relay is over, for its client is gone or has reset it. The session has seen whatever it has shown.
-    pub(super) fn leave_relay(&self, lane: &Rc<Lane>) {
+    pub(crate) fn leave_relay(&self, lane: &Rc<Lane>) {
         let next = self.worker.shared.anchors.next();
         if !cfg!(mutant = "relay-forgotten") {
             self.client.session.borrow_mut().seen.everything(next);

@@ -21,12 +21,12 @@ use crate::core::route::judge;
 use crate::core::view::View;
 use crate::net::connection::{Connection, Step};
 use crate::net::demand::Subject;
-use crate::net::lane::{Lane, Process};
-use crate::net::outgoing::{Bytes, Outgoing};
-use crate::net::pending::{Kind, Rewrite};
 use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::downstream::replies::Client;
+use crate::proxy::upstream::lane::{Lane, Process};
+use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
+use crate::proxy::upstream::pending::{Kind, Rewrite};
 use crate::telemetry::{self, Target};
 use crate::wire::cursor as wire;
 use crate::wire::request::Request;
@@ -193,7 +193,7 @@ fn owner(view: &View, tag: Tag) -> Option<NodeId> {
 
 /// The process at the other end of a lane, as far as can be said: the one that the node was, at any time since the
 /// lane was connected at which it has answered.
-pub(super) fn identify(lane: &Lane, view: &View) -> Process {
+pub(crate) fn identify(lane: &Lane, view: &View) -> Process {
     if lane.process.get() == Process::Unknown
         && let Some(connected) = lane.connected.get()
         && let Some(node) = view.node(lane.key.node)
@@ -212,7 +212,7 @@ fn with_cursor(request: &Request<'_>, at: u8, own: u64) -> Vec<u8> {
 }
 
 /// Hands on the reply to a step, or its beginning, with the process in its cursor. True when the client has much to take.
-pub(super) fn deliver(lane: &Lane, client: &Rc<Client>, seq: u64, reply: &[u8], complete: bool) -> bool {
+pub(crate) fn deliver(lane: &Lane, client: &Rc<Client>, seq: u64, reply: &[u8], complete: bool) -> bool {
     let (head, rest) = match (lane.process.get(), wire::of_reply(reply)) {
         (Process::Tagged(tag), Some((own @ 1.., rest))) => match Cursor::mark(own, tag) {
             Some(cursor) => (wire::head(cursor), &reply[rest..]),

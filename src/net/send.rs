@@ -8,10 +8,10 @@ use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::net::connection::{Connection, Step};
-use crate::net::lane::{Lane, Process};
-use crate::net::outgoing::{Bytes, Outgoing};
-use crate::net::pending::{Kind, Pending, Rewrite};
 use crate::net::scan;
+use crate::proxy::upstream::lane::{Lane, Process};
+use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
+use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 use crate::telemetry::{self, Target};
 
 impl Connection {
@@ -36,7 +36,7 @@ impl Connection {
 
     /// Whether a command is on its way to another primary, where it may not have been executed: it will be sent to this
     /// one then, and must not come after those that follow it.
-    pub(super) fn owes_another_primary(&self, primary: NodeId) -> bool {
+    pub(crate) fn owes_another_primary(&self, primary: NodeId) -> bool {
         let owes = |(node, seq)| node != primary && self.client.oldest() <= seq;
         self.last_at_primary.is_some_and(owes) && !cfg!(mutant = "failover-overtaken")
     }

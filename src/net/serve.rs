@@ -33,7 +33,7 @@ use crate::wire::request::{Limits, Scan};
 use input::Input;
 
 /// Serves one client until it leaves or is made to.
-pub(super) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
+pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     let _seat = accepted.seat.take();
     let (local, policy) = (accepted.local.clone(), accepted.policy);
     // Boxed, like everything rare below: what it may hold would be part of every idle client.

@@ -9,11 +9,11 @@ use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
-use crate::net::lane::{Closed, Lane, LaneKey};
-use crate::net::pending::{Kind, Pending, Rewrite};
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::worker::Worker;
+use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
+use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 
 impl Worker {
     /// An exclusive lane of this key: a clean spare one, or a new one.

@@ -12,12 +12,12 @@ use crate::net::say;
 use crate::net::wait;
 
 /// Whether a `REDWEIR` command is one of these: they may have to wait.
-pub(super) fn is_about<A: Args + ?Sized>(args: &A) -> bool {
+pub(crate) fn is_about<A: Args + ?Sized>(args: &A) -> bool {
     args.arg(1).eq_ignore_ascii_case(b"token") || args.arg(1).eq_ignore_ascii_case(b"after")
 }
 
 /// Answers it, with nothing outstanding before it.
-pub(super) async fn answer(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
+pub(crate) async fn answer(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
     match args {
         [_, word] if word.eq_ignore_ascii_case(b"token") => token(connection).await,
         [_, word, token] if word.eq_ignore_ascii_case(b"after") => {

@@ -7,12 +7,12 @@
 use crate::core::argv::Args as _;
 use crate::core::command::{Handling, Intent, Pin as Pins};
 use crate::net::connection::{Connection, Step};
-use crate::net::lane::Lane;
 use crate::net::say;
+use crate::proxy::upstream::lane::Lane;
 use crate::wire::request::Request;
 
 /// Whom the invalidations go to: `CLIENT ID` here, and at the primary (0 when it has no connection there).
-pub(super) type Redirect = (u64, u64);
+pub(crate) type Redirect = (u64, u64);
 
 /// Which argument names the client to redirect to.
 fn redirect_at(request: &Request<'_>) -> Option<usize> {
@@ -49,19 +49,19 @@ impl Connection {
 }
 
 /// Whether the reply tells of a redirection.
-pub(super) fn tells_redirect(request: &Request<'_>) -> bool {
+pub(crate) fn tells_redirect(request: &Request<'_>) -> bool {
     is(request, b"getredir") || is(request, b"trackinginfo")
 }
 
 /// Whether Redweir says it, whatever connection the client has.
-pub(super) fn is_about_redweir(request: &Request<'_>) -> bool {
+pub(crate) fn is_about_redweir(request: &Request<'_>) -> bool {
     let own: [&[u8]; 9] =
         [b"id", b"getname", b"setname", b"setinfo", b"info", b"list", b"kill", b"unblock", b"no-evict"];
     own.iter().any(|word| is(request, word))
 }
 
 /// The reply to `CLIENT GETREDIR` or `TRACKINGINFO`, with Redweir's ID in the place of the primary's.
-pub(super) fn in_own_words(lane: &Lane, reply: &[u8]) -> Vec<u8> {
+pub(crate) fn in_own_words(lane: &Lane, reply: &[u8]) -> Vec<u8> {
     let Some((own, theirs)) = lane.redirect.get() else { return reply.to_vec() };
     let (from, to) = (format!(":{theirs}\r\n"), format!(":{own}\r\n"));
     match memchr::memmem::find(reply, from.as_bytes()) {
@@ -71,16 +71,16 @@ pub(super) fn in_own_words(lane: &Lane, reply: &[u8]) -> Vec<u8> {
 }
 
 /// `CLIENT TRACKING ON`
-pub(super) fn switches_on(request: &Request<'_>) -> bool {
+pub(crate) fn switches_on(request: &Request<'_>) -> bool {
     is(request, b"tracking") && request.arg(2).eq_ignore_ascii_case(b"on")
 }
 
 /// `CLIENT CACHING`, which means nothing without tracking, or what is an error.
-pub(super) fn changes_nothing(request: &Request<'_>) -> bool {
+pub(crate) fn changes_nothing(request: &Request<'_>) -> bool {
     is(request, b"tracking") || is(request, b"caching")
 }
 
 /// `CLIENT TRACKING OFF`
-pub(super) fn switches_off(request: &Request<'_>) -> bool {
+pub(crate) fn switches_off(request: &Request<'_>) -> bool {
     is(request, b"tracking") && request.arg(2).eq_ignore_ascii_case(b"off")
 }

@@ -10,15 +10,15 @@ use std::rc::Rc;
 use rustc_hash::FxHashSet;
 
 use crate::core::moment::Moment;
-use crate::net::lane::{Closed, Lane, LaneKey, Proto, Purpose};
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::worker::Worker;
+use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Proto, Purpose};
 use crate::shard::identity::IdentityId;
 
 impl Worker {
     /// Runs as long as the worker.
-    pub(super) async fn look_after(self: Rc<Self>) {
+    pub(crate) async fn look_after(self: Rc<Self>) {
         loop {
             tokio::time::sleep(limits::UPKEEP_EVERY).await;
             self.dismiss_revoked();
@@ -46,7 +46,7 @@ impl Worker {
     }
 
     /// A lane ended. If it was that of an identity in use, whether the primary still accepts it is found out at once.
-    pub(super) fn after_lane(self: &Rc<Self>, lane: &Lane, why: &Closed) {
+    pub(crate) fn after_lane(self: &Rc<Self>, lane: &Lane, why: &Closed) {
         let Some(identity) = lane.identity.as_ref().filter(|_| self.is_primary(lane.key.node)) else {
             return;
         };
@@ -107,6 +107,6 @@ impl Worker {
 }
 
 /// Whether a node said that these credentials are not, or not any longer, good.
-pub(super) fn is_about_credentials(why: &Closed) -> bool {
+pub(crate) fn is_about_credentials(why: &Closed) -> bool {
     matches!(why, Closed::Refused(error) if error.starts_with(b"-WRONGPASS") || error.starts_with(b"-NOAUTH"))
 }

@@ -20,7 +20,7 @@ use crate::proxy::downstream::status::Release;
 use crate::wire::number;
 
 /// `WAIT numreplicas timeout` (`replication.c`, `waitCommand`); a timeout of 0 waits for ever. Cancel-safe.
-pub(super) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
+pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
     let [_, wanted, timeout] = args else { return Err(say::wrong_arity("wait")) };
     let wanted = number::integer(wanted).ok_or_else(|| say::BAD_DB.to_vec())?;
     let timeout = number::integer(timeout)
@@ -79,7 +79,7 @@ impl Drop for Waiting<'_> {
 }
 
 /// The offset that `anchor`, or a later one, has answered.
-pub(super) fn covered(view: &View, anchor: AnchorSeq) -> Option<Offset> {
+pub(crate) fn covered(view: &View, anchor: AnchorSeq) -> Option<Offset> {
     if view.anchor >= anchor { view.head.map(|head| head.offset) } else { None }
 }
 

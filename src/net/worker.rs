@@ -22,10 +22,8 @@ use crate::net::aside::Aside;
 use crate::net::door::Door;
 use crate::net::held::Held;
 use crate::net::inquiry::Inquiry;
-use crate::net::lane::{Closed, Lane, LaneKey};
 use crate::net::lane_task;
 use crate::net::listener::Accepted;
-use crate::net::pending::{Kind, Pending};
 use crate::net::runtime::clock;
 use crate::net::runtime::flush::Round;
 use crate::net::runtime::limits;
@@ -33,6 +31,8 @@ use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::serve;
 use crate::proxy::downstream::replies::Client;
+use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
+use crate::proxy::upstream::pending::{Kind, Pending};
 use crate::shard::identity::IdentityId;
 use crate::shard::mailbox;
 use crate::shard::shared::Shared;
@@ -53,9 +53,9 @@ pub struct Worker {
     /// What the nodes have proven on this worker's connections.
     pub proofs: RefCell<Proofs>,
     /// How many times each replica was heard to empty its data.
-    pub(super) heard: RefCell<Vec<u64>>,
+    pub(crate) heard: RefCell<Vec<u64>>,
     /// The view that was last looked at for replicas that may have gone back.
-    pub(super) noticed: RefCell<Arc<View>>,
+    pub(crate) noticed: RefCell<Arc<View>>,
     /// The process drains: who is owed nothing goes.
     pub draining: Cell<bool>,
     /// The view has changed: whoever waits looks again.
@@ -77,18 +77,18 @@ pub struct Worker {
     /// Questions to the primary as somebody.
     pub inquiry: Inquiry,
     /// Replicas that have refused an identity, and until when they get none of its reads.
-    pub(super) shut_out: RefCell<FxHashMap<(NodeId, IdentityId), Moment>>,
+    pub(crate) shut_out: RefCell<FxHashMap<(NodeId, IdentityId), Moment>>,
     /// Whose differing access rules were told of.
-    pub(super) told: RefCell<FxHashSet<(NodeId, IdentityId)>>,
+    pub(crate) told: RefCell<FxHashSet<(NodeId, IdentityId)>>,
     /// Since when nobody has used a lane.
-    pub(super) idle: RefCell<FxHashMap<LaneKey, Moment>>,
+    pub(crate) idle: RefCell<FxHashMap<LaneKey, Moment>>,
     lanes: RefCell<FxHashMap<LaneKey, Rc<Lane>>>,
     /// Shared lanes that are not in the pool.
-    pub(super) aside: RefCell<Aside>,
+    pub(crate) aside: RefCell<Aside>,
     /// Every exclusive lane there is.
-    pub(super) exclusive: RefCell<Vec<Rc<Lane>>>,
+    pub(crate) exclusive: RefCell<Vec<Rc<Lane>>>,
     /// Those that were given back clean.
-    pub(super) spare: RefCell<FxHashMap<LaneKey, Vec<Rc<Lane>>>>,
+    pub(crate) spare: RefCell<FxHashMap<LaneKey, Vec<Rc<Lane>>>>,
     /// Slots of writes that were acknowledged in what is just being read, to be stamped before anything else happens.
     fresh: RefCell<Vec<Slot>>,
     /// Slots stamped *pending*, in the order of the anchors they wait for.
@@ -230,22 +230,22 @@ impl Worker {
     }
 
     /// A shared lane that is not in the pool: one that came back, or a new one.
-    pub(super) fn open_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
+    pub(crate) fn open_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
         let kept = self.aside.borrow_mut().take(key);
         kept.unwrap_or_else(|| self.start(key, false))
     }
 
     /// Does something with every shared lane, in the pool or not.
-    pub(super) fn each_shared_lane(&self, each: impl FnMut(&Rc<Lane>)) {
+    pub(crate) fn each_shared_lane(&self, each: impl FnMut(&Rc<Lane>)) {
         self.lanes.borrow().values().chain(self.aside.borrow().iter()).for_each(each);
     }
 
     /// The shared lanes.
-    pub(super) fn lanes(&self) -> Vec<Rc<Lane>> {
+    pub(crate) fn lanes(&self) -> Vec<Rc<Lane>> {
         self.lanes.borrow().values().cloned().collect()
     }
 
-    pub(super) fn start(self: &Rc<Self>, key: LaneKey, exclusive: bool) -> Rc<Lane> {
+    pub(crate) fn start(self: &Rc<Self>, key: LaneKey, exclusive: bool) -> Rc<Lane> {
         let identity = self.shared.identities.hold(key.identity);
         let lost = identity.is_none() && key.identity != IdentityId::ANONYMOUS;
         let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.round));
@@ -287,7 +287,7 @@ impl Worker {
     }
 
     /// Nobody gets this lane any longer.
-    pub(super) fn leave_pool(&self, lane: &Rc<Lane>) {
+    pub(crate) fn leave_pool(&self, lane: &Rc<Lane>) {
         let mut lanes = self.lanes.borrow_mut();
         if lanes.get(&lane.key).is_some_and(|known| Rc::ptr_eq(known, lane)) {
             lanes.remove(&lane.key);

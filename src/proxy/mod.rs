@@ -1,3 +1,4 @@
 //! Serves clients, by what a shard knows.
 
 pub mod downstream;
+pub mod upstream;

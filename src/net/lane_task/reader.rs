@@ -10,8 +10,6 @@ use bytes::BytesMut;
 use crate::control::witness;
 use crate::core::moment::Moment;
 use crate::core::session::Stamps;
-use crate::net::lane::{Closed, Lane, Proto};
-use crate::net::pending::{Kind, Pending, Rewrite};
 use crate::net::runtime::buffer::drop_front;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
@@ -22,6 +20,8 @@ use crate::net::socket::halves::ReadHalf;
 use crate::net::tracking;
 use crate::net::worker::{Reply, Worker};
 use crate::proxy::downstream::replies::Gone;
+use crate::proxy::upstream::lane::{Closed, Lane, Proto};
+use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 use crate::shard::report;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 

@@ -12,9 +12,9 @@ use std::task::{Poll, Waker};
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
-use crate::net::lane::Lane;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
+use crate::proxy::upstream::lane::Lane;
 
 /// What waits to be written on one worker.
 #[derive(Debug, Default)]

@@ -11,10 +11,10 @@ use super::{Event, Server};
 use crate::core::moment::Moment;
 use crate::core::view::View;
 use crate::net::connection::Step;
-use crate::net::lane::{Closed, Lane, Phase};
 use crate::net::runtime::limits;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::downstream::replies::Gone;
+use crate::proxy::upstream::lane::{Closed, Lane, Phase};
 use crate::wire::request::RequestError;
 
 impl Server {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::core::command::CommandId;
 use crate::core::fence::{AnchorSeq, Era};
 use crate::core::moment::Moment;
-use crate::net::lane::Lane;
+use crate::proxy::upstream::lane::Lane;
 use crate::shard::identity::IdentityId;
 
 /// How a waiting client is released by `CLIENT UNBLOCK`.

@@ -50,7 +50,7 @@ struct Mark {
 
 /// What a command does to the replies of a plain relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::net) enum Said {
+pub(crate) enum Said {
     /// Nothing in particular.
     Command,
     /// `MULTI`
@@ -97,7 +97,7 @@ impl Lane {
     }
 
     /// Bytes whose reply is not counted, on a plain relay.
-    pub(in crate::net) fn push_raw(self: &Rc<Self>, request: Bytes<'_>, written: Stamps, said: Said) {
+    pub(crate) fn push_raw(self: &Rc<Self>, request: Bytes<'_>, written: Stamps, said: Said) {
         let mut inner = self.inner.borrow_mut();
         if let Some(relay) = &mut inner.relay {
             relay.written.merge(written);
@@ -116,23 +116,23 @@ impl Lane {
     }
 
     /// Whether answers can be given, and the end be found, in the order of what the client says.
-    pub(in crate::net) fn takes_marks(&self) -> bool {
+    pub(crate) fn takes_marks(&self) -> bool {
         self.inner.borrow().relay.as_ref().is_some_and(|relay| !relay.is_opaque)
     }
 
     /// Whether marks that nobody will answer have used up the room for them.
-    pub(in crate::net) fn is_choked(&self) -> bool {
+    pub(crate) fn is_choked(&self) -> bool {
         self.inner.borrow().relay.as_ref().is_some_and(|relay| relay.silent && !relay.has_room())
     }
 
     /// Answers what the client says now in the node's stead. In a transaction it is an error in queueing; if replies
     /// are off, or this one is skipped, nothing is said.
-    pub(in crate::net) fn answer(self: &Rc<Self>, text: &[u8]) {
+    pub(crate) fn answer(self: &Rc<Self>, text: &[u8]) {
         self.put(Mark { text: text.to_vec(), ..Mark::default() });
     }
 
     /// Ends the relay when all that it took is answered, and command `seq` of the client with it, which may get `text`.
-    pub(in crate::net) fn end_relay(self: &Rc<Self>, seq: u64, text: &[u8]) {
+    pub(crate) fn end_relay(self: &Rc<Self>, seq: u64, text: &[u8]) {
         self.put(Mark { text: text.to_vec(), ends: Some(seq), ..Mark::default() });
     }
 
@@ -144,7 +144,7 @@ impl Lane {
 
     /// Hands on what was read and is not counted. Returns how much that was: what is left may be the beginning of the
     /// answer to a mark. `stamp` gets what it may acknowledge, before the client does.
-    pub(in crate::net) fn hand_on(
+    pub(crate) fn hand_on(
         self: &Rc<Self>,
         bytes: &[u8],
         now: Moment,
@@ -188,7 +188,7 @@ impl Lane {
     }
 
     /// Puts a mark behind what was written, if it is time to.
-    pub(in crate::net) fn forget_soon(self: &Rc<Self>, now: Moment) {
+    pub(crate) fn forget_soon(self: &Rc<Self>, now: Moment) {
         let mut inner = self.inner.borrow_mut();
         if inner.passing == Passing::Open || inner.phase != Phase::Up {
             return;
@@ -201,7 +201,7 @@ impl Lane {
 
     /// Its client is gone. What it had sent is executed all the same, as on Redis: the node gets it and is told that no
     /// more will come, and when it has come to that it closes the connection.
-    pub(in crate::net) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         let mut inner = self.inner.borrow_mut();
         inner.listener = None;
         if let Some(relay) = &mut inner.relay {
@@ -211,7 +211,7 @@ impl Lane {
     }
 
     /// Why it ends now that the node has closed the connection.
-    pub(in crate::net) fn hung_up(&self) -> Closed {
+    pub(crate) fn hung_up(&self) -> Closed {
         if self.inner.borrow().relay.as_ref().is_some_and(|relay| relay.finishing) {
             return Closed::Idle;
         }
@@ -219,7 +219,7 @@ impl Lane {
     }
 
     /// Bytes that are not written yet.
-    pub(in crate::net) fn unsent(&self) -> usize {
+    pub(crate) fn unsent(&self) -> usize {
         let inner = self.inner.borrow();
         inner.buffer.len() - inner.sent
     }

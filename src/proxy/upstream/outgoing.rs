@@ -5,7 +5,7 @@ use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
-use crate::net::pending::{Kind, Rewrite};
+use crate::proxy::upstream::pending::{Kind, Rewrite};
 use crate::telemetry;
 use crate::wire::request::Request;
 
@@ -18,7 +18,7 @@ pub struct Outgoing {
     pub reason: Reason,
     /// What may be done with it when its lane is lost.
     pub kind: Kind,
-    /// See [`Pending::stamps`](crate::net::pending::Pending::stamps).
+    /// See [`Pending::stamps`](crate::proxy::upstream::pending::Pending::stamps).
     pub stamps: Stamps,
     /// What Redweir changes in the reply.
     pub rewrite: Rewrite,

@@ -11,12 +11,12 @@ use bytes::BytesMut;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Inner, Lane};
-use crate::net::pending::Pending;
 use crate::proxy::downstream::replies::Client;
+use crate::proxy::upstream::pending::Pending;
 
 impl Lane {
     /// It leaves the pool.
-    pub(in crate::net) fn set_aside(&self, aside: bool) {
+    pub(crate) fn set_aside(&self, aside: bool) {
         let mut inner = self.inner.borrow_mut();
         inner.aside = aside;
         inner.stint += u32::from(aside);
@@ -35,7 +35,7 @@ impl Lane {
     }
 
     /// Whether somebody waits behind the oldest command who is not its own client's later self.
-    pub(in crate::net) fn is_in_the_way(&self) -> bool {
+    pub(crate) fn is_in_the_way(&self) -> bool {
         let inner = self.inner.borrow();
         let Some(front) = inner.pending.front() else { return false };
         let waits = |p: &Pending| {
@@ -46,22 +46,22 @@ impl Lane {
 
     /// Whether its node is in the middle of a reply that cannot be had elsewhere, for its beginning was passed on, and
     /// nobody else waits for it. A node that is busy with a long reply answers nothing else for a while.
-    pub(in crate::net) fn is_in_mid_reply(&self) -> bool {
+    pub(crate) fn is_in_mid_reply(&self) -> bool {
         self.inner.borrow().cut && !self.is_in_the_way()
     }
 
     /// Its node is not to be asked any more, but is in the middle of a reply: the lane ends with that.
-    pub(in crate::net) fn retire(&self, why: &'static str) {
+    pub(crate) fn retire(&self, why: &'static str) {
         self.inner.borrow_mut().retired = Some(why);
     }
 
     /// Why it ends now that a reply is through.
-    pub(in crate::net) fn retired(&self) -> Option<&'static str> {
+    pub(crate) fn retired(&self) -> Option<&'static str> {
         self.inner.borrow().retired
     }
 
     /// Takes out what others than the oldest command's client have sent behind it, if it may be sent again.
-    pub(in crate::net) fn take_others(&self, nobody: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
+    pub(crate) fn take_others(&self, nobody: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
         let mut inner = self.inner.borrow_mut();
         let Some(front) = inner.pending.front().map(|p| Rc::clone(&p.client)) else { return Vec::new() };
         let bound = inner.bound(fencing);
@@ -69,7 +69,7 @@ impl Lane {
     }
 
     /// Takes out the oldest command and what its client has sent behind it, if it may be sent again.
-    pub(in crate::net) fn take_front(&self, nobody: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
+    pub(crate) fn take_front(&self, nobody: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
         let mut inner = self.inner.borrow_mut();
         let Some(front) = inner.pending.front() else { return Vec::new() };
         if !front.may_move() || inner.bound(fencing).contains(&Rc::as_ptr(&front.client)) {
