@@ -32,7 +32,7 @@ use crate::net::runtime::task;
 use crate::net::socket::dial::Dialer;
 use crate::net::socket::tls;
 use crate::net::socket::tls::renew::{Renewable, Watch};
-use crate::net::worker::Worker;
+use crate::proxy::worker::Worker;
 use crate::shard::shared::Shared;
 
 /// Runs the proxy until SIGINT or SIGTERM.

@@ -21,9 +21,9 @@ use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
 use crate::net::tracking::Redirect;
 use crate::net::vocabulary::LastCommand;
-use crate::net::worker::Worker;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::lane::{Lane, LaneKey, Proto, Purpose};
+use crate::proxy::worker::Worker;
 use crate::shard::identity::{Identity, IdentityId};
 
 /// What became of a command.

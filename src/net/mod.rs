@@ -1,18 +1,11 @@
 //! Sockets, tasks and timers. Nothing here compares two offsets: what they mean is decided in `core`.
 
-pub(crate) mod aside;
-pub(crate) mod bars;
 pub(crate) mod beaten;
 pub(crate) mod client_command;
 pub(crate) mod client_list;
 pub mod connection;
 pub mod demand;
 pub(crate) mod dispatch;
-pub mod door;
-pub(crate) mod evidence;
-pub(crate) mod held;
-pub(crate) mod inquiry;
-pub(crate) mod lane_task;
 pub(crate) mod leave;
 pub mod listener;
 pub(crate) mod local;
@@ -20,7 +13,6 @@ pub(crate) mod long;
 pub(crate) mod own_lane;
 pub(crate) mod pin;
 pub(crate) mod read;
-pub(crate) mod recovery;
 pub(crate) mod relayed;
 pub mod runtime;
 pub mod say;
@@ -28,10 +20,7 @@ pub(crate) mod scan;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub mod socket;
-pub(crate) mod spare;
 pub(crate) mod token;
 pub(crate) mod tracking;
-pub(crate) mod upkeep;
 pub mod vocabulary;
 pub(crate) mod wait;
-pub mod worker;

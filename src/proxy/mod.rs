@@ -2,3 +2,4 @@
 
 pub mod downstream;
 pub mod upstream;
+pub mod worker;

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use crate::core::command::CommandId;
 use crate::core::moment::Moment;
 use crate::net::runtime::limits;
-use crate::net::worker::Worker;
 use crate::proxy::downstream::replies::{Client, Gone};
 use crate::proxy::downstream::status::Release;
+use crate::proxy::worker::Worker;
 
 /// What changes too often to stand in the shared registry.
 #[derive(Clone, Debug, Default)]

@@ -7,8 +7,8 @@ use bytes::BytesMut;
 use super::Event;
 use crate::net::runtime::limits;
 use crate::net::socket::halves::ReadHalf;
-use crate::net::worker::Worker;
 use crate::proxy::downstream::replies::Gone;
+use crate::proxy::worker::Worker;
 use crate::wire::request::{Limits, RequestScanner};
 
 /// The bytes a client has sent and that are not dispatched yet.

@@ -10,10 +10,10 @@ use crate::core::policy::PolicyId;
 use crate::core::proof::Generation;
 use crate::core::session::Stamps;
 use crate::core::view::View;
-use crate::net::worker::Worker;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::lane::Lane;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::worker::Worker;
 use crate::wire::answer;
 use crate::wire::role::RoleReport;
 

@@ -13,9 +13,9 @@ use crate::core::moment::Moment;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
 use crate::net::say;
-use crate::net::worker::Worker;
 use crate::proxy::upstream::lane::LaneKey;
 use crate::proxy::upstream::pending::Pending;
+use crate::proxy::worker::Worker;
 
 /// What is held, oldest first. Bounded by what clients may have under way.
 #[derive(Debug, Default)]

@@ -12,8 +12,8 @@ use rustc_hash::FxHashSet;
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
-use crate::net::worker::Worker;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Proto, Purpose};
+use crate::proxy::worker::Worker;
 use crate::shard::identity::IdentityId;
 
 impl Worker {

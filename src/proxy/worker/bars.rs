@@ -15,9 +15,9 @@ use crate::core::reason::Reason;
 use crate::core::view::View;
 use crate::net::connection::Connection;
 use crate::net::runtime::clock;
-use crate::net::upkeep::is_about_credentials;
-use crate::net::worker::Worker;
 use crate::proxy::upstream::lane::{Closed, Lane};
+use crate::proxy::worker::Worker;
+use crate::proxy::worker::upkeep::is_about_credentials;
 use crate::shard::identity::IdentityId;
 
 /// Why a user reads at no replica, by node; a missing entry is none.

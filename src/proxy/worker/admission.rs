@@ -32,7 +32,7 @@ use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
-use crate::net::worker::Worker;
+use crate::proxy::worker::Worker;
 use crate::telemetry;
 
 /// Who is let in without a password, as far as one worker knows.

@@ -18,10 +18,10 @@ use crate::net::say;
 use crate::net::scan;
 use crate::net::socket::halves::ReadHalf;
 use crate::net::tracking;
-use crate::net::worker::{Reply, Worker};
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, Proto};
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::worker::{Reply, Worker};
 use crate::shard::report;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 

@@ -10,11 +10,11 @@ use crate::core::route::{Ask, Decision, decide};
 use crate::net::demand::{Reader, Subject};
 use crate::net::runtime::clock;
 use crate::net::say;
-use crate::net::upkeep;
-use crate::net::worker::Worker;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover};
 use crate::proxy::upstream::pending::{Kind, Pending};
+use crate::proxy::worker::Worker;
+use crate::proxy::worker::upkeep;
 use crate::shard::identity::IdentityId;
 use crate::wire::request::{Limits, RequestScanner, Scan};
 

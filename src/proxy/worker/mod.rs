@@ -1,6 +1,17 @@
 //! A worker: one thread, one current-thread runtime, its clients and its lanes. Nothing on a command's path is shared
 //! with other workers but one `ArcSwap` load and atomics.
 
+pub mod admission;
+pub(crate) mod bars;
+pub(crate) mod connect;
+pub(crate) mod detour;
+pub(crate) mod held;
+pub(crate) mod idle;
+pub(crate) mod inquiry;
+pub(crate) mod proof;
+pub(crate) mod retry;
+pub(crate) mod upkeep;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -18,11 +29,6 @@ use crate::core::node::{NodeId, Role};
 use crate::core::proof::Proofs;
 use crate::core::session::Stamps;
 use crate::core::view::View;
-use crate::net::aside::Aside;
-use crate::net::door::Door;
-use crate::net::held::Held;
-use crate::net::inquiry::Inquiry;
-use crate::net::lane_task;
 use crate::net::listener::Accepted;
 use crate::net::runtime::clock;
 use crate::net::runtime::flush::Round;
@@ -33,6 +39,10 @@ use crate::net::serve;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
 use crate::proxy::upstream::pending::{Kind, Pending};
+use crate::proxy::worker::admission::Door;
+use crate::proxy::worker::detour::Aside;
+use crate::proxy::worker::held::Held;
+use crate::proxy::worker::inquiry::Inquiry;
 use crate::shard::identity::IdentityId;
 use crate::shard::mailbox;
 use crate::shard::shared::Shared;
@@ -257,7 +267,7 @@ impl Worker {
         if exclusive {
             self.exclusive.borrow_mut().push(Rc::clone(&lane));
         }
-        task::spawn_hot(lane_task::run(Rc::clone(self), Rc::clone(&lane)));
+        task::spawn_hot(connect::run(Rc::clone(self), Rc::clone(&lane)));
         lane
     }
 

@@ -11,9 +11,9 @@ use rustc_hash::FxHashMap;
 
 use crate::core::moment::Moment;
 use crate::net::runtime::limits;
-use crate::net::worker::Worker;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
 use crate::proxy::upstream::pending::Pending;
+use crate::proxy::worker::Worker;
 
 /// Shared lanes that are not in the pool.
 #[derive(Debug, Default)]

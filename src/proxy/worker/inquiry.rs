@@ -19,7 +19,7 @@ use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::say;
 use crate::net::socket::call::{ControlError, ControlLink};
-use crate::net::worker::Worker;
+use crate::proxy::worker::Worker;
 use crate::shard::identity::Credentials;
 
 /// The connections of one worker for questions, and who has failed.

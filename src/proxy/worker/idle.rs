@@ -11,9 +11,9 @@ use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
-use crate::net::worker::Worker;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::worker::Worker;
 
 impl Worker {
     /// An exclusive lane of this key: a clean spare one, or a new one.
