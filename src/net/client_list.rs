@@ -10,11 +10,11 @@ use std::fmt::Write;
 use redis_protocol::resp2::types::BytesFrame;
 
 use crate::core::moment::Moment;
-use crate::net::connection::Connection;
 use crate::net::runtime::clock;
 use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::downstream::status::Release;
+use crate::proxy::session::connection::Connection;
 use crate::proxy::upstream::lane::Proto;
 use crate::shard::mailbox::Report;
 use crate::shard::shared::ClientEntry;

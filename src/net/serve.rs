@@ -18,7 +18,6 @@ use bytes::BytesMut;
 
 use crate::core::argv::Args as _;
 use crate::core::moment::Moment;
-use crate::net::connection::{Connection, Step};
 use crate::net::listener::Accepted;
 use crate::net::local;
 use crate::net::runtime::buffer::drop_front;
@@ -27,6 +26,7 @@ use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::halves::{ReadHalf, Stream};
 use crate::proxy::downstream::replies::{Client, Gone};
+use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::worker::Worker;
 use crate::shard::shared::ClientEntry;
 use crate::wire::request::{Limits, Scan};

@@ -12,11 +12,11 @@ use std::time::Duration;
 use crate::core::fence::AnchorSeq;
 use crate::core::position::Offset;
 use crate::core::view::View;
-use crate::net::connection::Connection;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::say;
 use crate::proxy::downstream::status::Release;
+use crate::proxy::session::connection::Connection;
 use crate::wire::number;
 
 /// `WAIT numreplicas timeout` (`replication.c`, `waitCommand`); a timeout of 0 waits for ever. Cancel-safe.

@@ -24,14 +24,14 @@ use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::view::View;
-use crate::net::connection::{Connection, Step};
-use crate::net::pin::end_if_needed;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
+use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::pinned::end_if_needed;
 use crate::proxy::worker::Worker;
 use crate::telemetry;
 

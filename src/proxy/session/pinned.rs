@@ -3,7 +3,7 @@
 //!
 //! A transaction or a blocking command gives its connection back clean as soon as its state is gone, so that the next
 //! client may use it. A subscription (and whatever else makes the server speak unasked, or stay silent) turns the
-//! connection into a plain relay ([`crate::net::relayed`]), until the client leaves or says `RESET`; then it is closed, when
+//! connection into a plain relay ([`crate::proxy::session::relayed`]), until the client leaves or says `RESET`; then it is closed, when
 //! what was said on it is executed. The order of a pipeline is kept by entering and leaving only with nothing
 //! outstanding.
 //!
@@ -23,10 +23,10 @@ use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::net::client_command;
-use crate::net::connection::{Connection, Step};
 use crate::net::say;
-use crate::net::tracking;
 use crate::net::vocabulary::Vocabulary;
+use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::tracking;
 use crate::proxy::upstream::lane::{Closed, Lane};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::Rewrite;

@@ -1,4 +1,4 @@
-//! What a client says on a plain relay (see [`crate::net::pin`]): all of it goes to the primary, in the order in which it
+//! What a client says on a plain relay (see [`crate::proxy::session::pinned`]): all of it goes to the primary, in the order in which it
 //! comes, and what Redweir has to say to it, or to do about it, has its place in that order (see
 //! [`crate::proxy::upstream::lane::Lane::answer`]).
 
@@ -13,12 +13,12 @@ use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::net::client_command;
-use crate::net::connection::{Connection, Step};
 use crate::net::local;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
+use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::{Closed, Lane, Phase, Said};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::telemetry::{self, Target};

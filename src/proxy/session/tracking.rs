@@ -6,8 +6,8 @@
 
 use crate::core::argv::Args as _;
 use crate::core::command::{Handling, Intent, Pin as Pins};
-use crate::net::connection::{Connection, Step};
 use crate::net::say;
+use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::Lane;
 use crate::wire::request::Request;
 

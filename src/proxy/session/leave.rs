@@ -3,7 +3,7 @@
 
 use crate::core::argv::Args;
 use crate::core::view::View;
-use crate::net::connection::Connection;
+use crate::proxy::session::connection::Connection;
 
 /// The question whose refusal by the primary is that of the command. `None`: whoever is in may use it.
 fn question<A: Args + ?Sized>(args: &A) -> Option<&'static [&'static [u8]]> {

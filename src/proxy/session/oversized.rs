@@ -6,9 +6,9 @@ use std::cell::Cell;
 use crate::core::argv::Args;
 use crate::core::command::{Handling, Intent, Keys, Local};
 use crate::core::session::Stamps;
-use crate::net::connection::{Connection, Step};
 use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
+use crate::proxy::session::connection::{Connection, Step};
 use crate::wire::request::Request;
 
 /// The beginning of a command, and whether anybody has asked for an argument behind it.
@@ -34,7 +34,7 @@ impl Connection {
     /// What Redweir itself would answer is no command with arguments of that size: what Redis says to them.
     pub(crate) fn refuse_long(&self, intent: Intent) -> Option<Step> {
         let Handling::Local(which) = intent.handling else { return None };
-        if self.pin.as_ref().is_some_and(crate::net::pin::Pin::relays_everything) {
+        if self.pin.as_ref().is_some_and(crate::proxy::session::pinned::Pin::relays_everything) {
             return None;
         }
         let reply = match which {
