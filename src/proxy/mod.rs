@@ -1,6 +1,7 @@
 //! Serves clients, by what a shard knows.
 
 pub mod downstream;
+pub(crate) mod local;
 pub mod session;
 pub mod upstream;
 pub mod worker;

@@ -22,9 +22,9 @@ use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
-use crate::net::client_command;
 use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
+use crate::proxy::local::client;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::session::tracking;
 use crate::proxy::upstream::lane::{Closed, Lane};
@@ -105,7 +105,7 @@ impl Connection {
                 return None;
             }
             Handling::Pin(Pins::Silence) if self.pin.as_ref().is_none_or(|pin| !pin.relays_everything()) => {
-                if let Some(reply) = client_command::speaks_on(request) {
+                if let Some(reply) = client::speaks_on(request) {
                     self.client.answer(&reply);
                     return Some(Step::Done);
                 }

@@ -12,12 +12,12 @@ use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
-use crate::net::client_command;
-use crate::net::local;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
+use crate::proxy::local;
+use crate::proxy::local::client;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::{Closed, Lane, Phase, Said};
 use crate::proxy::upstream::outgoing::Bytes;
@@ -198,7 +198,7 @@ fn said(request: &Request<'_>, intent: Intent) -> Said {
     match intent.handling {
         Handling::Pin(Pins::Multi) => Said::Multi,
         Handling::Pin(Pins::Exec | Pins::Discard) => Said::MultiEnds,
-        Handling::Pin(Pins::Silence) => client_command::reply_mode(request),
+        Handling::Pin(Pins::Silence) => client::reply_mode(request),
         Handling::Pin(Pins::Sync) => Said::Opaque,
         _ => Said::Command,
     }

@@ -1,6 +1,11 @@
 //! Commands that Redweir answers itself, because they are about the client's connection, and that connection is ours:
 //! HELLO, AUTH, SELECT, RESET, QUIT, CLIENT, REDWEIR. Credentials and databases are checked with the primary.
 
+pub(crate) mod client;
+pub(crate) mod client_list;
+pub(crate) mod token;
+pub(crate) mod wait;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,13 +13,10 @@ use crate::core::argv::Args;
 use crate::core::command::Local;
 use crate::core::moment::Moment;
 use crate::core::view::View;
-use crate::net::client_command;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::say;
-use crate::net::token;
 use crate::net::vocabulary::Vocabulary;
-use crate::net::wait;
 use crate::proxy::session::connection::shown_name;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Phase, Proto};
@@ -47,7 +49,7 @@ pub(crate) fn answer(
             reset(connection);
             connection.client.answer(say::RESET);
         }
-        Local::Client => return client_command::answer(connection, request, view, now),
+        Local::Client => return client::answer(connection, request, view, now),
         Local::Info if request.count() == 2 && request.arg(1).eq_ignore_ascii_case(b"redweir") => {
             // About Redweir alone: answered even when no primary is there to ask.
             connection.client.answer(&section(connection, now));
@@ -86,7 +88,7 @@ async fn answered(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
             let shared = Arc::clone(&connection.worker.shared);
             Ok(redweir(connection, args, &shared.view.load(), &shared.vocabulary.load(), clock::now()))
         }
-        "client" => client_command::answer_later(connection, args).await,
+        "client" => client::answer_later(connection, args).await,
         "waitaof" => Err(say::WAITAOF.to_vec()),
         _ => wait::wait(connection, args).await,
     }
@@ -184,7 +186,7 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
                 more
             }
             [word, name, more @ ..] if word.eq_ignore_ascii_case(b"setname") => {
-                client_command::check_name(name)?;
+                client::check_name(name)?;
                 connection.name = String::from_utf8_lossy(name).into_owned();
                 connection.register();
                 more

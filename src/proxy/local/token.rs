@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::core::argv::Args;
 use crate::core::position::{Offset, ReplId};
-use crate::net::local;
 use crate::net::runtime::clock;
 use crate::net::say;
-use crate::net::wait;
+use crate::proxy::local;
+use crate::proxy::local::wait;
 use crate::proxy::session::connection::Connection;
 
 /// Whether a `REDWEIR` command is one of these: they may have to wait.

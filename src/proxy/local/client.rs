@@ -1,12 +1,12 @@
 //! `CLIENT …` over Redweir's own connections: what a client says about itself. What it asks or orders about others is
-//! in [`crate::net::client_list`].
+//! in [`crate::proxy::local::client_list`].
 
 use crate::core::argv::Args;
 use crate::core::moment::Moment;
 use crate::core::view::View;
-use crate::net::client_list;
 use crate::net::runtime::clock;
 use crate::net::say;
+use crate::proxy::local::client_list;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::{Proto, Said};
 use crate::shard::mailbox::Report;
