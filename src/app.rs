@@ -23,7 +23,6 @@ use crate::core::address::Address;
 use crate::core::fence::FenceTable;
 use crate::core::node::NodeId;
 use crate::core::view::{Limits, Tracker};
-use crate::net::listener::{Accepted, Listener};
 use crate::net::runtime::descriptors;
 use crate::net::runtime::descriptors::Room;
 use crate::net::runtime::jitter;
@@ -32,6 +31,7 @@ use crate::net::runtime::task;
 use crate::net::socket::dial::Dialer;
 use crate::net::socket::tls;
 use crate::net::socket::tls::renew::{Renewable, Watch};
+use crate::proxy::serve::listener::{Accepted, Listener};
 use crate::proxy::worker::Worker;
 use crate::shard::shared::Shared;
 

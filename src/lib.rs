@@ -1,8 +1,8 @@
 //! Redweir: a replication-aware TCP proxy for Redis.
 //!
 //! Layers, each using only those before it:
-//! `core` (decisions, pure) < `wire` (bytes and words, pure) < `config`, `telemetry` < `net` (sockets) <
-//! `admin` < `app` < {`demo`, `cli`} < `main`. `tests/tidy.rs` enforces the order.
+//! `core` (decisions, pure) < `wire` (bytes and words, pure) < `config`, `telemetry` < `net` (sockets and time), `shard` (what
+//! is known of one primary and its replicas), `control` (finds that out), `proxy` (serves clients by it) < `admin` < `app` < {`demo`, `cli`} < `main`. `tests/tidy.rs` enforces the order.
 
 pub mod admin;
 pub mod app;

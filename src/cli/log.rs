@@ -11,7 +11,7 @@ use crate::config::{Log, LogFormat};
 
 /// `REDWEIR_LOG` is not a filter.
 #[derive(Debug, thiserror::Error)]
-#[error("{VARIABLE}: {0}; expected a level or a list such as info,redweir::net=debug")]
+#[error("{VARIABLE}: {0}; expected a level or a list such as info,redweir::control=debug")]
 pub(super) struct FilterError(#[from] tracing_subscriber::filter::ParseError);
 
 /// Starts the log of this process. What is queued is written when the guard is dropped.

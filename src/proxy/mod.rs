@@ -2,6 +2,7 @@
 
 pub mod downstream;
 pub(crate) mod local;
+pub mod serve;
 pub mod session;
 pub mod upstream;
 pub mod worker;

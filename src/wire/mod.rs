@@ -11,4 +11,5 @@ pub mod psync;
 pub mod reply;
 pub mod request;
 pub mod role;
+pub mod say;
 pub mod stream;

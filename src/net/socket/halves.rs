@@ -9,8 +9,8 @@ use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio_util::io::poll_read_buf;
 
-use crate::net::listener::socket_name;
 use crate::net::socket::tls;
+use crate::proxy::serve::listener::socket_name;
 
 /// A connected socket.
 #[derive(Debug)]

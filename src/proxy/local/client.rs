@@ -5,12 +5,12 @@ use crate::core::argv::Args;
 use crate::core::moment::Moment;
 use crate::core::view::View;
 use crate::net::runtime::clock;
-use crate::net::say;
 use crate::proxy::local::client_list;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::{Proto, Said};
 use crate::shard::mailbox::Report;
 use crate::wire::request::Request;
+use crate::wire::say;
 
 /// Answers `CLIENT <subcommand>`.
 pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, view: &View, now: Moment) -> Step {

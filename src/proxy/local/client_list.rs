@@ -11,7 +11,6 @@ use redis_protocol::resp2::types::BytesFrame;
 
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
-use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::downstream::status::Release;
 use crate::proxy::session::connection::Connection;
@@ -19,6 +18,7 @@ use crate::proxy::upstream::lane::Proto;
 use crate::shard::mailbox::Report;
 use crate::shard::shared::ClientEntry;
 use crate::wire::number;
+use crate::wire::say;
 
 /// A reply, or an error reply.
 type Answer<T = Vec<u8>> = Result<T, Vec<u8>>;

@@ -15,7 +15,6 @@ use crate::core::moment::Moment;
 use crate::core::view::View;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
-use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::session::connection::shown_name;
 use crate::proxy::session::connection::{Connection, Step};
@@ -24,6 +23,7 @@ use crate::proxy::worker::admission::Verdict;
 use crate::shard::identity::{Credentials, Password};
 use crate::shard::report;
 use crate::wire::request::Request;
+use crate::wire::say;
 
 /// Answers what can be answered at once; what has to ask somebody comes back as [`Step::Later`].
 pub(crate) fn answer(

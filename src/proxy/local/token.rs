@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::core::argv::Args;
 use crate::core::position::{Offset, ReplId};
 use crate::net::runtime::clock;
-use crate::net::say;
 use crate::proxy::local;
 use crate::proxy::local::wait;
 use crate::proxy::session::connection::Connection;
+use crate::wire::say;
 
 /// Whether a `REDWEIR` command is one of these: they may have to wait.
 pub(crate) fn is_about<A: Args + ?Sized>(args: &A) -> bool {

@@ -14,10 +14,10 @@ use crate::core::position::Offset;
 use crate::core::view::View;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
-use crate::net::say;
 use crate::proxy::downstream::status::Release;
 use crate::proxy::session::connection::Connection;
 use crate::wire::number;
+use crate::wire::say;
 
 /// `WAIT numreplicas timeout` (`replication.c`, `waitCommand`); a timeout of 0 waits for ever. Cancel-safe.
 pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {

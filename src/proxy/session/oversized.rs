@@ -6,10 +6,10 @@ use std::cell::Cell;
 use crate::core::argv::Args;
 use crate::core::command::{Handling, Intent, Keys, Local};
 use crate::core::session::Stamps;
-use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::wire::request::Request;
+use crate::wire::say;
 
 /// The beginning of a command, and whether anybody has asked for an argument behind it.
 struct Beginning<'a> {

@@ -22,7 +22,6 @@ use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
-use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::local::client;
 use crate::proxy::session::connection::{Connection, Step};
@@ -32,6 +31,7 @@ use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
+use crate::wire::say;
 
 /// One of the places for exclusive connections.
 type Place = OwnedSemaphorePermit;

@@ -14,7 +14,6 @@ use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::local;
 use crate::proxy::local::client;
@@ -23,6 +22,7 @@ use crate::proxy::upstream::lane::{Closed, Lane, Phase, Said};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
+use crate::wire::say;
 
 impl Connection {
     /// Takes one command to the primary on the plain relay, or answers it in its turn. `None`: the client speaks on none.

@@ -20,7 +20,6 @@ use crate::core::reason::Reason;
 use crate::core::route::judge;
 use crate::core::view::View;
 use crate::net::demand::Subject;
-use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::session::connection::{Connection, Step};
@@ -30,6 +29,7 @@ use crate::proxy::upstream::pending::{Kind, Rewrite};
 use crate::telemetry::{self, Target};
 use crate::wire::cursor as wire;
 use crate::wire::request::Request;
+use crate::wire::say;
 
 /// A step of a scan that is known to belong to one process.
 struct NextStep<'a> {

@@ -6,10 +6,10 @@
 
 use crate::core::argv::Args as _;
 use crate::core::command::{Handling, Intent, Pin as Pins};
-use crate::net::say;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::Lane;
 use crate::wire::request::Request;
+use crate::wire::say;
 
 /// Whom the invalidations go to: `CLIENT ID` here, and at the primary (0 when it has no connection there).
 pub(crate) type Redirect = (u64, u64);

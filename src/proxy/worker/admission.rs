@@ -27,13 +27,13 @@ use crate::core::view::View;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::net::say;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::session::pinned::end_if_needed;
 use crate::proxy::worker::Worker;
 use crate::telemetry;
+use crate::wire::say;
 
 /// Who is let in without a password, as far as one worker knows.
 pub struct Door {

@@ -15,12 +15,12 @@ use crate::core::view::View;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::net::say;
 use crate::net::socket::halves::{ReadHalf, WriteHalf};
 use crate::proxy::upstream::lane::{Closed, Lane, Phase, Process, Proto};
 use crate::proxy::worker::Worker;
 use crate::shard::identity::Credentials;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
+use crate::wire::say;
 use reader::Reader;
 
 /// Runs `lane` until it ends, then hands what is left of it back to the worker.

@@ -12,10 +12,10 @@ use tokio::sync::Notify;
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
-use crate::net::say;
 use crate::proxy::upstream::lane::LaneKey;
 use crate::proxy::upstream::pending::Pending;
 use crate::proxy::worker::Worker;
+use crate::wire::say;
 
 /// What is held, oldest first. Bounded by what clients may have under way.
 #[derive(Debug, Default)]

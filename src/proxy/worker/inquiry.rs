@@ -17,10 +17,10 @@ use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
-use crate::net::say;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::proxy::worker::Worker;
 use crate::shard::identity::Credentials;
+use crate::wire::say;
 
 /// The connections of one worker for questions, and who has failed.
 #[derive(Debug)]

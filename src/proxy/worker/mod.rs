@@ -29,14 +29,13 @@ use crate::core::node::{NodeId, Role};
 use crate::core::proof::Proofs;
 use crate::core::session::Stamps;
 use crate::core::view::View;
-use crate::net::listener::Accepted;
 use crate::net::runtime::clock;
 use crate::net::runtime::flush::Round;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::net::say;
-use crate::net::serve;
 use crate::proxy::downstream::replies::Client;
+use crate::proxy::serve;
+use crate::proxy::serve::listener::Accepted;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
 use crate::proxy::upstream::pending::{Kind, Pending};
 use crate::proxy::worker::admission::Door;
@@ -48,6 +47,7 @@ use crate::shard::mailbox;
 use crate::shard::shared::Shared;
 use crate::shard::snapshot::Present;
 use crate::telemetry::Stats;
+use crate::wire::say;
 
 /// What one worker owns.
 #[derive(Debug)]

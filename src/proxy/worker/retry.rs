@@ -9,7 +9,6 @@ use crate::core::policy::Consistency;
 use crate::core::route::{Ask, Decision, decide};
 use crate::net::demand::{Reader, Subject};
 use crate::net::runtime::clock;
-use crate::net::say;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover};
 use crate::proxy::upstream::pending::{Kind, Pending};
@@ -17,6 +16,7 @@ use crate::proxy::worker::Worker;
 use crate::proxy::worker::upkeep;
 use crate::shard::identity::IdentityId;
 use crate::wire::request::{Limits, RequestScanner, Scan};
+use crate::wire::say;
 
 impl Worker {
     /// A replica could not answer a read: asks the primary instead, or, when that does not answer either, another

@@ -10,7 +10,7 @@ use super::passing::Passing;
 use super::{Bytes, Client, Closed, Inner, Lane, Phase, Stamps, limits};
 use crate::core::moment::Moment;
 use crate::net::runtime::jitter;
-use crate::net::say;
+use crate::wire::say;
 
 /// What is remembered of a plain relay.
 #[derive(Debug)]

@@ -14,7 +14,6 @@ use crate::net::runtime::buffer::drop_front;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::net::say;
 use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::session::scan;
@@ -24,6 +23,7 @@ use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 use crate::proxy::worker::{Reply, Worker};
 use crate::shard::report;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
+use crate::wire::say;
 
 /// The reading side of an open lane.
 pub(super) struct Reader {

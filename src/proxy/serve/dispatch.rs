@@ -12,7 +12,6 @@ use crate::core::view::View;
 use crate::net::demand::Slots;
 use crate::net::demand::stamps_of;
 use crate::net::runtime::sparing::Sparing;
-use crate::net::say;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::local;
 use crate::proxy::session::connection::{Connection, Step};
@@ -20,6 +19,7 @@ use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};
 use crate::wire::request::{Request, is_cross_protocol};
+use crate::wire::say;
 
 impl Connection {
     /// Decides where one command goes and sends it there.

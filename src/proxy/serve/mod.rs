@@ -5,8 +5,10 @@
 //! a little ahead, so that a client that leaves is noticed.
 
 mod body;
+pub(crate) mod dispatch;
 mod in_line;
 mod input;
+pub mod listener;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -18,7 +20,6 @@ use bytes::BytesMut;
 
 use crate::core::argv::Args as _;
 use crate::core::moment::Moment;
-use crate::net::listener::Accepted;
 use crate::net::runtime::buffer::drop_front;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
@@ -26,6 +27,7 @@ use crate::net::runtime::task;
 use crate::net::socket::halves::{ReadHalf, Stream};
 use crate::proxy::downstream::replies::{Client, Gone};
 use crate::proxy::local;
+use crate::proxy::serve::listener::Accepted;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::worker::Worker;
 use crate::shard::shared::ClientEntry;

@@ -18,12 +18,12 @@ use crate::core::address::Address;
 use crate::core::policy::PolicyId;
 use crate::net::runtime::limits;
 use crate::net::runtime::sparing::Sparing;
-use crate::net::say;
 use crate::net::socket::dial;
 use crate::net::socket::halves::Stream;
 use crate::net::socket::tls;
 use crate::shard::shared::{Seat, Shared};
 use crate::telemetry::Stats;
+use crate::wire::say;
 
 /// Pause after `accept` failed: out of descriptors, most likely. Connected clients are served meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
