@@ -15,7 +15,7 @@ use crate::control::users::Users;
 use crate::core::address::{Address, Credentials};
 use crate::core::command::CommandTable;
 use crate::core::moment::Moment;
-use crate::core::node::{Facts, Link, LinkDown, NodeId, Role};
+use crate::core::node::{Facts, LinkDown, NodeId, Role};
 use crate::core::view::Observation;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
@@ -26,7 +26,7 @@ use crate::net::vocabulary::Vocabulary;
 use crate::shard::shared::Shared;
 use crate::wire::commands;
 use crate::wire::info::{self, Info};
-use crate::wire::role::{LinkState, RoleReport};
+use crate::wire::role::RoleReport;
 
 /// What the keeper receives: what was heard, and when.
 pub type Heard = (Observation, Moment);
@@ -217,7 +217,7 @@ impl Prober {
                 Observation::Primary { node: self.node, seq, sent_at, offset }
             }
             Ok(RoleReport::Replica { host, port, state, applied }) => {
-                Observation::Replica { node: self.node, link: link_of(state), master: (host, port), applied }
+                Observation::Replica { node: self.node, link: state.link(), master: (host, port), applied }
             }
             Ok(RoleReport::Sentinel { .. }) | Err(_) => Observation::Lost { node: self.node },
         };
@@ -283,15 +283,6 @@ fn provoked_once() -> bool {
 
 /// A script has been running for longer than `busy-reply-threshold` (`server.c`, `shared.slowscripterr`).
 const BUSY: &str = "BUSY ";
-
-/// What a replica's own word for its link comes to.
-pub fn link_of(state: LinkState) -> Link {
-    match state {
-        LinkState::Connected => Link::Up,
-        LinkState::Sync => Link::Syncing,
-        _ => Link::Down,
-    }
-}
 
 /// The rules of our own user do not allow it.
 const NOPERM: &str = "NOPERM ";

@@ -17,15 +17,12 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use socket2::Socket;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
 
@@ -40,62 +37,9 @@ use crate::net::socket::call::encode;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::net::socket::dial::Connection;
+use crate::shard::ear::{Busy, Ear, TRACK, tells};
 use crate::shard::shared::Shared;
 use crate::wire::reply::{Kind, ReplyScanner};
-
-/// Asks for the message.
-pub const TRACK: [&[u8]; 6] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", b"\0redweir: no key"];
-
-/// Whether a push tells that all data was emptied: `invalidate`, of no key in particular.
-pub fn tells(push: &[u8]) -> bool {
-    push == b">2\r\n$10\r\ninvalidate\r\n_\r\n" && !cfg!(mutant = "deaf-to-witness")
-}
-
-/// What has been heard of one node, for the workers, on whatever thread.
-#[derive(Debug, Default)]
-pub struct Ear {
-    /// How many times it has emptied its data.
-    emptied: AtomicU64,
-    /// Something was read that is not counted yet.
-    busy: AtomicBool,
-    /// Where the messages come.
-    socket: ArcSwapOption<Socket>,
-}
-
-impl Ear {
-    /// How many times the node has emptied its data; `None` when something has come that may say so once more.
-    ///
-    /// Nothing is missed: whoever reads the socket is busy from before it reads until it has counted, so that what is not
-    /// in the socket any more, and nobody is busy with, is in the count.
-    pub fn news(&self) -> Option<u64> {
-        let socket = self.socket.load();
-        if let Some(socket) = socket.as_deref() {
-            let mut byte = [MaybeUninit::uninit()];
-            // `Ok(0)`: the connection is gone, and so is what it might have told.
-            if socket.peek(&mut byte).is_ok() {
-                return None;
-            }
-        }
-        let busy = self.busy.load(Ordering::SeqCst);
-        (!busy).then(|| self.emptied.load(Ordering::SeqCst))
-    }
-}
-
-/// Says that something is being read, for as long as it lives.
-struct Busy<'a>(&'a AtomicBool);
-
-impl<'a> Busy<'a> {
-    fn new(busy: &'a AtomicBool) -> Self {
-        busy.store(true, Ordering::SeqCst);
-        Self(busy)
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-}
 
 /// Pauses between attempts: from the first, doubling up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(50);

@@ -1,7 +1,6 @@
 //! Questions and orders to the workers about their clients: reports for `CLIENT LIST`, `KILL`, `UNBLOCK`. Each worker
 //! has a desk; whoever asks waits a bounded time for all of them.
 
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
@@ -10,9 +9,6 @@ use tokio::time::timeout;
 use crate::core::command::CommandId;
 use crate::core::moment::Moment;
 use crate::net::runtime::limits;
-use crate::proxy::downstream::replies::{Client, Gone};
-use crate::proxy::downstream::status::Release;
-use crate::proxy::worker::Worker;
 
 /// What changes too often to stand in the shared registry.
 #[derive(Clone, Debug, Default)]
@@ -33,20 +29,13 @@ pub struct Report {
     pub waits: bool,
 }
 
-impl Report {
-    /// On this client, now. To be called on its worker.
-    pub fn of(client: &Rc<Client>) -> Self {
-        let presence = &client.presence;
-        Self {
-            id: client.id,
-            command: presence.command.get(),
-            seen: presence.seen.get(),
-            input: presence.input.get(),
-            output: client.output_len(),
-            server_id: presence.server_id(),
-            waits: presence.waits.get(),
-        }
-    }
+/// How a waiting client is released by `CLIENT UNBLOCK`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// As if its time were up.
+    Timeout,
+    /// With `-UNBLOCKED`.
+    Error,
 }
 
 /// An errand to one worker.
@@ -114,30 +103,5 @@ impl Desks {
         // A worker that does not answer in time is left out.
         let _ = timeout(limits::REPORT_WITHIN, collect).await;
         all
-    }
-}
-
-/// Does the errands of one worker.
-pub(crate) async fn run(worker: Rc<Worker>, mut errands: mpsc::Receiver<Errand>) {
-    while let Some(errand) = errands.recv().await {
-        let clients = worker.clients.borrow();
-        // Whoever asked may have given up meanwhile.
-        match errand {
-            Errand::Report(answer) => {
-                let _ = answer.send(clients.values().map(Report::of).collect());
-            }
-            Errand::Kill(ids, answer) => {
-                let found = ids.iter().filter(|id| clients.contains_key(id)).copied().collect();
-                let _ = answer.send(found);
-                for client in ids.iter().filter_map(|id| clients.get(id)) {
-                    client.leave(Gone::Ended);
-                }
-            }
-            Errand::Release(id, how, answer) => {
-                let waits = clients.get(&id).filter(|client| client.presence.waits.get());
-                let released = waits.map(|client| client.presence.release.set(Some(how)));
-                let _ = answer.send(released.is_some());
-            }
-        }
     }
 }

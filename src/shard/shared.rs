@@ -9,7 +9,6 @@ use dashmap::DashMap;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::config::Config;
-use crate::control::witness::Ear;
 use crate::core::address::Address;
 use crate::core::fence::{AnchorCounter, FenceTable};
 use crate::core::moment::Moment;
@@ -17,6 +16,7 @@ use crate::core::node::NodeId;
 use crate::core::view::View;
 use crate::net::socket::dial::Dialer;
 use crate::net::vocabulary::Vocabulary;
+use crate::shard::ear::Ear;
 use crate::shard::identity::Identities;
 use crate::shard::mailbox::Desks;
 use crate::telemetry::Stats;
@@ -88,7 +88,7 @@ pub struct Shared {
     pub identities: Identities,
     /// Connected clients.
     pub clients: DashMap<u64, ClientEntry>,
-    /// What each node tells of itself, by `NodeId`; see [`crate::control::witness`].
+    /// What each node tells of itself, by `NodeId`; see [`crate::shard::ear`].
     pub ears: Vec<Ear>,
     /// Until when the primary's clients are paused, by a `CLIENT PAUSE` that came this way; in nanoseconds.
     paused_until: AtomicU64,

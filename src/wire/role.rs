@@ -4,6 +4,7 @@
 use redis_protocol::resp2::types::BytesFrame;
 
 use super::info::Info;
+use crate::core::node::Link;
 use crate::core::position::Offset;
 
 /// A replica's own word for its link to the primary.
@@ -23,6 +24,17 @@ pub enum LinkState {
     Connected,
     /// A word that this table does not know; it proves nothing.
     Other,
+}
+
+impl LinkState {
+    /// What it comes to.
+    pub const fn link(self) -> Link {
+        match self {
+            Self::Connected => Link::Up,
+            Self::Sync => Link::Syncing,
+            _ => Link::Down,
+        }
+    }
 }
 
 /// One replica as its primary sees it.

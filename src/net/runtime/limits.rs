@@ -80,7 +80,7 @@ pub const LARGE_REPLIES: usize = 4 * 1024;
 /// Below this average it goes back to the lane that everybody uses.
 pub const SMALL_REPLY: usize = 1024;
 
-/// Lanes of large replies to each node: see [`Purpose`](crate::proxy::upstream::lane::Purpose).
+/// Lanes of large replies to each node: see the purposes of lanes.
 pub const LARGE_LANES: u64 = 8;
 
 /// Bytes of large replies that are asked for at once on each of these lanes: at a round trip of one millisecond 1 GB/s

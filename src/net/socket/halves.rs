@@ -1,6 +1,7 @@
 //! One connection, TCP, TLS or Unix, split so that its reader and its writers need no lock between them.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -10,7 +11,6 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio_util::io::poll_read_buf;
 
 use crate::net::socket::tls;
-use crate::proxy::serve::listener::socket_name;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -135,4 +135,9 @@ impl WriteHalf {
             Writer::Unix(half) => half.as_ref().poll_write_ready(cx),
         }
     }
+}
+
+/// How `CLIENT LIST` tells both ends of a connection over a Unix socket (`networking.c`, `genClientAddrString`).
+pub(crate) fn socket_name(path: Option<&Path>) -> String {
+    format!("{}:0", path.map_or("?".into(), |path| path.to_string_lossy()))
 }

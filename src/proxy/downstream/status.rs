@@ -10,15 +10,7 @@ use crate::core::fence::{AnchorSeq, Era};
 use crate::core::moment::Moment;
 use crate::proxy::upstream::lane::Lane;
 use crate::shard::identity::IdentityId;
-
-/// How a waiting client is released by `CLIENT UNBLOCK`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Release {
-    /// As if its time were up.
-    Timeout,
-    /// With `-UNBLOCKED`.
-    Error,
-}
+use crate::shard::mailbox::Release;
 
 /// A client as others may ask about it.
 #[derive(Debug)]

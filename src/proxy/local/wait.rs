@@ -14,8 +14,8 @@ use crate::core::position::Offset;
 use crate::core::view::View;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
-use crate::proxy::downstream::status::Release;
 use crate::proxy::session::connection::Connection;
+use crate::shard::mailbox::Release;
 use crate::wire::number;
 use crate::wire::say;
 

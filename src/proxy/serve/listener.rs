@@ -19,7 +19,7 @@ use crate::core::policy::PolicyId;
 use crate::net::runtime::limits;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::socket::dial;
-use crate::net::socket::halves::Stream;
+use crate::net::socket::halves::{Stream, socket_name};
 use crate::net::socket::tls;
 use crate::shard::shared::{Seat, Shared};
 use crate::telemetry::Stats;
@@ -220,11 +220,6 @@ impl Socket {
             Self::Unix(mut socket) => socket.write_all(say::MAX_CLIENTS),
         };
     }
-}
-
-/// How `CLIENT LIST` tells both ends of a connection over a Unix socket (`networking.c`, `genClientAddrString`).
-pub(crate) fn socket_name(path: Option<&Path>) -> String {
-    format!("{}:0", path.map_or("?".into(), |path| path.to_string_lossy()))
 }
 
 /// Binds a socket with these permissions from its first moment on; `None`: as the umask has it (`anet.c`, `anetUnixServer`,

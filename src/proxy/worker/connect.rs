@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
-use crate::control::witness;
 use crate::core::node::NodeId;
 use crate::core::view::View;
 use crate::net::runtime::clock;
@@ -18,6 +17,7 @@ use crate::net::runtime::task;
 use crate::net::socket::halves::{ReadHalf, WriteHalf};
 use crate::proxy::upstream::lane::{Closed, Lane, Phase, Process, Proto};
 use crate::proxy::worker::Worker;
+use crate::shard::ear;
 use crate::shard::identity::Credentials;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 use crate::wire::say;
@@ -193,7 +193,7 @@ fn handshake(lane: &Lane, to_replica: bool) -> (BytesMut, SmallVec<[Part; 6]>) {
     if lane.exclusive {
         say(Part::Id, &[b"CLIENT", b"ID"]);
     } else if to_replica && lane.key.proto == Proto::Resp3 {
-        say(Part::Track, &witness::TRACK);
+        say(Part::Track, &ear::TRACK);
     }
     (out, parts)
 }

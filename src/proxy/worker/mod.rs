@@ -5,6 +5,7 @@ pub mod admission;
 pub(crate) mod bars;
 pub(crate) mod connect;
 pub(crate) mod detour;
+pub(crate) mod errands;
 pub(crate) mod held;
 pub(crate) mod idle;
 pub(crate) mod inquiry;
@@ -43,7 +44,6 @@ use crate::proxy::worker::detour::Aside;
 use crate::proxy::worker::held::Held;
 use crate::proxy::worker::inquiry::Inquiry;
 use crate::shard::identity::IdentityId;
-use crate::shard::mailbox;
 use crate::shard::shared::Shared;
 use crate::shard::snapshot::Present;
 use crate::telemetry::Stats;
@@ -180,7 +180,7 @@ impl Worker {
             task::supervise_local("drain", move || Rc::clone(&drainer).drain());
             task::supervise_local("upkeep", move || Rc::clone(&looker).look_after());
             if let Some(errands) = worker.shared.desks.take(index) {
-                task::spawn_local("errands", mailbox::run(Rc::clone(&worker), errands));
+                task::spawn_local("errands", errands::run(Rc::clone(&worker), errands));
             }
             while let Some(accepted) = accepted.recv().await {
                 task::spawn_hot(serve::serve(Rc::clone(&worker), accepted));

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::control::prober::link_of;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
@@ -52,7 +51,7 @@ impl Worker {
         }
         let proof = parse(reply).and_then(|report| match report {
             RoleReport::Replica { host, port, state, applied } => {
-                view.proves(node, link_of(state), &(host, port), applied)
+                view.proves(node, state.link(), &(host, port), applied)
             }
             RoleReport::Primary { .. } | RoleReport::Sentinel { .. } => None,
         });

@@ -7,7 +7,6 @@ use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
 
-use crate::control::witness;
 use crate::core::moment::Moment;
 use crate::core::session::Stamps;
 use crate::net::runtime::buffer::drop_front;
@@ -21,6 +20,7 @@ use crate::proxy::session::tracking;
 use crate::proxy::upstream::lane::{Closed, Lane, Proto};
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 use crate::proxy::worker::{Reply, Worker};
+use crate::shard::ear;
 use crate::shard::report;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 use crate::wire::say;
@@ -376,7 +376,7 @@ fn fingerprint(worker: &Worker, lane: &Lane, pending: &Pending, request: &[u8]) 
 fn take_push(worker: &Worker, lane: &Lane, push: &[u8], now: Moment) {
     if let Some(client) = lane.listener() {
         client.push_raw(push);
-    } else if !lane.exclusive && witness::tells(push) && !worker.is_primary(lane.key.node) {
+    } else if !lane.exclusive && ear::tells(push) && !worker.is_primary(lane.key.node) {
         // What it answers from here on it has computed from what it holds now.
         worker.doubt(lane.key.node, now);
     }

@@ -1,0 +1,48 @@
+//! The errands of one worker: what others ask or order about its clients.
+
+use std::rc::Rc;
+
+use tokio::sync::mpsc;
+
+use crate::proxy::downstream::replies::{Client, Gone};
+use crate::proxy::worker::Worker;
+use crate::shard::mailbox::{Errand, Report};
+
+/// On this client, now. To be called on its worker.
+pub(crate) fn report_of(client: &Rc<Client>) -> Report {
+    let presence = &client.presence;
+    Report {
+        id: client.id,
+        command: presence.command.get(),
+        seen: presence.seen.get(),
+        input: presence.input.get(),
+        output: client.output_len(),
+        server_id: presence.server_id(),
+        waits: presence.waits.get(),
+    }
+}
+
+/// Does the errands of one worker.
+pub(crate) async fn run(worker: Rc<Worker>, mut errands: mpsc::Receiver<Errand>) {
+    while let Some(errand) = errands.recv().await {
+        let clients = worker.clients.borrow();
+        // Whoever asked may have given up meanwhile.
+        match errand {
+            Errand::Report(answer) => {
+                let _ = answer.send(clients.values().map(report_of).collect());
+            }
+            Errand::Kill(ids, answer) => {
+                let found = ids.iter().filter(|id| clients.contains_key(id)).copied().collect();
+                let _ = answer.send(found);
+                for client in ids.iter().filter_map(|id| clients.get(id)) {
+                    client.leave(Gone::Ended);
+                }
+            }
+            Errand::Release(id, how, answer) => {
+                let waits = clients.get(&id).filter(|client| client.presence.waits.get());
+                let released = waits.map(|client| client.presence.release.set(Some(how)));
+                let _ = answer.send(released.is_some());
+            }
+        }
+    }
+}

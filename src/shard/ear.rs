@@ -1,0 +1,62 @@
+//! What a node says by itself of its data, heard on one thread and asked for on others (`CLIENT TRACKING ON BCAST`; see
+//! [`crate::core::node::Node::incarnation`]).
+
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use socket2::Socket;
+
+/// Asks for the message.
+pub const TRACK: [&[u8]; 6] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", b"\0redweir: no key"];
+
+/// Whether a push tells that all data was emptied: `invalidate`, of no key in particular.
+pub fn tells(push: &[u8]) -> bool {
+    push == b">2\r\n$10\r\ninvalidate\r\n_\r\n" && !cfg!(mutant = "deaf-to-witness")
+}
+
+/// What has been heard of one node, for the workers, on whatever thread.
+#[derive(Debug, Default)]
+pub struct Ear {
+    /// How many times it has emptied its data.
+    pub(crate) emptied: AtomicU64,
+    /// Something was read that is not counted yet.
+    pub(crate) busy: AtomicBool,
+    /// Where the messages come.
+    pub(crate) socket: ArcSwapOption<Socket>,
+}
+
+impl Ear {
+    /// How many times the node has emptied its data; `None` when something has come that may say so once more.
+    ///
+    /// Nothing is missed: whoever reads the socket is busy from before it reads until it has counted, so that what is not
+    /// in the socket any more, and nobody is busy with, is in the count.
+    pub fn news(&self) -> Option<u64> {
+        let socket = self.socket.load();
+        if let Some(socket) = socket.as_deref() {
+            let mut byte = [MaybeUninit::uninit()];
+            // `Ok(0)`: the connection is gone, and so is what it might have told.
+            if socket.peek(&mut byte).is_ok() {
+                return None;
+            }
+        }
+        let busy = self.busy.load(Ordering::SeqCst);
+        (!busy).then(|| self.emptied.load(Ordering::SeqCst))
+    }
+}
+
+/// Says that something is being read, for as long as it lives.
+pub(crate) struct Busy<'a>(&'a AtomicBool);
+
+impl<'a> Busy<'a> {
+    pub(crate) fn new(busy: &'a AtomicBool) -> Self {
+        busy.store(true, Ordering::SeqCst);
+        Self(busy)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
