@@ -22,6 +22,11 @@ const DIRT: &[&str] = &[
     "SET own x",
     "EXEC",
     "DISCARD",
+    "MULTI x",
+    "DISCARD x",
+    "EXEC x",
+    "UNWATCH x",
+    "CLIENT TRACKING OFF x",
     "WATCH w",
     "WATCH w own",
     "UNWATCH",
@@ -157,4 +162,41 @@ fn nobody_finds_what_another_client_has_left() {
     println!("{SEQUENCES} sequences, no leak");
     assert_eq!(topology.primary.cmd(&["GET", "where"]), "zero");
     assert!(matches!(proxy.cmd(&["DBSIZE"]), Value::Int(_)));
+}
+
+/// What is refused changes nothing either, whatever was meant by it: the next client of the same user.
+#[test]
+fn nobody_finds_what_a_refused_command_has_left() {
+    let narrow = ["--user", "narrow", "on", ">pw", "~*", "&*", "+@all", "-discard", "-unwatch"];
+    let users = [USERS, &narrow].concat();
+    let topology = Topology::with(&users, 0, &users);
+    let proxy = Setup::of(&topology).start();
+    let login = || {
+        let mut conn = proxy.connect();
+        assert_eq!(conn.cmd(&["AUTH", "narrow", "pw"]), "OK");
+        conn
+    };
+    let said: [&[&[&str]]; 5] = [
+        &[&["MULTI"], &["DISCARD"]],
+        &[&["MULTI"], &["DISCARD", "x"]],
+        &[&["WATCH", "k"], &["UNWATCH"]],
+        &[&["WATCH", "k"], &["UNWATCH", "x"]],
+        &[&["MULTI", "x"], &["WATCH", "k"], &["EXEC"]],
+    ];
+    for commands in said {
+        for _ in 0..4 {
+            let mut first = login();
+            for command in commands {
+                first.cmd(command);
+            }
+            drop(first);
+            let mut next = login();
+            assert_eq!(next.cmd(&["BLPOP", "nothing", "0.01"]), Value::Null, "after {commands:?}");
+            assert_eq!(next.cmd(&["WATCH", "other"]), "OK", "after {commands:?}");
+            topology.primary.cmd(&["SET", "k", "v"]);
+            assert_eq!(next.cmd(&["MULTI"]), "OK", "after {commands:?}");
+            next.cmd(&["PING"]);
+            assert!(matches!(next.cmd(&["EXEC"]), Value::Array(_)), "after {commands:?}");
+        }
+    }
 }

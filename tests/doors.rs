@@ -327,3 +327,31 @@ fn a_null_is_one_of_the_protocol_that_hello_has_chosen() {
         assert!(said.ends_with("\r\n_\r\n_\r\n+PONG\r\n+OK\r\n"), "{port}: {said:?}");
     }
 }
+
+/// One that has left waits for nothing, and costs nobody anything.
+#[test]
+fn who_has_left_keeps_no_seat_and_asks_nobody() {
+    let topology = Topology::with(USERS, 1, USERS);
+    let proxy = Setup::of(&topology).upstream(LOGIN).start();
+    let mut root = login(topology.primary.port, "admin", "admin-pw");
+    let token = proxy.cmd(&["REDWEIR", "TOKEN"]).text();
+    let (id, _) = token.split_once(':').unwrap();
+    let ahead = format!("{id}:900000000000");
+    for _ in 0..10 {
+        let mut ghost = proxy.connect();
+        ghost.ask(&["REDWEIR", "AFTER", &ahead, "18446744073709551615"]).finish();
+    }
+    // Guesses that nobody waits for do not keep others waiting.
+    for _ in 0..400 {
+        proxy.connect().ask(&["AUTH", "nobody", "guess"]).finish();
+    }
+    let since = Instant::now();
+    let mut late = Conn::open(proxy.port);
+    assert_eq!(late.patience(secs(10)).cmd(&["AUTH", "admin", "admin-pw"]), "OK");
+    assert!(since.elapsed() < secs(3), "a login took {:?}", since.elapsed());
+    eventually("they are gone", secs(5), || proxy.metric("redweir_clients", &[]) < 2.5);
+    let asked = |root: &mut Conn| stat(root, "commandstats", "cmdstat_role:calls=");
+    let before = asked(&mut root);
+    sleep_ms(1000);
+    assert!(asked(&mut root) - before < 60, "{} looks a second", asked(&mut root) - before);
+}

@@ -25,7 +25,7 @@ impl<'a> Document<'a> {
             return;
         }
         let position = Some(self.position(&span));
-        let message = without_userinfo(message);
+        let (message, help) = (without_userinfo(message), help.map(without_userinfo));
         let problem = Problem { path: Some(self.path.to_owned()), position, key, message, help };
         self.problems.borrow_mut().push((span.start, problem));
     }
@@ -121,22 +121,22 @@ fn is_secret(word: &str) -> bool {
     names.iter().any(|name| strsim::jaro_winkler(&lower, name) > 0.85) && !lower.ends_with("file")
 }
 
-/// `redis://user:password@host` without user and password.
+/// `user:password@host` without user and password: no address has an `@` in it.
 fn without_userinfo(text: String) -> String {
-    if !text.contains("://") {
+    if !text.contains('@') {
         return text;
     }
-    let (mut out, mut rest) = (String::new(), text.as_str());
-    while let Some(begin) = rest.find("://").map(|at| at + 3) {
-        let (scheme, after) = rest.split_at(begin);
-        out.push_str(scheme);
-        let end = after.find(['/', '"', '\'', ' ', ',']).unwrap_or(after.len());
-        let (authority, further) = after.split_at(end);
-        match authority.rsplit_once('@') {
-            Some((_, host)) => out.extend(["…@", host]),
-            None => out.push_str(authority),
-        }
-        rest = further;
+    let ends = |c: char| c.is_whitespace() || "\"'`,[]{}()/".contains(c);
+    let mut out = String::new();
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find('@') {
+        let (before, after) = rest.split_at(at);
+        let begin = before
+            .rfind(ends)
+            .map_or(0, |last| last + before[last..].chars().next().map_or(1, char::len_utf8));
+        out.push_str(&before[..begin]);
+        out.push_str("…@");
+        rest = &after[1..];
     }
     out + rest
 }
@@ -164,6 +164,7 @@ mod tests {
             "pwd='hunter2'",
             "primary = \"redis://:hunter2@h:6379\"",
             "replicas = [\"h:1\", \"rediss://user:hunter2@h/0\", \"x\"]",
+            "replicas = [\"user:hunter2@h:6379\"]",
         ] {
             assert!(!without_secrets(line).contains("hunter2"), "{line}");
         }

@@ -66,8 +66,12 @@ impl fmt::Display for ConfigError {
 
 /// A path, with nothing in it that a terminal would obey.
 pub fn shown(path: &Path) -> String {
+    plain(&path.display().to_string())
+}
+
+fn plain(text: &str) -> String {
     let show = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    path.display().to_string().chars().map(show).collect()
+    text.chars().map(show).collect()
 }
 
 impl fmt::Display for Problem {
@@ -82,14 +86,14 @@ impl fmt::Display for Problem {
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
         }
-        f.write_str(&self.message)?;
+        f.write_str(&plain(&self.message))?;
         let gutter = self.position.as_ref().map_or(0, |p| p.line.to_string().len());
         if let Some(Position { line, excerpt, caret, length, .. }) = &self.position {
             write!(f, "\n{:gutter$} |\n{line} | {excerpt}\n", "")?;
             write!(f, "{:gutter$} | {:caret$}{}", "", "", "^".repeat(*length))?;
         }
         if let Some(help) = &self.help {
-            write!(f, "\n{:gutter$} = help: {help}", "")?;
+            write!(f, "\n{:gutter$} = help: {}", "", plain(help))?;
         }
         Ok(())
     }

@@ -52,7 +52,7 @@ impl Prober {
     pub fn new(shared: Arc<Shared>, node: NodeId, address: Address, keeper: mpsc::Sender<Heard>) -> Self {
         let (credentials, poll_interval) =
             (shared.config.upstream.credentials(), shared.config.poll_interval());
-        let users = Users::new(&shared, &address);
+        let users = Users::new(&shared, node, &address);
         Self { shared, node, address, credentials, keeper, poll_interval, min_replicas_to_write: None, users }
     }
 

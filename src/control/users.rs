@@ -11,6 +11,7 @@ use redis_protocol::resp2::types::BytesFrame;
 use crate::config::ReplicaAcl;
 use crate::core::address::Address;
 use crate::core::moment::Moment;
+use crate::core::node::NodeId;
 use crate::core::rights::Rules;
 use crate::net::runtime::clock;
 use crate::net::socket::call::ControlLink;
@@ -26,6 +27,7 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 /// The users of one node.
 pub(crate) struct Users {
     shared: Arc<Shared>,
+    node: NodeId,
     address: Address,
     /// What was last told.
     known: Option<Arc<Rules>>,
@@ -36,9 +38,9 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    pub(crate) fn new(shared: &Arc<Shared>, address: &Address) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, node: NodeId, address: &Address) -> Self {
         let (shared, address) = (Arc::clone(shared), address.clone());
-        Self { shared, address, known: None, asked_at: None, refused_at: None, anonymous: None }
+        Self { shared, node, address, known: None, asked_at: None, refused_at: None, anonymous: None }
     }
 
     /// Whether it is time to ask; with an `INFO` it always is, unless that was refused a moment ago: the node makes a note
@@ -59,6 +61,8 @@ impl Users {
     /// Takes the answer to `ACL LIST`, if that was asked, perhaps together with `INFO`. Returns what is to be told.
     pub(crate) async fn hear(&mut self, answer: Option<&BytesFrame>, inform: bool) -> Option<Arc<Rules>> {
         let rules = match answer.map(acl::parse) {
+            // The command may be renamed: only an old server has no rules.
+            Some(Rules::None) if !self.is_old() => Rules::Hidden,
             Some(Rules::Hidden) => {
                 self.refused_at = Some(clock::now());
                 self.as_anybody().await
@@ -73,6 +77,14 @@ impl Users {
         let rules = Arc::new(rules);
         self.known = Some(Arc::clone(&rules));
         Some(rules)
+    }
+
+    /// Whether the server is older than Redis 6, by its own word.
+    fn is_old(&self) -> bool {
+        let view = self.shared.view.load();
+        let facts = view.node(self.node).and_then(|node| node.facts.as_ref());
+        let major = facts.and_then(|facts| facts.version.as_deref()?.split('.').next()?.parse::<u32>().ok());
+        major.is_some_and(|major| major < 6)
     }
 
     fn are_many(&self) -> bool {

@@ -167,3 +167,6 @@ pub const TLS_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes of a certificate or key file that are looked at; larger ones are refused.
 pub const TLS_FILE: u64 = 1024 * 1024;
+
+/// How long a client that has closed its sending side may take to be answered by Redweir itself.
+pub const ANSWERED_AFTER_END: Duration = Duration::from_millis(500);

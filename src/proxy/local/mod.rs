@@ -156,6 +156,7 @@ async fn authenticate(
     connection.worker.verify(&credentials, &address).await?;
     let identity = shared.identities.intern(credentials);
     connection.act_as(Some(identity));
+    connection.worker.watch_identity(connection.identity);
     connection.rekey();
     connection.register();
     Ok(())

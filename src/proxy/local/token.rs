@@ -85,7 +85,7 @@ async fn replicas_with(connection: &Connection, offset: Offset, timeout: Duratio
             return say::integer(count as i64);
         }
         shared.look_now.notify_waiters();
-        local::breathe().await;
+        wait::pause(begun).await;
     }
 }
 

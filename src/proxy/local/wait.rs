@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use crate::core::fence::AnchorSeq;
+use crate::core::moment::Moment;
 use crate::core::position::Offset;
 use crate::core::view::View;
 use crate::net::runtime::clock;
@@ -55,10 +56,14 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
             None => {}
         }
         shared.look_now.notify_waiters();
-        let pause =
-            if clock::now().since(begun) < PATIENT_AFTER { limits::RETRY_PAUSE } else { PATIENT_PAUSE };
-        tokio::time::sleep(pause).await;
+        pause(begun).await;
     }
+}
+
+/// A pause between two looks at the replicas: whoever has waited for long looks less often.
+pub(crate) async fn pause(begun: Moment) {
+    let pause = if clock::now().since(begun) < PATIENT_AFTER { limits::RETRY_PAUSE } else { PATIENT_PAUSE };
+    tokio::time::sleep(pause).await;
 }
 
 /// While it lives, `CLIENT UNBLOCK` can release the client.

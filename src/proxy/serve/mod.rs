@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -101,9 +102,12 @@ fn named(local: Option<SocketAddr>, peer: String, listener: String) -> (String, 
     (peer, local.map_or(listener, |local| local.to_string()))
 }
 
-/// Whether a command may last for as long as its client wants.
-fn is_wait(args: &[Vec<u8>]) -> bool {
-    args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"wait"))
+/// How long a command goes on whose client has closed its sending side: it may be there still to be answered, unless the
+/// command may last for as long as it wants.
+fn patience(args: &[Vec<u8>]) -> Duration {
+    let is = |at: usize, word: &[u8]| args.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word));
+    let may_last = is(0, b"wait") || is(0, b"redweir") && is(1, b"after");
+    if may_last { Duration::ZERO } else { limits::ANSWERED_AFTER_END }
 }
 
 struct Server {
@@ -317,7 +321,8 @@ impl Server {
             }
         }
         let Self { worker, client, read, input, connection } = self;
-        let (mut arrived, may_last) = (false, is_wait(args));
+        let (mut arrived, patience) = (false, patience(args));
+        let mut left = None;
         let event = {
             let mut answer = std::pin::pin!(local::answer_later(connection, args));
             poll_fn(|cx| {
@@ -335,12 +340,12 @@ impl Server {
                         Poll::Pending => break,
                     }
                 }
-                // Nobody is there to be told how the wait ended.
-                if input.ended && may_last {
-                    Poll::Ready(Some(Event::Gone(Gone::Left)))
-                } else {
-                    Poll::Pending
+                if !input.ended {
+                    return Poll::Pending;
                 }
+                // Nobody is there to be told how the wait ended.
+                let left = left.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+                left.as_mut().poll(cx).map(|()| Some(Event::Gone(Gone::Left)))
             })
             .await
         };

@@ -344,6 +344,9 @@ impl Pin {
     fn follow(&mut self, intent: Intent, request: &Request<'_>) {
         self.blocking = false;
         match intent.handling {
+            // With arguments they are errors, which change nothing.
+            Handling::Pin(Pins::Multi | Pins::Exec | Pins::Discard | Pins::Unwatch)
+                if request.count() != 1 => {}
             Handling::Pin(Pins::Multi) => self.multi = true,
             // Without MULTI they are errors, which leave what is watched watched (`multi.c`, `execCommand`).
             Handling::Pin(Pins::Exec | Pins::Discard) if self.multi || cfg!(mutant = "error-unwatches") => {

@@ -82,5 +82,5 @@ pub(crate) fn changes_nothing(request: &Request<'_>) -> bool {
 
 /// `CLIENT TRACKING OFF`
 pub(crate) fn switches_off(request: &Request<'_>) -> bool {
-    is(request, b"tracking") && request.arg(2).eq_ignore_ascii_case(b"off")
+    is(request, b"tracking") && request.count() == 3 && request.arg(2).eq_ignore_ascii_case(b"off")
 }

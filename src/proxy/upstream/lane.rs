@@ -69,6 +69,8 @@ pub struct Lane {
     /// `CLIENT ID` at the node, of an exclusive lane.
     pub server_id: Cell<Option<u64>>,
     round: Rc<Round>,
+    /// A command was answered with an error: what state that has left is not known.
+    pub tainted: Cell<bool>,
     inner: RefCell<Inner>,
 }
 
@@ -151,6 +153,7 @@ impl Lane {
             no_select: OnceCell::new(),
             server_id,
             round,
+            tainted: Cell::new(false),
             inner,
         })
     }

@@ -35,7 +35,7 @@ impl Worker {
     pub fn give_back(&self, lane: &Rc<Lane>) {
         let mut spare = self.spare.borrow_mut();
         let kept = spare.entry(lane.key).or_default();
-        if lane.is_usable() && lane.is_idle() && kept.len() < limits::SPARE_KEPT {
+        if lane.is_usable() && lane.is_idle() && !lane.tainted.get() && kept.len() < limits::SPARE_KEPT {
             lane.idle_since.set(clock::now());
             kept.push(Rc::clone(lane));
         } else {

@@ -113,16 +113,21 @@ impl Worker {
     /// Asks the primary whether credentials are right. An error is what the client is to be told.
     pub(crate) async fn verify(&self, credentials: &Credentials, address: &str) -> Result<(), Vec<u8>> {
         let inquiry = &self.inquiry;
-        let known = self.shared.identities.knows(credentials);
-        let suspect = !known && inquiry.is_suspect(address, clock::now());
+        let is_suspect =
+            || !self.shared.identities.knows(credentials) && inquiry.is_suspect(address, clock::now());
+        let suspect = is_suspect();
         let turns = if suspect { &inquiry.suspects } else { &inquiry.turns };
         // In the order in which they came.
         let _turn = turns.acquire().await;
-        if suspect && !cfg!(mutant = "suspects-hurry") {
+        // Somebody else may have shown meanwhile that it is right.
+        if suspect && is_suspect() && !cfg!(mutant = "suspects-hurry") {
             tokio::time::sleep(SUSPECT_PAUSE).await;
         }
         let outcome = self.ask_as(Some(credentials), &[]).await;
-        if outcome.is_err() {
+        if outcome
+            .as_ref()
+            .is_err_and(|error| error.starts_with(b"-WRONGPASS ") || error.starts_with(b"-ERR "))
+        {
             inquiry.failed(address, clock::now());
         }
         outcome.map(drop)

@@ -39,10 +39,15 @@ impl Worker {
 
     /// Has a lane to the primary for every identity in use.
     fn watch_identities(self: &Rc<Self>) {
-        let Some(node) = self.shared.view.load().usable_primary(clock::now()) else { return };
         for identity in self.identities_in_use() {
-            self.lane(LaneKey { node, identity, db: 0, proto: Proto::Resp2, purpose: Purpose::Ordinary });
+            self.watch_identity(identity);
         }
+    }
+
+    /// Has a lane to the primary for this identity: it dies when the primary no longer knows the user.
+    pub(crate) fn watch_identity(self: &Rc<Self>, identity: IdentityId) {
+        let Some(node) = self.shared.view.load().usable_primary(clock::now()) else { return };
+        self.lane(LaneKey { node, identity, db: 0, proto: Proto::Resp2, purpose: Purpose::Ordinary });
     }
 
     /// A lane ended. If it was that of an identity in use, whether the primary still accepts it is found out at once.

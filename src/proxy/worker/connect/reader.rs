@@ -341,6 +341,9 @@ fn answer(
         },
         None => pending,
     };
+    if kind == ReplyKind::Error && lane.exclusive && !cfg!(mutant = "errors-forgotten") {
+        lane.tainted.set(true);
+    }
     worker.acknowledged(&pending, lane, reply, now);
     if pending.at_primary && pending.shows() {
         worker.remember(&pending, Reply { bytes: reply, question });
