@@ -165,7 +165,7 @@ fn a_replica_that_comes_back_with_an_old_dump_serves_nothing_of_it() {
     proxy.cmd(&["SET", "k", "new"]);
     topology.await_sync();
     let mut clients: Vec<Conn> = (0..10).map(|_| proxy.connect()).collect();
-    eventually("it is known to have applied that", secs(8), || {
+    eventually("it is known to have applied that", secs(25), || {
         let (view, head) = (proxy.view(), topology.primary.head());
         let mut nodes = view["nodes"].as_array().unwrap().iter();
         nodes.all(|node| node["applied_offset"].as_i64() == Some(head))

@@ -132,7 +132,7 @@ impl Prober {
             .view
             .load()
             .node(self.node)
-            .is_some_and(|node| node.role.is_some() && node.facts.is_none())
+            .is_some_and(|node| node.role.is_some() && (node.facts.is_none() || node.owes_info))
     }
 
     /// Until the next poll is due, or somebody cannot wait for it.

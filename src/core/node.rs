@@ -182,6 +182,8 @@ pub struct Node {
     pub fresh_from: Option<Moment>,
     /// Its last `INFO` on the present connection.
     pub facts: Option<Facts>,
+    /// Something has changed that only `INFO` tells of: the next one cannot wait.
+    pub owes_info: bool,
     /// When the last question that it answered was sent.
     pub heard_at: Option<Moment>,
     /// Since when it has been silent; `None` while it answers.
@@ -217,6 +219,7 @@ impl Node {
             applied: None,
             fresh_from: None,
             facts: None,
+            owes_info: false,
             heard_at: None,
             silent_since: None,
             last_up: None,
@@ -313,6 +316,8 @@ impl Node {
         applied: Option<Offset>,
         now: Moment,
     ) {
+        // What it said before its link was up may be of the history before: a replica takes that of its primary over with the link.
+        self.owes_info |= link == Link::Up && self.link.is_some_and(|before| before != Link::Up);
         if !self.facts.as_ref().is_some_and(|facts| facts.are_of_replica_of(&master)) {
             // It follows somebody else now: its offsets may be of another history. INFO has to say.
             (self.facts, self.fresh_from) = (None, None);

@@ -289,7 +289,7 @@ impl Tracker {
                 if entry.facts.as_ref().is_some_and(|known| known.are_of_another(&facts)) {
                     entry.begin_incarnation();
                 }
-                entry.facts = Some(*facts);
+                (entry.facts, entry.owes_info) = (Some(*facts), false);
                 effect = self.elect(now);
             }
             // No word on how it is.
