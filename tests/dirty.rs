@@ -170,7 +170,8 @@ fn nobody_finds_what_a_refused_command_has_left() {
     let narrow = ["--user", "narrow", "on", ">pw", "~*", "&*", "+@all", "-discard", "-unwatch"];
     let users = [USERS, &narrow].concat();
     let topology = Topology::with(&users, 0, &users);
-    let proxy = Setup::of(&topology).start();
+    // All on one worker: connections are not shared between two.
+    let proxy = Setup::of(&topology).proxy("[proxy]\nworkers = 1").start();
     let login = || {
         let mut conn = proxy.connect();
         assert_eq!(conn.cmd(&["AUTH", "narrow", "pw"]), "OK");
