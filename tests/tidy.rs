@@ -40,14 +40,14 @@ const BANNED: &[(&str, &[(&str, &str)])] = &[
             ("tracing::", "wire does not log"),
         ],
     ),
-    (
-        "net",
-        &[
-            ("Offset::new", "net never computes with offsets"),
-            (".ahead_of(", "net never compares two offsets"),
-        ],
-    ),
+    ("net", OFFSETS),
+    ("shard", OFFSETS),
+    ("control", OFFSETS),
+    ("proxy", OFFSETS),
 ];
+
+const OFFSETS: &[(&str, &str)] =
+    &[("Offset::new", "only core computes with offsets"), (".ahead_of(", "only core compares two offsets")];
 
 const MAX_LINES: usize = 600;
 
