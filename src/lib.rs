@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod core;
 pub mod demo;
+pub mod mutant;
 pub mod net;
 pub mod proxy;
 pub mod shard;

@@ -18,6 +18,7 @@ use bytemuck::allocation::zeroed_slice_box;
 use smallvec::SmallVec;
 
 use super::position::Offset;
+use crate::mutant;
 pub use mark::Mark;
 
 /// Number of an anchor, in the order in which they are sent; the first is 1.
@@ -42,7 +43,7 @@ impl AnchorCounter {
     pub fn next(&self) -> AnchorSeq {
         let sent = self.0.load(Ordering::SeqCst);
         // The mutant believes that an anchor already under way covers the write.
-        AnchorSeq(if cfg!(mutant = "anchor-too-early") { sent } else { sent + 1 })
+        AnchorSeq(if mutant::is("anchor-too-early") { sent } else { sent + 1 })
     }
 }
 
@@ -150,7 +151,7 @@ impl FenceTable {
     /// [`Self::stamp_pending`] for many slots. `next` is asked for every cell, after that was looked at: a number taken
     /// before could be of an anchor that has been answered meanwhile, and would bury what was stamped above its head.
     pub fn stamp_all_pending(&self, slots: impl Iterator<Item = Slot>, next: impl Fn() -> AnchorSeq) {
-        if cfg!(mutant = "stamp-skipped") {
+        if mutant::is("stamp-skipped") {
             return;
         }
         self.in_groups(slots, |slot| self.cells(slot).for_each(|cell| stamp_pending(cell, &next)));
@@ -199,7 +200,7 @@ impl FenceTable {
         }
         match self.groups.get((slot.0 >> GROUP_BITS) as usize).map(read) {
             Some(Mark::Clear) => Mark::Clear,
-            Some(Mark::Pending(_)) if cfg!(mutant = "pending-is-clear") => Mark::Clear,
+            Some(Mark::Pending(_)) if mutant::is("pending-is-clear") => Mark::Clear,
             Some(Mark::At(offset)) if least.is_some_and(|least| offset <= least) => Mark::At(offset),
             _ => self.slots.get(slot.0 as usize).map_or(Mark::Clear, read),
         }
@@ -220,7 +221,7 @@ impl FenceTable {
     /// What the slot says.
     pub fn load(&self, slot: Slot) -> Mark {
         let mark = self.slots.get(slot.0 as usize).map(|cell| decode(cell.load(Ordering::SeqCst)));
-        mark.filter(|mark| !cfg!(mutant = "pending-is-clear") || !matches!(mark, Mark::Pending(_)))
+        mark.filter(|mark| !mutant::is("pending-is-clear") || !matches!(mark, Mark::Pending(_)))
             .unwrap_or(Mark::Clear)
     }
 
@@ -248,7 +249,7 @@ impl FenceTable {
     /// falls back to `since`, from where on the stream has been followed.
     pub fn lower_floor(&self, passed: Offset, since: Offset) {
         let present = self.floor.load(Ordering::SeqCst);
-        let early = cfg!(mutant = "floor-falls-early");
+        let early = mutant::is("floor-falls-early");
         if matches!(decode(present), Mark::At(floor) if (floor <= passed || early) && floor > since) {
             // A floor raised meanwhile wins: then the exchange fails.
             let _ = self.floor.compare_exchange(
@@ -294,7 +295,7 @@ impl FenceTable {
     /// An unrelated history began: all offsets are void. Everything is fenced while the slots are emptied, and then
     /// until the first anchor sent after that; `next` is asked for its number at the right time.
     pub fn restart(&self, next: impl Fn() -> AnchorSeq) {
-        if cfg!(mutant = "table-cleared-late") && self.life() > 0 {
+        if mutant::is("table-cleared-late") && self.life() > 0 {
             return;
         }
         self.floor.store(u64::MAX, Ordering::SeqCst);
@@ -326,7 +327,7 @@ fn stamp(cell: &AtomicU64, end: Offset, next: AnchorSeq) {
     let mut present = cell.load(Ordering::SeqCst);
     loop {
         let raised = encode(match decode(present) {
-            Mark::Pending(_) if cfg!(mutant = "stamp-buried") => return,
+            Mark::Pending(_) if mutant::is("stamp-buried") => return,
             Mark::Pending(waits_for) => Mark::Pending(waits_for.max(next)),
             Mark::At(known) => Mark::At(known.max(end)),
             Mark::Clear => Mark::At(end),

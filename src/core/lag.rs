@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::moment::Moment;
 use super::position::Offset;
+use crate::mutant;
 
 /// How many anchors are kept. Above it every second of the older half is forgotten, which only makes the staleness
 /// of a replica that lags far behind a little pessimistic.
@@ -40,7 +41,7 @@ impl Growth {
 
     /// Bytes in so long a time.
     pub fn within(self, span: Duration) -> u64 {
-        if cfg!(mutant = "lag-does-not-age") {
+        if mutant::is("lag-does-not-age") {
             return 0;
         }
         let bytes = u128::from(self.bytes_per_second) * span.as_nanos() / 1_000_000_000;

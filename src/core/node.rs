@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::moment::Moment;
 use super::position::{History, Offset};
 use super::rights::Rules;
+use crate::mutant;
 
 /// Good samples in a row that a node which was out has to give before it may serve again.
 pub const GOOD_SAMPLES: u8 = 3;
@@ -283,7 +284,7 @@ impl Node {
 
     /// What is known of its data from before proves nothing about what it holds now.
     pub(super) fn begin_incarnation(&mut self) {
-        if cfg!(mutant = "incarnation-ignored") {
+        if mutant::is("incarnation-ignored") {
             return;
         }
         self.incarnation = self.incarnation.wrapping_add(1);

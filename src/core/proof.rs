@@ -16,6 +16,7 @@ use super::moment::Moment;
 use super::node::NodeId;
 use super::position::Offset;
 use super::view::View;
+use crate::mutant;
 
 /// The first pause after a failure.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
@@ -153,7 +154,7 @@ impl Proofs {
 
 /// Whether a proof is enough for what a read needs.
 pub fn suffices(proof: Option<Offset>, need: Offset) -> bool {
-    cfg!(mutant = "proof-ignored") || proof.is_some_and(|applied| applied >= need)
+    mutant::is("proof-ignored") || proof.is_some_and(|applied| applied >= need)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::policy::{Consistency, Policy, PolicyId, WhenBehind};
 use super::position::Offset;
 use super::reason::Reason;
 use super::view::View;
+use crate::mutant;
 
 /// What a read demands of a replica beyond its policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +209,7 @@ pub fn good_until(view: &View, node: NodeId, policy: &Policy) -> Option<Moment> 
 
 fn judge_lag(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
     let staleness = node.staleness(ask.now).ok_or(Reason::Unproven)?;
-    if staleness > ask.policy.max_lag && !cfg!(mutant = "age-ignored") {
+    if staleness > ask.policy.max_lag && !mutant::is("age-ignored") {
         return Err(Reason::TooOld);
     }
     let lag_bytes = ask.view.lag_bytes_at(node, ask.now).ok_or(Reason::Unproven)?;

@@ -8,6 +8,7 @@ mod flight;
 mod seen;
 mod stamps;
 
+use crate::mutant;
 use flight::Flight;
 pub use seen::{Seen, stronger};
 pub use stamps::Stamps;
@@ -62,7 +63,7 @@ impl Session {
     /// everything up to `next`, the next anchor, counts as seen. True when that is so.
     pub fn leaves_generation(&mut self, present: Generation, next: AnchorSeq) -> bool {
         let Some(home) = &mut self.home else { return false };
-        if home.generation == present || cfg!(mutant = "home-never-leaves") {
+        if home.generation == present || mutant::is("home-never-leaves") {
             return false;
         }
         home.generation = present;
@@ -110,16 +111,14 @@ impl Session {
 
     /// Whether read number `seq`, which a replica has answered, has to be repeated because one before it was.
     pub fn must_repeat(&self, seq: u64, stamps: &Stamps) -> bool {
-        !self.repeated.is_empty()
-            && self.repeated.touches_since(seq, stamps)
-            && !cfg!(mutant = "reads-astray")
+        !self.repeated.is_empty() && self.repeated.touches_since(seq, stamps) && !mutant::is("reads-astray")
     }
 
     /// Where a read of these keys must go.
     pub fn follows(&mut self, stamps: &Stamps, oldest: u64) -> Follows {
         self.ahead.forget(oldest);
         self.repeated.forget(oldest);
-        if !self.ahead.touches(stamps) || cfg!(mutant = "reads-astray") {
+        if !self.ahead.touches(stamps) || mutant::is("reads-astray") {
             Follows::Nothing
         } else {
             self.ahead.at().map_or(Follows::All, Follows::To)
@@ -129,7 +128,7 @@ impl Session {
     /// Whether reads are on their way to a replica, which the connection therefore cannot leave.
     pub fn is_reading(&mut self, oldest: u64) -> bool {
         self.reading.forget(oldest);
-        !self.reading.is_empty() && !cfg!(mutant = "reads-astray")
+        !self.reading.is_empty() && !mutant::is("reads-astray")
     }
 
     /// Whether a command for the primary must wait: a read of one of its keys, sent before it, may still be on its way

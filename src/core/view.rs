@@ -11,6 +11,7 @@ use super::node::{Facts, Link, Node, NodeId, Role};
 use super::policy::{Consistency, Policies};
 use super::position::{History, Offset};
 use super::rights::{Rights, Rules};
+use crate::mutant;
 
 /// All nodes at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -394,7 +395,7 @@ impl Tracker {
     /// replica that was cut loose for a moment (`REPLICAOF NO ONE`, and back) says so, too, and must not get the writes.
     /// It counts that another node follows it, or that it goes on for [`PROMOTION_LASTS`] while nobody follows `known`.
     fn is_corroborated(&self, node: &Node, known: &Node, now: Moment) -> bool {
-        if cfg!(mutant = "promotion-by-hearsay") {
+        if mutant::is("promotion-by-hearsay") {
             return true;
         }
         let lasts = node.primary_since.is_some_and(|since| now.since(since) >= PROMOTION_LASTS);
@@ -472,7 +473,7 @@ impl Tracker {
         node.standing.sample(healthy);
         for (gate, policy) in node.within.iter_mut().zip(&self.policies.all) {
             let near = lag_bytes.is_some_and(|bytes| bytes <= policy.max_lag_bytes);
-            let young = cfg!(mutant = "age-ignored")
+            let young = mutant::is("age-ignored")
                 || node.fresh_from.is_some_and(|from| now.since(from) <= policy.max_lag);
             if policy.consistency >= Consistency::Bounded && node.fresh_from.is_some() {
                 gate.sample(healthy && near && young);

@@ -13,6 +13,7 @@ use crate::core::reason::Reason;
 use crate::core::route::Demand;
 use crate::core::session::{Session, Stamps, stronger};
 use crate::core::view::View;
+use crate::mutant;
 use crate::net::vocabulary::Vocabulary;
 use crate::shard::shared::Shared;
 
@@ -117,7 +118,7 @@ impl Reader<'_> {
         let floor = session.map_or(Mark::Clear, |session| session.seen.floor());
         let barrier = if policy.consistency == Consistency::Strong {
             match (self.barrier, view.head) {
-                (Some(barrier), Some(head)) if barrier <= view.anchor || cfg!(mutant = "barrier-skipped") => {
+                (Some(barrier), Some(head)) if barrier <= view.anchor || mutant::is("barrier-skipped") => {
                     Mark::At(head.offset).unless_passed(passed)
                 }
                 _ => {
@@ -169,7 +170,7 @@ impl Reader<'_> {
 /// Whether a read may show keys that it does not name: it names none (KEYS, DBSIZE, RANDOMKEY), finds them in what it reads
 /// (`SORT_RO` with `BY` or `GET`), or is a script, which outside a cluster reads whatever key it likes.
 fn is_about_any_key(intent: Intent, keys: Keys) -> bool {
-    let is_script = intent.handling == Handling::ReadOnlyScript && !cfg!(mutant = "scripts-declare-all");
+    let is_script = intent.handling == Handling::ReadOnlyScript && !mutant::is("scripts-declare-all");
     is_script || !matches!(keys, Keys::Known { count: 1.. })
 }
 

@@ -4,6 +4,7 @@
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::mutant;
 use arc_swap::ArcSwapOption;
 use socket2::Socket;
 
@@ -12,7 +13,7 @@ pub const TRACK: [&[u8]; 6] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX
 
 /// Whether a push tells that all data was emptied: `invalidate`, of no key in particular.
 pub fn tells(push: &[u8]) -> bool {
-    push == b">2\r\n$10\r\ninvalidate\r\n_\r\n" && !cfg!(mutant = "deaf-to-witness")
+    push == b">2\r\n$10\r\ninvalidate\r\n_\r\n" && !mutant::is("deaf-to-witness")
 }
 
 /// What has been heard of one node, for the workers, on whatever thread.

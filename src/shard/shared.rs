@@ -14,6 +14,7 @@ use crate::core::fence::{AnchorCounter, FenceTable};
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::view::View;
+use crate::mutant;
 use crate::net::socket::dial::Dialer;
 use crate::net::vocabulary::Vocabulary;
 use crate::shard::ear::Ear;
@@ -175,7 +176,7 @@ impl Shared {
 
     /// Whether a `CLIENT PAUSE` of all commands is in force, as far as it came this way.
     pub fn reads_are_paused(&self, now: Moment) -> bool {
-        self.paused_until.load(Ordering::Relaxed) > now.as_nanos() && !cfg!(mutant = "replicas-never-pause")
+        self.paused_until.load(Ordering::Relaxed) > now.as_nanos() && !mutant::is("replicas-never-pause")
     }
 
     /// All commands of the primary's clients are paused until then. Pauses add up: the one that ends last counts.

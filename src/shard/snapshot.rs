@@ -18,6 +18,7 @@ use crate::core::policy::{Policy, PolicyId};
 use crate::core::position::Offset;
 use crate::core::route::good_until;
 use crate::core::view::View;
+use crate::mutant;
 use crate::net::vocabulary::Vocabulary;
 use crate::shard::shared::Shared;
 
@@ -128,6 +129,6 @@ impl Present {
     pub fn fit(&self, policy: PolicyId, node: NodeId, now: Moment) -> Option<Offset> {
         let fit = self.fit.borrow();
         let fit = fit.iter().find(|fit| (fit.policy, fit.node) == (policy, node))?;
-        (now <= fit.until || cfg!(mutant = "fit-for-ever")).then_some(fit.applied)
+        (now <= fit.until || mutant::is("fit-for-ever")).then_some(fit.applied)
     }
 }

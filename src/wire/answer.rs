@@ -9,6 +9,7 @@ use redis_protocol::resp2::decode::decode_bytes;
 use redis_protocol::resp2::types::BytesFrame;
 
 use super::reply::{Kind, ReplyError, ReplyScanner};
+use crate::mutant;
 
 /// The longest answer, in bytes. `COMMAND` of a server with many modules is the longest of the expected ones, well under a
 /// megabyte.
@@ -48,7 +49,7 @@ pub struct AnswerDecoder {
 
 impl Default for AnswerDecoder {
     fn default() -> Self {
-        let depth = if cfg!(mutant = "depth-unchecked") { usize::MAX } else { MOST_LEVELS };
+        let depth = if mutant::is("depth-unchecked") { usize::MAX } else { MOST_LEVELS };
         Self { scanner: ReplyScanner::with_depth(depth), scanned: 0 }
     }
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::core::argv::Args;
+use crate::mutant;
 
 /// Which command's options they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +157,7 @@ fn geo_radius<A: Args + ?Sized>(args: &A, from: usize) -> Option<Range> {
 /// `[GROUP group consumer] [COUNT count] [BLOCK ms] [NOACK] STREAMS key … id …`; `CLAIM ms` is Redis 8.4's.
 fn streams<A: Args + ?Sized>(args: &A) -> Option<Range> {
     const WORDS: &[&str] = &["count", "block", "claim", "group", "noack", "streams"];
-    if cfg!(mutant = "keyword-first-match") {
+    if mutant::is("keyword-first-match") {
         let at = (1..args.count()).find(|&at| args.arg(at).eq_ignore_ascii_case(b"streams"))? + 1;
         return Some(at..at + (args.count() - at) / 2);
     }

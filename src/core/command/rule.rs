@@ -2,6 +2,7 @@
 
 use super::entry::CommandEntry;
 use super::modules;
+use crate::mutant;
 
 /// What a command does to the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +118,7 @@ pub enum Pin {
 pub(super) const BLOCK_OPTION: &[&str] = &["xread", "xreadgroup"];
 
 pub(super) fn access(entry: &CommandEntry) -> Access {
-    let mistaken = cfg!(mutant = "xpending-anywhere") && entry.name == "xpending";
+    let mistaken = mutant::is("xpending-anywhere") && entry.name == "xpending";
     if KEY_STATE.contains(&entry.name.as_str()) && !mistaken {
         return Access::PrimaryRead(Why::KeyState);
     }

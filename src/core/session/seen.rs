@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use super::Stamps;
 use crate::core::fence::{AnchorSeq, Mark, Slot};
 use crate::core::position::Offset;
+use crate::mutant;
 
 /// Keys read from the primary that are remembered one by one.
 const SEEN_KEPT: usize = 64;
@@ -91,7 +92,7 @@ impl Seen {
 
     /// A replica has answered a read of these keys, or a write to them was acknowledged; `any`: of whatever keys.
     pub fn between(&mut self, stamps: &Stamps, any: bool) {
-        if cfg!(mutant = "again-is-still") {
+        if mutant::is("again-is-still") {
             return;
         }
         for seen in &mut self.keys {
@@ -113,7 +114,7 @@ impl Seen {
 
     /// What a replica must have applied to serve any key.
     pub fn floor(&self) -> Mark {
-        if cfg!(mutant = "seen-forgotten") { Mark::Clear } else { self.floor }
+        if mutant::is("seen-forgotten") { Mark::Clear } else { self.floor }
     }
 
     /// What a replica must have applied to serve any key at all, beyond the floor.

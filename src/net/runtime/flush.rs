@@ -1,120 +1,113 @@
 //! The end of a scheduling round: what became dirty while tasks ran is written once.
 //!
-//! A current-thread runtime polls woken tasks in order. The first thing to become dirty wakes the round's task, which
+//! A current-thread runtime polls woken tasks in order. The first thing to become dirty wakes the task that flushes, which
 //! therefore runs after every task that is already in the queue: all sockets that were ready have been read by then.
-//! Their commands share one write per lane, and their replies one write per client.
+//! Their commands share one write per server connection, and their replies one write per client.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use bytes::BytesMut;
-use tokio::sync::Notify;
-
-use crate::net::runtime::limits;
-use crate::proxy::downstream::replies::Client;
-use crate::proxy::upstream::lane::Lane;
-
-/// What waits to be written on one worker.
-#[derive(Debug, Default)]
-pub struct Round {
-    lanes: RefCell<Vec<Rc<Lane>>>,
-    clients: RefCell<Vec<Rc<Client>>>,
-    waker: RefCell<Option<Waker>>,
-    scheduled: Cell<bool>,
-    /// Output buffers that no client is using.
-    buffers: RefCell<Vec<BytesMut>>,
-    /// Bytes of those that are large.
-    large: Cell<usize>,
-    /// A large one was given back lately.
-    busy: Cell<bool>,
-    /// The first large one was given back.
-    grown: Notify,
+/// What can be written at the end of a round.
+pub trait Flush {
+    /// Writes what the socket takes. Called once for each time that it was added to its [`DirtyList`].
+    fn flush(&self);
 }
 
-impl Round {
-    /// The lane has requests to write. The caller keeps it from being added twice.
-    pub fn add_lane(&self, lane: Rc<Lane>) {
-        self.lanes.borrow_mut().push(lane);
-        self.schedule();
-    }
+/// When the task that flushes has something to do. One per worker, shared by its lists.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    waker: RefCell<Option<Waker>>,
+    due: Cell<bool>,
+}
 
-    /// The client has replies to write. The caller keeps it from being added twice.
-    pub fn add_client(&self, client: Rc<Client>) {
-        self.clients.borrow_mut().push(client);
-        self.schedule();
-    }
-
-    /// An output buffer. Clients have one only while something is to be written, so that idle ones cost nothing.
-    pub fn take_buffer(&self) -> BytesMut {
-        let buffer = self.buffers.borrow_mut().pop().unwrap_or_default();
-        if buffer.capacity() > limits::BUFFER_KEPT {
-            self.large.set(self.large.get() - buffer.capacity());
-        }
-        buffer
-    }
-
-    /// Takes an empty output buffer back. Large ones are kept as long as there is use for them: making one anew for
-    /// every burst of large replies costs more than copying them does.
-    pub fn put_buffer(&self, buffer: BytesMut) {
-        let (mut buffers, capacity) = (self.buffers.borrow_mut(), buffer.capacity());
-        if capacity == 0 || buffers.len() >= limits::BUFFERS_POOLED {
-            return;
-        }
-        if capacity > limits::BUFFER_KEPT {
-            let large = self.large.get() + capacity;
-            if large > limits::LARGE_BUFFERS_KEPT {
-                return;
-            }
-            self.large.set(large);
-            if !self.busy.replace(true) {
-                self.grown.notify_one();
-            }
-        }
-        buffers.push(buffer);
-    }
-
-    /// Drops the large buffers when nobody has used one for a while; runs as long as the worker.
-    pub async fn shrink(&self) {
-        loop {
-            self.grown.notified().await;
-            while self.busy.replace(false) {
-                tokio::time::sleep(limits::LARGE_BUFFERS_IDLE).await;
-            }
-            self.buffers.borrow_mut().retain(|buffer| buffer.capacity() <= limits::BUFFER_KEPT);
-            self.large.set(0);
-        }
-    }
-
-    fn schedule(&self) {
-        if !self.scheduled.replace(true)
+impl Schedule {
+    fn wake(&self) {
+        if !self.due.replace(true)
             && let Some(waker) = &*self.waker.borrow()
         {
             waker.wake_by_ref();
         }
     }
 
-    /// The round's task; runs as long as the worker.
-    pub async fn run(&self) {
-        let (mut lanes, mut clients) = (Vec::new(), Vec::new());
-        loop {
-            poll_fn(|cx| {
-                let mut waker = self.waker.borrow_mut();
-                if waker.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
-                    *waker = Some(cx.waker().clone());
-                }
-                if self.scheduled.replace(false) { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
-            std::mem::swap(&mut lanes, &mut *self.lanes.borrow_mut());
-            std::mem::swap(&mut clients, &mut *self.clients.borrow_mut());
-            for lane in lanes.drain(..) {
-                lane.flush();
+    /// Waits until something is dirty. Cancel-safe: what was dirty before is noticed by the next call.
+    pub async fn due(&self) {
+        poll_fn(|cx| {
+            let mut waker = self.waker.borrow_mut();
+            if waker.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
             }
-            for client in clients.drain(..) {
-                client.flush();
+            if self.due.replace(false) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+/// What waits to be written, of one kind.
+#[derive(Debug)]
+pub struct DirtyList<T> {
+    dirty: RefCell<Vec<Rc<T>>>,
+    /// The list that is not in use, kept for its room.
+    spare: RefCell<Vec<Rc<T>>>,
+    schedule: Rc<Schedule>,
+}
+
+impl<T: Flush> DirtyList<T> {
+    /// An empty one, which is flushed when `schedule` is due.
+    pub fn new(schedule: &Rc<Schedule>) -> Rc<Self> {
+        Rc::new(Self { dirty: RefCell::default(), spare: RefCell::default(), schedule: Rc::clone(schedule) })
+    }
+
+    /// It has something to write. The caller keeps it from being added twice.
+    pub fn add(&self, dirty: Rc<T>) {
+        self.dirty.borrow_mut().push(dirty);
+        self.schedule.wake();
+    }
+
+    /// Flushes each of them once; what becomes dirty meanwhile waits for the next round.
+    pub fn flush(&self) {
+        let mut round = self.spare.take();
+        std::mem::swap(&mut round, &mut *self.dirty.borrow_mut());
+        for dirty in round.drain(..) {
+            dirty.flush();
+        }
+        self.spare.replace(round);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Counted {
+        flushed: Cell<u32>,
+        again: RefCell<Option<Rc<DirtyList<Counted>>>>,
+    }
+
+    impl Flush for Counted {
+        fn flush(&self) {
+            self.flushed.set(self.flushed.get() + 1);
+            if let Some(list) = self.again.take() {
+                list.add(Rc::default());
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_becomes_dirty_while_it_is_flushed_waits_for_the_next_round() {
+        let schedule = Rc::default();
+        let list = DirtyList::<Counted>::new(&schedule);
+        let first = Rc::new(Counted { again: RefCell::new(Some(Rc::clone(&list))), ..Counted::default() });
+        list.add(Rc::clone(&first));
+        schedule.due().await;
+        list.flush();
+        assert_eq!(first.flushed.get(), 1);
+        assert_eq!(list.dirty.borrow().len(), 1);
+        schedule.due().await;
+        list.flush();
+        assert!(list.dirty.borrow().is_empty());
+        assert_eq!(first.flushed.get(), 1);
     }
 }

@@ -1,9 +1,10 @@
 //! What tasks need wherever they run: a clock, chance, limits, names and panics of tasks, descriptors, buffers that are flushed together.
 
 pub(crate) mod buffer;
+pub mod buffers;
 pub mod clock;
 pub mod descriptors;
-pub(crate) mod flush;
+pub mod flush;
 pub mod jitter;
 pub mod limits;
 pub mod sparing;

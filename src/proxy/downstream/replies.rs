@@ -15,7 +15,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, BytesMut};
 
 use crate::core::session::Session;
-use crate::net::runtime::flush::Round;
+use crate::net::runtime::buffers::Buffers;
+use crate::net::runtime::flush::{DirtyList, Flush};
 use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::status::Presence;
@@ -30,9 +31,18 @@ pub struct Client {
     /// What others may ask about it.
     pub presence: Presence,
     write: WriteHalf,
-    round: Rc<Round>,
+    output: Output,
     output_limit: usize,
     inner: RefCell<Inner>,
+}
+
+/// How the output of a worker's clients is written.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Those that have something to write.
+    pub dirty: Rc<DirtyList<Client>>,
+    /// Where output is collected.
+    pub buffers: Rc<Buffers>,
 }
 
 #[derive(Debug, Default)]
@@ -90,14 +100,14 @@ pub enum Gone {
 
 impl Client {
     /// A client that writes through `write`.
-    pub fn new(id: u64, write: WriteHalf, round: Rc<Round>, output_limit: usize) -> Rc<Self> {
+    pub fn new(id: u64, write: WriteHalf, output: Output, output_limit: usize) -> Rc<Self> {
         let (inner, session, presence) = (RefCell::default(), RefCell::default(), Presence::default());
-        Rc::new(Self { id, session, presence, write, round, output_limit, inner })
+        Rc::new(Self { id, session, presence, write, output, output_limit, inner })
     }
 
     /// Gets the replies that nobody else gets.
-    pub fn nobody(round: Rc<Round>) -> Rc<Self> {
-        let client = Self::new(0, WriteHalf::nowhere(), round, 0);
+    pub fn nobody(output: Output) -> Rc<Self> {
+        let client = Self::new(0, WriteHalf::nowhere(), output, 0);
         client.leave(Gone::Ended);
         client
     }
@@ -121,7 +131,7 @@ impl Client {
             return false;
         }
         if inner.out.capacity() == 0 {
-            inner.out = self.round.take_buffer();
+            inner.out = self.output.buffers.take();
         }
         inner.deliver(seq, bytes, complete);
         if bytes.len() > limits::SMALL_REPLY || inner.weight > 0 {
@@ -162,48 +172,11 @@ impl Client {
         if !inner.dirty && !inner.blocked && !inner.out.is_empty() {
             inner.dirty = true;
             drop(inner);
-            self.round.add_client(Rc::clone(self));
+            self.output.dirty.add(Rc::clone(self));
         } else if inner.waits && inner.out.is_empty() {
             // Nothing is to be written, so no flush will look after whoever waits for the drained state.
             inner.wake_task();
         }
-    }
-
-    /// Writes what the socket takes; the rest goes out when it is writable again.
-    pub fn flush(&self) {
-        let mut inner = self.inner.borrow_mut();
-        inner.dirty = false;
-        if inner.gone.is_some() {
-            return;
-        }
-        while !inner.out.is_empty() {
-            match self.write.try_write(&inner.out) {
-                Ok(0) => return drop_as(inner, Gone::Left),
-                Ok(n) => {
-                    inner.taken += n as u64;
-                    if n == inner.out.len() { inner.out.clear() } else { inner.out.advance(n) }
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    inner.blocked = true;
-                    break;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return drop_as(inner, Gone::Left),
-            }
-        }
-        if inner.ending && inner.out.is_empty() {
-            return drop_as(inner, Gone::Ended);
-        }
-        if inner.out.is_empty() {
-            self.round.put_buffer(std::mem::take(&mut inner.out));
-            if inner.slots.is_empty()
-                && (inner.slots.capacity() > limits::SLOTS_KEPT || self.session.borrow().is_roomy())
-            {
-                inner.slots = VecDeque::new();
-                self.session.borrow_mut().rest();
-            }
-        }
-        inner.after_write();
     }
 
     /// To be polled by the client's own task: remembers its waker, continues a blocked write, tells whether the
@@ -240,7 +213,7 @@ impl Client {
         if !inner.dirty && !inner.blocked && inner.gone.is_none() {
             inner.dirty = true;
             drop(inner);
-            self.round.add_client(Rc::clone(self));
+            self.output.dirty.add(Rc::clone(self));
         }
     }
 
@@ -291,6 +264,45 @@ impl Client {
     /// is it woken by deliveries.
     pub fn set_waits(&self, waits: bool) {
         self.inner.borrow_mut().waits = waits;
+    }
+}
+
+impl Flush for Client {
+    /// Writes what the socket takes; the rest goes out when it is writable again.
+    fn flush(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.dirty = false;
+        if inner.gone.is_some() {
+            return;
+        }
+        while !inner.out.is_empty() {
+            match self.write.try_write(&inner.out) {
+                Ok(0) => return drop_as(inner, Gone::Left),
+                Ok(n) => {
+                    inner.taken += n as u64;
+                    if n == inner.out.len() { inner.out.clear() } else { inner.out.advance(n) }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    inner.blocked = true;
+                    break;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return drop_as(inner, Gone::Left),
+            }
+        }
+        if inner.ending && inner.out.is_empty() {
+            return drop_as(inner, Gone::Ended);
+        }
+        if inner.out.is_empty() {
+            self.output.buffers.put(std::mem::take(&mut inner.out));
+            if inner.slots.is_empty()
+                && (inner.slots.capacity() > limits::SLOTS_KEPT || self.session.borrow().is_roomy())
+            {
+                inner.slots = VecDeque::new();
+                self.session.borrow_mut().rest();
+            }
+        }
+        inner.after_write();
     }
 }
 

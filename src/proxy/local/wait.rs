@@ -13,6 +13,7 @@ use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::position::Offset;
 use crate::core::view::View;
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::proxy::session::connection::Connection;
@@ -35,7 +36,7 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
         let view = shared.view.load_full();
         let reached = match wrote {
             None => view.replicas_linked(),
-            Some((_, era)) if era != view.era && !cfg!(mutant = "wait-across-failover") => {
+            Some((_, era)) if era != view.era && !mutant::is("wait-across-failover") => {
                 // Once said, the connection counts as one that has written nothing, as a new one to Redis would.
                 presence.wrote.set(None);
                 return Err(say::UNBLOCKED_ROLE.to_vec());

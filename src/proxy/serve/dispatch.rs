@@ -9,6 +9,7 @@ use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
+use crate::mutant;
 use crate::net::demand::Slots;
 use crate::net::demand::stamps_of;
 use crate::net::runtime::sparing::Sparing;
@@ -30,7 +31,7 @@ impl Connection {
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> Step {
-        if cfg!(mutant = "allocates-per-command") {
+        if mutant::is("allocates-per-command") {
             drop(std::hint::black_box(Box::new(now)));
         }
         let intent = self.last.classify(request, vocabulary);
@@ -140,7 +141,7 @@ impl Connection {
         // What it only reads as well: its reply, or what it writes (`COPY`, `SUNIONSTORE`), shows of those keys what no
         // replica may take back.
         let (table, mut add) = (&vocabulary.table, |key: &[u8]| stamps.add(fences.slot(key)));
-        let keys = if cfg!(mutant = "written-keys-only") {
+        let keys = if mutant::is("written-keys-only") {
             table.for_each_written_key(intent.id, request, &mut add)
         } else {
             table.for_each_key(intent.id, request, &mut add)
@@ -188,7 +189,7 @@ impl Connection {
         intent.handling == Handling::ReadOnlyScript
             && request.arg(0).eq_ignore_ascii_case(b"evalsha_ro")
             && self.worker.shared.scripts_flushed.load(Ordering::Relaxed)
-            && !cfg!(mutant = "flushed-scripts-live")
+            && !mutant::is("flushed-scripts-live")
     }
 
     fn all_keys(&self) -> Stamps {

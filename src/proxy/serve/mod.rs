@@ -45,7 +45,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     let here = if let Stream::Tcp(socket) = &stream { socket.local_addr().ok() } else { None };
     let (read, write) = stream.split();
     let limit = usize::try_from(worker.shared.config.proxy.client_output_buffer_limit).unwrap_or(usize::MAX);
-    let client = Client::new(id, write, Rc::clone(&worker.round), limit);
+    let client = Client::new(id, write, worker.output.clone(), limit);
     let (peer, local) = named(here, peer, local);
     let entry = ClientEntry {
         peer,

@@ -12,6 +12,7 @@ use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::rights::Rights;
 use crate::core::session::Home;
+use crate::mutant;
 use crate::net::demand::Reader;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
@@ -218,8 +219,7 @@ impl Connection {
     /// What its lanes are shared by.
     pub fn key(&self, node: NodeId) -> LaneKey {
         // The mutant forgets who the client is.
-        let identity =
-            if cfg!(mutant = "identity-forgotten") { IdentityId::ANONYMOUS } else { self.identity };
+        let identity = if mutant::is("identity-forgotten") { IdentityId::ANONYMOUS } else { self.identity };
         LaneKey { node, identity, db: self.db, proto: self.proto, purpose: Purpose::Ordinary }
     }
 

@@ -23,6 +23,7 @@ use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::session::{Follows, Stamps};
 use crate::core::view::View;
+use crate::mutant;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::outgoing::Bytes;
@@ -140,7 +141,7 @@ impl Connection {
             return;
         }
         let applied = self.worker.present.fit(beaten.policy, beaten.node, now);
-        let blindly = !alike.keyed || cfg!(mutant = "resumed-blindly");
+        let blindly = !alike.keyed || mutant::is("resumed-blindly");
         self.alike = applied
             .filter(|applied| blindly || shared.fences.floor().is_met_by(*applied))
             .map(|applied| Alike { read: Some(Beaten { applied, ..beaten }), ..alike });
@@ -216,14 +217,14 @@ impl Connection {
                     && session.seen.of(*slot).is_met_by(beaten.applied)
                     && !session.is_writing(*slot)
                     && session.follows(stamps, oldest) == Follows::Nothing;
-                if free || cfg!(mutant = "beaten-blindly") {
+                if free || mutant::is("beaten-blindly") {
                     session.reads(seq, &[*slot], beaten.node, oldest);
                 }
-                free || cfg!(mutant = "beaten-blindly")
+                free || mutant::is("beaten-blindly")
             }
             (Some(_), _) => true,
             (None, stamps) => {
-                let waits = session.overtakes(stamps, oldest) && !cfg!(mutant = "beaten-blindly");
+                let waits = session.overtakes(stamps, oldest) && !mutant::is("beaten-blindly");
                 if !waits && *stamps != Stamps::None {
                     session.sent(seq, stamps, oldest);
                 }

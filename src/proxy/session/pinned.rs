@@ -22,6 +22,7 @@ use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
+use crate::mutant;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::local::client;
 use crate::proxy::session::connection::{Connection, Step};
@@ -295,7 +296,7 @@ impl Connection {
         let Some(pin) = self.pin.take() else { return };
         self.client.presence.unpin();
         let clean = clean && !pin.raw && !pin.holds_state();
-        if clean || cfg!(mutant = "state-given-back") {
+        if clean || mutant::is("state-given-back") {
             pin.lane.unlisten();
             pin.lane.redirect.set(None);
             self.worker.give_back(&pin.lane);
@@ -349,7 +350,7 @@ impl Pin {
                 if request.count() != 1 => {}
             Handling::Pin(Pins::Multi) => self.multi = true,
             // Without MULTI they are errors, which leave what is watched watched (`multi.c`, `execCommand`).
-            Handling::Pin(Pins::Exec | Pins::Discard) if self.multi || cfg!(mutant = "error-unwatches") => {
+            Handling::Pin(Pins::Exec | Pins::Discard) if self.multi || mutant::is("error-unwatches") => {
                 (self.multi, self.watching) = (false, false);
             }
             Handling::Pin(Pins::Watch) => self.watching = true,

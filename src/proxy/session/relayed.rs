@@ -12,6 +12,7 @@ use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
+use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::vocabulary::Vocabulary;
@@ -133,7 +134,7 @@ impl Connection {
     /// relay ends, and what comes next waits for that.
     fn begin_reset(&mut self, request: &Request<'_>) -> Step {
         let Some(pin) = self.pin.as_mut() else { return Step::Close };
-        if !pin.lane.takes_marks() || cfg!(mutant = "relay-cut-off") {
+        if !pin.lane.takes_marks() || mutant::is("relay-cut-off") {
             self.release_pin(false);
             local::reset(self);
             self.client.answer(say::RESET);
@@ -157,12 +158,12 @@ impl Connection {
     /// The relay is over, for its client is gone or has reset it. The session has seen whatever it has shown.
     pub(crate) fn leave_relay(&self, lane: &Rc<Lane>) {
         let next = self.worker.shared.anchors.next();
-        if !cfg!(mutant = "relay-forgotten") {
+        if !mutant::is("relay-forgotten") {
             self.client.session.borrow_mut().seen.everything(next);
         }
         self.client.presence.wrote.set(Some((next, self.worker.era.get())));
         lane.unlisten();
-        if cfg!(mutant = "relay-cut-off") {
+        if mutant::is("relay-cut-off") {
             lane.close(Closed::Idle);
         }
         if !matches!(lane.phase(), Phase::Closed(_)) {

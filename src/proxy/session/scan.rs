@@ -19,6 +19,7 @@ use crate::core::policy::Consistency;
 use crate::core::reason::Reason;
 use crate::core::route::judge;
 use crate::core::view::View;
+use crate::mutant;
 use crate::net::demand::Subject;
 use crate::net::vocabulary::Vocabulary;
 use crate::proxy::downstream::replies::Client;
@@ -54,7 +55,7 @@ impl Connection {
     ) -> Step {
         match Cursor::parse(request.arg(usize::from(at))) {
             Some(Cursor::Of { tag, own }) => {
-                let node = if cfg!(mutant = "cursor-anywhere") { view.primary } else { owner(view, tag) };
+                let node = if mutant::is("cursor-anywhere") { view.primary } else { owner(view, tag) };
                 let Some(node) = node else { return self.refuse_cursor(say::CURSOR_GONE) };
                 let bytes = with_cursor(request, at, own);
                 self.continue_scan(&NextStep { request, intent, node, tag, bytes }, view, vocabulary, now)
@@ -103,7 +104,7 @@ impl Connection {
         };
         match identify(&lane, view) {
             Process::Unknown => self.wait_for_process(&outgoing, view),
-            Process::Tagged(tag) if tag == step.tag || cfg!(mutant = "cursor-anywhere") => {
+            Process::Tagged(tag) if tag == step.tag || mutant::is("cursor-anywhere") => {
                 self.send(step.node, Bytes::Own(&step.bytes), outgoing, view)
             }
             Process::Tagged(_) | Process::Unnamed => self.refuse_cursor(say::CURSOR_GONE),

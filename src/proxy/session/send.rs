@@ -7,6 +7,7 @@ use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
+use crate::mutant;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::session::scan;
 use crate::proxy::upstream::lane::{Lane, Process};
@@ -38,14 +39,14 @@ impl Connection {
     /// one then, and must not come after those that follow it.
     pub(crate) fn owes_another_primary(&self, primary: NodeId) -> bool {
         let owes = |(node, seq)| node != primary && self.client.oldest() <= seq;
-        self.last_at_primary.is_some_and(owes) && !cfg!(mutant = "failover-overtaken")
+        self.last_at_primary.is_some_and(owes) && !mutant::is("failover-overtaken")
     }
 
     /// Whether what the primary shows of these keys might be older than what a replica has yet to show of them.
     fn overtakes_read(&self, shown: Option<&Stamps>) -> bool {
         let Some(stamps) = shown else { return false };
         let mut session = self.client.session.borrow_mut();
-        session.overtakes(stamps, self.client.oldest()) && !cfg!(mutant = "reads-astray")
+        session.overtakes(stamps, self.client.oldest()) && !mutant::is("reads-astray")
     }
 
     /// Sends a command on `lane`.

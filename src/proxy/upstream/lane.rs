@@ -26,8 +26,9 @@ use bytes::{Buf, BytesMut};
 use crate::core::moment::Moment;
 use crate::core::position::Offset;
 use crate::core::session::Stamps;
+use crate::mutant;
 use crate::net::runtime::buffer::drop_front;
-use crate::net::runtime::flush::Round;
+use crate::net::runtime::flush::{DirtyList, Flush};
 use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::Client;
@@ -68,7 +69,7 @@ pub struct Lane {
     pub no_select: OnceCell<Vec<u8>>,
     /// `CLIENT ID` at the node, of an exclusive lane.
     pub server_id: Cell<Option<u64>>,
-    round: Rc<Round>,
+    dirty: Rc<DirtyList<Lane>>,
     /// A command was answered with an error: what state that has left is not known.
     pub tainted: Cell<bool>,
     inner: RefCell<Inner>,
@@ -115,7 +116,12 @@ struct Inner {
 
 impl Lane {
     /// A lane that has yet to be opened.
-    pub fn new(key: LaneKey, exclusive: bool, identity: Option<Arc<Identity>>, round: Rc<Round>) -> Rc<Self> {
+    pub fn new(
+        key: LaneKey,
+        exclusive: bool,
+        identity: Option<Arc<Identity>>,
+        dirty: Rc<DirtyList<Self>>,
+    ) -> Rc<Self> {
         let inner = Inner {
             phase: Phase::Opening,
             write: None,
@@ -152,7 +158,7 @@ impl Lane {
             redirect,
             no_select: OnceCell::new(),
             server_id,
-            round,
+            dirty,
             tainted: Cell::new(false),
             inner,
         })
@@ -198,7 +204,7 @@ impl Lane {
         if !inner.dirty && !inner.blocked && inner.phase == Phase::Up {
             inner.dirty = true;
             drop(inner);
-            self.round.add_lane(Rc::clone(self));
+            self.dirty.add(Rc::clone(self));
         }
     }
 
@@ -214,13 +220,6 @@ impl Lane {
         inner.wake_waiters();
         drop(inner);
         self.flush();
-    }
-
-    /// Writes what the socket takes; the rest goes out when it is writable again.
-    pub fn flush(&self) {
-        let mut inner = self.inner.borrow_mut();
-        (inner.dirty, inner.asks) = (false, false);
-        inner.flush();
     }
 
     /// To be polled by the lane's own task: remembers its waker, continues a blocked write, tells whether to end.
@@ -333,10 +332,19 @@ impl Lane {
     }
 }
 
+impl Flush for Lane {
+    /// Writes what the socket takes; the rest goes out when it is writable again.
+    fn flush(&self) {
+        let mut inner = self.inner.borrow_mut();
+        (inner.dirty, inner.asks) = (false, false);
+        inner.flush();
+    }
+}
+
 impl Inner {
     fn take_front(&mut self) -> Option<Pending> {
         let mut front = self.pending.pop_front()?;
-        while cfg!(mutant = "tombstone-skipped")
+        while mutant::is("tombstone-skipped")
             && matches!(front.kind, Kind::Read | Kind::Write)
             && front.client.gone().is_some()
             && self.pending.front().is_some()

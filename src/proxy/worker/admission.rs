@@ -24,6 +24,7 @@ use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::view::View;
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
@@ -111,7 +112,7 @@ impl Worker {
     pub(crate) fn knock(self: &Rc<Self>, since: Moment, now: Moment) -> Verdict {
         let (door, view) = (&self.door, self.shared.view.load());
         if let Some(answer) = door.answer.get()
-            && (answer.asked_at >= since || cfg!(mutant = "door-left-open"))
+            && (answer.asked_at >= since || mutant::is("door-left-open"))
             && askable(&view, now).is_none_or(|primary| primary == answer.by)
         {
             if answer.open {
@@ -141,7 +142,7 @@ impl Worker {
         let others = others.map(|node| node.id).filter(|_| primary.is_none());
         let last_word = view.rights.let_newcomers_in();
         let closed = !last_word.unwrap_or_else(|| !self.shared.auth_required.load(Ordering::Relaxed))
-            && !cfg!(mutant = "dead-primary-forgotten");
+            && !mutant::is("dead-primary-forgotten");
         let mut answer = None;
         if primary.is_none() && closed {
             // What the primary said last counts until it, or another one, says otherwise.

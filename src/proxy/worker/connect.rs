@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::core::node::NodeId;
 use crate::core::view::View;
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
@@ -84,7 +85,7 @@ async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf),
             Ok(Err(other)) => return Err(other),
             Err(_) => "timed out".to_owned(),
         };
-        let hasty = cfg!(mutant = "held-writes-refused");
+        let hasty = mutant::is("held-writes-refused");
         if let Phase::Closed(why) = lane.phase()
             && !hasty
         {
@@ -113,7 +114,7 @@ fn run_id(view: &View, node: NodeId) -> Option<String> {
 async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<(), Closed> {
     let (shared, node, connected) = (&worker.shared, lane.key.node, clock::now());
     let mut views = shared.views.subscribe();
-    while !worker.is_primary(node) && !cfg!(mutant = "process-mistaken") {
+    while !worker.is_primary(node) && !mutant::is("process-mistaken") {
         let view = shared.view.load_full();
         let entry = view.node(node).ok_or(Closed::Withdrawn("node removed"))?;
         if entry.silent_since.is_some() || run_id(&view, node).as_deref() != known {

@@ -9,6 +9,7 @@ use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
@@ -22,7 +23,7 @@ impl Worker {
         if let Some(kept) = spare.get_mut(&key) {
             kept.retain(|lane| lane.is_usable());
             // One that is being checked has a reply on its way that is not its next client's.
-            let free = kept.iter().rposition(|lane| lane.is_idle() || cfg!(mutant = "checked-given-away"));
+            let free = kept.iter().rposition(|lane| lane.is_idle() || mutant::is("checked-given-away"));
             if let Some(free) = free {
                 return kept.remove(free);
             }

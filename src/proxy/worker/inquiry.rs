@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::socket::call::{ControlError, ControlLink};
@@ -120,7 +121,7 @@ impl Worker {
         // In the order in which they came.
         let _turn = turns.acquire().await;
         // Somebody else may have shown meanwhile that it is right.
-        if suspect && is_suspect() && !cfg!(mutant = "suspects-hurry") {
+        if suspect && is_suspect() && !mutant::is("suspects-hurry") {
             tokio::time::sleep(SUSPECT_PAUSE).await;
         }
         let outcome = self.ask_as(Some(credentials), &[]).await;

@@ -30,11 +30,13 @@ use crate::core::node::{NodeId, Role};
 use crate::core::proof::Proofs;
 use crate::core::session::Stamps;
 use crate::core::view::View;
+use crate::mutant;
+use crate::net::runtime::buffers::Buffers;
 use crate::net::runtime::clock;
-use crate::net::runtime::flush::Round;
+use crate::net::runtime::flush::{DirtyList, Schedule};
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::proxy::downstream::replies::Client;
+use crate::proxy::downstream::replies::{Client, Output};
 use crate::proxy::serve;
 use crate::proxy::serve::listener::Accepted;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
@@ -56,8 +58,12 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// What it counts.
     pub stats: Arc<Stats>,
-    /// The end of its scheduling rounds.
-    pub round: Rc<Round>,
+    /// When its lanes and clients are written.
+    schedule: Rc<Schedule>,
+    /// Lanes that have requests to write.
+    dirty_lanes: Rc<DirtyList<Lane>>,
+    /// How its clients are written.
+    pub output: Output,
     /// What it knows at present.
     pub present: Present,
     /// What the nodes have proven on this worker's connections.
@@ -125,7 +131,9 @@ impl Worker {
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let stats = shared.stats.get(index).cloned().unwrap_or_default();
         let nodes = shared.addresses.len();
-        let (load, round) = (RefCell::new(vec![0; nodes]), Rc::<Round>::default());
+        let load = RefCell::new(vec![0; nodes]);
+        let schedule = Rc::<Schedule>::default();
+        let output = Output { dirty: DirtyList::new(&schedule), buffers: Rc::<Buffers>::default() };
         Rc::new(Self {
             present: Present::new(&shared),
             heard: RefCell::new(vec![0; nodes]),
@@ -135,8 +143,10 @@ impl Worker {
             proofs: RefCell::new(Proofs::new(nodes)),
             draining: Cell::new(false),
             changed: Notify::new(),
-            nobody: Client::nobody(Rc::clone(&round)),
-            round,
+            nobody: Client::nobody(output.clone()),
+            output,
+            dirty_lanes: DirtyList::new(&schedule),
+            schedule,
             stuck: RefCell::new(vec![0; nodes]),
             load,
             clients: RefCell::default(),
@@ -169,9 +179,8 @@ impl Worker {
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             let worker = Self::new(index, shared);
-            let round = Rc::clone(&worker.round);
-            let buffers = Rc::clone(&worker.round);
-            task::spawn_hot(async move { round.run().await });
+            let buffers = Rc::clone(&worker.output.buffers);
+            task::spawn_hot(flush(Rc::clone(&worker)));
             task::spawn_local("buffers", async move { buffers.shrink().await });
             let (watcher, keeper) = (Rc::clone(&worker), Rc::clone(&worker));
             let (drainer, looker) = (Rc::clone(&worker), Rc::clone(&worker));
@@ -258,7 +267,7 @@ impl Worker {
     pub(crate) fn start(self: &Rc<Self>, key: LaneKey, exclusive: bool) -> Rc<Lane> {
         let identity = self.shared.identities.hold(key.identity);
         let lost = identity.is_none() && key.identity != IdentityId::ANONYMOUS;
-        let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.round));
+        let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.dirty_lanes));
         if lost {
             // Nobody holds it any longer: never to be mistaken for the anonymous one.
             lane.close(Closed::Refused(say::NOAUTH.trim_ascii_end().to_vec()));
@@ -325,7 +334,7 @@ impl Worker {
         let (fences, next) = (&self.shared.fences, self.shared.anchors.next());
         let mut session = pending.client.session.borrow_mut();
         // Of a reply that was passed on in parts only the end is at hand: it counts as one that was never seen.
-        let asked = reply.question.filter(|_| !cfg!(mutant = "reply-digest")).unwrap_or(0);
+        let asked = reply.question.filter(|_| !mutant::is("reply-digest")).unwrap_or(0);
         let digest = match reply.question {
             Some(_) => fences.digest(reply.bytes) ^ asked.rotate_left(1),
             None => fences.digest(&pending.seq.to_le_bytes()),
@@ -432,5 +441,15 @@ impl Worker {
             last_primary = view.primary;
             self.release_held();
         }
+    }
+}
+
+/// Writes what became dirty, at the end of each round: first what servers get, for they take longer. Runs as long as the
+/// worker.
+async fn flush(worker: Rc<Worker>) {
+    loop {
+        worker.schedule.due().await;
+        worker.dirty_lanes.flush();
+        worker.output.dirty.flush();
     }
 }

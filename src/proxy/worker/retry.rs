@@ -7,6 +7,7 @@ use crate::core::command::Access;
 use crate::core::node::NodeId;
 use crate::core::policy::Consistency;
 use crate::core::route::{Ask, Decision, decide};
+use crate::mutant;
 use crate::net::demand::{Reader, Subject};
 use crate::net::runtime::clock;
 use crate::proxy::downstream::replies::Gone;
@@ -140,7 +141,7 @@ impl Worker {
 
     fn recover_one(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed, left: Leftover) {
         let Leftover { pending, request, sent, cut } = left;
-        if cut && !cfg!(mutant = "lost-half-repeated") {
+        if cut && !mutant::is("lost-half-repeated") {
             // Whatever came now would be taken for the rest of that reply.
             return pending.client.leave(Gone::Ended);
         }
@@ -185,7 +186,7 @@ impl Worker {
     /// be reached for as long as it was waited for.
     fn may_write_elsewhere(&self, lane: &Lane, why: &Closed) -> bool {
         let unreachable = matches!(why, Closed::Unreachable(_));
-        if cfg!(mutant = "held-writes-refused") {
+        if mutant::is("held-writes-refused") {
             return !unreachable;
         }
         // A node that was promoted while a connection to it was being made is not what it was as a replica, and reachable.

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use rustc_hash::FxHashSet;
 
 use crate::core::moment::Moment;
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Proto, Purpose};
@@ -71,7 +72,7 @@ impl Worker {
     fn dismiss_revoked(&self) {
         let refused =
             |id: &IdentityId| self.shared.identities.hold(*id).is_some_and(|known| known.is_revoked());
-        if cfg!(mutant = "deleted-user-stays") {
+        if mutant::is("deleted-user-stays") {
             return;
         }
         let revoked: FxHashSet<IdentityId> = self.identities_in_use().into_iter().filter(refused).collect();

@@ -9,6 +9,7 @@ use super::marks::{Found, Marks};
 use super::passing::Passing;
 use super::{Bytes, Client, Closed, Inner, Lane, Phase, Stamps, limits};
 use crate::core::moment::Moment;
+use crate::mutant;
 use crate::net::runtime::jitter;
 use crate::wire::say;
 
@@ -83,7 +84,7 @@ impl Lane {
     /// Whether what comes next answers no counted command.
     pub fn is_relaying(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.relay.is_some() && inner.pending.is_empty() && !cfg!(mutant = "relay-counts")
+        inner.relay.is_some() && inner.pending.is_empty() && !mutant::is("relay-counts")
     }
 
     /// The client has no more to do with it.
@@ -300,6 +301,6 @@ impl Relay {
             && !self.is_opaque
             && !self.finishing
             && self.has_room()
-            && !cfg!(mutant = "relay-never-forgets")
+            && !mutant::is("relay-never-forgets")
     }
 }

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 
 use crate::core::moment::Moment;
 use crate::core::session::Stamps;
+use crate::mutant;
 use crate::net::runtime::buffer::drop_front;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
@@ -263,7 +264,7 @@ impl Reader {
             }
         }
         let rewrite = lane.front_rewrite();
-        if self.passed == 0 && !cfg!(mutant = "stamped-at-the-end") {
+        if self.passed == 0 && !mutant::is("stamped-at-the-end") {
             // Who sees the beginning knows that it was executed. There is one stamp more once the reply is through.
             worker.stamp(&lane.front_written());
         }
@@ -341,7 +342,7 @@ fn answer(
         },
         None => pending,
     };
-    if kind == ReplyKind::Error && lane.exclusive && !cfg!(mutant = "errors-forgotten") {
+    if kind == ReplyKind::Error && lane.exclusive && !mutant::is("errors-forgotten") {
         lane.tainted.set(true);
     }
     worker.acknowledged(&pending, lane, reply, now);
