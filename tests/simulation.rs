@@ -7,7 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use redweir::core::fence::{AnchorCounter, AnchorSeq, FenceTable, Mark, Slot};
+use redweir::core::demand::Writes;
+use redweir::core::fence::{AnchorCounter, FenceTable, Slot};
 use redweir::core::moment::Moment;
 use redweir::core::node::{Facts, Link, LinkDown, NodeId, Role};
 use redweir::core::policy::{Consistency, Policies, Policy, PolicyId};
@@ -15,7 +16,6 @@ use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::precise::Precise;
 use redweir::core::reason::Reason;
 use redweir::core::route::{Ask, Decision, Demand, decide};
-use redweir::core::session::stronger;
 use redweir::core::view::{Effect, Limits, Observation, Tracker};
 
 /// Seeds that once found something, and what it was.
@@ -426,9 +426,9 @@ impl World {
         let (due, later): (Vec<Mail>, Vec<Mail>) = self.mail.drain(..).partition(|m| m.due <= now);
         self.mail = later;
         for mail in due {
-            if self.tracker.apply(mail.observation, now) == Effect::HistoryRestarted {
-                self.fences.restart(|| self.anchors.next());
-            }
+            let era = self.tracker.view().era;
+            let restarted = self.tracker.apply(mail.observation, now) == Effect::HistoryRestarted;
+            self.fences.turn(era, self.tracker.view().era, restarted, || self.anchors.next());
         }
         let view = self.tracker.view();
         if let Some(head) = view.head {
@@ -444,10 +444,7 @@ impl World {
         let key = self.dice.below(KEYS);
         let tie = self.dice.next() as u32;
         for (index, policy) in self.policies.all.clone().iter().enumerate() {
-            let demand = match policy.consistency {
-                Consistency::Fenced => self.demand(key),
-                _ => Demand::Nothing,
-            };
+            let demand = self.demand(policy.consistency, key);
             let ask = Ask {
                 view: self.tracker.view(),
                 policy,
@@ -470,15 +467,13 @@ impl World {
         }
     }
 
-    fn demand(&self, key: usize) -> Demand {
-        let view = self.tracker.view();
-        let anchored = view.head.map(|head| (view.anchor, head.offset));
-        let mark = self.fences.mark(self.slot(key), anchored, view.least_applied);
-        match stronger(mark, self.fences.floor()) {
-            Mark::Clear => Demand::Nothing,
-            Mark::At(offset) => Demand::Applied(offset, Reason::BelowFence),
-            Mark::Pending(AnchorSeq(_)) => Demand::Unknown(Reason::FencePending),
-        }
+    /// Of nobody in particular.
+    fn demand(&self, level: Consistency, key: usize) -> Demand {
+        let known = Writes { view: self.tracker.view(), fences: &self.fences, next: self.anchors.next() };
+        known.demand(level, None, None, |each| {
+            each(self.slot(key));
+            false
+        })
     }
 
     /// What the read would return is compared with what the believed primary really holds.

@@ -27,9 +27,9 @@ use tokio_io_timeout::TimeoutStream;
 pub use metrics::Metrics;
 
 use crate::core::address::Address;
+use crate::core::demand::Reader;
 use crate::core::policy::PolicyId;
 use crate::core::view::View;
-use crate::net::demand::Reader;
 use crate::net::runtime::clock;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::runtime::task;

@@ -31,14 +31,10 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
                 next = heard.try_recv().ok();
                 continue;
             };
-            // First: whoever finds a fence gone finds that the table is of another era.
-            shared.fences.enter(tracker.view().era);
-            if effect == Effect::HistoryRestarted {
+            let restarted = effect == Effect::HistoryRestarted;
+            shared.fences.turn(era, tracker.view().era, restarted, || shared.anchors.next());
+            if restarted {
                 tracing::info!("another history begins: every fence starts anew");
-                shared.fences.restart(|| shared.anchors.next());
-            } else if tracker.view().era != era {
-                // An anchor of the old primary may have settled what waited for one of the new primary.
-                shared.fences.raise_floor(shared.anchors.next());
             }
             next = heard.try_recv().ok();
         }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::control::follower::{Detached, Source, StreamSink};
 use crate::core::argv::Args;
+use crate::core::command::vocabulary::{LastCommand, Vocabulary};
 use crate::core::command::{Access, Keys, WriteKeys};
 use crate::core::fence::Slot;
 use crate::core::lost::Told;
@@ -18,7 +19,6 @@ use crate::core::position::{Offset, ReplId};
 use crate::core::precise::Precise;
 use crate::core::source::{self, Avoided};
 use crate::net::runtime::clock;
-use crate::net::vocabulary::{LastCommand, Vocabulary};
 use crate::shard::shared::Shared;
 use crate::wire::stream::StreamCommand;
 

@@ -261,6 +261,20 @@ impl FenceTable {
         }
     }
 
+    /// What was just heard has turned a view of era `before` into one of era `now`, which is about to be published;
+    /// `restarted`: its history has nothing to do with the one before. `next` is asked for the next anchor at the right
+    /// time.
+    pub fn turn(&self, before: Era, now: Era, restarted: bool, next: impl Fn() -> AnchorSeq) {
+        // First: whoever finds a fence gone finds that the table is of another era.
+        self.enter(now);
+        if restarted {
+            self.restart(next);
+        } else if before != now {
+            // An anchor of the old primary may have settled what waited for one of the new primary.
+            self.raise_floor(next());
+        }
+    }
+
     /// A view of this era is about to be published.
     pub fn enter(&self, era: Era) {
         self.era.store(u64::from(era.0), Ordering::SeqCst);

@@ -15,6 +15,7 @@ pub mod address;
 pub mod argv;
 pub mod command;
 pub mod cursor;
+pub mod demand;
 pub mod fence;
 pub mod lag;
 pub mod lost;

@@ -33,6 +33,11 @@ impl Demand {
         }
     }
 
+    /// Whether an anchor would tell what is not known yet.
+    pub fn waits_for_an_anchor(self) -> bool {
+        matches!(self, Self::Unknown(Reason::BarrierPending | Reason::FencePending))
+    }
+
     /// How many bytes of the stream a replica that has applied `applied` lacks; `None` when that cannot be said.
     pub fn deficit_bytes(self, applied: Offset) -> Option<u64> {
         match self {

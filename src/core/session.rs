@@ -78,6 +78,30 @@ impl Session {
         self.writing.add(seq, slots, None);
     }
 
+    /// The primary has answered command number `seq`, about these keys, or `any`: no replica may take back what it has
+    /// shown. `reply` is a digest of what was asked and of the answer; `None`, of a reply that was passed on in parts,
+    /// counts as one that was never seen. `next` is the next anchor.
+    pub fn remember(&mut self, seq: u64, stamps: &Stamps, any: bool, reply: Option<u64>, next: AnchorSeq) {
+        if any {
+            return self.seen.everything(next);
+        }
+        // As unlike any other as the number is.
+        let digest = reply.unwrap_or_else(|| seq.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        match stamps {
+            Stamps::None => {}
+            Stamps::One(slot) => self.seen.key(*slot, digest, next),
+            Stamps::Many(slots) => slots.iter().for_each(|slot| self.seen.key(*slot, digest, next)),
+            Stamps::All => self.seen.everything(next),
+        }
+    }
+
+    /// It moves to another replica, which may be behind its present one: everything up to `next`, the next anchor, counts as
+    /// seen.
+    pub fn moves_on(&mut self, next: AnchorSeq) {
+        self.seen.everything(next);
+        self.home = None;
+    }
+
     /// Forgets writes that are answered.
     pub fn forget(&mut self, oldest: u64) {
         self.writing.forget(oldest);

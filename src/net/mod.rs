@@ -1,6 +1,4 @@
 //! Sockets, tasks and timers. Nothing here compares two offsets: what they mean is decided in `core`.
 
-pub mod demand;
 pub mod runtime;
 pub mod socket;
-pub mod vocabulary;

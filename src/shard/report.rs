@@ -5,8 +5,10 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::core::argv::Args;
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Access, Handling, Local};
 use crate::core::cursor::Cursor;
+use crate::core::demand::{Reader, Subject};
 use crate::core::moment::Moment;
 use crate::core::node::{Link, Node, Role};
 use crate::core::policy::Consistency;
@@ -14,8 +16,6 @@ use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::view::View;
-use crate::net::demand::{Reader, Subject};
-use crate::net::vocabulary::Vocabulary;
 use crate::shard::shared::Shared;
 
 /// One node, as the view has it.
@@ -136,7 +136,7 @@ pub fn explain<A: Args + ?Sized>(
         (_, Access::Unknown) => (false, "write", Reason::UnknownCommand),
     };
     let demand = if is_read {
-        reader.demand(policy, shared, args, intent, view, vocabulary, &mut Subject::default())
+        shared.demand(reader, policy.consistency, (args, intent), (view, vocabulary), &mut Subject::default())
     } else {
         Demand::Nothing
     };

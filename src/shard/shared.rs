@@ -10,13 +10,18 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::config::Config;
 use crate::core::address::Address;
+use crate::core::argv::Args;
+use crate::core::command::Intent;
+use crate::core::command::vocabulary::Vocabulary;
+use crate::core::demand::{Reader, Subject, Writes};
 use crate::core::fence::{AnchorCounter, FenceTable};
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
+use crate::core::policy::Consistency;
+use crate::core::route::Demand;
 use crate::core::view::View;
 use crate::mutant;
 use crate::net::socket::dial::Dialer;
-use crate::net::vocabulary::Vocabulary;
 use crate::shard::ear::Ear;
 use crate::shard::identity::Identities;
 use crate::shard::mailbox::Desks;
@@ -167,6 +172,28 @@ impl Shared {
             .seats
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < most).then_some(taken + 1));
         taken.is_ok().then(|| Seat(Arc::clone(self)))
+    }
+
+    /// What is known of writes when a read is decided under `view`.
+    pub fn writes<'a>(&'a self, view: &'a View) -> Writes<'a> {
+        Writes { view, fences: &self.fences, next: self.anchors.next() }
+    }
+
+    /// What a replica must have applied to serve a read of `reader` at `level`; an anchor that would tell is asked for.
+    /// `subject` takes what the read is about.
+    pub fn demand<A: Args + ?Sized>(
+        &self,
+        reader: &Reader<'_>,
+        level: Consistency,
+        command: (&A, Intent),
+        (view, vocabulary): (&View, &Vocabulary),
+        subject: &mut Subject,
+    ) -> Demand {
+        let demand = reader.demand(level, &self.writes(view), command, &vocabulary.table, subject);
+        if demand.waits_for_an_anchor() {
+            self.anchor_wanted.notify_one();
+        }
+        demand
     }
 
     /// The address of a node.

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use smallvec::SmallVec;
 
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::{Policy, PolicyId};
@@ -19,7 +20,6 @@ use crate::core::position::Offset;
 use crate::core::route::good_until;
 use crate::core::view::View;
 use crate::mutant;
-use crate::net::vocabulary::Vocabulary;
 use crate::shard::shared::Shared;
 
 /// The view and the vocabulary, and what follows from them.

@@ -1,11 +1,11 @@
 //! Reads, decided as `net` decides them, and what they must find.
 
-use redweir::core::fence::Mark;
+use redweir::core::demand::Writes;
 use redweir::core::policy::PolicyId;
 use redweir::core::proof::suffices;
 use redweir::core::reason::Reason;
-use redweir::core::route::{Ask, Decision, Demand, decide};
-use redweir::core::session::{Seen, stronger};
+use redweir::core::route::{Ask, Decision, Demand, decide, judge};
+use redweir::core::session::{Home, Stamps};
 
 use super::*;
 
@@ -40,8 +40,8 @@ impl World {
         served: &mut u64,
     ) -> Result<(), String> {
         // Nobody in particular, except for the levels that promise something to a session.
-        let session = (level >= Consistency::Session).then_some(&self.session);
-        let demand = self.demand(level, key, view, session, barrier);
+        let mut session = (level >= Consistency::Session).then(|| self.session.clone());
+        let demand = self.demand(level, key, view, session.as_mut(), barrier);
         for tie in 0..2 {
             let decision = self.decide(level, view, demand, self.sticky, tie);
             let Some(node) = self.served_by(decision, view) else { continue };
@@ -53,7 +53,37 @@ impl World {
                 ));
             }
         }
+        for node in 1..NODES {
+            let of = NodeId(node as u16);
+            let answers = self.served_by(Decision::Send { node: of, reason: Reason::Fresh }, view);
+            if answers != Some(node) || !self.follows(level, key, view, of) {
+                continue;
+            }
+            let missing = owed & self.surviving(view) & !self.servers[node].holds();
+            if missing != 0 {
+                return Err(format!(
+                    "{level:?} read of k{key} that follows one at n{node} lacks writes {missing:#b}"
+                ));
+            }
+        }
         Ok(())
+    }
+
+    /// Whether a read goes to this replica without being decided: the session's last one went there, and more has arrived
+    /// since.
+    fn follows(&self, level: Consistency, key: usize, view: &View, node: NodeId) -> bool {
+        let fresh = self.with_ask(level, view, Demand::Nothing, None, 0, |ask| {
+            view.node(node).filter(|node| judge(node, ask).is_ok()).and_then(|node| node.applied)
+        });
+        let Some(applied) = fresh else { return false };
+        let home = Home { node, generation: self.proofs.generation(node) };
+        let mut session =
+            if level >= Consistency::Session { self.session.clone() } else { Session::default() };
+        session.home = Some(home);
+        let known = self.known(view);
+        let keyed = level >= Consistency::Session;
+        known.may_resume(&session, home, level, applied)
+            && (!keyed || known.may_follow(&mut session, self.slots[key], applied, 0))
     }
 
     /// The replica that answers, if one does: a read sent on hope is served only behind a proof that is enough.
@@ -105,45 +135,22 @@ impl World {
         self.servers[believed.unwrap_or(self.primary())].holds()
     }
 
-    /// `demand::demand`.
     fn demand(
         &self,
         level: Consistency,
         key: usize,
         view: &View,
-        session: Option<&Session>,
+        session: Option<&mut Session>,
         barrier: AnchorSeq,
     ) -> Demand {
-        let passed = self.fences.passed(view.era);
-        let settled = |mark: Mark| match view.head {
-            Some(head) => mark.settled(view.anchor, head.offset),
-            None => mark,
-        };
-        let mut seen = session.map(|session| session.seen.clone());
-        if let (Some(seen), Some(head)) = (&mut seen, view.head) {
-            seen.settle(view.anchor, head.offset, passed);
-        }
-        let floor = seen.as_ref().map_or(Mark::Clear, Seen::floor);
-        if level < Consistency::Session {
-            return demand_of(&[(floor, Reason::BelowSession)]);
-        }
-        let barrier = match (level, view.head) {
-            (Consistency::Strong, Some(head)) if barrier <= view.anchor => {
-                Mark::At(head.offset).unless_passed(passed)
-            }
-            (Consistency::Strong, _) => return Demand::Unknown(Reason::BarrierPending),
-            _ => Mark::Clear,
-        };
-        let slot = self.slots[key];
-        if session.is_some_and(|session| session.is_writing(slot)) {
-            return Demand::Unknown(Reason::OwnWriteInFlight);
-        }
-        demand_of(&[
-            (settled(self.fences.load(slot)), Reason::BelowFence),
-            (self.fences.floor(), Reason::BelowFloor),
-            (stronger(floor, seen.map_or(Mark::Clear, |seen| seen.of(slot))), Reason::BelowSession),
-            (barrier, Reason::BarrierPending),
-        ])
+        self.known(view).demand(level, Some(barrier), session, |each| {
+            each(self.slots[key]);
+            false
+        })
+    }
+
+    fn known<'a>(&'a self, view: &'a View) -> Writes<'a> {
+        Writes { view, fences: &self.fences, next: self.next() }
     }
 
     fn decide(
@@ -154,11 +161,23 @@ impl World {
         sticky: Option<NodeId>,
         tie: u32,
     ) -> Decision {
+        self.with_ask(level, view, demand, sticky, tie, decide)
+    }
+
+    fn with_ask<T>(
+        &self,
+        level: Consistency,
+        view: &View,
+        demand: Demand,
+        sticky: Option<NodeId>,
+        tie: u32,
+        then: impl FnOnce(&Ask<'_>) -> T,
+    ) -> T {
         let index =
             policies().all.iter().position(|policy| policy.consistency == level).expect("every level");
         let mut proofs = self.proofs.clone();
         proofs.renew(view, self.now());
-        decide(&Ask {
+        then(&Ask {
             view,
             policy: &policies().all[index],
             policy_id: PolicyId(index as u16),
@@ -176,11 +195,10 @@ impl World {
         })
     }
 
-    /// `dispatch::move_on`.
     pub(super) fn move_on(&mut self) {
         self.sticky = None;
         let next = self.next();
-        self.session.seen.everything(next);
+        self.session.moves_on(next);
     }
 
     /// `dispatch::read`, and what comes of it.
@@ -188,11 +206,9 @@ impl World {
         let view = Rc::clone(&self.published);
         let owed = self.owed(level, key);
         let decision = loop {
-            if let Some(head) = view.head {
-                let passed = self.fences.passed(view.era);
-                self.session.seen.settle(view.anchor, head.offset, passed);
-            }
-            let demand = self.demand(level, key, &view, Some(&self.session), self.next());
+            let mut session = std::mem::take(&mut self.session);
+            let demand = self.demand(level, key, &view, Some(&mut session), self.next());
+            self.session = session;
             let decision = self.decide(level, &view, demand, self.sticky, tie);
             match decision {
                 Decision::Send { node, .. } | Decision::Try { node, .. }
@@ -207,6 +223,7 @@ impl World {
             && view.primary != Some(node)
         {
             self.sticky = Some(node);
+            self.session.home = Some(Home { node, generation: self.proofs.generation(node) });
         }
         if let Some(node) = self.served_by(decision, &view) {
             return self.found(key, node, owed);
@@ -231,7 +248,6 @@ impl World {
         Ok(())
     }
 
-    /// `worker::remember`.
     fn ask_primary(&mut self, key: usize) {
         let Some(node) = self.published.usable_primary(self.now()).map(NodeId::index) else { return };
         if !self.servers[node].alive {
@@ -240,26 +256,12 @@ impl World {
         let seen = self.servers[node].holds() & self.touching(key);
         self.saw[key] |= seen;
         let next = self.next();
-        self.session.seen.key(self.slots[key], u64::from(seen), next);
+        let stamps = Stamps::One(self.slots[key]);
+        self.session.remember(0, &stamps, false, Some(u64::from(seen)), next);
     }
 
     fn touching(&self, key: usize) -> Set {
         let writes = self.scenario.writes.iter().enumerate();
         writes.fold(0, |set, (n, w)| set | Set::from(w.key.is_none_or(|written| written == key)) << n)
-    }
-}
-
-/// `demand::demand_of`.
-fn demand_of(marks: &[(Mark, Reason)]) -> Demand {
-    let mut strongest = (Mark::Clear, Reason::Fresh);
-    for (mark, reason) in marks {
-        if stronger(*mark, strongest.0) != strongest.0 {
-            strongest = (*mark, *reason);
-        }
-    }
-    match strongest {
-        (Mark::Clear, _) => Demand::Nothing,
-        (Mark::At(offset), reason) => Demand::Applied(offset, reason),
-        (Mark::Pending(_), _) => Demand::Unknown(Reason::FencePending),
     }
 }

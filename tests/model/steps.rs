@@ -99,11 +99,8 @@ impl World {
             let times = if matches!(answer, Observation::Primary { .. }) { 1 } else { GOOD_SAMPLES };
             for _ in 0..times {
                 let (era, counter) = (tracker.view().era, self.counter());
-                if tracker.apply(answer.clone(), now) == Effect::HistoryRestarted {
-                    self.fences.restart(|| counter.next());
-                } else if tracker.view().era != era {
-                    self.fences.raise_floor(counter.next());
-                }
+                let restarted = tracker.apply(answer.clone(), now) == Effect::HistoryRestarted;
+                self.fences.turn(era, tracker.view().era, restarted, || counter.next());
             }
         }
         self.tracker_digest = digest_of(tracker.view());

@@ -14,6 +14,7 @@ mod modules;
 mod options;
 mod rule;
 mod table;
+pub mod vocabulary;
 
 pub use entry::{CommandEntry, Flags};
 pub use keys::{Begin, Find, KeySpec, Keys};

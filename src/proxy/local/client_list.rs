@@ -9,9 +9,9 @@ use std::fmt::Write;
 
 use redis_protocol::resp2::types::BytesFrame;
 
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
-use crate::net::vocabulary::Vocabulary;
 use crate::proxy::session::connection::Connection;
 use crate::proxy::upstream::lane::Proto;
 use crate::shard::mailbox::Release;

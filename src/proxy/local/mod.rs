@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use crate::core::argv::Args;
 use crate::core::command::Local;
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::moment::Moment;
 use crate::core::view::View;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
-use crate::net::vocabulary::Vocabulary;
 use crate::proxy::session::connection::shown_name;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Phase, Proto};

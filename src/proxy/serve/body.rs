@@ -8,10 +8,10 @@ use std::task::Poll;
 use bytes::{Buf, BytesMut};
 
 use super::{Event, Server};
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::moment::Moment;
 use crate::core::view::View;
 use crate::net::runtime::limits;
-use crate::net::vocabulary::Vocabulary;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::session::connection::Step;
 use crate::proxy::upstream::lane::{Closed, Lane, Phase};

@@ -14,17 +14,16 @@
 use std::rc::Rc;
 
 use crate::core::argv::Args as _;
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Access, CommandId, Handling, Intent, WriteKeys};
-use crate::core::fence::Slot;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::{Consistency, Policy, PolicyId};
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
-use crate::core::session::{Follows, Stamps};
+use crate::core::session::{Home, Stamps};
 use crate::core::view::View;
 use crate::mutant;
-use crate::net::vocabulary::Vocabulary;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
@@ -130,29 +129,20 @@ impl Connection {
             || self.is_to_balance(now)
             || self.is_barred(beaten.node, view, now)
             || self.worker.shared.reads_are_paused(now)
-            || !self.is_at_home()
         {
             return;
         }
         let shared = &self.worker.shared;
-        let strong = |policy: &Policy| policy.consistency == Consistency::Strong;
-        if shared.config.policies.all.get(usize::from(beaten.policy.0)).is_none_or(strong) {
-            // Each arrival has a barrier of its own.
-            return;
-        }
-        let applied = self.worker.present.fit(beaten.policy, beaten.node, now);
-        let blindly = !alike.keyed || mutant::is("resumed-blindly");
-        self.alike = applied
-            .filter(|applied| blindly || shared.fences.floor().is_met_by(*applied))
+        let Some(policy) = shared.config.policies.all.get(usize::from(beaten.policy.0)) else { return };
+        let (writes, session) = (shared.writes(view), self.client.session.borrow());
+        let generation = self.worker.proofs.borrow().generation(beaten.node);
+        let present = Home { node: beaten.node, generation };
+        self.alike = self
+            .worker
+            .present
+            .fit(beaten.policy, beaten.node, now)
+            .filter(|applied| writes.may_resume(&session, present, policy.consistency, *applied))
             .map(|applied| Alike { read: Some(Beaten { applied, ..beaten }), ..alike });
-    }
-
-    /// Its replica is the one that it chose, which has not gone back since, and has shown all that was seen.
-    fn is_at_home(&self) -> bool {
-        let session = self.client.session.borrow();
-        let proofs = self.worker.proofs.borrow();
-        session.seen.is_clear()
-            && session.home.is_some_and(|home| home.generation == proofs.generation(home.node))
     }
 
     /// Sends a command after the one before it. `None`: it has to be decided.
@@ -212,15 +202,12 @@ impl Connection {
         let mut session = self.client.session.borrow_mut();
         match (alike.read, stamps) {
             (Some(beaten), Stamps::One(slot)) => {
-                session.forget(oldest);
-                let free = self.is_applied(*slot, beaten.applied, view)
-                    && session.seen.of(*slot).is_met_by(beaten.applied)
-                    && !session.is_writing(*slot)
-                    && session.follows(stamps, oldest) == Follows::Nothing;
-                if free || mutant::is("beaten-blindly") {
+                let writes = self.worker.shared.writes(view);
+                let free = writes.may_follow(&mut session, *slot, beaten.applied, oldest);
+                if free {
                     session.reads(seq, &[*slot], beaten.node, oldest);
                 }
-                free || mutant::is("beaten-blindly")
+                free
             }
             (Some(_), _) => true,
             (None, stamps) => {
@@ -231,12 +218,5 @@ impl Connection {
                 !waits
             }
         }
-    }
-
-    /// Whether a replica that has applied `applied` has applied what was written to the keys of this slot.
-    fn is_applied(&self, slot: Slot, applied: Offset, view: &View) -> bool {
-        let fences = &self.worker.shared.fences;
-        let anchored = view.head.map(|head| (view.anchor, head.offset));
-        fences.mark(slot, anchored, view.least_applied).is_met_by(applied) && fences.is_of(view.era)
     }
 }

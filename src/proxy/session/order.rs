@@ -2,11 +2,11 @@
 //! order: whatever is sent on another lane after one of them waits for its reply, and it waits for whatever was sent on
 //! another lane before it.
 
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Handling, Intent, Local};
 use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::view::View;
-use crate::net::vocabulary::Vocabulary;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::Purpose;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};

@@ -4,9 +4,9 @@
 use std::cell::Cell;
 
 use crate::core::argv::Args;
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Handling, Intent, Keys, Local};
 use crate::core::session::Stamps;
-use crate::net::vocabulary::Vocabulary;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::wire::request::Request;
 use crate::wire::say;

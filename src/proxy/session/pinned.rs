@@ -17,13 +17,13 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::argv::Args;
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::mutant;
-use crate::net::vocabulary::Vocabulary;
 use crate::proxy::local::client;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::session::tracking;

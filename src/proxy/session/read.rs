@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Handling, Intent};
+use crate::core::demand::{Reader, Subject};
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
@@ -12,9 +14,7 @@ use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::session::{Follows, Stamps};
 use crate::core::view::View;
-use crate::net::demand::{Reader, Subject};
 use crate::net::runtime::limits;
-use crate::net::vocabulary::Vocabulary;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::session::fast_path::Beaten;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
@@ -47,7 +47,8 @@ impl Connection {
             return Step::Close;
         };
         let mut subject = Subject::default();
-        let demand = reader.demand(policy, shared, request, intent, view, vocabulary, &mut subject);
+        let demand =
+            shared.demand(&reader, policy.consistency, (request, intent), (view, vocabulary), &mut subject);
         let stamps = subject.stamps();
         let outgoing = |reason| outgoing_read(intent, policy_id, policy, &subject, reason, now);
         let follows = self.client.session.borrow_mut().follows(&stamps, self.client.oldest());
@@ -219,7 +220,7 @@ impl Connection {
             self.balance_soon();
             return Err(Step::Drain);
         }
-        session.seen.everything(shared.anchors.next());
+        session.moves_on(shared.anchors.next());
         drop(session);
         self.stick(None);
         Ok(())

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use crate::core::argv::Args as _;
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
 use crate::core::reason::Reason;
@@ -15,7 +16,6 @@ use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::net::vocabulary::Vocabulary;
 use crate::proxy::local;
 use crate::proxy::local::client;
 use crate::proxy::session::connection::{Connection, Step};

@@ -11,8 +11,10 @@
 use std::rc::Rc;
 
 use crate::core::argv::Args as _;
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Handling, Intent};
 use crate::core::cursor::{Cursor, Tag};
+use crate::core::demand::Subject;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::policy::Consistency;
@@ -20,8 +22,6 @@ use crate::core::reason::Reason;
 use crate::core::route::judge;
 use crate::core::view::View;
 use crate::mutant;
-use crate::net::demand::Subject;
-use crate::net::vocabulary::Vocabulary;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::{Lane, Process};
@@ -117,13 +117,11 @@ impl Connection {
         let reader = self.reader();
         let id = reader.policy_of(&shared.config.policies, step.request, step.intent, vocabulary);
         let Some(policy) = shared.config.policies.all.get(usize::from(id.0)) else { return false };
-        let demand = reader.demand(
-            policy,
-            shared,
-            step.request,
-            step.intent,
-            view,
-            vocabulary,
+        let demand = shared.demand(
+            &reader,
+            policy.consistency,
+            (step.request, step.intent),
+            (view, vocabulary),
             &mut Subject::default(),
         );
         self.with_ask(policy, id, demand, view, now, |ask| {

@@ -332,22 +332,12 @@ impl Worker {
     #[inline(never)]
     pub fn remember(&self, pending: &Pending, reply: Reply<'_>) {
         let (fences, next) = (&self.shared.fences, self.shared.anchors.next());
+        let digest = reply.question.map(|asked| {
+            let asked = if mutant::is("reply-digest") { 0 } else { asked };
+            fences.digest(reply.bytes) ^ asked.rotate_left(1)
+        });
         let mut session = pending.client.session.borrow_mut();
-        // Of a reply that was passed on in parts only the end is at hand: it counts as one that was never seen.
-        let asked = reply.question.filter(|_| !mutant::is("reply-digest")).unwrap_or(0);
-        let digest = match reply.question {
-            Some(_) => fences.digest(reply.bytes) ^ asked.rotate_left(1),
-            None => fences.digest(&pending.seq.to_le_bytes()),
-        };
-        if pending.sees_all {
-            return session.seen.everything(next);
-        }
-        match &pending.stamps {
-            Stamps::None => {}
-            Stamps::One(slot) => session.seen.key(*slot, digest, next),
-            Stamps::Many(slots) => slots.iter().for_each(|slot| session.seen.key(*slot, digest, next)),
-            Stamps::All => session.seen.everything(next),
-        }
+        session.remember(pending.seq, &pending.stamps, pending.sees_all, digest, next);
     }
 
     /// Fences what was just acknowledged: at once, or with [`Self::stamp_fresh`].

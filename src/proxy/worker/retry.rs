@@ -4,11 +4,11 @@
 use std::rc::Rc;
 
 use crate::core::command::Access;
+use crate::core::demand::{Reader, Subject};
 use crate::core::node::NodeId;
 use crate::core::policy::Consistency;
 use crate::core::route::{Ask, Decision, decide};
 use crate::mutant;
-use crate::net::demand::{Reader, Subject};
 use crate::net::runtime::clock;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover};
@@ -73,8 +73,13 @@ impl Worker {
             session: Some(&pending.client.session),
             barrier: None,
         };
-        let demand =
-            reader.demand(policy, shared, &request, intent, &view, &vocabulary, &mut Subject::default());
+        let demand = shared.demand(
+            &reader,
+            policy.consistency,
+            (&request, intent),
+            (&view, &vocabulary),
+            &mut Subject::default(),
+        );
         let keyed = policy.consistency >= Consistency::Session;
         let home = pending.client.session.borrow().home.map(|home| home.node);
         let decision = decide(&Ask {
