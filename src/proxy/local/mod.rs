@@ -46,7 +46,7 @@ pub(crate) fn answer(
             return Step::Close;
         }
         Local::Reset => {
-            reset(connection);
+            connection.reset();
             connection.client.answer(say::RESET);
         }
         Local::Client => return client::answer(connection, request, view, now),
@@ -103,16 +103,6 @@ fn section(connection: &Connection, now: Moment) -> Vec<u8> {
 /// A reply, or an error reply.
 type Answer = Result<Vec<u8>, Vec<u8>>;
 
-/// `networking.c`, `resetCommand`
-pub(crate) fn reset(connection: &mut Connection) {
-    connection.act_as(None);
-    (connection.db, connection.proto) = (0, Proto::Resp2);
-    connection.name.clear();
-    connection.policy = connection.listener_policy;
-    connection.rekey();
-    connection.register();
-}
-
 async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let [_, db] = args else { return Err(say::wrong_arity("select")) };
     let number = std::str::from_utf8(db).ok().and_then(|text| text.parse::<i64>().ok());
@@ -153,7 +143,7 @@ async fn authenticate(
     let shared = &connection.worker.shared;
     let address =
         shared.clients.get(&connection.client.id).map_or_else(String::new, |entry| host(&entry.peer));
-    connection.worker.verify(&credentials, &address).await?;
+    connection.worker.inquiry.verify(&credentials, &address).await?;
     let identity = shared.identities.intern(credentials);
     connection.act_as(Some(identity));
     connection.worker.watch_identity(connection.identity);
@@ -217,7 +207,11 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
 async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
     let begun = clock::now();
     while connection.is_stranger() {
-        match connection.worker.knock(connection.client.presence.anonymous_since.get(), clock::now()) {
+        match connection
+            .worker
+            .admission
+            .knock(connection.client.presence.anonymous_since.get(), clock::now())
+        {
             Verdict::Admitted(pass) => connection.client.presence.pass.set(pass),
             Verdict::Guest => return Ok(()),
             Verdict::Refused => return Err(say::HELLO_NOAUTH.to_vec()),

@@ -16,6 +16,7 @@ use crate::mutant;
 use crate::net::runtime::sparing::Sparing;
 use crate::proxy::local;
 use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::relayed::Relayed;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};
@@ -44,9 +45,12 @@ impl Connection {
             return self.reject_cross_protocol();
         }
         if self.pin.is_some()
-            && let Some(step) = self.relay(request, intent, view, vocabulary, now)
+            && let Some(relayed) = self.relay(request, intent, view, vocabulary, now)
         {
-            return step;
+            return match relayed {
+                Relayed::Step(step) => step,
+                Relayed::Own => local::answer(self, Local::Redweir, request, view, vocabulary, now),
+            };
         }
         if self.is_stranger()
             && let Some(step) = self.admit(intent, view, now)

@@ -9,6 +9,7 @@ pub(crate) mod dispatch;
 mod in_line;
 mod input;
 pub mod listener;
+pub mod thread;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -59,7 +60,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     worker.stats.accepted.add(1);
     let connection = Connection::new(Rc::clone(&worker), Rc::clone(&client), policy);
     // The answer will be there when the first command is.
-    worker.knock(client.presence.anonymous_since.get(), clock::now());
+    worker.admission.knock(client.presence.anonymous_since.get(), clock::now());
     let input = Input::new();
     let mut server =
         Server { worker: Rc::clone(&worker), client: Rc::clone(&client), read, input, connection };

@@ -19,9 +19,9 @@ use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
-use crate::proxy::session::fast_path::{Alike, Beaten};
-use crate::proxy::session::order::Row;
-use crate::proxy::session::pinned::{InLine, Pin};
+use crate::proxy::session::order::Run;
+use crate::proxy::session::pin::{InLine, Pin};
+use crate::proxy::session::route_cache::{Alike, Beaten};
 use crate::proxy::session::tracking::Redirect;
 use crate::proxy::upstream::lane::{Lane, LaneKey, Proto, Purpose};
 use crate::proxy::worker::Worker;
@@ -99,7 +99,7 @@ pub struct Connection {
     /// Whether it stands in line for one.
     pub in_line: InLine,
     /// What was sent last on a lane of its own.
-    pub(crate) row: Option<Row>,
+    pub(crate) run: Option<Run>,
     /// Since when the present command waits for a node.
     pub(crate) waiting_since: Option<Moment>,
     /// How many times bytes have arrived.
@@ -143,7 +143,7 @@ impl Connection {
             pin: None,
             redirect: None,
             in_line: InLine::No,
-            row: None,
+            run: None,
             waiting_since: None,
             arrivals: 0,
             barrier: None,
@@ -258,7 +258,8 @@ impl Connection {
 
     /// It acts as nobody in particular, and the primary has not said yet that this needs no password.
     pub fn is_stranger(&self) -> bool {
-        self.identity == IdentityId::ANONYMOUS && self.client.presence.pass.get() != self.worker.door.pass()
+        self.identity == IdentityId::ANONYMOUS
+            && self.client.presence.pass.get() != self.worker.admission.pass()
     }
 
     /// Acts as somebody else from now on; `None`: as nobody in particular, who has to be admitted anew.
@@ -269,6 +270,26 @@ impl Connection {
         self.held = identity;
         self.client.presence.identity.set(self.identity);
         self.client.presence.put_out(clock::now());
+    }
+
+    /// Becomes what it was when the client had connected (`networking.c`, `resetCommand`).
+    pub fn reset(&mut self) {
+        self.act_as(None);
+        (self.db, self.proto) = (0, Proto::Resp2);
+        self.name.clear();
+        self.policy = self.listener_policy;
+        self.rekey();
+        self.register();
+    }
+
+    /// Tells the registry what changed about this connection.
+    pub fn register(&self) {
+        if let Some(mut entry) = self.worker.shared.clients.get_mut(&self.client.id) {
+            entry.name.clone_from(&self.name);
+            entry.user.clone_from(&self.user);
+            entry.db = self.db;
+            entry.resp = if self.proto == Proto::Resp3 { 3 } else { 2 };
+        }
     }
 
     /// Identity, database or protocol changed: other lanes from now on.

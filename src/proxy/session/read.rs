@@ -16,7 +16,7 @@ use crate::core::session::{Follows, Stamps};
 use crate::core::view::View;
 use crate::net::runtime::limits;
 use crate::proxy::session::connection::{Connection, Step};
-use crate::proxy::session::fast_path::Beaten;
+use crate::proxy::session::route_cache::Beaten;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::shard::shared::Shared;

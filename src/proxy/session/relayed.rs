@@ -16,14 +16,21 @@ use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::proxy::local;
-use crate::proxy::local::client;
 use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::reply_mode;
 use crate::proxy::upstream::lane::{Closed, Lane, Phase, Said};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 use crate::wire::say;
+
+/// What becomes of a command of a client that speaks on a plain relay.
+pub(crate) enum Relayed {
+    /// It was taken, or has to wait.
+    Step(Step),
+    /// Redweir answers it, in its turn.
+    Own,
+}
 
 impl Connection {
     /// Takes one command to the primary on the plain relay, or answers it in its turn. `None`: the client speaks on none.
@@ -34,10 +41,10 @@ impl Connection {
         view: &View,
         vocabulary: &Vocabulary,
         now: Moment,
-    ) -> Option<Step> {
+    ) -> Option<Relayed> {
         if self.pin.as_ref()?.is_to_be_raw() {
             if !self.client.is_drained() {
-                return Some(Step::Drain);
+                return Some(Relayed::Step(Step::Drain));
             }
             self.begin_relay();
         }
@@ -49,27 +56,25 @@ impl Connection {
         }
         self.client.presence.command.set(Some(intent.id));
         if pin.ending {
-            return Some(self.end_reset());
+            return Some(Relayed::Step(self.end_reset()));
         }
         let lane = Rc::clone(&pin.lane);
         if !lane.is_usable() || lane.is_choked() {
-            return Some(Step::Close);
+            return Some(Relayed::Step(Step::Close));
         }
         if !lane.has_room() {
             self.full = Some(lane);
-            return Some(Step::Room);
+            return Some(Relayed::Step(Step::Room));
         }
         if vocabulary.is_denied(intent.id) {
             self.worker.stats.denied.add(1);
             self.say(&say::denied(vocabulary.table.name(intent.id)));
-            return Some(Step::Done);
+            return Some(Relayed::Step(Step::Done));
         }
         Some(match intent.handling {
-            Handling::Local(Local::Reset) if request.count() == 1 => self.begin_reset(request),
-            Handling::Local(Local::Redweir) if !request.is_partial() => {
-                local::answer(self, Local::Redweir, request, view, vocabulary, now)
-            }
-            _ => self.push_relayed(request, intent, view, vocabulary, now),
+            Handling::Local(Local::Reset) if request.count() == 1 => Relayed::Step(self.begin_reset(request)),
+            Handling::Local(Local::Redweir) if !request.is_partial() => Relayed::Own,
+            _ => Relayed::Step(self.push_relayed(request, intent, view, vocabulary, now)),
         })
     }
 
@@ -136,7 +141,7 @@ impl Connection {
         let Some(pin) = self.pin.as_mut() else { return Step::Close };
         if !pin.lane.takes_marks() || mutant::is("relay-cut-off") {
             self.release_pin(false);
-            local::reset(self);
+            self.reset();
             self.client.answer(say::RESET);
             return Step::Done;
         }
@@ -151,7 +156,7 @@ impl Connection {
             return Step::Drain;
         }
         self.release_pin(false);
-        local::reset(self);
+        self.reset();
         Step::Done
     }
 
@@ -199,7 +204,7 @@ fn said(request: &Request<'_>, intent: Intent) -> Said {
     match intent.handling {
         Handling::Pin(Pins::Multi) => Said::Multi,
         Handling::Pin(Pins::Exec | Pins::Discard) => Said::MultiEnds,
-        Handling::Pin(Pins::Silence) => client::reply_mode(request),
+        Handling::Pin(Pins::Silence) => reply_mode::reply_mode(request),
         Handling::Pin(Pins::Sync) => Said::Opaque,
         _ => Said::Command,
     }

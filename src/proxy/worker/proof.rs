@@ -105,7 +105,7 @@ impl Worker {
     }
 
     fn void_reads_at(&self, node: NodeId) {
-        self.each_shared_lane(|lane| {
+        self.lanes.each_shared(|lane| {
             if lane.key.node == node {
                 lane.void_reads();
             }
