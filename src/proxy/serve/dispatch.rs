@@ -45,12 +45,9 @@ impl Connection {
             return self.reject_cross_protocol();
         }
         if self.pin.is_some()
-            && let Some(relayed) = self.relay(request, intent, view, vocabulary, now)
+            && let Some(step) = self.dispatch_relayed(request, intent, view, vocabulary, now)
         {
-            return match relayed {
-                Relayed::Step(step) => step,
-                Relayed::Own => local::answer(self, Local::Redweir, request, view, vocabulary, now),
-            };
+            return step;
         }
         if self.is_stranger()
             && let Some(step) = self.admit(intent, view, now)
@@ -106,6 +103,21 @@ impl Connection {
                 self.write(request, Outgoing::write(Reason::UnknownCommand, stamps, now), view)
             }
         }
+    }
+
+    /// What becomes of a command if the client speaks on a plain relay.
+    fn dispatch_relayed(
+        &mut self,
+        request: &Request<'_>,
+        intent: Intent,
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Option<Step> {
+        Some(match self.relay(request, intent, view, vocabulary, now)? {
+            Relayed::Step(step) => step,
+            Relayed::Own => local::answer(self, Local::Redweir, request, view, vocabulary, now),
+        })
     }
 
     /// What `RESET` has to wait for, or is wrong with it.
