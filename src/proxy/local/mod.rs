@@ -15,7 +15,6 @@ use crate::core::command::vocabulary::Vocabulary;
 use crate::core::moment::Moment;
 use crate::core::view::View;
 use crate::net::runtime::clock;
-use crate::net::runtime::limits;
 use crate::proxy::session::connection::shown_name;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Phase, Proto};
@@ -207,6 +206,9 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
 async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
     let begun = clock::now();
     while connection.is_stranger() {
+        let worker = Rc::clone(&connection.worker);
+        let changed = worker.admission.changes();
+        let patience = worker.shared.view.load().hold.checked_sub(clock::now().since(begun));
         match connection
             .worker
             .admission
@@ -215,10 +217,12 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
             Verdict::Admitted(pass) => connection.client.presence.pass.set(pass),
             Verdict::Guest => return Ok(()),
             Verdict::Refused => return Err(say::HELLO_NOAUTH.to_vec()),
-            Verdict::Nobody if clock::now().since(begun) > connection.worker.shared.view.load().hold => {
+            Verdict::Nobody if patience.is_none() => {
                 return Err(say::MASTERDOWN.to_vec());
             }
-            Verdict::Asking | Verdict::Nobody => breathe().await,
+            Verdict::Asking | Verdict::Nobody => {
+                let _ = tokio::time::timeout(patience.unwrap_or_default(), changed).await;
+            }
         }
     }
     Ok(())
@@ -286,9 +290,4 @@ fn redweir<A: Args + ?Sized>(
         }
         _ => say::unknown_subcommand("redweir", request.arg(1)),
     }
-}
-
-/// A pause between two looks at the view, for what waits inside a command.
-pub(crate) async fn breathe() {
-    tokio::time::sleep(limits::RETRY_PAUSE).await;
 }

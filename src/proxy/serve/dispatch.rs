@@ -15,7 +15,7 @@ use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::sparing::Sparing;
 use crate::proxy::local;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::session::relayed::Relayed;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
@@ -224,7 +224,7 @@ impl Connection {
     pub fn send_to_primary(&mut self, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
         match view.usable_primary(outgoing.now) {
             // What is held goes first.
-            Some(_) if !self.worker.held.is_empty() => Step::Retry,
+            Some(_) if !self.worker.held.is_empty() => self.wait(On::View, view.hold, outgoing.now),
             Some(node) => self.send(node, request, outgoing, view),
             None if view.two_primaries => self.refuse(outgoing.access, Reason::TwoPrimaries),
             None if view.primary.is_some() => self.refuse(outgoing.access, Reason::PrimaryDown),
@@ -234,7 +234,7 @@ impl Connection {
                 if outgoing.now.since(since) > view.hold {
                     return self.refuse(outgoing.access, Reason::PrimaryDown);
                 }
-                Step::Retry
+                self.wait(On::View, view.hold, outgoing.now)
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::core::command::{Access, Handling, Intent, Local};
 use crate::core::moment::Moment;
 use crate::core::reason::Reason;
 use crate::core::view::View;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::session::pinned::end_if_needed;
 use crate::proxy::worker::admission::Verdict;
 use crate::telemetry;
@@ -38,7 +38,9 @@ impl Connection {
             {
                 Some(end_if_needed(intent, self.refuse(telemetry::Access::Other, Reason::PrimaryDown)))
             }
-            Verdict::Asking | Verdict::Nobody | Verdict::Guest => Some(Step::Retry),
+            Verdict::Asking | Verdict::Nobody | Verdict::Guest => {
+                Some(self.wait(On::Admission, view.hold, now))
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use crate::core::argv::Args;
 use crate::core::command::vocabulary::LastCommand;
@@ -48,6 +49,27 @@ pub enum Step {
     Later(Vec<Vec<u8>>),
     /// The connection ends.
     Close,
+}
+
+/// When a command that could not go anywhere is tried again: with what it waits for, and at the latest at the end of its
+/// patience.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// The end of its patience.
+    pub until: Moment,
+    /// What may let it go on.
+    pub on: On,
+}
+
+/// What a command waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// Another view: an anchor, another primary.
+    View,
+    /// What the nodes say of themselves, which are asked more often meanwhile, and the replication stream.
+    Nodes,
+    /// Whether its client may come in.
+    Admission,
 }
 
 /// The state of one client connection.
@@ -102,6 +124,8 @@ pub struct Connection {
     pub(crate) run: Option<Run>,
     /// Since when the present command waits for a node.
     pub(crate) waiting_since: Option<Moment>,
+    /// What it is to be tried again for.
+    pub(crate) retry: Retry,
     /// How many times bytes have arrived.
     pub arrivals: u64,
     /// The anchor that strong reads wait for, and the arrival that it is good for.
@@ -145,6 +169,7 @@ impl Connection {
             in_line: InLine::No,
             run: None,
             waiting_since: None,
+            retry: Retry { until: Moment::default(), on: On::View },
             arrivals: 0,
             barrier: None,
             last: LastCommand::default(),
@@ -324,6 +349,15 @@ impl Connection {
     /// Whether what it says goes to a plain relay: of a client that has closed its sending side all of it is executed.
     pub fn is_raw(&self) -> bool {
         self.pin.as_ref().is_some_and(|pin| pin.raw)
+    }
+
+    /// Has the present command tried again, until it has waited for `patience`.
+    pub(crate) fn wait(&mut self, on: On, patience: Duration, now: Moment) -> Step {
+        let since = *self.waiting_since.get_or_insert(now);
+        // Not before: the end of its patience is looked for by whoever tries again.
+        let until = since.after(patience).max(now.after(limits::RETRY_PAUSE));
+        self.retry = Retry { until, on };
+        Step::Retry
     }
 
     /// The client is gone: gives up what was its own.

@@ -21,7 +21,7 @@ use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::mutant;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::session::pin::{InLine, Pin};
 use crate::proxy::session::reply_mode;
 use crate::proxy::session::tracking;
@@ -115,7 +115,7 @@ impl Connection {
         let Some(primary) = view.usable_primary(now) else {
             let since = *self.waiting_since.get_or_insert(now);
             if view.primary.is_none() && !view.two_primaries && now.since(since) <= view.hold {
-                return Err(Step::Retry);
+                return Err(self.wait(On::View, view.hold, now));
             }
             self.in_line = InLine::No;
             let step = self.refuse(telemetry::Access::Other, Reason::PrimaryDown);
@@ -177,7 +177,7 @@ impl Connection {
         }
         let changed = match Self::own_cursor(request, intent, &pin.lane, view) {
             Ok(changed) => changed.or_else(|| self.redirected(request, intent)),
-            Err(None) => return Step::Retry,
+            Err(None) => return self.wait(On::Nodes, view.hold, now),
             Err(Some(error)) => {
                 self.poison_transaction();
                 self.client.answer(error);

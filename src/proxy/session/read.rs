@@ -1,7 +1,6 @@
 //! Where a read goes.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Handling, Intent};
@@ -15,7 +14,7 @@ use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::session::{Follows, Stamps};
 use crate::core::view::View;
 use crate::net::runtime::limits;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::session::route_cache::Beaten;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
@@ -54,7 +53,8 @@ impl Connection {
         let follows = self.client.session.borrow_mut().follows(&stamps, self.client.oldest());
         match follows {
             Follows::Nothing if subject.is_keyed() && self.has_followed_enough(demand, now) => {
-                return self.wait_a_moment(now);
+                shared.anchor_wanted.notify_one();
+                return self.wait(On::Nodes, limits::FOLLOWED_LONGEST, now);
             }
             Follows::Nothing => {}
             Follows::To(node) if view.usable_primary(now) == Some(node) && self.may_go_on_following(now) => {
@@ -104,7 +104,10 @@ impl Connection {
                 }
                 step
             }
-            Decision::Wait { .. } => self.wait_a_moment(now),
+            Decision::Wait { .. } => {
+                shared.anchor_wanted.notify_one();
+                self.wait(On::Nodes, policy.wait_timeout, now)
+            }
             Decision::Refuse { reason } => self.refuse(telemetry::Access::Read, reason),
         }
     }
@@ -141,7 +144,7 @@ impl Connection {
         // While the stream is followed a barrier passes by itself, soon: no need to ask for a proof of it.
         let patient = matches!(demand, Demand::Applied(_, Reason::BarrierPending))
             && !waited
-            && self.worker.shared.stream_attached.load(Ordering::Relaxed);
+            && self.worker.shared.stream.is_attached();
         let load = self.worker.load.borrow();
         let bars = self.bars(view, now);
         let ask = Ask {
@@ -182,14 +185,6 @@ impl Connection {
         };
         let span = now.since(since);
         demand == Demand::Unknown(Reason::FencePending) && span > longest && span <= 2 * longest
-    }
-
-    fn wait_a_moment(&mut self, now: Moment) -> Step {
-        let shared = &self.worker.shared;
-        self.waiting_since.get_or_insert(now);
-        shared.anchor_wanted.notify_one();
-        shared.look_now.notify_waiters();
-        Step::Retry
     }
 
     /// Whether this takes the connection to another replica.

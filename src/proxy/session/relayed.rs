@@ -16,7 +16,7 @@ use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::session::reply_mode;
 use crate::proxy::upstream::lane::{Closed, Lane, Phase, Said};
 use crate::proxy::upstream::outgoing::Bytes;
@@ -105,7 +105,7 @@ impl Connection {
         let Some(lane) = self.pin.as_ref().map(|pin| Rc::clone(&pin.lane)) else { return Step::Close };
         let changed = match Self::own_cursor(request, intent, &lane, view) {
             Ok(changed) => changed.or_else(|| self.redirected(request, intent)),
-            Err(None) => return Step::Retry,
+            Err(None) => return self.wait(On::Nodes, view.hold, now),
             Err(Some(error)) => {
                 self.say(error);
                 return Step::Done;

@@ -20,7 +20,7 @@ use crate::core::reason::Reason;
 use crate::core::route::judge;
 use crate::core::view::View;
 use crate::mutant;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::upstream::lane::{Lane, Process};
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::{Kind, Rewrite};
@@ -85,11 +85,10 @@ impl Connection {
             if !self.may_serve(step, view, vocabulary, now) {
                 let patience = view.hold;
                 let since = *self.waiting_since.get_or_insert(now);
-                self.worker.shared.look_now.notify_waiters();
                 return if now.since(since) > patience {
                     self.refuse_cursor(say::CURSOR_BEHIND)
                 } else {
-                    Step::Retry
+                    self.wait(On::Nodes, patience, now)
                 };
             }
         }
@@ -139,12 +138,11 @@ impl Connection {
 
     /// Has the command wait until it is known which process is at the other end of the lane.
     pub fn wait_for_process(&mut self, outgoing: &Outgoing, view: &View) -> Step {
-        self.worker.shared.look_now.notify_waiters();
         let since = *self.waiting_since.get_or_insert(outgoing.now);
         if outgoing.now.since(since) > view.hold {
             return self.refuse(outgoing.access, Reason::PrimaryDown);
         }
-        Step::Retry
+        self.wait(On::Nodes, view.hold, outgoing.now)
     }
 
     fn refuse_cursor(&mut self, error: &[u8]) -> Step {

@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 
 use redis_protocol::resp2::types::BytesFrame;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
@@ -35,8 +36,10 @@ use crate::shard::shared::Shared;
 /// Who is let in without a password, as far as one worker knows.
 pub struct Admission {
     shared: Arc<Shared>,
-    /// Told when a question is answered.
-    answered: Rc<Notify>,
+    /// Told when a question is answered, or may be asked again.
+    answered: Notify,
+    /// The primary that can be asked, as far as is known.
+    askable: Cell<Option<NodeId>>,
     /// What clients hold that were admitted; another one when all have to be admitted anew.
     pass: Cell<u32>,
     /// The primary that gave the passes of now.
@@ -80,11 +83,11 @@ impl fmt::Debug for Admission {
 }
 
 impl Admission {
-    /// `answered` is told whenever a question is answered.
-    pub(crate) fn new(shared: Arc<Shared>, answered: Rc<Notify>) -> Rc<Self> {
+    pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
         let (answer, asking, failed_at) = (Cell::new(None), Cell::new(false), Cell::new(None));
         let (pass, given_by, link) = (Cell::new(1), Cell::new(None), RefCell::default());
-        Rc::new(Self { shared, answered, pass, given_by, answer, asking, failed_at, link })
+        let (answered, askable) = (Notify::new(), Cell::default());
+        Rc::new(Self { shared, answered, askable, pass, given_by, answer, asking, failed_at, link })
     }
 
     /// The pass that is valid now.
@@ -94,9 +97,18 @@ impl Admission {
 
     /// The view has changed. Another primary may have other passwords.
     pub fn look(&self, view: &View, now: Moment) {
-        if let Some(primary) = askable(view, now) {
+        let primary = askable(view, now);
+        if let Some(primary) = primary {
             self.is_given_by(primary);
         }
+        if self.askable.replace(primary) != primary {
+            self.answered.notify_waiters();
+        }
+    }
+
+    /// Ends when a verdict may be another one. The primary may be about to be asked by somebody else.
+    pub(crate) fn changes(&self) -> Notified<'_> {
+        self.answered.notified()
     }
 
     /// Passes are from this primary from now on.
@@ -106,9 +118,7 @@ impl Admission {
             self.answer.set(None);
         }
     }
-}
 
-impl Admission {
     /// Whether a client that has been anonymous since then may come in.
     pub(crate) fn knock(self: &Rc<Self>, since: Moment, now: Moment) -> Verdict {
         let view = self.shared.view.load();
@@ -125,7 +135,7 @@ impl Admission {
             }
         }
         if !self.asking.get() {
-            if self.failed_at.get().is_some_and(|at| at >= since && now.since(at) < limits::RECONNECT_PAUSE) {
+            if self.failed_at.get().is_some_and(|at| at >= since && now.since(at) < limits::ASK_AGAIN) {
                 return Verdict::Nobody;
             }
             self.asking.set(true);
@@ -166,6 +176,10 @@ impl Admission {
         }
         self.asking.set(false);
         self.answered.notify_waiters();
+        if answer.is_none() {
+            tokio::time::sleep(limits::ASK_AGAIN).await;
+            self.answered.notify_waiters();
+        }
     }
 
     /// Asks one node.

@@ -74,7 +74,7 @@ pub struct Worker {
     /// The process drains: who is owed nothing goes.
     pub draining: Cell<bool>,
     /// The view has changed: whoever waits looks again.
-    pub changed: Rc<Notify>,
+    pub changed: Notify,
     /// Who gets replies that nobody else gets.
     nobody: Rc<Client>,
     /// Connections that stay with each node.
@@ -119,13 +119,13 @@ impl Worker {
         let stats = shared.stats.get(index).cloned().unwrap_or_default();
         let nodes = shared.addresses.len();
         let load = RefCell::new(vec![0; nodes]);
-        let (schedule, changed) = (Rc::<Schedule>::default(), Rc::<Notify>::default());
+        let schedule = Rc::<Schedule>::default();
         let output = Output { dirty: DirtyList::new(&schedule), buffers: Rc::<Buffers>::default() };
         Rc::new(Self {
             present: Present::new(&shared),
             heard: RefCell::new(vec![0; nodes]),
             noticed: RefCell::new(shared.view.load_full()),
-            admission: Admission::new(Arc::clone(&shared), Rc::clone(&changed)),
+            admission: Admission::new(Arc::clone(&shared)),
             inquiry: Inquiry::new(Arc::clone(&shared)),
             fencing: Fencing::new(Arc::clone(&shared)),
             lanes: Lanes::default(),
@@ -133,7 +133,7 @@ impl Worker {
             stats,
             proofs: RefCell::new(Proofs::new(nodes)),
             draining: Cell::new(false),
-            changed,
+            changed: Notify::new(),
             nobody: Client::nobody(output.clone()),
             output,
             dirty_lanes: DirtyList::new(&schedule),
@@ -242,7 +242,7 @@ impl Worker {
         self.stats.request.record(now.nanos_since(pending.begun));
         self.stats.upstream.record(now.nanos_since(pending.sent));
         if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
-            self.shared.look_now.notify_waiters();
+            self.shared.attention.look_now();
         }
         if pending.kind == Kind::Write {
             pending.client.presence.wrote.set(Some((self.shared.anchors.next(), self.era.get())));
