@@ -157,7 +157,7 @@ fn paths(text: &str, before: &str, found: &mut Vec<String>) -> usize {
 /// What a file imports of others, or names by its path: their modules, each once.
 fn imports(source: &Source, modules: &BTreeSet<String>) -> BTreeSet<String> {
     let own = source.module();
-    let code: String = source.code().map(|(_, line)| format!("{line}\n")).collect();
+    let code: String = source.code().flat_map(|(_, line)| [line, "\n"]).collect();
     let parent = own.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
     let mut found = Vec::new();
     let starts = [
@@ -183,20 +183,12 @@ fn imports(source: &Source, modules: &BTreeSet<String>) -> BTreeSet<String> {
         }
     }
     let module_of = |path: &str| {
-        let mut path = path.trim_start_matches('/').to_owned();
-        while path.contains("super/") || path.contains("/super") {
-            let (before, after) = path.split_once("super").expect("it is there");
-            let before =
-                before.trim_end_matches('/').rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
-            path = format!("{before}/{}", after.trim_start_matches('/')).trim_start_matches('/').to_owned();
+        let mut parts: Vec<&str> = Vec::new();
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            if part == "super" { drop(parts.pop()) } else { parts.push(part) }
         }
-        let mut path = path.as_str();
-        loop {
-            if modules.contains(path) {
-                return Some(path.to_owned());
-            }
-            path = path.rsplit_once('/')?.0;
-        }
+        let known = |length: &usize| modules.contains(&parts[..*length].join("/"));
+        (1..=parts.len()).rev().find(known).map(|length| parts[..length].join("/"))
     };
     found.iter().filter_map(|path| module_of(path)).filter(|module| *module != own).collect()
 }

@@ -100,24 +100,18 @@ impl StreamHead {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[tokio::test]
     async fn whoever_waits_for_the_stream_is_woken_when_it_moves() {
-        let head = Arc::new(StreamHead::default());
+        let head = StreamHead::default();
         head.moved_to(5);
         head.moves_from(4).await; // It has moved already.
-        let waits = tokio::spawn({
-            let head = Arc::clone(&head);
-            async move { head.moves_from(5).await }
-        });
-        while head.waiting.load(Ordering::SeqCst) == 0 {
-            tokio::task::yield_now().await;
-        }
-        head.moved_to(6);
-        waits.await.expect("it ends");
+        let moves = async {
+            assert_eq!(head.waiting.load(Ordering::SeqCst), 1);
+            head.moved_to(6);
+        };
+        tokio::join!(biased; head.moves_from(5), moves);
         assert_eq!(head.waiting.load(Ordering::SeqCst), 0);
     }
 

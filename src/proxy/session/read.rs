@@ -95,14 +95,8 @@ impl Connection {
                 step
             }
             Decision::Try { node, need } => {
-                // Until it is proven, nobody knows who will answer it.
-                let (seq, oldest) = self.client.next_and_oldest();
                 let outgoing = Outgoing { need: Some(need), ..outgoing(Reason::Fresh) };
-                let step = self.send_to_replica(node, request, outgoing, &stamps, view);
-                if let (Step::Done, Some(slots)) = (&step, stamps.slots()) {
-                    self.client.session.borrow_mut().reads_ahead(seq, slots, None, oldest);
-                }
-                step
+                self.send_on_hope(node, request, outgoing, &stamps, view)
             }
             Decision::Wait { .. } => {
                 shared.anchor_wanted.notify_one();
@@ -110,6 +104,23 @@ impl Connection {
             }
             Decision::Refuse { reason } => self.refuse(telemetry::Access::Read, reason),
         }
+    }
+
+    /// Sends a read to a replica that has yet to prove that it is fresh enough: until then nobody knows who will answer it.
+    fn send_on_hope(
+        &mut self,
+        node: NodeId,
+        request: &Request<'_>,
+        outgoing: Outgoing,
+        stamps: &Stamps,
+        view: &View,
+    ) -> Step {
+        let (seq, oldest) = self.client.next_and_oldest();
+        let step = self.send_to_replica(node, request, outgoing, stamps, view);
+        if let (Step::Done, Some(slots)) = (&step, stamps.slots()) {
+            self.client.session.borrow_mut().reads_ahead(seq, slots, None, oldest);
+        }
+        step
     }
 
     /// Decides, and says whether the connection had better move to another replica.
