@@ -185,7 +185,7 @@ fn imports(source: &Source, modules: &BTreeSet<String>) -> BTreeSet<String> {
     let module_of = |path: &str| {
         let mut parts: Vec<&str> = Vec::new();
         for part in path.split('/').filter(|part| !part.is_empty()) {
-            if part == "super" { drop(parts.pop()) } else { parts.push(part) }
+            if part == "super" { parts.truncate(parts.len().saturating_sub(1)) } else { parts.push(part) }
         }
         let known = |length: &usize| modules.contains(&parts[..*length].join("/"));
         (1..=parts.len()).rev().find(known).map(|length| parts[..length].join("/"))

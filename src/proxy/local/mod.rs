@@ -104,14 +104,13 @@ type Answer = Result<Vec<u8>, Vec<u8>>;
 
 async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let [_, db] = args else { return Err(say::wrong_arity("select")) };
-    let number = std::str::from_utf8(db).ok().and_then(|text| text.parse::<i64>().ok());
+    let text = db;
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
     let Some(number) = number else { return Err(say::BAD_DB.to_vec()) };
     let Ok(db) = u32::try_from(number) else { return Err(say::error("ERR DB index is out of range")) };
     if db != connection.db {
         let before = std::mem::replace(&mut connection.db, db);
-        let opened = open_primary_lane(connection).await;
-        let refused = opened.map(|lane| lane.no_select.get().cloned());
-        if let Err(error) | Ok(Some(error)) = refused {
+        if let Err(error) = may_select(connection, text).await {
             connection.db = before;
             return Err([error.trim_ascii_end(), b"\r\n"].concat());
         }
@@ -119,6 +118,18 @@ async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
         connection.register();
     }
     Ok(say::OK.to_vec())
+}
+
+/// Whether the primary lets the client's user into the database that the connection is about to have.
+async fn may_select(connection: &Connection, db: &[u8]) -> Result<(), Vec<u8>> {
+    let lane = open_primary_lane(connection).await?;
+    if lane.no_select.get().is_none() {
+        return Ok(());
+    }
+    // That was so when the lane was opened.
+    let identity = connection.worker.shared.identities.hold(connection.identity);
+    let credentials = identity.as_ref().map(|identity| &identity.credentials);
+    connection.worker.inquiry.inquire(credentials, &[b"SELECT", db]).await.map(drop)
 }
 
 async fn auth(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {

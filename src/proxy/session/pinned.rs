@@ -65,6 +65,14 @@ impl Connection {
                     return Some(Step::Done);
                 }
             }
+            Handling::Pin(Pins::Silence)
+                if self.pin.as_ref().is_some_and(|pin| pin.multi && !pin.raw)
+                    && reply_mode::silences(request) =>
+            {
+                self.poison_transaction();
+                self.client.answer(say::NOT_IN_MULTI);
+                return Some(Step::Done);
+            }
             // It says who the client is, whatever connection it has.
             Handling::Local(Local::Client)
                 if tracking::is_about_redweir(request)
