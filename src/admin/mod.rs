@@ -28,8 +28,8 @@ pub use metrics::Metrics;
 
 use crate::core::address::Address;
 use crate::core::demand::Reader;
+use crate::core::nodes::view::View;
 use crate::core::policy::PolicyId;
-use crate::core::view::View;
 use crate::net::runtime::clock;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::runtime::task;

@@ -10,12 +10,12 @@ use crate::core::command::{Access, Handling, Local};
 use crate::core::cursor::Cursor;
 use crate::core::demand::{Reader, Subject};
 use crate::core::moment::Moment;
-use crate::core::node::{Link, Node, Role};
+use crate::core::nodes::node::{Link, Node, Role};
+use crate::core::nodes::view::View;
 use crate::core::policy::Consistency;
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
-use crate::core::view::View;
 use crate::shard::shared::Shared;
 
 /// One node, as the view has it.

@@ -3,7 +3,7 @@
 
 use crate::core::argv::Args;
 use crate::core::moment::Moment;
-use crate::core::view::View;
+use crate::core::nodes::view::View;
 use crate::net::runtime::clock;
 use crate::proxy::local::client_list;
 use crate::proxy::session::connection::{Connection, Step};

@@ -9,14 +9,14 @@ use crate::core::command::{Access, CommandId, Handling, Intent, Keys, Local, Why
 use crate::core::demand::Slots;
 use crate::core::demand::stamps_of;
 use crate::core::moment::Moment;
+use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
-use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::sparing::Sparing;
 use crate::proxy::local;
 use crate::proxy::session::connection::{Connection, On, Step};
-use crate::proxy::session::relayed::Relayed;
+use crate::proxy::session::exclusive::relayed::Relayed;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};

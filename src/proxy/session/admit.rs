@@ -3,10 +3,10 @@
 
 use crate::core::command::{Access, Handling, Intent, Local};
 use crate::core::moment::Moment;
+use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
-use crate::core::view::View;
 use crate::proxy::session::connection::{Connection, On, Step};
-use crate::proxy::session::pinned::end_if_needed;
+use crate::proxy::session::exclusive::pinned::end_if_needed;
 use crate::proxy::worker::admission::Verdict;
 use crate::telemetry;
 use crate::wire::say;
