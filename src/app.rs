@@ -69,7 +69,7 @@ impl Proxy {
             count => count,
         };
         task::tell_of_panics();
-        let most_admin = make_room(&mut config, count);
+        let room = make_room(&mut config, count);
         let listeners = config
             .listen
             .iter()
@@ -79,14 +79,14 @@ impl Proxy {
             .admin
             .as_ref()
             .map(|a| {
-                Admin::bind(&a.address, most_admin)
+                Admin::bind(&a.address, room.admin)
                     .with_context(|| format!("cannot listen on {} ([admin])", a.address))
             })
             .transpose()?;
         let metrics = Arc::new(Metrics::install()?);
         let upstream = config.upstream.tls.clone().map(tls::Client::new).transpose()?.map(Arc::new);
         let watch = watch_files(&listeners, upstream.as_ref());
-        let (shared, tracker) = assemble(config, Dialer::new(upstream), count);
+        let (shared, tracker) = assemble(config, Dialer::new(upstream), count, room.unused);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("control")
@@ -118,21 +118,22 @@ impl Proxy {
     }
 }
 
-/// Lowers what the configuration wants to what descriptors allow. Returns how many may talk to the admin server.
-fn make_room(config: &mut Config, workers: usize) -> usize {
+/// Lowers what the configuration wants to what descriptors allow.
+fn make_room(config: &mut Config, workers: usize) -> Room {
     let (clients, exclusive) = (config.proxy.max_clients, config.upstream.max_exclusive_connections);
     // Nobody needs more than one.
     let exclusive = exclusive.min(clients);
     let nodes = config.upstream.primary.iter().chain(&config.upstream.replicas).count();
     let own = descriptors::own_needs(workers, nodes) + config.listen.len();
-    let wanted = Room { clients, exclusive, admin: crate::admin::MOST_CONNECTIONS };
+    let unused = workers * limits::LANES_UNUSED;
+    let wanted = Room { clients, exclusive, admin: crate::admin::MOST_CONNECTIONS, unused };
     let room = descriptors::allow(wanted, own);
     config.proxy.max_clients = room.clients;
     config.upstream.max_exclusive_connections = room.exclusive;
-    room.admin
+    room
 }
 
-fn assemble(config: Config, dialer: Dialer, workers: usize) -> (Arc<Shared>, Tracker) {
+fn assemble(config: Config, dialer: Dialer, workers: usize, unused: usize) -> (Arc<Shared>, Tracker) {
     let addresses: Vec<Address> =
         config.upstream.primary.iter().chain(&config.upstream.replicas).cloned().collect();
     let names = addresses.iter().map(ToString::to_string).collect();
@@ -141,7 +142,8 @@ fn assemble(config: Config, dialer: Dialer, workers: usize) -> (Arc<Shared>, Tra
     let tracker = Tracker::new(names, primary, config.policies.clone(), limits);
     let slots = if config.policies.fence() { config.stream.fence_slots } else { 1 };
     let fences = FenceTable::new(slots, jitter::seeds());
-    let shared = Shared::new(config, dialer, addresses, tracker.view().clone(), fences, workers);
+    let mut shared = Shared::new(config, dialer, addresses, tracker.view().clone(), fences, workers);
+    shared.lanes_unused = unused / workers;
     (Arc::new(shared), tracker)
 }
 

@@ -149,6 +149,27 @@ fn nobody_silences_the_probes() {
     assert!(pages < 1999, "all {pages} pages were written for nobody");
 }
 
+/// A client that goes through the databases in both protocols leaves a connection to the server behind for each.
+#[test]
+fn databases_that_nobody_is_in_do_not_use_descriptors_up() {
+    let topology = Topology::start(0);
+    topology.primary.cmd(&["SET", "k", "v"]);
+    let proxy = Setup::of(&topology).files(128).proxy("[proxy]\nworkers = 1").start();
+    let mut visitor = proxy.connect();
+    for protocol in ["2", "3"] {
+        assert!(!visitor.cmd(&["HELLO", protocol]).is_error());
+        for db in 0..16 {
+            visitor.cmd(&["SELECT", &db.to_string()]);
+        }
+    }
+    assert_eq!(visitor.cmd(&["SELECT", "0"]), "OK");
+    eventually("they are closed", secs(5), || proxy.metric("redweir_upstream_connections", &[]) < 20.0);
+    let mut crowd: Vec<Conn> = (0..30).map(|_| proxy.connect()).collect();
+    for conn in &mut crowd {
+        assert_eq!(conn.cmd(&["GET", "k"]), "v");
+    }
+}
+
 /// S6
 #[test]
 fn descriptors_that_run_out_are_told_of_and_hurt_nobody_who_is_in() {

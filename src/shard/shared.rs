@@ -21,6 +21,7 @@ use crate::core::nodes::view::View;
 use crate::core::policy::Consistency;
 use crate::core::route::Demand;
 use crate::mutant;
+use crate::net::runtime::limits;
 use crate::net::socket::dial::Dialer;
 use crate::shard::attention::{Attention, StreamHead};
 use crate::shard::ear::Ear;
@@ -101,6 +102,8 @@ pub struct Shared {
     paused_until: AtomicU64,
     /// A `SCRIPT FLUSH` came this way: replicas, which are not told, may know scripts that the primary no longer knows.
     pub scripts_flushed: AtomicBool,
+    /// How many lanes each worker keeps that no client has at hand.
+    pub lanes_unused: usize,
     /// Places for exclusive connections to the primary.
     pub exclusive: Arc<Semaphore>,
     /// How to reach the workers about their clients.
@@ -152,6 +155,7 @@ impl Shared {
             ears,
             paused_until: AtomicU64::new(0),
             scripts_flushed: AtomicBool::new(false),
+            lanes_unused: limits::LANES_UNUSED,
             exclusive,
             desks: Desks::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),

@@ -13,11 +13,13 @@ pub struct Room {
     pub exclusive: usize,
     /// Connections to the admin server at a time.
     pub admin: usize,
+    /// Shared connections to the servers that are kept although no client has them at hand.
+    pub unused: usize,
 }
 
 impl Room {
     const fn all(self) -> usize {
-        self.clients.saturating_add(self.exclusive).saturating_add(self.admin)
+        self.clients.saturating_add(self.exclusive).saturating_add(self.admin).saturating_add(self.unused)
     }
 }
 
@@ -66,8 +68,11 @@ fn share(wanted: Room, left: usize) -> Room {
     }
     let admin = wanted.admin.min(left / 4).max(ADMIN_LEAST);
     let left = left.saturating_sub(admin);
+    let unused = wanted.unused.min(left / 8);
+    let left = left - unused;
     let exclusive = wanted.exclusive.min(left / 3).max(1);
-    Room { clients: wanted.clients.min(left.saturating_sub(exclusive)).max(1), exclusive, admin }
+    let clients = wanted.clients.min(left.saturating_sub(exclusive)).max(1);
+    Room { clients, exclusive, admin, unused }
 }
 
 /// A probe, a scrape and a person.
@@ -77,18 +82,19 @@ const ADMIN_LEAST: usize = 3;
 mod tests {
     use super::*;
 
-    const WANTED: Room = Room { clients: 10_000, exclusive: 4096, admin: 64 };
+    const WANTED: Room = Room { clients: 10_000, exclusive: 4096, admin: 64, unused: 256 };
 
     #[test]
     fn what_there_is_is_shared_and_never_exceeded() {
-        assert_eq!(share(WANTED, 14_160), WANTED);
-        assert_eq!(share(WANTED, 10_000), Room { clients: 6624, exclusive: 3312, admin: 64 });
+        assert_eq!(share(WANTED, 14_416), WANTED);
+        assert_eq!(share(WANTED, 10_000), Room { clients: 6454, exclusive: 3226, admin: 64, unused: 256 });
+        assert_eq!(share(WANTED, 80), Room { clients: 36, exclusive: 17, admin: 20, unused: 7 });
         for left in 8..15_000 {
             let room = share(WANTED, left);
             assert!(room.all() <= left, "{left}: {room:?}");
             assert!(room.clients <= WANTED.clients && room.exclusive <= WANTED.exclusive);
         }
-        assert_eq!(share(WANTED, 0), Room { clients: 1, exclusive: 1, admin: ADMIN_LEAST });
+        assert_eq!(share(WANTED, 0), Room { clients: 1, exclusive: 1, admin: ADMIN_LEAST, unused: 0 });
     }
 
     #[test]

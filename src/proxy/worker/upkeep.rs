@@ -85,7 +85,7 @@ impl Worker {
     /// Closes shared lanes that nobody uses, but for those that tell whether an identity is still accepted.
     fn close_unused_lanes(&self, now: Moment) {
         let watched = self.identities_in_use();
-        self.lanes.close_unused(now, |key| {
+        self.lanes.close_unused(now, self.shared.lanes_unused, |key| {
             watched.contains(&key.identity)
                 && key.db == 0
                 && key.proto == Proto::Resp2

@@ -186,9 +186,9 @@ impl Lanes {
         idle.values().flatten().cloned().collect()
     }
 
-    /// Closes the shared lanes that nobody has used for [`limits::LANE_IDLE`], and any beyond [`limits::LANES_UNUSED`], but
-    /// for those that are `kept`. A lane is in use while a client has it at hand.
-    pub(crate) fn close_unused(&self, now: Moment, kept: impl Fn(&LaneKey) -> bool) {
+    /// Closes the shared lanes that nobody has used for [`limits::LANE_IDLE`], and any beyond `most`, but for those that are
+    /// `kept`. A lane is in use while a client has it at hand.
+    pub(crate) fn close_unused(&self, now: Moment, most: usize, kept: impl Fn(&LaneKey) -> bool) {
         let pool: Vec<Rc<Lane>> = self.pool.borrow().values().cloned().collect();
         let mut since = self.unused_since.borrow_mut();
         // One reference is the pool's, one the lane's own task's, one is in `pool` above.
@@ -199,7 +199,7 @@ impl Lanes {
         let unused: Vec<&Rc<Lane>> = pool.iter().filter(unused).collect();
         let keys: FxHashSet<LaneKey> = unused.iter().map(|lane| lane.key).collect();
         since.retain(|key, _| keys.contains(key));
-        let surplus = unused.len().saturating_sub(limits::LANES_UNUSED);
+        let surplus = unused.len().saturating_sub(most);
         for (n, lane) in unused.into_iter().enumerate() {
             let since = *since.entry(lane.key).or_insert(now);
             if n < surplus || now.since(since) >= limits::LANE_IDLE {
