@@ -18,17 +18,6 @@ FUZZ_TARGETS := req_scan reply_skip inline_args control_reply info commands role
 # How long each target is fuzzed.
 FUZZ_SECONDS ?= 60
 
-# Deliberate bugs, each of which the tests must catch.
-MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-clear table-cleared-late \
-	floor-falls-early barrier-skipped seen-forgotten age-ignored process-mistaken \
-	cursor-anywhere state-given-back door-left-open identity-forgotten deleted-user-stays wait-across-failover \
-	tombstone-skipped lost-half-repeated relay-counts relay-cut-off relay-never-forgets relay-forgotten checked-given-away beaten-blindly reads-astray fit-for-ever resumed-blindly failover-overtaken \
-	incarnation-ignored home-never-leaves deaf-to-witness promotion-by-hearsay lag-does-not-age reply-digest \
-	written-keys-only again-is-still scripts-declare-all stamped-at-the-end held-writes-refused replicas-never-pause \
-	flushed-scripts-live keyword-first-match xpending-anywhere rights-ignored error-unwatches errors-forgotten suspects-hurry dead-primary-forgotten told-to-anybody depth-unchecked allocates-per-command
-# Where they are looked for, quick ones first.
-MUTANT_TESTS := lib corners keys_live simulation scans pipelines stateful relays identity rights doors dirty client_command disconnects large bounded gate every_command consistency faults
-
 # Reads of a soak, in total; clients that come and go; the size of a large value; lines whose keys are compared.
 SOAK_READS ?= 1000000
 SOAK_DISCONNECTS ?= 100000
@@ -184,21 +173,20 @@ fuzz-nightly: ## The same by libFuzzer, guided by what is covered
 			tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS)
 	done
 
-mutants: deps-gate deps-test ## Put each deliberate bug in, and expect a test to fail; MUTANTS="a b" for some, MUTANT_TESTS="lib" for where
-	@log=$$(mktemp)
+mutants: deps-test ## Wake each deliberate bug, and expect the tests that tests/mutants.txt names to fail; MUTANTS="a b" for some
+	@export REDWEIR_MUTANTS=1
+	build="cargo test --locked --quiet --target-dir target/mutants"
+	log=$$(mktemp)
 	trap 'rm -f "$$log"' EXIT
-	for mutant in $(MUTANTS); do
-		export REDWEIR_MUTANT=$$mutant
-		caught=""
-		for tests in $(MUTANT_TESTS); do
-			only="--test $$tests"
-			if [ "$$tests" = lib ]; then only=--lib; fi
-			if [ "$$tests" = gate ]; then only="--bench gate"; fi
-			cargo test --locked --quiet $$only --no-run  # so that what fails next is a test, not the build
-			if cargo test --locked --quiet $$only -- --skip support --format pretty >"$$log" 2>&1; then continue; fi
-			caught=$$(grep -E '^test .* FAILED$$' "$$log" | head -1 | sed -E 's/^test (.*) \.\.\. FAILED$$/\1/')
-			break
-		done
-		if [ -z "$$caught" ]; then echo "$$mutant survived: no test of $(MUTANT_TESTS) failed" >&2; exit 1; fi
-		printf '%-20s %s: %s\n' "$$mutant" "$$tests" "$$caught"
+	$$build --no-run
+	grep -v '^#' tests/mutants.txt | while read -r mutant target name; do
+		case " $(or $(MUTANTS),$$mutant) " in *" $$mutant "*) ;; *) continue ;; esac
+		only="--test $$target"
+		if [ "$$target" = lib ]; then only=--lib; fi
+		if REDWEIR_MUTANT=$$mutant $$build $$only $$name -- --skip support --format pretty </dev/null >"$$log" 2>&1; then
+			echo "$$mutant survived: no test of $$target failed" >&2; exit 1
+		fi
+		caught=$$(grep -E '^test .* FAILED$$' "$$log" | head -1 | sed -E 's/^test (.*) \.\.\. FAILED$$/\1/')
+		if [ -z "$$caught" ]; then cat "$$log" >&2; exit 1; fi
+		printf '%-24s %s: %s\n' "$$mutant" "$$target" "$$caught"
 	done

@@ -272,6 +272,24 @@ fn each_layer_keeps_its_hands_clean() {
 }
 
 #[test]
+fn every_deliberate_bug_has_tests_that_catch_it() {
+    let code: String = sources().into_iter().map(|source| source.text).collect();
+    let known: BTreeSet<&str> =
+        code.split("mutant::is(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let list = fs::read_to_string(root().join("tests/mutants.txt")).expect("the list is there");
+    let mut listed = BTreeSet::new();
+    for line in list.lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let (mutant, target) = (words.next().expect("a name"), words.next().expect("a target"));
+        let is_there = target == "lib" || root().join(format!("tests/{target}.rs")).exists();
+        assert!(is_there, "{line}: there is no tests/{target}.rs");
+        assert!(listed.insert(mutant), "{mutant} is listed twice");
+    }
+    assert_eq!(known, listed, "tests/mutants.txt lists what src has");
+    assert!(known.len() >= 54, "found only {} mutants", known.len());
+}
+
+#[test]
 fn no_file_grows_into_two() {
     let mut faults = Vec::new();
     let all = sources();

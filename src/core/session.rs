@@ -82,6 +82,9 @@ impl Session {
     /// shown. `reply` is a digest of what was asked and of the answer; `None`, of a reply that was passed on in parts,
     /// counts as one that was never seen. `next` is the next anchor.
     pub fn remember(&mut self, seq: u64, stamps: &Stamps, any: bool, reply: Option<u64>, next: AnchorSeq) {
+        if mutant::is("answer-forgotten") {
+            return;
+        }
         if any {
             return self.seen.everything(next);
         }
