@@ -7,7 +7,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::core::argv::Args as _;
 use crate::core::command::{Handling, Intent, Local, Pin as Pins};
 use crate::core::session::Stamps;
-use crate::mutant;
 use crate::proxy::session::exclusive::tracking;
 use crate::proxy::upstream::lane::Lane;
 use crate::wire::request::Request;
@@ -97,7 +96,7 @@ impl Pin {
                 if request.count() != 1 => {}
             Handling::Pin(Pins::Multi) => self.multi = true,
             // Without MULTI they are errors, which leave what is watched watched (`multi.c`, `execCommand`).
-            Handling::Pin(Pins::Exec | Pins::Discard) if self.multi || mutant::is("error-unwatches") => {
+            Handling::Pin(Pins::Exec | Pins::Discard) if self.multi => {
                 (self.multi, self.watching) = (false, false);
             }
             Handling::Pin(Pins::Watch) => self.watching = true,
