@@ -25,9 +25,9 @@ MUTANTS := anchor-too-early stamp-skipped stamp-buried proof-ignored pending-is-
 	tombstone-skipped lost-half-repeated relay-counts relay-cut-off relay-never-forgets relay-forgotten checked-given-away beaten-blindly reads-astray fit-for-ever resumed-blindly failover-overtaken \
 	incarnation-ignored home-never-leaves deaf-to-witness promotion-by-hearsay lag-does-not-age reply-digest \
 	written-keys-only again-is-still scripts-declare-all stamped-at-the-end held-writes-refused replicas-never-pause \
-	flushed-scripts-live keyword-first-match xpending-anywhere rights-ignored error-unwatches errors-forgotten suspects-hurry dead-primary-forgotten told-to-anybody depth-unchecked allocates-per-command
+	flushed-scripts-live keyword-first-match xpending-anywhere rights-ignored error-unwatches errors-forgotten suspects-hurry dead-primary-forgotten told-to-anybody depth-unchecked allocates-per-command explained-otherwise
 # Where they are looked for, quick ones first.
-MUTANT_TESTS := lib corners keys_live simulation scans pipelines stateful relays identity rights doors dirty client_command disconnects large bounded gate every_command consistency faults
+MUTANT_TESTS := lib corners explained keys_live simulation scans pipelines stateful relays identity rights doors dirty client_command disconnects large bounded gate every_command consistency faults
 
 # Reads of a soak, in total; clients that come and go; the size of a large value; lines whose keys are compared.
 SOAK_READS ?= 1000000

@@ -21,6 +21,7 @@ pub mod lag;
 pub mod lost;
 pub mod moment;
 pub mod node;
+pub mod plan;
 pub mod policy;
 pub mod position;
 pub mod precise;

@@ -3,7 +3,7 @@
 
 use crate::core::argv::Args;
 use crate::core::moment::Moment;
-use crate::core::view::View;
+use crate::core::plan::silences;
 use crate::net::runtime::clock;
 use crate::proxy::local::client_list;
 use crate::proxy::session::connection::{Connection, Step};
@@ -13,7 +13,7 @@ use crate::wire::request::Request;
 use crate::wire::say;
 
 /// Answers `CLIENT <subcommand>`.
-pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, view: &View, now: Moment) -> Step {
+pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, now: Moment) -> Step {
     let resp3 = connection.proto == Proto::Resp3;
     let word = request.arg(1).to_ascii_lowercase();
     let reply = match (word.as_slice(), request.count()) {
@@ -37,8 +37,9 @@ pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, view: &
         (b"id" | b"getname" | b"no-evict" | b"setname" | b"setinfo" | b"info" | b"kill", _) => {
             say::wrong_arity(&format!("client|{}", String::from_utf8_lossy(&word)))
         }
-        // What is left (HELP, GETREDIR, TRACKINGINFO, PAUSE, unknown ones) asks nothing of a particular connection.
-        _ => return connection.pass_on(request, view, now),
+        // What else there is (HELP, GETREDIR, TRACKINGINFO, PAUSE, unknown ones) asks nothing of a particular connection,
+        // and is the primary's to answer ([`crate::core::plan`]).
+        _ => say::unknown_subcommand("client", request.arg(1)),
     };
     connection.client.answer(&reply);
     Step::Done
@@ -57,16 +58,14 @@ pub(crate) async fn answer_later(connection: &Connection, args: &[Vec<u8>]) -> R
 
 /// The reply to a `CLIENT REPLY` that silences nobody. `None`: it does, or is `SCRIPT DEBUG`.
 pub(crate) fn speaks_on(request: &Request<'_>) -> Option<Vec<u8>> {
-    let is = |at, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);
-    if !is(0, b"client") || request.count() == 0 {
+    if silences(request) {
         return None;
     }
-    match request.count() {
-        3 if is(2, b"off") || is(2, b"skip") => None,
-        3 if is(2, b"on") => Some(say::OK.to_vec()),
-        3 => Some(say::SYNTAX.to_vec()),
-        _ => Some(say::wrong_arity("client|reply")),
-    }
+    Some(match request.count() {
+        3 if request.arg(2).eq_ignore_ascii_case(b"on") => say::OK.to_vec(),
+        3 => say::SYNTAX.to_vec(),
+        _ => say::wrong_arity("client|reply"),
+    })
 }
 
 /// What `CLIENT REPLY` or `SCRIPT DEBUG` does to the replies of a plain relay.

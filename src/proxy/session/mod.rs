@@ -6,6 +6,7 @@ pub(crate) mod leave;
 pub(crate) mod order;
 pub(crate) mod oversized;
 pub(crate) mod pinned;
+pub(crate) mod plan;
 pub(crate) mod read;
 pub(crate) mod relayed;
 pub(crate) mod scan;

@@ -20,7 +20,9 @@ use crate::core::argv::Args;
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
+use crate::core::plan::{Hold, is_about_redweir, to_primary};
 use crate::core::reason::Reason;
+use crate::core::route::Decision;
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::mutant;
@@ -113,7 +115,7 @@ impl Connection {
             }
             // It says who the client is, whatever connection it has.
             Handling::Local(Local::Client)
-                if tracking::is_about_redweir(request)
+                if is_about_redweir(request)
                     && self.pin.as_ref().is_some_and(|pin| !pin.relays_everything()) =>
             {
                 return None;
@@ -158,14 +160,17 @@ impl Connection {
 
     /// Takes an exclusive connection, if there is a primary and a place.
     fn take_pin(&mut self, intent: Intent, view: &View, now: Moment) -> Result<(), Step> {
-        let Some(primary) = view.usable_primary(now) else {
-            let since = *self.waiting_since.get_or_insert(now);
-            if view.primary.is_none() && !view.two_primaries && now.since(since) <= view.hold {
+        let primary = match to_primary(view, Reason::Pinned, now, self.has_waited(now)) {
+            Decision::Send { node, .. } => node,
+            Decision::Refuse { reason } => {
+                self.in_line = InLine::No;
+                let step = self.refuse(telemetry::Access::Other, reason);
+                return Err(end_if_needed(intent, step));
+            }
+            Decision::Wait { .. } | Decision::Try { .. } => {
+                self.waiting_since.get_or_insert(now);
                 return Err(Step::Retry);
             }
-            self.in_line = InLine::No;
-            let step = self.refuse(telemetry::Access::Other, Reason::PrimaryDown);
-            return Err(end_if_needed(intent, step));
         };
         let place = match std::mem::take(&mut self.in_line) {
             InLine::Served(place) => place,
@@ -330,6 +335,18 @@ impl Pin {
     /// Whether the server, not Redweir, has the say about what comes next.
     pub fn relays_everything(&self) -> bool {
         self.multi || self.raw
+    }
+
+    /// What it holds for the client.
+    pub fn hold(&self) -> Hold {
+        match () {
+            // It never held any.
+            () if self.lane.was_refused() => Hold::Nothing,
+            () if self.raw || self.is_to_be_raw() => Hold::Relay,
+            () if self.multi => Hold::Transaction,
+            () if self.holds_state() => Hold::State,
+            () => Hold::Nothing,
+        }
     }
 
     /// The transaction that subscribed is over.

@@ -6,10 +6,10 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use crate::core::argv::Args as _;
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
+use crate::core::plan::Plan;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::core::view::View;
@@ -30,7 +30,7 @@ impl Connection {
     pub(crate) fn relay(
         &mut self,
         request: &Request<'_>,
-        intent: Intent,
+        (intent, plan): (Intent, Plan),
         view: &View,
         vocabulary: &Vocabulary,
         now: Moment,
@@ -59,15 +59,11 @@ impl Connection {
             self.full = Some(lane);
             return Some(Step::Room);
         }
-        if vocabulary.is_denied(intent.id) {
-            self.worker.stats.denied.add(1);
-            self.say(&say::denied(vocabulary.table.name(intent.id)));
-            return Some(Step::Done);
-        }
-        Some(match intent.handling {
-            Handling::Local(Local::Reset) if request.count() == 1 => self.begin_reset(request),
-            Handling::Local(Local::Redweir) if !request.is_partial() => {
-                local::answer(self, Local::Redweir, request, view, vocabulary, now)
+        Some(match (plan, intent.handling) {
+            (Plan::Refuse(reason), _) => self.decline(intent, reason, vocabulary),
+            (Plan::Answer, Handling::Local(Local::Reset)) => self.begin_reset(request),
+            (Plan::Answer, Handling::Local(which)) => {
+                local::answer(self, which, request, view, vocabulary, now)
             }
             _ => self.push_relayed(request, intent, view, vocabulary, now),
         })

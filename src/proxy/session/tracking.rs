@@ -53,13 +53,6 @@ pub(crate) fn tells_redirect(request: &Request<'_>) -> bool {
     is(request, b"getredir") || is(request, b"trackinginfo")
 }
 
-/// Whether Redweir says it, whatever connection the client has.
-pub(crate) fn is_about_redweir(request: &Request<'_>) -> bool {
-    let own: [&[u8]; 9] =
-        [b"id", b"getname", b"setname", b"setinfo", b"info", b"list", b"kill", b"unblock", b"no-evict"];
-    own.iter().any(|word| is(request, word))
-}
-
 /// The reply to `CLIENT GETREDIR` or `TRACKINGINFO`, with Redweir's ID in the place of the primary's.
 pub(crate) fn in_own_words(lane: &Lane, reply: &[u8]) -> Vec<u8> {
     let Some((own, theirs)) = lane.redirect.get() else { return reply.to_vec() };

@@ -19,10 +19,10 @@ use std::sync::atomic::Ordering;
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use crate::core::command::{Access, Handling, Intent, Local};
+use crate::core::command::Intent;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
-use crate::core::reason::Reason;
+use crate::core::plan::{Admission, is_for_guests, needs_admission};
 use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::clock;
@@ -31,10 +31,7 @@ use crate::net::runtime::task;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::proxy::session::connection::{Connection, Step};
-use crate::proxy::session::pinned::end_if_needed;
 use crate::proxy::worker::Worker;
-use crate::telemetry;
-use crate::wire::say;
 
 /// Who is let in without a password, as far as one worker knows.
 pub struct Door {
@@ -190,33 +187,28 @@ impl Worker {
 }
 
 impl Connection {
-    /// A client that has given no password has to be admitted before its first command (`server.c`, `authRequired`).
-    /// `None`: go on.
-    pub(crate) fn admit(&mut self, intent: Intent, view: &View, now: Moment) -> Option<Step> {
-        if matches!(intent.handling, Handling::Local(Local::Hello | Local::Auth | Local::Quit | Local::Reset))
-        {
-            return None;
+    /// A client that has given no password has to be admitted before its first command. `Err`: not yet.
+    pub(crate) fn admit(&mut self, intent: Intent, view: &View, now: Moment) -> Result<Admission, Step> {
+        if !needs_admission(intent) {
+            return Ok(Admission::Admitted);
         }
         match self.worker.knock(self.client.presence.anonymous_since.get(), now) {
             Verdict::Admitted(pass) => {
                 self.client.presence.pass.set(pass);
                 self.waiting_since = None;
-                None
+                Ok(Admission::Admitted)
             }
-            Verdict::Refused => {
-                self.client.answer(say::NOAUTH);
-                Some(Step::Done)
-            }
+            Verdict::Refused => Ok(Admission::Refused),
             Verdict::Guest if is_for_guests(intent) => {
                 self.waiting_since = None;
-                None
+                Ok(Admission::Guest)
             }
             Verdict::Nobody | Verdict::Guest
                 if now.since(*self.waiting_since.get_or_insert(now)) > view.hold =>
             {
-                Some(end_if_needed(intent, self.refuse(telemetry::Access::Other, Reason::PrimaryDown)))
+                Ok(Admission::Unknown)
             }
-            Verdict::Asking | Verdict::Nobody | Verdict::Guest => Some(Step::Retry),
+            Verdict::Asking | Verdict::Nobody | Verdict::Guest => Err(Step::Retry),
         }
     }
 }
@@ -225,15 +217,6 @@ impl Connection {
 fn askable(view: &View, now: Moment) -> Option<NodeId> {
     let primary = view.usable_primary(now)?;
     view.node(primary).is_some_and(|node| node.silent_since.is_none()).then_some(primary)
-}
-
-/// What a replica may decide about: reads that it would answer itself.
-fn is_for_guests(intent: Intent) -> bool {
-    match intent.handling {
-        Handling::Shared | Handling::ReadOnlyScript => intent.access == Access::Read,
-        Handling::Local(which) => matches!(which, Local::Info | Local::Redweir),
-        Handling::Scan { .. } | Handling::Script | Handling::Operation | Handling::Pin(_) => false,
-    }
 }
 
 /// What the answer to `PING` says of the connection. An error that comes before the server has looked at the command,
