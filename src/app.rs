@@ -32,7 +32,7 @@ use crate::net::socket::dial::Dialer;
 use crate::net::socket::tls;
 use crate::net::socket::tls::renew::{Renewable, Watch};
 use crate::proxy::serve::listener::{Accepted, Listener};
-use crate::proxy::worker::Worker;
+use crate::proxy::serve::thread::serve_thread;
 use crate::shard::shared::Shared;
 
 /// Runs the proxy until SIGINT or SIGTERM.
@@ -162,7 +162,7 @@ fn start_workers(shared: &Arc<Shared>, count: usize) -> anyhow::Result<Workers> 
         let shared = Arc::clone(shared);
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || Worker::run(index, shared, accepted))
+            .spawn(move || serve_thread(index, shared, accepted))
             .context("cannot start a worker")?;
         senders.push(sender);
         threads.push(thread);

@@ -84,6 +84,19 @@ fn wrong_usage_exits_with_64() {
 }
 
 #[test]
+fn a_password_in_an_address_is_not_repeated() {
+    let url = "redis://bob:hunter2@db.example:6379/0";
+    for flag in ["--primary", "--replica", "--admin"] {
+        let args = ["run", "--listen", "127.0.0.1:1", "--primary", "127.0.0.1:2", flag, url];
+        let args = if flag == "--primary" { &[&args[..3], &args[5..]].concat()[..] } else { &args[..] };
+        let output = redweir(args);
+        assert_eq!(output.status.code(), Some(64));
+        assert!(err(&output).contains("…@db.example:6379/0"), "{}", err(&output));
+        assert!(!err(&output).contains("hunter2"), "{}", err(&output));
+    }
+}
+
+#[test]
 fn help_and_version_exit_with_0() {
     for args in [&["--help"][..], &["-h"], &["help"], &["run", "--help"], &["explain", "--help"]] {
         let output = redweir(args);

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use redweir::core::policy::{Consistency, PolicyId};
 use redweir::core::source::StreamSource;
 
 const REFERENCE: &str = include_str!("../config/redweir.toml");
+const MANUAL: &str = include_str!("../docs/operations.md");
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("t.toml"))
@@ -129,6 +131,48 @@ fn the_reference_has_every_key_and_no_other() {
     for line in REFERENCE.lines() {
         assert!(line.chars().count() <= 130, "too long to read: {line}");
     }
+}
+
+/// What docs/operations.md says of each key: the cell of its default, by `table.key`.
+fn manual() -> HashMap<String, String> {
+    let mut rows = HashMap::new();
+    for section in MANUAL.split("\n### `[").skip(1) {
+        let (table, rest) = section.split_once(']').unwrap();
+        let table = table.trim_start_matches('[').replace("NAME", "default");
+        let body = rest.split("\n#").next().unwrap();
+        for row in body.lines().filter_map(|line| line.strip_prefix("| `")) {
+            let (key, rest) = row.split_once("` | ").unwrap();
+            let (default, _) = rest.split_once(" | ").unwrap();
+            let before = rows.insert(format!("{table}.{key}"), default.to_owned());
+            assert_eq!(before, None, "{table}.{key} is there twice");
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_manual_has_every_key_and_its_default() {
+    // The reference has a value for them that is no default, or too long to say twice.
+    let examples = [
+        "listen.address",
+        "admin.address",
+        "upstream.primary",
+        "upstream.replicas",
+        "security.deny-commands",
+    ];
+    let (mut rows, defaults, all) = (manual(), settings(REFERENCE), uncommented());
+    let count = rows.len();
+    for key in settings(&all).iter().map(|s| s.full(&s.key)) {
+        let told = rows.remove(&key).unwrap_or_else(|| panic!("docs/operations.md has no row for {key}"));
+        let default = defaults.iter().find(|s| s.full(&s.key) == key);
+        match default.filter(|_| !examples.contains(&key.as_str())) {
+            Some(setting) => assert_eq!(told, format!("`{}`", &REFERENCE[setting.value.clone()]), "{key}"),
+            None => assert!(!told.contains('`'), "{key} has no default: {told}"),
+        }
+    }
+    assert!(rows.remove("upstream.password").is_some(), "the only key that cannot be set with the others");
+    assert!(rows.is_empty(), "no such keys: {rows:?}");
+    assert!(count >= 47, "saw only {count}");
 }
 
 #[test]

@@ -222,9 +222,9 @@ fn no_command_is_left_out() {
     assert!(missing.is_empty(), "no script says {missing:?}");
 }
 
-/// With `REDWEIR_DROPIN_README=1` the table is written, else compared.
+/// With `REDWEIR_DROPIN_WRITE=1` the table is written, else compared.
 #[test]
-fn the_table_in_the_readme_is_what_is_compared() {
+fn the_table_in_the_docs_is_what_is_compared() {
     let known = known();
     let mut table = "| group | commands | replies compared |\n|---|---|---|\n".to_owned();
     for (group, script) in scripts() {
@@ -233,13 +233,13 @@ fn the_table_in_the_readme_is_what_is_compared() {
         let shown: Vec<String> = names.iter().map(|name| name.replace('|', " ").to_uppercase()).collect();
         let _ = writeln!(table, "| {group} | {} | {replies} equal |", shown.join(", "));
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).expect("the README has a place for the table");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compatibility.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the page has a place for the table");
     let (found, after) = rest.split_once(END).expect("the place has an end");
-    if std::env::var_os("REDWEIR_DROPIN_README").is_some() {
+    if std::env::var_os("REDWEIR_DROPIN_WRITE").is_some() {
         fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
     } else {
-        assert_eq!(found, table, "REDWEIR_DROPIN_README=1 cargo test --test dropin writes the table");
+        assert_eq!(found, table, "REDWEIR_DROPIN_WRITE=1 cargo test --test dropin writes the table");
     }
 }

@@ -624,4 +624,15 @@ fn a_user_who_may_not_select_stays_in_the_database_that_was_selected_before() {
     assert_eq!(conn.cmd(&["AUTH", "bob", "bob-pw"]), "OK");
     assert!(conn.cmd(&["SELECT", "9"]).error().starts_with("NOPERM "), "nobody selected it for this one");
     assert_eq!(conn.cmd(&["EXISTS", "k"]), 0);
+    // What was found out when the lane to that database was opened is no longer so.
+    let mut keeps = proxy.connect();
+    assert_eq!(keeps.cmd(&["SELECT", "9"]), "OK");
+    assert_eq!(keeps.cmd(&["AUTH", "bob", "bob-pw"]), "OK");
+    assert_eq!(keeps.cmd(&["SET", "k", "nine"]), "OK");
+    assert_eq!(topology.primary.cmd(&["ACL", "SETUSER", "bob", "+select"]), "OK");
+    assert_eq!(conn.cmd(&["SELECT", "9"]), "OK");
+    assert_eq!(conn.cmd(&["GET", "k"]), "nine");
+    assert_eq!(topology.primary.cmd(&["ACL", "SETUSER", "bob", "-select"]), "OK");
+    assert!(conn.cmd(&["SELECT", "8"]).error().starts_with("NOPERM "));
+    assert_eq!(conn.cmd(&["GET", "k"]), "nine");
 }

@@ -119,6 +119,36 @@ fn what_is_denied_is_answered_in_its_turn() {
 }
 
 #[test]
+fn what_a_transaction_subscribes_to_is_a_part_of_its_reply() {
+    let lines: &[&[&str]] =
+        &[&["MULTI", "SUBSCRIBE c", "GET a", "EXEC", "PUBLISH c m", "PING", "GET b", "RESET", "GET a"]];
+    compare(true, lines);
+    compare(false, &[&["MULTI", "SUBSCRIBE c", "GET a", "EXEC", "PING", "RESET", "GET a"]]);
+}
+
+/// Redis would send the beginning of the reply to `EXEC`, and then nothing.
+#[test]
+fn nobody_is_silenced_in_the_middle_of_a_transaction() {
+    let topology = Topology::start(1);
+    let proxy = one_worker(&topology).start();
+    for mode in ["SKIP", "OFF"] {
+        let mut conn = proxy.connect();
+        assert_eq!(conn.cmd(&["MULTI"]), "OK");
+        assert_eq!(
+            conn.cmd(&["CLIENT", "REPLY", mode]).error(),
+            "ERR Command not allowed inside a transaction"
+        );
+        assert_eq!(conn.cmd(&["SET", "k", "1"]), "QUEUED");
+        assert!(conn.cmd(&["EXEC"]).error().starts_with("EXECABORT "));
+        assert_eq!(conn.cmd(&["EXISTS", "k"]), 0);
+    }
+    let mut conn = proxy.connect();
+    assert_eq!(conn.cmd(&["MULTI"]), "OK");
+    assert_eq!(conn.cmd(&["CLIENT", "REPLY", "ON"]), "QUEUED");
+    assert_eq!(conn.cmd(&["EXEC"]).items()[0], "OK");
+}
+
+#[test]
 fn reset_and_quit_come_after_what_was_said_before() {
     let resets: &[&[&str]] = &[
         &["SUBSCRIBE c", "SET k 1", "RESET", "GET k", "SET k 2", "GET k"],

@@ -10,7 +10,8 @@
 //! gives proxies two workers (twemproxy has no more than one).
 //!
 //! `cargo bench --bench proxy -- [--quick] [--one-core] [--all-cores] [--update-readme]`; `BENCH_QUICK=1`, `ONE_CORE=1`,
-//! `ALL_CORES=1` and `BENCH_README=1` in the environment do the same. `PREDIXY=/path/of/predixy` adds that one.
+//! `ALL_CORES=1` and `BENCH_README=1` in the environment do the same: then the table goes to `docs/performance.md`, those of
+//! one or all cores to `benches/README.md`. `PREDIXY=/path/of/predixy` adds that one.
 
 use std::env;
 use std::path::Path;
@@ -77,7 +78,7 @@ fn main() -> anyhow::Result<()> {
     let report = run(&plan, &stop)?;
     let update = has("--update-readme", "BENCH_README");
     let (name, into) = match cores {
-        Cores::Apart => ("bench", "README.md"),
+        Cores::Apart => ("bench", "docs/performance.md"),
         Cores::One => ("one-core", "benches/README.md"),
         Cores::All => ("all-cores", "benches/README.md"),
     };

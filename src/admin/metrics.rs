@@ -159,10 +159,10 @@ fn publish_view(shared: &Shared) {
     let view = shared.view.load();
     gauge!("redweir_primary_up").set(flag(primary_answers(&view)));
     gauge!("redweir_head_offset").set(view.head.map_or(f64::NAN, |head| head.offset.bytes() as f64));
-    let attached = shared.stream_attached.load(std::sync::atomic::Ordering::Relaxed);
+    let attached = shared.stream.is_attached();
     gauge!("redweir_stream_attached").set(flag(attached));
     if attached {
-        let offset = shared.stream_offset.load(std::sync::atomic::Ordering::Relaxed);
+        let offset = shared.stream.offset();
         gauge!("redweir_stream_offset").set(offset as f64);
     }
 }

@@ -172,7 +172,7 @@ fn ready(shared: &Shared) -> Answer {
     let answers = primary.is_some_and(|node| node.heard_at.is_some() && node.silent_since.is_none());
     let draining = *shared.drain.borrow();
     let in_service = view.nodes.iter().filter(|n| view.primary != Some(n.id) && n.standing.is_open()).count();
-    let stream = shared.stream_attached.load(std::sync::atomic::Ordering::Relaxed);
+    let stream = shared.stream.is_attached();
     let status = if answers && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = format!(
         "{}\nprimary: {}\nreplicas in service: {in_service} of {}\nreplication stream: {}\naccess rules: {}\n",

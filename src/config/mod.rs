@@ -5,6 +5,7 @@
 
 mod document;
 mod error;
+mod file;
 mod names;
 mod read;
 pub mod schema;
@@ -14,7 +15,7 @@ pub mod units;
 
 use std::fmt;
 use std::fs;
-use std::io::Read as _;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -249,7 +250,7 @@ impl ReplicaAcl {
 impl Config {
     /// Reads a file, and the password file that it names.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read_file(path).map_err(|why| ConfigError::unreadable(path, &why))?;
+        let text = file::read_file(path).map_err(|why| ConfigError::unreadable(path, &why))?;
         Self::parse(&text, path)
     }
 
@@ -378,20 +379,6 @@ impl Default for Security {
         Self { deny_commands, replica_acl: ReplicaAcl::default() }
     }
 }
-
-/// Reads a whole file, if it is not absurdly large.
-fn read_file(path: &Path) -> Result<String, String> {
-    let file = fs::File::open(path).map_err(|e| e.to_string())?;
-    let mut bytes = Vec::new();
-    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    if bytes.len() as u64 > FILE_MAX {
-        return Err(format!("it is larger than {}", units::size_text(FILE_MAX)));
-    }
-    String::from_utf8(bytes).map_err(|e| format!("it is not UTF-8 (byte {})", e.utf8_error().valid_up_to()))
-}
-
-/// The largest file that is read.
-const FILE_MAX: u64 = 1 << 20;
 
 /// What `deny-commands` holds when it is not given: what ends, reconfigures or rewires a server behind the back of
 /// those who run it, or would make Redweir's clients its replicas. Everything else is the business of the server's ACL.

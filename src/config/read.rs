@@ -10,7 +10,7 @@ use super::error::{ConfigError, Problem};
 use super::section::{At, Section, did_you_mean};
 use super::{
     Admin, Config, Listen, Log, LogFormat, LogLevel, Proxy, ReplicaAcl, Security, SessionScope, Stream,
-    Upstream, names, read_file, tls,
+    Upstream, file, names, tls,
 };
 use crate::core::address::Address;
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId, Route, WhenBehind};
@@ -214,7 +214,7 @@ fn read_password(document: &Document<'_>, section: &Section<'_>) -> Option<(Stri
     }
     let Some(file) = file else { return password.map(|at| (at.value, document.path.to_owned())) };
     let path = beside(document).join(&file.value);
-    let why = match read_file(&path) {
+    let why = match file::read_file(&path) {
         Ok(text) => {
             let secret = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
             if !secret.is_empty() && !secret.contains('\n') {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis_protocol::resp2::types::BytesFrame;
 use smallvec::SmallVec;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::control::users::Users;
 use crate::core::address::{Address, Credentials};
@@ -35,6 +35,15 @@ pub type Heard = (Observation, Moment);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
 
+/// Between two looks at a replica that somebody waits for, at least.
+const LOOK_GAP: Duration = Duration::from_millis(1);
+
+/// Replicas that keep up have applied a write by then; who waits for others need not ask so often.
+const PATIENT_AFTER: Duration = Duration::from_millis(20);
+
+/// Between two looks from then on.
+const PATIENT_GAP: Duration = Duration::from_millis(10);
+
 /// The prober of one node.
 pub struct Prober {
     shared: Arc<Shared>,
@@ -45,6 +54,10 @@ pub struct Prober {
     poll_interval: Duration,
     min_replicas_to_write: Option<u64>,
     users: Users,
+    /// Tells when somebody wants to know.
+    looks: watch::Receiver<u64>,
+    /// When somebody last began to want to know.
+    looked_for: Moment,
 }
 
 impl Prober {
@@ -53,7 +66,19 @@ impl Prober {
         let (credentials, poll_interval) =
             (shared.config.upstream.credentials(), shared.config.poll_interval());
         let users = Users::new(&shared, node, &address);
-        Self { shared, node, address, credentials, keeper, poll_interval, min_replicas_to_write: None, users }
+        let looks = shared.attention.looks();
+        Self {
+            shared,
+            node,
+            address,
+            credentials,
+            keeper,
+            poll_interval,
+            min_replicas_to_write: None,
+            users,
+            looks,
+            looked_for: Moment::default(),
+        }
     }
 
     /// Runs until the keeper is gone.
@@ -136,12 +161,12 @@ impl Prober {
     }
 
     /// Until the next poll is due, or somebody cannot wait for it.
-    async fn pause(&self) {
+    async fn pause(&mut self) {
         let due = tokio::time::sleep(jitter::slightly_less(self.poll_interval));
         if self.is_primary() {
             tokio::select! {
                 () = due => return,
-                () = self.shared.look_now.notified() => {}
+                _ = self.looks.changed() => {}
                 () = self.shared.anchor_wanted.notified() => {}
             }
             // At most one anchor per `fence-interval`: whoever else comes to want one meanwhile shares it.
@@ -150,10 +175,17 @@ impl Prober {
             // Until then it gets no reads.
             tokio::time::sleep(self.shared.config.upstream.fence_interval).await;
         } else {
+            // Whoever begins to wait finds out soon; for those who have waited for long it is not worth as much.
+            let gap =
+                if clock::now().since(self.looked_for) < PATIENT_AFTER { LOOK_GAP } else { PATIENT_GAP };
+            let looked = clock::now();
             tokio::select! {
-                () = due => {}
-                () = self.shared.look_now.notified() => {}
+                () = due => return,
+                _ = self.looks.changed() => self.looked_for = clock::now(),
+                () = tokio::time::sleep(gap), if self.shared.attention.is_awaited() => return,
             }
+            // However many want to know: at most so often.
+            tokio::time::sleep(LOOK_GAP.saturating_sub(clock::now().since(looked))).await;
         }
     }
 

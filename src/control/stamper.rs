@@ -1,7 +1,6 @@
 //! Stamps the fences with what the replication stream tells, and chooses where it is read.
 
 use std::cell::Cell;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -90,7 +89,7 @@ impl StreamSink for Fencer {
         self.precise.attached(&self.shared.fences, (id, from), resumed, ours, next);
         self.told.attached(id);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
-        self.shared.stream_attached.store(true, Ordering::Relaxed);
+        self.shared.stream.set_attached(true);
         let result = if resumed { "resumed" } else { "attached" };
         counter!("redweir_stream_attach_total", "result" => result).increment(1);
         let address = self.shared.address(source).map(ToString::to_string);
@@ -140,12 +139,12 @@ impl StreamSink for Fencer {
                 tracing::warn!(lost, history = %history.id, "the failover lost writes that the old primary had made");
             }
         }
-        self.shared.stream_offset.store(upto.bytes(), Ordering::Relaxed);
+        self.shared.stream.moved_to(upto.bytes());
     }
 
     fn detached(&mut self, source: NodeId, why: &Detached) {
         self.stamp();
-        self.shared.stream_attached.store(false, Ordering::Relaxed);
+        self.shared.stream.set_attached(false);
         counter!("redweir_stream_attach_total", "result" => why.kind()).increment(1);
         if why.blames_source() {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);

@@ -198,7 +198,7 @@ impl Witness {
     async fn tell(&self, heard: Moment) {
         // A closed channel means that the process ends; `run` looks.
         let _ = self.keeper.send((Observation::Emptied { node: self.node }, heard)).await;
-        self.shared.look_now.notify_waiters();
+        self.shared.attention.look_now();
     }
 }
 

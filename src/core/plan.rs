@@ -36,7 +36,7 @@ pub enum Plan {
 
 /// Whether the client may be served, as far as passwords are concerned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Admission {
+pub enum Admittance {
     /// It is logged in, or needs no password.
     #[default]
     Admitted,
@@ -66,7 +66,7 @@ pub enum Hold {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Situation {
     /// Whether the client may be served at all.
-    pub admission: Admission,
+    pub admittance: Admittance,
     /// What its exclusive connection holds.
     pub hold: Hold,
     /// The command is too long to be held here: it is decided by its beginning.
@@ -91,12 +91,12 @@ pub fn plan<A: Args + ?Sized>(
     if situation.cross_protocol && intent.id == CommandId::OTHER {
         return Plan::Refuse(Reason::CrossProtocol);
     }
-    match situation.admission {
+    match situation.admittance {
         _ if !needs_admission(intent) => {}
-        Admission::Admitted => {}
-        Admission::Guest if is_for_guests(intent) => {}
-        Admission::Guest | Admission::Unknown => return Plan::Refuse(Reason::PrimaryDown),
-        Admission::Refused => return Plan::Refuse(Reason::Unauthenticated),
+        Admittance::Admitted => {}
+        Admittance::Guest if is_for_guests(intent) => {}
+        Admittance::Guest | Admittance::Unknown => return Plan::Refuse(Reason::PrimaryDown),
+        Admittance::Refused => return Plan::Refuse(Reason::Unauthenticated),
     }
     if vocabulary.is_denied(intent.id) {
         return Plan::Refuse(Reason::DeniedCommand);
@@ -167,7 +167,12 @@ fn is_answered<A: Args + ?Sized>(args: &A, intent: Intent, situation: Situation)
         Handling::Local(_) if hold == Hold::State => false,
         Handling::Local(Local::Info) => args.count() == 2 && is(args, 1, b"redweir"),
         Handling::Local(Local::Hello | Local::Auth | Local::Select | Local::Wait) => true,
-        Handling::Pin(Pin::Silence) => hold < Hold::Transaction && !silences(args),
+        // `CLIENT REPLY`; `SCRIPT DEBUG` is the server's.
+        Handling::Pin(Pin::Silence) if is(args, 0, b"client") => match hold {
+            Hold::Nothing | Hold::State => !silences(args),
+            Hold::Transaction => silences(args),
+            Hold::Relay => false,
+        },
         _ => false,
     }
 }
@@ -189,9 +194,10 @@ pub fn is_about_redweir<A: Args + ?Sized>(args: &A) -> bool {
     own.iter().any(|word| is(args, 1, word))
 }
 
-/// Whether it makes the server silent, or is `SCRIPT DEBUG`: what else a `CLIENT REPLY` says is answered without the server.
+/// Whether it is a `CLIENT REPLY` that silences its client. In a transaction Redis would send the beginning of the reply to
+/// `EXEC` and not the rest of it, which no client can read.
 pub fn silences<A: Args + ?Sized>(args: &A) -> bool {
-    !is(args, 0, b"client") || args.count() == 3 && (is(args, 2, b"off") || is(args, 2, b"skip"))
+    is(args, 0, b"client") && args.count() == 3 && (is(args, 2, b"off") || is(args, 2, b"skip"))
 }
 
 /// Whether it runs a script by its digest, which a replica may still know although the primary has forgotten it.

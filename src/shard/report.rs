@@ -303,7 +303,7 @@ pub fn info_section(shared: &Shared, now: Moment) -> String {
     let _ = write!(out, "redweir_upstream_connections:{lanes}\r\n");
     let _ = write!(out, "redweir_identities:{}\r\n", shared.identities.len());
     let _ = write!(out, "redweir_primary:{}\r\n", report.primary.as_deref().unwrap_or(""));
-    let attached = shared.stream_attached.load(std::sync::atomic::Ordering::Relaxed);
+    let attached = shared.stream.is_attached();
     let _ = write!(out, "redweir_stream_attached:{}\r\n", u8::from(attached));
     for (index, node) in report.nodes.iter().filter(|node| node.role == Role::Replica.name()).enumerate() {
         let _ =

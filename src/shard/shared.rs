@@ -22,6 +22,7 @@ use crate::core::route::Demand;
 use crate::core::view::View;
 use crate::mutant;
 use crate::net::socket::dial::Dialer;
+use crate::shard::attention::{Attention, StreamHead};
 use crate::shard::ear::Ear;
 use crate::shard::identity::Identities;
 use crate::shard::mailbox::Desks;
@@ -88,8 +89,8 @@ pub struct Shared {
     pub anchors: AnchorCounter,
     /// Somebody waits for an anchor.
     pub anchor_wanted: Notify,
-    /// A node behaves differently from what the view says: look at all of them now.
-    pub look_now: Notify,
+    /// Who waits for what the nodes say of themselves.
+    pub attention: Attention,
     /// Verified credentials.
     pub identities: Identities,
     /// Connected clients.
@@ -110,10 +111,8 @@ pub struct Shared {
     pub drain: watch::Sender<bool>,
     /// The default user needs a password, by the latest answer: clients that gave none are strangers.
     pub auth_required: AtomicBool,
-    /// The replication stream is attached.
-    pub stream_attached: AtomicBool,
-    /// How far the replication stream was read, in bytes of its history.
-    pub stream_offset: AtomicU64,
+    /// How far the replication stream was read.
+    pub stream: StreamHead,
     /// Connections of clients that were accepted and are not closed, whatever they have come to.
     seats: AtomicUsize,
     next_client: AtomicU64,
@@ -147,7 +146,7 @@ impl Shared {
             anchor_latency: Histogram::default(),
             anchors: AnchorCounter::default(),
             anchor_wanted: Notify::new(),
-            look_now: Notify::new(),
+            attention: Attention::default(),
             identities: Identities::default(),
             clients: DashMap::new(),
             ears,
@@ -158,8 +157,7 @@ impl Shared {
             stats: (0..workers).map(|_| Arc::default()).collect(),
             drain: watch::Sender::new(false),
             auth_required: AtomicBool::new(false),
-            stream_attached: AtomicBool::new(false),
-            stream_offset: AtomicU64::new(0),
+            stream: StreamHead::default(),
             seats: AtomicUsize::new(0),
             next_client: AtomicU64::new(1),
         }

@@ -211,11 +211,10 @@ impl ReplyScanner {
         self.line_len = 0;
         self.state = match sigil {
             b'+' | b'-' | b',' | b'(' => State::Text { len: 0, cr: false },
-            b'$' | b'*' | b':' | b'_' | b'#' | b'%' | b'~' | b'=' | b'!' | b'|' | b';' | b'.' => {
+            // A push inside a reply is a part of it: what `EXEC` answers to `SUBSCRIBE` (RESP3).
+            b'$' | b'*' | b':' | b'_' | b'#' | b'%' | b'~' | b'=' | b'!' | b'|' | b';' | b'.' | b'>' => {
                 State::Number(sigil)
             }
-            // A push comes between replies, never inside one.
-            b'>' if self.stack.len() == 1 => State::Number(sigil),
             _ => return Err(ReplyError::UnexpectedType(sigil)),
         };
         Ok(1)

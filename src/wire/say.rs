@@ -10,6 +10,8 @@ use crate::wire::request::Request;
 /// Redis' text for a read that no node may answer (`server.c`, `shared.masterdownerr`).
 pub const MASTERDOWN: &[u8] =
     b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n";
+/// A command that has no place in a transaction (`server.c`, `processCommand`).
+pub const NOT_IN_MULTI: &[u8] = b"-ERR Command not allowed inside a transaction\r\n";
 /// `multi.c`, `execCommandAbort`
 pub const EXECABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 /// A write, or a command with another effect, was sent and its connection lost before the reply.

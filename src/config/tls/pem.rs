@@ -8,7 +8,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 
 use super::TlsFault;
-use crate::config::read_file;
+use crate::config::file::read_file;
 
 /// All certificates of a file; at least one.
 pub(super) fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFault> {

@@ -67,21 +67,21 @@ fn a_browser_is_not_listened_to() {
 
 #[test]
 fn who_is_shut_out_may_only_log_in() {
-    let as_a = |admission| Situation { admission, ..Situation::default() };
+    let as_a = |admittance| Situation { admittance, ..Situation::default() };
     let of_strangers = ["AUTH x", "HELLO 3", "QUIT", "RESET"];
     let refused = Plan::Refuse(Reason::Unauthenticated);
     assert_all(
-        as_a(Admission::Refused),
+        as_a(Admittance::Refused),
         refused,
         &["GET k", "SET k v", "GET", "SHUTDOWN", "NOSUCH", "REDWEIR VIEW"],
     );
     let down = Plan::Refuse(Reason::PrimaryDown);
-    assert_all(as_a(Admission::Unknown), down, &["GET k", "SET k v", "REDWEIR VIEW"]);
-    assert_all(as_a(Admission::Guest), down, &["SET k v", "SCAN 0", "SUBSCRIBE c", "EVAL s 0", "SHUTDOWN"]);
-    assert_all(as_a(Admission::Guest), Plan::Read, &["GET k", "EVAL_RO s 0", "DBSIZE"]);
-    assert_all(as_a(Admission::Guest), Plan::Answer, &["REDWEIR VIEW", "INFO redweir"]);
-    for admission in [Admission::Admitted, Admission::Guest, Admission::Refused, Admission::Unknown] {
-        assert_all(as_a(admission), Plan::Answer, &of_strangers);
+    assert_all(as_a(Admittance::Unknown), down, &["GET k", "SET k v", "REDWEIR VIEW"]);
+    assert_all(as_a(Admittance::Guest), down, &["SET k v", "SCAN 0", "SUBSCRIBE c", "EVAL s 0", "SHUTDOWN"]);
+    assert_all(as_a(Admittance::Guest), Plan::Read, &["GET k", "EVAL_RO s 0", "DBSIZE"]);
+    assert_all(as_a(Admittance::Guest), Plan::Answer, &["REDWEIR VIEW", "INFO redweir"]);
+    for admittance in [Admittance::Admitted, Admittance::Guest, Admittance::Refused, Admittance::Unknown] {
+        assert_all(as_a(admittance), Plan::Answer, &of_strangers);
     }
 }
 
@@ -140,7 +140,7 @@ fn what_a_connection_holds_goes_on_where_it_is() {
     assert_all(holds(Hold::State), Plan::Answer, &["CLIENT ID", "CLIENT REPLY ON", "QUIT"]);
     assert_all(holds(Hold::State), Plan::Primary(Reason::Malformed), &["CLIENT UNBLOCK"]);
     assert_all(holds(Hold::Transaction), pinned, &["CLIENT ID", "CLIENT REPLY ON"]);
-    assert_all(holds(Hold::Transaction), Plan::Answer, &["QUIT"]);
+    assert_all(holds(Hold::Transaction), Plan::Answer, &["QUIT", "CLIENT REPLY OFF"]);
     assert_all(holds(Hold::Relay), pinned, &["QUIT", "RESET now", "CLIENT ID"]);
     let oversized = Situation { oversized: true, ..Situation::default() };
     assert_all(oversized, pinned, &["SET k v", "GET k"]);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Stamps;
+use super::stamps::Stamps;
 use crate::core::fence::Slot;
 use crate::core::node::NodeId;
 

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::Stamps;
+use super::stamps::Stamps;
 use crate::core::fence::{AnchorSeq, Mark, Slot};
 use crate::core::position::Offset;
 use crate::mutant;

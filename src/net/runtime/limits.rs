@@ -102,8 +102,8 @@ pub const CUT_THROUGH: usize = 32 * 1024;
 /// Connection attempts to a node are this far apart, at least.
 pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A new lane asks so often whether its node has been looked at meanwhile.
-pub const CONFIRM_PAUSE: Duration = Duration::from_millis(5);
+/// Whether somebody without a password may come in is asked again at most so often, as long as nobody answers.
+pub const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Clean exclusive lanes that a worker keeps per key.
 pub const SPARE_KEPT: usize = 16;
@@ -144,7 +144,7 @@ pub const READ_AHEAD: usize = 64 * 1024;
 /// How often a connection sees whether another replica has fewer connections than its own.
 pub const BALANCE_EVERY: Duration = Duration::from_millis(250);
 
-/// How often a command that waits for a node is tried again.
+/// A command that waits is tried again at most so often for the sake of the replication stream.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long a client that has closed its sending side may take to receive what is still owed to it.

@@ -3,11 +3,10 @@
 
 use crate::core::argv::Args;
 use crate::core::moment::Moment;
-use crate::core::plan::silences;
 use crate::net::runtime::clock;
 use crate::proxy::local::client_list;
 use crate::proxy::session::connection::{Connection, Step};
-use crate::proxy::upstream::lane::{Proto, Said};
+use crate::proxy::upstream::lane::Proto;
 use crate::proxy::worker::errands::report_of;
 use crate::wire::request::Request;
 use crate::wire::say;
@@ -53,30 +52,6 @@ pub(crate) async fn answer_later(connection: &Connection, args: &[Vec<u8>]) -> R
         Some(b"list") => client_list::list(connection, args).await,
         Some(b"kill") => client_list::kill(connection, args).await,
         _ => client_list::unblock(connection, args).await,
-    }
-}
-
-/// The reply to a `CLIENT REPLY` that silences nobody. `None`: it does, or is `SCRIPT DEBUG`.
-pub(crate) fn speaks_on(request: &Request<'_>) -> Option<Vec<u8>> {
-    if silences(request) {
-        return None;
-    }
-    Some(match request.count() {
-        3 if request.arg(2).eq_ignore_ascii_case(b"on") => say::OK.to_vec(),
-        3 => say::SYNTAX.to_vec(),
-        _ => say::wrong_arity("client|reply"),
-    })
-}
-
-/// What `CLIENT REPLY` or `SCRIPT DEBUG` does to the replies of a plain relay.
-pub(crate) fn reply_mode(request: &Request<'_>) -> Said {
-    let is = |at, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);
-    match request.count() {
-        _ if !is(0, b"client") => Said::Opaque,
-        3 if is(2, b"off") => Said::Off,
-        3 if is(2, b"skip") => Said::Skip,
-        3 if is(2, b"on") => Said::On,
-        _ => Said::Command,
     }
 }
 
@@ -127,16 +102,4 @@ fn info(connection: &Connection, now: Moment) -> String {
         now,
     );
     text
-}
-
-impl Connection {
-    /// Tells the registry what changed about this connection.
-    pub fn register(&self) {
-        if let Some(mut entry) = self.worker.shared.clients.get_mut(&self.client.id) {
-            entry.name.clone_from(&self.name);
-            entry.user.clone_from(&self.user);
-            entry.db = self.db;
-            entry.resp = if self.proto == Proto::Resp3 { 3 } else { 2 };
-        }
-    }
 }

@@ -285,7 +285,7 @@ async fn ask_about(connection: &Connection, kill: Option<&[&[u8]]>, ids: &[Strin
 async fn ask_primary(connection: &Connection, command: &[&[u8]]) -> Answer<BytesFrame> {
     let identity = connection.worker.shared.identities.hold(connection.identity);
     let credentials = identity.as_ref().map(|identity| &identity.credentials);
-    connection.worker.inquire(credentials, command).await
+    connection.worker.inquiry.inquire(credentials, command).await
 }
 
 /// A line of the server's `CLIENT LIST`, by the ID there.

@@ -15,7 +15,6 @@ use crate::core::command::vocabulary::Vocabulary;
 use crate::core::moment::Moment;
 use crate::core::view::View;
 use crate::net::runtime::clock;
-use crate::net::runtime::limits;
 use crate::proxy::session::connection::shown_name;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Phase, Proto};
@@ -46,7 +45,7 @@ pub(crate) fn answer(
             return Step::Close;
         }
         Local::Reset => {
-            reset(connection);
+            connection.reset();
             connection.client.answer(say::RESET);
         }
         Local::Client => return client::answer(connection, request, now),
@@ -100,26 +99,15 @@ fn section(connection: &Connection, now: Moment) -> Vec<u8> {
 /// A reply, or an error reply.
 type Answer = Result<Vec<u8>, Vec<u8>>;
 
-/// `networking.c`, `resetCommand`
-pub(crate) fn reset(connection: &mut Connection) {
-    connection.act_as(None);
-    (connection.db, connection.proto) = (0, Proto::Resp2);
-    connection.name.clear();
-    connection.policy = connection.listener_policy;
-    connection.rekey();
-    connection.register();
-}
-
 async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let [_, db] = args else { return Err(say::wrong_arity("select")) };
-    let number = std::str::from_utf8(db).ok().and_then(|text| text.parse::<i64>().ok());
+    let text = db;
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
     let Some(number) = number else { return Err(say::BAD_DB.to_vec()) };
     let Ok(db) = u32::try_from(number) else { return Err(say::error("ERR DB index is out of range")) };
     if db != connection.db {
         let before = std::mem::replace(&mut connection.db, db);
-        let opened = open_primary_lane(connection).await;
-        let refused = opened.map(|lane| lane.no_select.get().cloned());
-        if let Err(error) | Ok(Some(error)) = refused {
+        if let Err(error) = may_select(connection, text).await {
             connection.db = before;
             return Err([error.trim_ascii_end(), b"\r\n"].concat());
         }
@@ -127,6 +115,18 @@ async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
         connection.register();
     }
     Ok(say::OK.to_vec())
+}
+
+/// Whether the primary lets the client's user into the database that the connection is about to have.
+async fn may_select(connection: &Connection, db: &[u8]) -> Result<(), Vec<u8>> {
+    let lane = open_primary_lane(connection).await?;
+    if lane.no_select.get().is_none() {
+        return Ok(());
+    }
+    // That was so when the lane was opened.
+    let identity = connection.worker.shared.identities.hold(connection.identity);
+    let credentials = identity.as_ref().map(|identity| &identity.credentials);
+    connection.worker.inquiry.inquire(credentials, &[b"SELECT", db]).await.map(drop)
 }
 
 async fn auth(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
@@ -150,7 +150,7 @@ async fn authenticate(
     let shared = &connection.worker.shared;
     let address =
         shared.clients.get(&connection.client.id).map_or_else(String::new, |entry| host(&entry.peer));
-    connection.worker.verify(&credentials, &address).await?;
+    connection.worker.inquiry.verify(&credentials, &address).await?;
     let identity = shared.identities.intern(credentials);
     connection.act_as(Some(identity));
     connection.worker.watch_identity(connection.identity);
@@ -214,14 +214,23 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
 async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
     let begun = clock::now();
     while connection.is_stranger() {
-        match connection.worker.knock(connection.client.presence.anonymous_since.get(), clock::now()) {
+        let worker = Rc::clone(&connection.worker);
+        let changed = worker.admission.changes();
+        let patience = worker.shared.view.load().hold.checked_sub(clock::now().since(begun));
+        match connection
+            .worker
+            .admission
+            .knock(connection.client.presence.anonymous_since.get(), clock::now())
+        {
             Verdict::Admitted(pass) => connection.client.presence.pass.set(pass),
             Verdict::Guest => return Ok(()),
             Verdict::Refused => return Err(say::HELLO_NOAUTH.to_vec()),
-            Verdict::Nobody if clock::now().since(begun) > connection.worker.shared.view.load().hold => {
+            Verdict::Nobody if patience.is_none() => {
                 return Err(say::MASTERDOWN.to_vec());
             }
-            Verdict::Asking | Verdict::Nobody => breathe().await,
+            Verdict::Asking | Verdict::Nobody => {
+                let _ = tokio::time::timeout(patience.unwrap_or_default(), changed).await;
+            }
         }
     }
     Ok(())
@@ -287,9 +296,4 @@ fn redweir<A: Args + ?Sized>(
         }
         _ => say::unknown_subcommand("redweir", request.arg(1)),
     }
-}
-
-/// A pause between two looks at the view, for what waits inside a command.
-pub(crate) async fn breathe() {
-    tokio::time::sleep(limits::RETRY_PAUSE).await;
 }

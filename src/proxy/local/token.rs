@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::core::argv::Args;
 use crate::core::position::{Offset, ReplId};
 use crate::net::runtime::clock;
-use crate::proxy::local;
 use crate::proxy::local::wait;
 use crate::proxy::session::connection::Connection;
 use crate::wire::say;
@@ -43,16 +42,18 @@ async fn token(connection: &Connection) -> Result<Vec<u8>, Vec<u8>> {
     let shared = &connection.worker.shared;
     let (anchor, begun) = (shared.anchors.next(), clock::now());
     loop {
+        let changed = connection.worker.changed.notified();
         let view = shared.view.load_full();
         if let (Some(head), Some(history)) = (wait::covered(&view, anchor), view.history) {
             let text = format!("{}:{}", history.id, head.bytes());
             return Ok(say::maybe_bulk(Some(text.as_bytes()), false));
         }
-        if clock::now().since(begun) > view.hold {
+        let patience = view.hold.checked_sub(clock::now().since(begun));
+        let Some(patience) = patience.filter(|patience| !patience.is_zero()) else {
             return Err(say::MASTERDOWN.to_vec());
-        }
+        };
         shared.anchor_wanted.notify_one();
-        local::breathe().await;
+        let _ = tokio::time::timeout(patience, changed).await;
     }
 }
 
@@ -78,14 +79,16 @@ fn parse(token: &[u8]) -> Option<(ReplId, Offset)> {
 
 /// Waits until some replica has applied `offset`, or the time is up; tells how many have.
 async fn replicas_with(connection: &Connection, offset: Offset, timeout: Duration) -> Vec<u8> {
-    let (shared, begun) = (&connection.worker.shared, clock::now());
+    let (shared, until) = (&connection.worker.shared, clock::now().after(timeout));
+    let _looking = shared.attention.wait();
     loop {
+        let changed = connection.worker.changed.notified();
         let count = shared.view.load().replicas_at(offset);
-        if count > 0 || clock::now().since(begun) >= timeout || connection.client.gone().is_some() {
+        let now = clock::now();
+        if count > 0 || now >= until || connection.client.gone().is_some() {
             return say::integer(count as i64);
         }
-        shared.look_now.notify_waiters();
-        wait::pause(begun).await;
+        let _ = tokio::time::timeout(until.since(now), changed).await;
     }
 }
 

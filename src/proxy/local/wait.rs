@@ -10,12 +10,10 @@
 use std::time::Duration;
 
 use crate::core::fence::AnchorSeq;
-use crate::core::moment::Moment;
 use crate::core::position::Offset;
 use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::clock;
-use crate::net::runtime::limits;
 use crate::proxy::session::connection::Connection;
 use crate::shard::mailbox::Release;
 use crate::wire::number;
@@ -31,8 +29,11 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
     let presence = &connection.client.presence;
     let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), presence.wrote.get());
     let _waiting = Waiting::begin(connection);
+    let _looking = shared.attention.wait();
+    let until = (timeout > 0).then(|| begun.after(Duration::from_millis(timeout)));
     let mut target: Option<Offset> = None;
     loop {
+        let changed = connection.worker.changed.notified();
         let view = shared.view.load_full();
         let reached = match wrote {
             None => view.replicas_linked(),
@@ -49,22 +50,20 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
                 target.map_or(0, |offset| view.replicas_at(offset))
             }
         };
-        let late = timeout > 0 && clock::now().since(begun) >= Duration::from_millis(timeout);
+        let late = until.is_some_and(|until| clock::now() >= until);
         match presence.release.get() {
             Some(Release::Error) => return Err(say::UNBLOCKED.to_vec()),
             Some(Release::Timeout) => return Ok(say::integer(reached as i64)),
             None if late || reached as i64 >= wanted => return Ok(say::integer(reached as i64)),
             None => {}
         }
-        shared.look_now.notify_waiters();
-        pause(begun).await;
+        match until {
+            Some(until) => {
+                let _ = tokio::time::timeout(until.since(clock::now()), changed).await;
+            }
+            None => changed.await,
+        }
     }
-}
-
-/// A pause between two looks at the replicas: whoever has waited for long looks less often.
-pub(crate) async fn pause(begun: Moment) {
-    let pause = if clock::now().since(begun) < PATIENT_AFTER { limits::RETRY_PAUSE } else { PATIENT_PAUSE };
-    tokio::time::sleep(pause).await;
 }
 
 /// While it lives, `CLIENT UNBLOCK` can release the client.
@@ -88,9 +87,3 @@ impl Drop for Waiting<'_> {
 pub(crate) fn covered(view: &View, anchor: AnchorSeq) -> Option<Offset> {
     if view.anchor >= anchor { view.head.map(|head| head.offset) } else { None }
 }
-
-/// Replicas that keep up have applied a write by then; who waits for others need not ask so often.
-const PATIENT_AFTER: Duration = Duration::from_millis(20);
-
-/// How often the replicas are asked from then on.
-const PATIENT_PAUSE: Duration = Duration::from_millis(10);

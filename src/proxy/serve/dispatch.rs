@@ -8,14 +8,15 @@ use crate::core::command::{Access, Handling, Intent, Keys, Local, Why, WriteKeys
 use crate::core::demand::Slots;
 use crate::core::demand::stamps_of;
 use crate::core::moment::Moment;
-use crate::core::plan::{Admission, Plan, to_primary};
+use crate::core::plan::{Admittance, Plan, to_primary};
 use crate::core::reason::Reason;
 use crate::core::route::Decision;
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::mutant;
 use crate::proxy::local;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::{Connection, On, Step};
+use crate::proxy::session::relayed::Relayed;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};
@@ -40,15 +41,15 @@ impl Connection {
         }
         // Any other command may change whatever the connection is.
         self.alike = None;
-        let mut plan = self.plan(request, intent, Admission::Admitted, view, vocabulary, now);
+        let mut plan = self.plan(request, intent, Admittance::Admitted, view, vocabulary, now);
         if self.pin.is_some()
-            && let Some(step) = self.relay(request, (intent, plan), view, vocabulary, now)
+            && let Some(step) = self.dispatch_relayed(request, (intent, plan), view, vocabulary, now)
         {
             return step;
         }
         if self.is_stranger() && plan != Plan::Refuse(Reason::CrossProtocol) {
             plan = match self.admit(intent, view, now) {
-                Ok(admission) => self.plan(request, intent, admission, view, vocabulary, now),
+                Ok(admittance) => self.plan(request, intent, admittance, view, vocabulary, now),
                 Err(step) => return step,
             };
         }
@@ -129,6 +130,21 @@ impl Connection {
         }
     }
 
+    /// What becomes of a command if the client speaks on a plain relay.
+    fn dispatch_relayed(
+        &mut self,
+        request: &Request<'_>,
+        (intent, plan): (Intent, Plan),
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Option<Step> {
+        Some(match self.relay(request, (intent, plan), view, vocabulary, now)? {
+            Relayed::Step(step) => step,
+            Relayed::Own => local::answer(self, Local::Redweir, request, view, vocabulary, now),
+        })
+    }
+
     /// What `RESET` has to wait for, or is wrong with it.
     fn wait_to_reset(&mut self, request: &Request<'_>) -> Option<Step> {
         if request.count() > 1 {
@@ -204,13 +220,12 @@ impl Connection {
     pub fn send_to_primary(&mut self, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
         match to_primary(view, outgoing.reason, outgoing.now, self.has_waited(outgoing.now)) {
             // What is held goes first.
-            Decision::Send { .. } if !self.worker.held.is_empty() => Step::Retry,
+            Decision::Send { .. } if !self.worker.held.is_empty() => {
+                self.wait(On::View, view.hold, outgoing.now)
+            }
             Decision::Send { node, .. } => self.send(node, request, outgoing, view),
             Decision::Refuse { reason } => self.refuse(outgoing.access, reason),
-            Decision::Wait { .. } | Decision::Try { .. } => {
-                self.waiting_since.get_or_insert(outgoing.now);
-                Step::Retry
-            }
+            Decision::Wait { .. } | Decision::Try { .. } => self.wait(On::View, view.hold, outgoing.now),
         }
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod dispatch;
 mod in_line;
 mod input;
 pub mod listener;
+pub mod thread;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ use crate::net::socket::halves::{ReadHalf, Stream};
 use crate::proxy::downstream::replies::{Client, Gone};
 use crate::proxy::local;
 use crate::proxy::serve::listener::Accepted;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::worker::Worker;
 use crate::shard::shared::ClientEntry;
 use crate::wire::request::{Limits, Scan};
@@ -59,10 +60,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     worker.stats.accepted.add(1);
     let connection = Connection::new(Rc::clone(&worker), Rc::clone(&client), policy);
     // The answer will be there when the first command is.
-    worker.knock(client.presence.anonymous_since.get(), clock::now());
+    worker.admission.knock(client.presence.anonymous_since.get(), clock::now());
     let input = Input::new();
-    let mut server =
-        Server { worker: Rc::clone(&worker), client: Rc::clone(&client), read, input, connection };
+    let mut server = Server {
+        worker: Rc::clone(&worker),
+        client: Rc::clone(&client),
+        read,
+        input,
+        connection,
+        decided_at: 0,
+    };
     let why = server.run().await;
     client.leave(why);
     drop(server);
@@ -116,6 +123,8 @@ struct Server {
     read: ReadHalf,
     input: Input,
     connection: Connection,
+    /// How far the replication stream was read when the present command was decided.
+    decided_at: u64,
 }
 
 impl Drop for Server {
@@ -186,6 +195,7 @@ impl Server {
         let known = worker.present.look();
         let (view, vocabulary, now) = (&*known.view, &*known.vocabulary, clock::now());
         let shared = &worker.shared;
+        self.decided_at = shared.stream.offset();
         let (length, capacity) = (self.input.buffer.len(), self.input.buffer.capacity());
         self.client.presence.input.set((length, capacity - length));
         let input = &mut self.input;
@@ -296,17 +306,36 @@ impl Server {
         event
     }
 
-    /// Waits a moment before the same command is tried again.
+    /// Waits until the same command may fare better.
     async fn pause(&mut self) -> Event {
-        // The view changes when an anchor is answered; the stream passes an offset without a word.
-        let again = tokio::time::timeout(limits::RETRY_PAUSE, self.worker.changed.notified());
+        let Self { worker, client, connection, decided_at, .. } = self;
+        let (shared, retry) = (&worker.shared, connection.retry);
+        // With the next view: an anchor was answered, a node was looked at, there is another primary.
+        let changed = match retry.on {
+            On::View | On::Nodes => worker.changed.notified(),
+            On::Admission => worker.admission.changes(),
+        };
+        let nodes = retry.on == On::Nodes;
+        let _waiting = nodes.then(|| shared.attention.wait());
+        // With the next news of the stream, which may be many.
+        let moved = async {
+            tokio::time::sleep(limits::RETRY_PAUSE).await;
+            shared.stream.moves_from(*decided_at).await;
+        };
+        let again = async {
+            tokio::select! {
+                () = changed => {}
+                () = moved, if nodes => {}
+                () = tokio::time::sleep(retry.until.since(clock::now())) => {}
+            }
+        };
         let mut again = std::pin::pin!(again);
         poll_fn(|cx| {
             // What the client is owed goes out meanwhile.
-            if let Some(why) = self.client.poll(cx) {
+            if let Some(why) = client.poll(cx) {
                 return Poll::Ready(Event::Gone(why));
             }
-            Future::poll(again.as_mut(), cx).map(|_| Event::Changed)
+            again.as_mut().poll(cx).map(|()| Event::Changed)
         })
         .await
     }
@@ -320,7 +349,7 @@ impl Server {
                 Event::Input(_) | Event::Changed => {}
             }
         }
-        let Self { worker, client, read, input, connection } = self;
+        let Self { worker, client, read, input, connection, .. } = self;
         let (mut arrived, patience) = (false, patience(args));
         let mut left = None;
         let event = {

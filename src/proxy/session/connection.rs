@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use crate::core::argv::Args;
 use crate::core::command::vocabulary::LastCommand;
@@ -19,9 +20,9 @@ use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
-use crate::proxy::session::fast_path::{Alike, Beaten};
-use crate::proxy::session::order::Row;
-use crate::proxy::session::pinned::{InLine, Pin};
+use crate::proxy::session::order::Run;
+use crate::proxy::session::pin::{InLine, Pin};
+use crate::proxy::session::route_cache::{Alike, Beaten};
 use crate::proxy::session::tracking::Redirect;
 use crate::proxy::upstream::lane::{Lane, LaneKey, Proto, Purpose};
 use crate::proxy::worker::Worker;
@@ -48,6 +49,27 @@ pub enum Step {
     Later(Vec<Vec<u8>>),
     /// The connection ends.
     Close,
+}
+
+/// When a command that could not go anywhere is tried again: with what it waits for, and at the latest at the end of its
+/// patience.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// The end of its patience.
+    pub until: Moment,
+    /// What may let it go on.
+    pub on: On,
+}
+
+/// What a command waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// Another view: an anchor, another primary.
+    View,
+    /// What the nodes say of themselves, which are asked more often meanwhile, and the replication stream.
+    Nodes,
+    /// Whether its client may come in.
+    Admission,
 }
 
 /// The state of one client connection.
@@ -99,9 +121,11 @@ pub struct Connection {
     /// Whether it stands in line for one.
     pub in_line: InLine,
     /// What was sent last on a lane of its own.
-    pub(crate) row: Option<Row>,
+    pub(crate) run: Option<Run>,
     /// Since when the present command waits for a node.
     pub(crate) waiting_since: Option<Moment>,
+    /// What it is to be tried again for.
+    pub(crate) retry: Retry,
     /// How many times bytes have arrived.
     pub arrivals: u64,
     /// The anchor that strong reads wait for, and the arrival that it is good for.
@@ -143,8 +167,9 @@ impl Connection {
             pin: None,
             redirect: None,
             in_line: InLine::No,
-            row: None,
+            run: None,
             waiting_since: None,
+            retry: Retry { until: Moment::default(), on: On::View },
             arrivals: 0,
             barrier: None,
             last: LastCommand::default(),
@@ -258,7 +283,8 @@ impl Connection {
 
     /// It acts as nobody in particular, and the primary has not said yet that this needs no password.
     pub fn is_stranger(&self) -> bool {
-        self.identity == IdentityId::ANONYMOUS && self.client.presence.pass.get() != self.worker.door.pass()
+        self.identity == IdentityId::ANONYMOUS
+            && self.client.presence.pass.get() != self.worker.admission.pass()
     }
 
     /// Acts as somebody else from now on; `None`: as nobody in particular, who has to be admitted anew.
@@ -269,6 +295,26 @@ impl Connection {
         self.held = identity;
         self.client.presence.identity.set(self.identity);
         self.client.presence.put_out(clock::now());
+    }
+
+    /// Becomes what it was when the client had connected (`networking.c`, `resetCommand`).
+    pub fn reset(&mut self) {
+        self.act_as(None);
+        (self.db, self.proto) = (0, Proto::Resp2);
+        self.name.clear();
+        self.policy = self.listener_policy;
+        self.rekey();
+        self.register();
+    }
+
+    /// Tells the registry what changed about this connection.
+    pub fn register(&self) {
+        if let Some(mut entry) = self.worker.shared.clients.get_mut(&self.client.id) {
+            entry.name.clone_from(&self.name);
+            entry.user.clone_from(&self.user);
+            entry.db = self.db;
+            entry.resp = if self.proto == Proto::Resp3 { 3 } else { 2 };
+        }
     }
 
     /// Identity, database or protocol changed: other lanes from now on.
@@ -303,6 +349,15 @@ impl Connection {
     /// Whether what it says goes to a plain relay: of a client that has closed its sending side all of it is executed.
     pub fn is_raw(&self) -> bool {
         self.pin.as_ref().is_some_and(|pin| pin.raw)
+    }
+
+    /// Has the present command tried again, until it has waited for `patience`.
+    pub(crate) fn wait(&mut self, on: On, patience: Duration, now: Moment) -> Step {
+        let since = *self.waiting_since.get_or_insert(now);
+        // Not before: the end of its patience is looked for by whoever tries again.
+        let until = since.after(patience).max(now.after(limits::RETRY_PAUSE));
+        self.retry = Retry { until, on };
+        Step::Retry
     }
 
     /// The client is gone: gives up what was its own.

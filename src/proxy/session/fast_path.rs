@@ -15,46 +15,19 @@ use std::rc::Rc;
 
 use crate::core::argv::Args as _;
 use crate::core::command::vocabulary::Vocabulary;
-use crate::core::command::{Access, Arity, CommandId, Handling, Intent, WriteKeys};
+use crate::core::command::{Access, Handling, Intent, WriteKeys};
 use crate::core::moment::Moment;
-use crate::core::node::NodeId;
 use crate::core::policy::{Consistency, Policy, PolicyId};
-use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::session::{Home, Stamps};
 use crate::core::view::View;
 use crate::mutant;
 use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::route_cache::{Alike, Beaten};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
-
-/// Where the reads of a connection go as long as their keys demand no more than this.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Beaten {
-    /// Under this policy.
-    pub policy: PolicyId,
-    /// To this replica.
-    pub node: NodeId,
-    /// What it has applied.
-    pub applied: Offset,
-}
-
-/// What was sent last, if another one like it may follow.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Alike {
-    command: CommandId,
-    /// With so many arguments, two at least.
-    arity: Arity,
-    /// In this version of the vocabulary.
-    version: u32,
-    node: NodeId,
-    /// The key matters.
-    keyed: bool,
-    /// As for reads; `None`: it writes.
-    read: Option<Beaten>,
-}
 
 impl Connection {
     /// A read was sent where all go: the next like it may follow.

@@ -36,7 +36,7 @@ impl Connection {
         let Some(question) = question(args) else { return Ok(()) };
         let identity = self.worker.shared.identities.hold(self.identity);
         let credentials = identity.as_ref().map(|identity| &identity.credentials);
-        match self.worker.inquire(credentials, question).await {
+        match self.worker.inquiry.inquire(credentials, question).await {
             // Whatever else is wrong says nothing of what it may.
             Err(error) if error.starts_with(b"-NOPERM ") || error.starts_with(b"-MASTERDOWN ") => Err(error),
             Ok(_) | Err(_) => Ok(()),

@@ -2,19 +2,12 @@
 //! order: whatever is sent on another lane after one of them waits for its reply, and it waits for whatever was sent on
 //! another lane before it.
 
-use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Handling, Intent, Local};
-use crate::core::moment::Moment;
-use crate::core::reason::Reason;
-use crate::core::view::View;
-use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::Purpose;
-use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
-use crate::wire::request::Request;
 
-/// The commands that were sent last, one after the other, on a lane of their own.
+/// Commands that were sent one after the other on a lane of their own: the last of the client's.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
+pub(crate) struct Run {
     purpose: Purpose,
     /// Sequence number of the first.
     first: u64,
@@ -22,65 +15,26 @@ pub(crate) struct Row {
     last: u64,
 }
 
-impl Connection {
-    /// What a command has to wait for because of those before it that have a lane of their own.
-    pub fn keep_in_order(&mut self, intent: Intent) -> Option<Step> {
-        let row = self.row?;
-        if self.client.oldest() > row.last {
-            self.row = None;
-        } else if purpose(intent) != row.purpose {
-            return Some(Step::Drain);
-        }
-        None
+impl Run {
+    /// Whether all of it is answered, given the client's oldest command that is not.
+    pub(crate) fn is_over(self, oldest: u64) -> bool {
+        oldest > self.last
     }
 
-    /// Sends a script to the primary.
-    pub fn script(
-        &mut self,
-        request: &Request<'_>,
-        (intent, reason): (Intent, Reason),
-        view: &View,
-        vocabulary: &Vocabulary,
-        now: Moment,
-    ) -> Step {
-        let outgoing = Outgoing::write(reason, self.stamps(request, intent, vocabulary), now);
-        self.send_on_own_lane(Purpose::Scripts, request, outgoing, view)
+    /// Whether a command can be sent behind it without waiting for its replies.
+    pub(crate) fn carries(self, intent: Intent) -> bool {
+        purpose(intent) == self.purpose
     }
 
-    /// Sends a command to the primary that is about the server.
-    pub fn operate(&mut self, request: &Request<'_>, outgoing: Outgoing, view: &View) -> Step {
-        self.send_on_own_lane(Purpose::Operation, request, outgoing, view)
-    }
-
-    fn send_on_own_lane(
-        &mut self,
-        purpose: Purpose,
-        request: &Request<'_>,
-        outgoing: Outgoing,
-        view: &View,
-    ) -> Step {
-        let (oldest, next) = (self.client.oldest(), self.client.next());
-        let first = match self.row {
+    /// The run that command number `next` goes on, or begins; `None`: what is outstanding has to be answered first.
+    pub(crate) fn with(before: Option<Self>, purpose: Purpose, oldest: u64, next: u64) -> Option<Self> {
+        match before {
             // Nothing else is outstanding.
-            Some(row) if row.purpose == purpose && oldest >= row.first && next == row.last + 1 => row.first,
-            _ if self.client.is_drained() => next,
-            _ => return Step::Drain,
-        };
-        let Some(primary) = view.usable_primary(outgoing.now) else {
-            return self.send_to_primary(Bytes::Request(request), outgoing, view);
-        };
-        if self.owes_another_primary(primary) {
-            return Step::Drain;
+            Some(run) if run.purpose == purpose && oldest >= run.first && next == run.last + 1 => {
+                Some(Self { last: next, ..run })
+            }
+            _ => (oldest == next).then_some(Self { purpose, first: next, last: next }),
         }
-        let lane = match self.lane_for(purpose, primary) {
-            Ok(lane) => lane,
-            Err(step) => return step,
-        };
-        let step = self.send_on(lane, Bytes::Request(request), outgoing, view);
-        if matches!(step, Step::Done) {
-            self.row = Some(Row { purpose, first, last: next });
-        }
-        step
     }
 }
 
@@ -90,5 +44,22 @@ fn purpose(intent: Intent) -> Purpose {
         Handling::Script => Purpose::Scripts,
         Handling::Operation | Handling::Local(Local::Info | Local::Client) => Purpose::Operation,
         _ => Purpose::Ordinary,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_begins_with_nothing_outstanding_and_goes_on_without_a_gap() {
+        assert!(Run::with(None, Purpose::Scripts, 3, 5).is_none(), "two are outstanding");
+        let first = Run::with(None, Purpose::Scripts, 5, 5).expect("nothing is outstanding");
+        assert!(!first.is_over(5) && first.is_over(6));
+        let second = Run::with(Some(first), Purpose::Scripts, 5, 6).expect("behind the first");
+        assert!(!second.is_over(6) && second.is_over(7));
+        assert!(Run::with(Some(second), Purpose::Scripts, 5, 8).is_none(), "another was sent in between");
+        assert!(Run::with(Some(second), Purpose::Operation, 5, 7).is_none(), "on another lane");
+        assert!(Run::with(Some(second), Purpose::Operation, 7, 7).is_some(), "all of it is answered");
     }
 }

@@ -14,71 +14,25 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
-
-use crate::core::argv::Args;
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
-use crate::core::plan::{Hold, is_about_redweir, to_primary};
+use crate::core::plan::{is_about_redweir, silences, to_primary};
 use crate::core::reason::Reason;
 use crate::core::route::Decision;
 use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::mutant;
-use crate::proxy::local::client;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::{Connection, On, Step};
+use crate::proxy::session::pin::{InLine, Pin};
+use crate::proxy::session::reply_mode;
 use crate::proxy::session::tracking;
-use crate::proxy::upstream::lane::{Closed, Lane};
+use crate::proxy::upstream::lane::Closed;
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 use crate::wire::say;
-
-/// One of the places for exclusive connections.
-type Place = OwnedSemaphorePermit;
-
-/// Where a connection stands in line for a [`Place`].
-#[derive(Debug, Default)]
-pub enum InLine {
-    /// It wants none.
-    #[default]
-    No,
-    /// It has got one.
-    Served(Place),
-    /// It has waited too long.
-    GaveUp,
-}
-
-/// An exclusive connection and the state it carries.
-#[derive(Debug)]
-pub struct Pin {
-    /// The connection.
-    pub lane: Rc<Lane>,
-    /// Its place among the exclusive connections there may be.
-    _place: Place,
-    /// Between MULTI and EXEC or DISCARD.
-    multi: bool,
-    /// Between WATCH and EXEC, DISCARD or UNWATCH.
-    watching: bool,
-    /// A blocking command is outstanding, or was the last.
-    pub blocking: bool,
-    /// A plain relay: replies are not counted any longer.
-    pub raw: bool,
-    /// The server tells what the client's reads are invalidated by.
-    tracking: bool,
-    /// Its state cannot be followed: never given back.
-    stuck: bool,
-    /// The transaction has a subscription in it: a plain relay once it is executed.
-    raw_after: bool,
-    /// What the queued commands write.
-    queued: Stamps,
-    /// A command of the transaction was refused here: the server does not know of it, but `EXEC` must fail.
-    poisoned: bool,
-    /// A plain relay that ends as soon as it has answered `RESET`.
-    pub ending: bool,
-}
 
 impl Connection {
     /// Sends a command on the exclusive connection, taking one first if it needs one. `None` when the command needs
@@ -108,10 +62,17 @@ impl Connection {
                 return None;
             }
             Handling::Pin(Pins::Silence) if self.pin.as_ref().is_none_or(|pin| !pin.relays_everything()) => {
-                if let Some(reply) = client::speaks_on(request) {
+                if let Some(reply) = reply_mode::speaks_on(request) {
                     self.client.answer(&reply);
                     return Some(Step::Done);
                 }
+            }
+            Handling::Pin(Pins::Silence)
+                if self.pin.as_ref().is_some_and(|pin| pin.multi && !pin.raw) && silences(request) =>
+            {
+                self.poison_transaction();
+                self.client.answer(say::NOT_IN_MULTI);
+                return Some(Step::Done);
             }
             // It says who the client is, whatever connection it has.
             Handling::Local(Local::Client)
@@ -168,8 +129,7 @@ impl Connection {
                 return Err(end_if_needed(intent, step));
             }
             Decision::Wait { .. } | Decision::Try { .. } => {
-                self.waiting_since.get_or_insert(now);
-                return Err(Step::Retry);
+                return Err(self.wait(On::View, view.hold, now));
             }
         };
         let place = match std::mem::take(&mut self.in_line) {
@@ -228,7 +188,7 @@ impl Connection {
         }
         let changed = match Self::own_cursor(request, intent, &pin.lane, view) {
             Ok(changed) => changed.or_else(|| self.redirected(request, intent)),
-            Err(None) => return Step::Retry,
+            Err(None) => return self.wait(On::Nodes, view.hold, now),
             Err(Some(error)) => {
                 self.poison_transaction();
                 self.client.answer(error);
@@ -304,87 +264,12 @@ impl Connection {
         if clean || mutant::is("state-given-back") {
             pin.lane.unlisten();
             pin.lane.redirect.set(None);
-            self.worker.give_back(&pin.lane);
+            self.worker.lanes.give_back(&pin.lane);
         } else if pin.raw {
             self.leave_relay(&pin.lane);
         } else {
             pin.lane.unlisten();
             pin.lane.close(Closed::Idle);
-        }
-    }
-}
-
-impl Pin {
-    fn new(lane: Rc<Lane>, place: Place) -> Self {
-        Self {
-            lane,
-            _place: place,
-            multi: false,
-            watching: false,
-            blocking: false,
-            raw: false,
-            tracking: false,
-            stuck: false,
-            raw_after: false,
-            queued: Stamps::None,
-            poisoned: false,
-            ending: false,
-        }
-    }
-
-    /// Whether the server, not Redweir, has the say about what comes next.
-    pub fn relays_everything(&self) -> bool {
-        self.multi || self.raw
-    }
-
-    /// What it holds for the client.
-    pub fn hold(&self) -> Hold {
-        match () {
-            // It never held any.
-            () if self.lane.was_refused() => Hold::Nothing,
-            () if self.raw || self.is_to_be_raw() => Hold::Relay,
-            () if self.multi => Hold::Transaction,
-            () if self.holds_state() => Hold::State,
-            () => Hold::Nothing,
-        }
-    }
-
-    /// The transaction that subscribed is over.
-    pub fn is_to_be_raw(&self) -> bool {
-        self.raw_after && !self.multi && !self.raw
-    }
-
-    fn holds_state(&self) -> bool {
-        self.multi || self.watching || self.tracking || self.stuck || self.raw_after
-    }
-
-    /// Follows what the command does to the connection's state.
-    fn follow(&mut self, intent: Intent, request: &Request<'_>) {
-        self.blocking = false;
-        match intent.handling {
-            // With arguments they are errors, which change nothing.
-            Handling::Pin(Pins::Multi | Pins::Exec | Pins::Discard | Pins::Unwatch)
-                if request.count() != 1 => {}
-            Handling::Pin(Pins::Multi) => self.multi = true,
-            // Without MULTI they are errors, which leave what is watched watched (`multi.c`, `execCommand`).
-            Handling::Pin(Pins::Exec | Pins::Discard) if self.multi || mutant::is("error-unwatches") => {
-                (self.multi, self.watching) = (false, false);
-            }
-            Handling::Pin(Pins::Watch) => self.watching = true,
-            Handling::Pin(Pins::Unwatch) if !self.multi => self.watching = false,
-            Handling::Pin(Pins::Blocking) if !self.multi => self.blocking = true,
-            // SELECT, AUTH, HELLO or CLIENT in the middle of a transaction change the connection itself.
-            Handling::Local(Local::Client) | Handling::Pin(Pins::Tracking) if self.multi => self.stuck = true,
-            Handling::Pin(Pins::Tracking) if tracking::switches_on(request) => self.tracking = true,
-            Handling::Pin(Pins::Tracking) if tracking::switches_off(request) => self.tracking = false,
-            Handling::Pin(Pins::Tracking) if tracking::changes_nothing(request) => {}
-            Handling::Pin(Pins::Tracking) | Handling::Local(Local::Select | Local::Auth | Local::Hello) => {
-                self.stuck = true;
-            }
-            _ => {}
-        }
-        if request.count() == 0 {
-            self.stuck = true;
         }
     }
 }

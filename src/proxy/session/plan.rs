@@ -7,14 +7,15 @@ use crate::core::argv::Args;
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{CommandId, Intent};
 use crate::core::moment::Moment;
-use crate::core::plan::{Admission, Hold, Plan, Situation, plan};
+use crate::core::plan::{Admittance, Hold, Plan, Situation, plan};
 use crate::core::policy::Consistency;
 use crate::core::reason::Reason;
 use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::sparing::Sparing;
 use crate::proxy::session::connection::{Connection, Step};
-use crate::proxy::session::pinned::{Pin, end_if_needed};
+use crate::proxy::session::pin::Pin;
+use crate::proxy::session::pinned::end_if_needed;
 use crate::shard::report::{self, Asker};
 use crate::telemetry::{Access, Target};
 use crate::wire::request::{Request, is_cross_protocol};
@@ -26,13 +27,13 @@ impl Connection {
         &self,
         request: &Request<'_>,
         intent: Intent,
-        admission: Admission,
+        admittance: Admittance,
         view: &View,
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> Plan {
         let situation = Situation {
-            admission,
+            admittance,
             oversized: request.is_partial(),
             cross_protocol: intent.id == CommandId::OTHER && is_cross_protocol(request.name()),
             ..self.situation(now)
@@ -48,9 +49,9 @@ impl Connection {
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> String {
-        let admission = if self.is_stranger() { Admission::Guest } else { Admission::Admitted };
+        let admittance = if self.is_stranger() { Admittance::Guest } else { Admittance::Admitted };
         let asker =
-            Asker { reader: self.reader(), situation: Situation { admission, ..self.situation(now) } };
+            Asker { reader: self.reader(), situation: Situation { admittance, ..self.situation(now) } };
         let shared = &self.worker.shared;
         let explained = report::explain(shared, &asker, args, (view, vocabulary), now, |ask, then| {
             self.with_ask(ask.policy, ask.policy_id, ask.demand, view, now, |ask| then(ask));

@@ -1,7 +1,6 @@
 //! Where a read goes.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Handling, Intent};
@@ -15,8 +14,8 @@ use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::session::{Follows, Stamps};
 use crate::core::view::View;
 use crate::net::runtime::limits;
-use crate::proxy::session::connection::{Connection, Step};
-use crate::proxy::session::fast_path::Beaten;
+use crate::proxy::session::connection::{Connection, On, Step};
+use crate::proxy::session::route_cache::Beaten;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::shard::shared::Shared;
@@ -50,7 +49,8 @@ impl Connection {
         let follows = self.client.session.borrow_mut().follows(&stamps, self.client.oldest());
         match follows {
             Follows::Nothing if subject.is_keyed() && self.has_followed_enough(demand, now) => {
-                return self.wait_a_moment(now);
+                shared.anchor_wanted.notify_one();
+                return self.wait(On::Nodes, limits::FOLLOWED_LONGEST, now);
             }
             Follows::Nothing => {}
             Follows::To(node) if view.usable_primary(now) == Some(node) && self.may_go_on_following(now) => {
@@ -91,18 +91,32 @@ impl Connection {
                 step
             }
             Decision::Try { node, need } => {
-                // Until it is proven, nobody knows who will answer it.
-                let (seq, oldest) = self.client.next_and_oldest();
                 let outgoing = Outgoing { need: Some(need), ..outgoing(Reason::Fresh) };
-                let step = self.send_to_replica(node, request, outgoing, &stamps, view);
-                if let (Step::Done, Some(slots)) = (&step, stamps.slots()) {
-                    self.client.session.borrow_mut().reads_ahead(seq, slots, None, oldest);
-                }
-                step
+                self.send_on_hope(node, request, outgoing, &stamps, view)
             }
-            Decision::Wait { .. } => self.wait_a_moment(now),
+            Decision::Wait { .. } => {
+                shared.anchor_wanted.notify_one();
+                self.wait(On::Nodes, policy.wait_timeout, now)
+            }
             Decision::Refuse { reason } => self.refuse(telemetry::Access::Read, reason),
         }
+    }
+
+    /// Sends a read to a replica that has yet to prove that it is fresh enough: until then nobody knows who will answer it.
+    fn send_on_hope(
+        &mut self,
+        node: NodeId,
+        request: &Request<'_>,
+        outgoing: Outgoing,
+        stamps: &Stamps,
+        view: &View,
+    ) -> Step {
+        let (seq, oldest) = self.client.next_and_oldest();
+        let step = self.send_to_replica(node, request, outgoing, stamps, view);
+        if let (Step::Done, Some(slots)) = (&step, stamps.slots()) {
+            self.client.session.borrow_mut().reads_ahead(seq, slots, None, oldest);
+        }
+        step
     }
 
     /// Decides, and says whether the connection had better move to another replica.
@@ -137,7 +151,7 @@ impl Connection {
         // While the stream is followed a barrier passes by itself, soon: no need to ask for a proof of it.
         let patient = matches!(demand, Demand::Applied(_, Reason::BarrierPending))
             && !waited
-            && self.worker.shared.stream_attached.load(Ordering::Relaxed);
+            && self.worker.shared.stream.is_attached();
         let load = self.worker.load.borrow();
         let bars = self.bars(view, now);
         let ask = Ask {
@@ -178,14 +192,6 @@ impl Connection {
         };
         let span = now.since(since);
         demand == Demand::Unknown(Reason::FencePending) && span > longest && span <= 2 * longest
-    }
-
-    fn wait_a_moment(&mut self, now: Moment) -> Step {
-        let shared = &self.worker.shared;
-        self.waiting_since.get_or_insert(now);
-        shared.anchor_wanted.notify_one();
-        shared.look_now.notify_waiters();
-        Step::Retry
     }
 
     /// Whether this takes the connection to another replica.

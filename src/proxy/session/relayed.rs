@@ -16,14 +16,21 @@ use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::proxy::local;
-use crate::proxy::local::client;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::{Connection, On, Step};
+use crate::proxy::session::reply_mode;
 use crate::proxy::upstream::lane::{Closed, Lane, Phase, Said};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 use crate::wire::say;
+
+/// What becomes of a command of a client that speaks on a plain relay.
+pub(crate) enum Relayed {
+    /// It was taken, or has to wait.
+    Step(Step),
+    /// Redweir answers it, in its turn.
+    Own,
+}
 
 impl Connection {
     /// Takes one command to the primary on the plain relay, or answers it in its turn. `None`: the client speaks on none.
@@ -34,10 +41,10 @@ impl Connection {
         view: &View,
         vocabulary: &Vocabulary,
         now: Moment,
-    ) -> Option<Step> {
+    ) -> Option<Relayed> {
         if self.pin.as_ref()?.is_to_be_raw() {
             if !self.client.is_drained() {
-                return Some(Step::Drain);
+                return Some(Relayed::Step(Step::Drain));
             }
             self.begin_relay();
         }
@@ -49,23 +56,21 @@ impl Connection {
         }
         self.client.presence.command.set(Some(intent.id));
         if pin.ending {
-            return Some(self.end_reset());
+            return Some(Relayed::Step(self.end_reset()));
         }
         let lane = Rc::clone(&pin.lane);
         if !lane.is_usable() || lane.is_choked() {
-            return Some(Step::Close);
+            return Some(Relayed::Step(Step::Close));
         }
         if !lane.has_room() {
             self.full = Some(lane);
-            return Some(Step::Room);
+            return Some(Relayed::Step(Step::Room));
         }
         Some(match (plan, intent.handling) {
-            (Plan::Refuse(reason), _) => self.decline(intent, reason, vocabulary),
-            (Plan::Answer, Handling::Local(Local::Reset)) => self.begin_reset(request),
-            (Plan::Answer, Handling::Local(which)) => {
-                local::answer(self, which, request, view, vocabulary, now)
-            }
-            _ => self.push_relayed(request, intent, view, vocabulary, now),
+            (Plan::Refuse(reason), _) => Relayed::Step(self.decline(intent, reason, vocabulary)),
+            (Plan::Answer, Handling::Local(Local::Reset)) => Relayed::Step(self.begin_reset(request)),
+            (Plan::Answer, _) => Relayed::Own,
+            _ => Relayed::Step(self.push_relayed(request, intent, view, vocabulary, now)),
         })
     }
 
@@ -96,7 +101,7 @@ impl Connection {
         let Some(lane) = self.pin.as_ref().map(|pin| Rc::clone(&pin.lane)) else { return Step::Close };
         let changed = match Self::own_cursor(request, intent, &lane, view) {
             Ok(changed) => changed.or_else(|| self.redirected(request, intent)),
-            Err(None) => return Step::Retry,
+            Err(None) => return self.wait(On::Nodes, view.hold, now),
             Err(Some(error)) => {
                 self.say(error);
                 return Step::Done;
@@ -132,7 +137,7 @@ impl Connection {
         let Some(pin) = self.pin.as_mut() else { return Step::Close };
         if !pin.lane.takes_marks() || mutant::is("relay-cut-off") {
             self.release_pin(false);
-            local::reset(self);
+            self.reset();
             self.client.answer(say::RESET);
             return Step::Done;
         }
@@ -147,7 +152,7 @@ impl Connection {
             return Step::Drain;
         }
         self.release_pin(false);
-        local::reset(self);
+        self.reset();
         Step::Done
     }
 
@@ -195,7 +200,7 @@ fn said(request: &Request<'_>, intent: Intent) -> Said {
     match intent.handling {
         Handling::Pin(Pins::Multi) => Said::Multi,
         Handling::Pin(Pins::Exec | Pins::Discard) => Said::MultiEnds,
-        Handling::Pin(Pins::Silence) => client::reply_mode(request),
+        Handling::Pin(Pins::Silence) => reply_mode::reply_mode(request),
         Handling::Pin(Pins::Sync) => Said::Opaque,
         _ => Said::Command,
     }

@@ -8,8 +8,6 @@
 //! the connection was made anew meanwhile. Steps are never repeated elsewhere. Whatever stands in the way is an error
 //! that says to begin again; a scan is never silently incomplete.
 
-use std::rc::Rc;
-
 use crate::core::argv::Args as _;
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Handling, Intent};
@@ -22,13 +20,11 @@ use crate::core::reason::Reason;
 use crate::core::route::judge;
 use crate::core::view::View;
 use crate::mutant;
-use crate::proxy::downstream::replies::Client;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::upstream::lane::{Lane, Process};
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::{Kind, Rewrite};
 use crate::telemetry::{self, Target};
-use crate::wire::cursor as wire;
 use crate::wire::request::Request;
 use crate::wire::say;
 
@@ -88,11 +84,10 @@ impl Connection {
         if view.primary != Some(step.node) && !self.may_serve(step, view, vocabulary, now) {
             let patience = view.hold;
             let since = *self.waiting_since.get_or_insert(now);
-            self.worker.shared.look_now.notify_waiters();
             return if now.since(since) > patience {
                 self.refuse_cursor(say::CURSOR_BEHIND)
             } else {
-                Step::Retry
+                self.wait(On::Nodes, patience, now)
             };
         }
         let outgoing = self.step_of_scan(Rewrite::Cursor, now);
@@ -140,12 +135,11 @@ impl Connection {
 
     /// Has the command wait until it is known which process is at the other end of the lane.
     pub fn wait_for_process(&mut self, outgoing: &Outgoing, view: &View) -> Step {
-        self.worker.shared.look_now.notify_waiters();
         let since = *self.waiting_since.get_or_insert(outgoing.now);
         if outgoing.now.since(since) > view.hold {
             return self.refuse(outgoing.access, Reason::PrimaryDown);
         }
-        Step::Retry
+        self.wait(On::Nodes, view.hold, outgoing.now)
     }
 
     fn refuse_cursor(&mut self, error: &[u8]) -> Step {
@@ -197,17 +191,4 @@ pub(crate) fn identify(lane: &Lane, view: &View) -> Process {
 /// The command with another cursor.
 fn with_cursor(request: &Request<'_>, at: u8, own: u64) -> Vec<u8> {
     say::with_argument(request, usize::from(at), own.to_string().as_bytes())
-}
-
-/// Hands on the reply to a step, or its beginning, with the process in its cursor. True when the client has much to take.
-pub(crate) fn deliver(lane: &Lane, client: &Rc<Client>, seq: u64, reply: &[u8], complete: bool) -> bool {
-    let (head, rest) = match (lane.process.get(), wire::of_reply(reply)) {
-        (Process::Tagged(tag), Some((own @ 1.., rest))) => match Cursor::mark(own, tag) {
-            Some(cursor) => (wire::head(cursor), &reply[rest..]),
-            None => (Vec::new(), reply),
-        },
-        _ => (Vec::new(), reply),
-    };
-    client.deliver(seq, &head, false);
-    client.deliver(seq, rest, complete)
 }

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use crate::core::command::Intent;
+use crate::core::command::vocabulary::Vocabulary;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
 use crate::core::reason::Reason;
@@ -9,11 +11,13 @@ use crate::core::session::Stamps;
 use crate::core::view::View;
 use crate::mutant;
 use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::order::Run;
 use crate::proxy::session::scan;
-use crate::proxy::upstream::lane::{Lane, Process};
+use crate::proxy::upstream::lane::{Lane, Process, Purpose};
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 use crate::telemetry::{self, Target};
+use crate::wire::request::Request;
 
 impl Connection {
     /// Sends a command to `node`, unless what it shows, or does, would be out of order.
@@ -125,5 +129,60 @@ impl Connection {
             ..Outgoing::write(Reason::Pinned, stamps, now)
         };
         self.push(lane, request, outgoing, now);
+    }
+
+    /// What a command has to wait for because of those before it that have a lane of their own.
+    pub fn keep_in_order(&mut self, intent: Intent) -> Option<Step> {
+        let run = self.run?;
+        if run.is_over(self.client.oldest()) {
+            self.run = None;
+        } else if !run.carries(intent) {
+            return Some(Step::Drain);
+        }
+        None
+    }
+
+    /// Sends a script to the primary.
+    pub fn script(
+        &mut self,
+        request: &Request<'_>,
+        (intent, reason): (Intent, Reason),
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Step {
+        let outgoing = Outgoing::write(reason, self.stamps(request, intent, vocabulary), now);
+        self.send_on_own_lane(Purpose::Scripts, request, outgoing, view)
+    }
+
+    /// Sends a command to the primary that is about the server.
+    pub fn operate(&mut self, request: &Request<'_>, outgoing: Outgoing, view: &View) -> Step {
+        self.send_on_own_lane(Purpose::Operation, request, outgoing, view)
+    }
+
+    fn send_on_own_lane(
+        &mut self,
+        purpose: Purpose,
+        request: &Request<'_>,
+        outgoing: Outgoing,
+        view: &View,
+    ) -> Step {
+        let (oldest, next) = (self.client.oldest(), self.client.next());
+        let Some(run) = Run::with(self.run, purpose, oldest, next) else { return Step::Drain };
+        let Some(primary) = view.usable_primary(outgoing.now) else {
+            return self.send_to_primary(Bytes::Request(request), outgoing, view);
+        };
+        if self.owes_another_primary(primary) {
+            return Step::Drain;
+        }
+        let lane = match self.lane_for(purpose, primary) {
+            Ok(lane) => lane,
+            Err(step) => return step,
+        };
+        let step = self.send_on(lane, Bytes::Request(request), outgoing, view);
+        if matches!(step, Step::Done) {
+            self.run = Some(run);
+        }
+        step
     }
 }

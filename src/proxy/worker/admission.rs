@@ -15,14 +15,15 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use redis_protocol::resp2::types::BytesFrame;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
-use crate::core::command::Intent;
 use crate::core::moment::Moment;
 use crate::core::node::NodeId;
-use crate::core::plan::{Admission, is_for_guests, needs_admission};
 use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::clock;
@@ -30,11 +31,15 @@ use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
-use crate::proxy::session::connection::{Connection, Step};
-use crate::proxy::worker::Worker;
+use crate::shard::shared::Shared;
 
 /// Who is let in without a password, as far as one worker knows.
-pub struct Door {
+pub struct Admission {
+    shared: Arc<Shared>,
+    /// Told when a question is answered, or may be asked again.
+    answered: Notify,
+    /// The primary that can be asked, as far as is known.
+    askable: Cell<Option<NodeId>>,
     /// What clients hold that were admitted; another one when all have to be admitted anew.
     pass: Cell<u32>,
     /// The primary that gave the passes of now.
@@ -68,21 +73,23 @@ pub enum Verdict {
     Nobody,
 }
 
-impl fmt::Debug for Door {
+impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door").field("pass", &self.pass).field("answer", &self.answer).finish_non_exhaustive()
+        f.debug_struct("Admission")
+            .field("pass", &self.pass)
+            .field("answer", &self.answer)
+            .finish_non_exhaustive()
     }
 }
 
-impl Default for Door {
-    fn default() -> Self {
-        let pass = Cell::new(1);
+impl Admission {
+    pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
         let (answer, asking, failed_at) = (Cell::new(None), Cell::new(false), Cell::new(None));
-        Self { pass, given_by: Cell::new(None), answer, asking, failed_at, link: RefCell::default() }
+        let (pass, given_by, link) = (Cell::new(1), Cell::new(None), RefCell::default());
+        let (answered, askable) = (Notify::new(), Cell::default());
+        Rc::new(Self { shared, answered, askable, pass, given_by, answer, asking, failed_at, link })
     }
-}
 
-impl Door {
     /// The pass that is valid now.
     pub fn pass(&self) -> u32 {
         self.pass.get()
@@ -90,9 +97,18 @@ impl Door {
 
     /// The view has changed. Another primary may have other passwords.
     pub fn look(&self, view: &View, now: Moment) {
-        if let Some(primary) = askable(view, now) {
+        let primary = askable(view, now);
+        if let Some(primary) = primary {
             self.is_given_by(primary);
         }
+        if self.askable.replace(primary) != primary {
+            self.answered.notify_waiters();
+        }
+    }
+
+    /// Ends when a verdict may be another one. The primary may be about to be asked by somebody else.
+    pub(crate) fn changes(&self) -> Notified<'_> {
+        self.answered.notified()
     }
 
     /// Passes are from this primary from now on.
@@ -102,36 +118,34 @@ impl Door {
             self.answer.set(None);
         }
     }
-}
 
-impl Worker {
     /// Whether a client that has been anonymous since then may come in.
     pub(crate) fn knock(self: &Rc<Self>, since: Moment, now: Moment) -> Verdict {
-        let (door, view) = (&self.door, self.shared.view.load());
-        if let Some(answer) = door.answer.get()
+        let view = self.shared.view.load();
+        if let Some(answer) = self.answer.get()
             && (answer.asked_at >= since || mutant::is("door-left-open"))
             && askable(&view, now).is_none_or(|primary| primary == answer.by)
         {
             if answer.open {
                 let guest = view.primary != Some(answer.by);
-                return if guest { Verdict::Guest } else { Verdict::Admitted(door.pass()) };
+                return if guest { Verdict::Guest } else { Verdict::Admitted(self.pass()) };
             }
             if now.since(answer.asked_at) < limits::REFUSAL_KEPT {
                 return Verdict::Refused;
             }
         }
-        if !door.asking.get() {
-            if door.failed_at.get().is_some_and(|at| at >= since && now.since(at) < limits::RECONNECT_PAUSE) {
+        if !self.asking.get() {
+            if self.failed_at.get().is_some_and(|at| at >= since && now.since(at) < limits::ASK_AGAIN) {
                 return Verdict::Nobody;
             }
-            door.asking.set(true);
-            task::spawn_local("door", Rc::clone(self).ask_at_the_door());
+            self.asking.set(true);
+            task::spawn_local("admission", Rc::clone(self).find_out());
         }
-        if door.failed_at.get().is_some_and(|at| at >= since) { Verdict::Nobody } else { Verdict::Asking }
+        if self.failed_at.get().is_some_and(|at| at >= since) { Verdict::Nobody } else { Verdict::Asking }
     }
 
-    async fn ask_at_the_door(self: Rc<Self>) {
-        let (view, asked_at, door) = (self.shared.view.load_full(), clock::now(), &self.door);
+    async fn find_out(self: Rc<Self>) {
+        let (view, asked_at) = (self.shared.view.load_full(), clock::now());
         let primary = askable(&view, asked_at);
         let others =
             view.nodes.iter().filter(|node| node.silent_since.is_none() && Some(node.id) != view.primary);
@@ -143,7 +157,7 @@ impl Worker {
         let mut answer = None;
         if primary.is_none() && closed {
             // What the primary said last counts until it, or another one, says otherwise.
-            let by = view.primary.or(door.given_by.get()).unwrap_or(NodeId(0));
+            let by = view.primary.or(self.given_by.get()).unwrap_or(NodeId(0));
             answer = Some(Answer { asked_at, by, open: false });
         }
         for by in primary.into_iter().chain(others).filter(|_| !closed || primary.is_some()) {
@@ -152,28 +166,32 @@ impl Worker {
                 break;
             }
         }
-        door.failed_at.set(answer.is_none().then_some(asked_at));
+        self.failed_at.set(answer.is_none().then_some(asked_at));
         if let Some(answer) = answer {
             if primary == Some(answer.by) {
-                door.is_given_by(answer.by);
+                self.is_given_by(answer.by);
                 self.shared.auth_required.store(!answer.open, Ordering::Relaxed);
             }
-            door.answer.set(Some(answer));
+            self.answer.set(Some(answer));
         }
-        door.asking.set(false);
-        self.changed.notify_waiters();
+        self.asking.set(false);
+        self.answered.notify_waiters();
+        if answer.is_none() {
+            tokio::time::sleep(limits::ASK_AGAIN).await;
+            self.answered.notify_waiters();
+        }
     }
 
     /// Asks one node.
     async fn is_open(&self, node: NodeId) -> Result<bool, ControlError> {
         let upstream = &self.shared.config.upstream;
-        let kept = self.door.link.borrow_mut().take();
+        let kept = self.link.borrow_mut().take();
         if let Some((_, mut link)) = kept.filter(|(of, _)| *of == node)
             && let Ok(answers) = link.call_many(&[&[b"RESET"], &[b"PING"]], upstream.probe_timeout).await
             && let [BytesFrame::SimpleString(_), pong] = answers.as_slice()
         {
             let open = is_let_in(pong)?;
-            *self.door.link.borrow_mut() = Some((node, link));
+            *self.link.borrow_mut() = Some((node, link));
             return Ok(open);
         }
         let address = self.shared.address(node).ok_or(ControlError::Closed)?;
@@ -181,35 +199,8 @@ impl Worker {
             ControlLink::connect(&self.shared.dialer, address, None, upstream.connect_timeout).await?;
         let answers = link.call_many(&[&[b"PING"]], upstream.probe_timeout).await?;
         let open = is_let_in(answers.first().ok_or(ControlError::Closed)?)?;
-        *self.door.link.borrow_mut() = Some((node, link));
+        *self.link.borrow_mut() = Some((node, link));
         Ok(open)
-    }
-}
-
-impl Connection {
-    /// A client that has given no password has to be admitted before its first command. `Err`: not yet.
-    pub(crate) fn admit(&mut self, intent: Intent, view: &View, now: Moment) -> Result<Admission, Step> {
-        if !needs_admission(intent) {
-            return Ok(Admission::Admitted);
-        }
-        match self.worker.knock(self.client.presence.anonymous_since.get(), now) {
-            Verdict::Admitted(pass) => {
-                self.client.presence.pass.set(pass);
-                self.waiting_since = None;
-                Ok(Admission::Admitted)
-            }
-            Verdict::Refused => Ok(Admission::Refused),
-            Verdict::Guest if is_for_guests(intent) => {
-                self.waiting_since = None;
-                Ok(Admission::Guest)
-            }
-            Verdict::Nobody | Verdict::Guest
-                if now.since(*self.waiting_since.get_or_insert(now)) > view.hold =>
-            {
-                Ok(Admission::Unknown)
-            }
-            Verdict::Asking | Verdict::Nobody | Verdict::Guest => Err(Step::Retry),
-        }
     }
 }
 

@@ -4,17 +4,14 @@
 //! more would show what the primary denies; so the rules of all nodes are compared before anybody reads there
 //! ([`crate::core::rights`]).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::core::moment::Moment;
-use crate::core::node::NodeId;
 use crate::core::reason::Reason;
 use crate::core::view::View;
 use crate::net::runtime::clock;
-use crate::proxy::session::connection::Connection;
 use crate::proxy::upstream::lane::{Closed, Lane};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::upkeep::is_about_credentials;
@@ -22,31 +19,6 @@ use crate::shard::identity::IdentityId;
 
 /// Why a user reads at no replica, by node; a missing entry is none.
 pub(crate) type Bars = SmallVec<[Option<Reason>; 16]>;
-
-impl Connection {
-    /// From which nodes its user is barred.
-    pub(crate) fn bars(&self, view: &View, now: Moment) -> Bars {
-        if self.is_free(view) { Bars::new() } else { self.worker.bars(self.identity, &self.user, view, now) }
-    }
-
-    /// Whether its user is barred from a node.
-    pub(crate) fn is_barred(&mut self, node: NodeId, view: &View, now: Moment) -> bool {
-        if self.is_free(view) {
-            return false;
-        }
-        if view.rights.bars(self.user.as_bytes()).is_empty() {
-            self.free_under = Some(Arc::clone(&view.rights));
-        }
-        let bars = self.worker.bars(self.identity, &self.user, view, now);
-        bars.get(node.index()).copied().flatten().is_some()
-    }
-
-    /// Whether nothing bars it from anywhere, without looking at its rules once more.
-    fn is_free(&self, view: &View) -> bool {
-        self.free_under.as_ref().is_some_and(|under| Arc::ptr_eq(under, &view.rights))
-            && self.worker.shut_out.borrow().is_empty()
-    }
-}
 
 impl Worker {
     /// From which nodes a user is barred.

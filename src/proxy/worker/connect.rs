@@ -114,6 +114,7 @@ fn run_id(view: &View, node: NodeId) -> Option<String> {
 async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<(), Closed> {
     let (shared, node, connected) = (&worker.shared, lane.key.node, clock::now());
     let mut views = shared.views.subscribe();
+    let _waiting = shared.attention.wait();
     while !worker.is_primary(node) && !mutant::is("process-mistaken") {
         let view = shared.view.load_full();
         let entry = view.node(node).ok_or(Closed::Withdrawn("node removed"))?;
@@ -124,11 +125,11 @@ async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<()
             lane.process.set(Process::of(known));
             return Ok(());
         }
-        if clock::now().since(connected) > shared.config.upstream.probe_timeout {
+        let patience = shared.config.upstream.probe_timeout.checked_sub(clock::now().since(connected));
+        let Some(patience) = patience.filter(|patience| !patience.is_zero()) else {
             return Err(Closed::Unreachable("it does not say how it is".to_owned()));
-        }
-        shared.look_now.notify_waiters();
-        let _ = tokio::time::timeout(limits::CONFIRM_PAUSE, views.changed()).await;
+        };
+        let _ = tokio::time::timeout(patience, views.changed()).await;
     }
     Ok(())
 }

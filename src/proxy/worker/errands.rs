@@ -41,6 +41,7 @@ pub(crate) async fn run(worker: Rc<Worker>, mut errands: mpsc::Receiver<Errand>)
             Errand::Release(id, how, answer) => {
                 let waits = clients.get(&id).filter(|client| client.presence.waits.get());
                 let released = waits.map(|client| client.presence.release.set(Some(how)));
+                worker.changed.notify_waiters();
                 let _ = answer.send(released.is_some());
             }
         }

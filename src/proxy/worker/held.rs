@@ -4,18 +4,15 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
-use crate::net::runtime::task;
 use crate::proxy::upstream::lane::LaneKey;
 use crate::proxy::upstream::pending::Pending;
-use crate::proxy::worker::Worker;
-use crate::wire::say;
 
 /// What is held, oldest first. Bounded by what clients may have under way.
 #[derive(Debug, Default)]
@@ -39,48 +36,29 @@ impl Held {
     pub fn is_empty(&self) -> bool {
         self.writes.borrow().is_empty()
     }
-}
 
-impl Worker {
-    /// Holds a write whose lane was lost until there is a primary, or `write-hold` has passed.
-    pub(crate) fn hold(self: &Rc<Self>, key: LaneKey, request: BytesMut, pending: Pending) {
-        let first = self.held.is_empty();
-        self.held.writes.borrow_mut().push_back(Write { since: clock::now(), key, request, pending });
-        self.release_held();
-        if first && !self.held.is_empty() {
-            task::spawn_local("held writes", Rc::clone(self).give_up_held());
-        }
+    /// One more; true if it is the only one.
+    pub(crate) fn push(&self, key: LaneKey, request: BytesMut, pending: Pending) -> bool {
+        let mut writes = self.writes.borrow_mut();
+        writes.push_back(Write { since: clock::now(), key, request, pending });
+        writes.len() == 1
     }
 
-    /// Sends what is held to the primary, if there is one.
-    pub(crate) fn release_held(self: &Rc<Self>) {
-        if self.held.is_empty() {
-            return;
-        }
-        let Some(node) = self.shared.view.load().usable_primary(clock::now()) else { return };
-        for write in self.held.writes.take() {
-            if write.pending.client.gone().is_none() {
-                self.load(node);
-                self.lane(LaneKey { node, ..write.key }).push_bytes(&write.request, write.pending);
-            }
-        }
-        self.held.gone.notify_waiters();
+    /// All of them, to be sent now. Whoever waits for that is told.
+    pub(crate) fn take(&self) -> impl Iterator<Item = (LaneKey, BytesMut, Pending)> + use<> {
+        self.gone.notify_waiters();
+        self.writes.take().into_iter().map(|write| (write.key, write.request, write.pending))
     }
 
-    /// Refuses what has been held for too long, until nothing is held.
-    async fn give_up_held(self: Rc<Self>) {
-        let patience = self.shared.config.upstream.write_hold;
+    /// What has been held for longer than `patience`, one after the other; `None` once nothing is held. Cancel-safe.
+    pub(crate) async fn overdue(&self, patience: Duration) -> Option<Pending> {
         loop {
-            let oldest = self.held.writes.borrow().front().map(|write| write.since);
-            let Some(since) = oldest else { return };
-            let waited = clock::now().since(since);
-            if let Some(rest) = patience.checked_sub(waited).filter(|rest| !rest.is_zero()) {
-                let _ = tokio::time::timeout(rest, self.held.gone.notified()).await;
-                continue;
-            }
-            let write = self.held.writes.borrow_mut().pop_front();
-            if let Some(Write { pending, .. }) = write {
-                pending.client.deliver(pending.seq, say::MASTERDOWN, true);
+            let since = self.writes.borrow().front().map(|write| write.since)?;
+            match patience.checked_sub(clock::now().since(since)).filter(|rest| !rest.is_zero()) {
+                Some(rest) => {
+                    let _ = tokio::time::timeout(rest, self.gone.notified()).await;
+                }
+                None => return self.writes.borrow_mut().pop_front().map(|write| write.pending),
             }
         }
     }

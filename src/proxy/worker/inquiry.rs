@@ -7,6 +7,7 @@
 //! wait there: a flood from a client's own address does not keep it out.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis_protocol::resp2::types::BytesFrame;
@@ -19,13 +20,14 @@ use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::socket::call::{ControlError, ControlLink};
-use crate::proxy::worker::Worker;
 use crate::shard::identity::Credentials;
+use crate::shard::shared::Shared;
 use crate::wire::say;
 
 /// The connections of one worker for questions, and who has failed.
 #[derive(Debug)]
 pub struct Inquiry {
+    shared: Arc<Shared>,
     /// Turns of whoever is not suspect.
     turns: Semaphore,
     /// The one turn of whoever is.
@@ -66,14 +68,12 @@ const SUSPECT_PAUSE: Duration = Duration::from_millis(20);
 /// Addresses with failed logins that are remembered.
 const ADDRESSES_KEPT: usize = 4096;
 
-impl Default for Inquiry {
-    fn default() -> Self {
-        let (turns, suspects) = (Semaphore::new(limits::VERIFIED_AT_ONCE), Semaphore::new(1));
-        Self { turns, suspects, kept: RefCell::default(), failures: RefCell::default() }
-    }
-}
-
 impl Inquiry {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let (turns, suspects) = (Semaphore::new(limits::VERIFIED_AT_ONCE), Semaphore::new(1));
+        Self { shared, turns, suspects, kept: RefCell::default(), failures: RefCell::default() }
+    }
+
     /// A login from this address failed.
     fn failed(&self, address: &str, now: Moment) {
         let mut failures = self.failures.borrow_mut();
@@ -110,14 +110,13 @@ impl Inquiry {
     }
 }
 
-impl Worker {
+impl Inquiry {
     /// Asks the primary whether credentials are right. An error is what the client is to be told.
     pub(crate) async fn verify(&self, credentials: &Credentials, address: &str) -> Result<(), Vec<u8>> {
-        let inquiry = &self.inquiry;
         let is_suspect =
-            || !self.shared.identities.knows(credentials) && inquiry.is_suspect(address, clock::now());
+            || !self.shared.identities.knows(credentials) && self.is_suspect(address, clock::now());
         let suspect = is_suspect();
-        let turns = if suspect { &inquiry.suspects } else { &inquiry.turns };
+        let turns = if suspect { &self.suspects } else { &self.turns };
         // In the order in which they came.
         let _turn = turns.acquire().await;
         // Somebody else may have shown meanwhile that it is right.
@@ -129,7 +128,7 @@ impl Worker {
             .as_ref()
             .is_err_and(|error| error.starts_with(b"-WRONGPASS ") || error.starts_with(b"-ERR "))
         {
-            inquiry.failed(address, clock::now());
+            self.failed(address, clock::now());
         }
         outcome.map(drop)
     }
@@ -140,7 +139,7 @@ impl Worker {
         credentials: Option<&Credentials>,
         question: &[&[u8]],
     ) -> Result<BytesFrame, Vec<u8>> {
-        let _turn = self.inquiry.turns.acquire().await;
+        let _turn = self.turns.acquire().await;
         self.ask_as(credentials, question).await
     }
 
@@ -153,7 +152,7 @@ impl Worker {
         let down = || say::MASTERDOWN.to_vec();
         let node = self.shared.view.load().usable_primary(clock::now()).ok_or_else(down)?;
         let within = self.shared.config.upstream.connect_timeout;
-        if let Some(link) = self.inquiry.take(node) {
+        if let Some(link) = self.take(node) {
             match self.ask_on(node, link, credentials, question).await {
                 Ok(answer) => return Ok(answer),
                 Err(ControlError::Refused(text)) => return Err(say::error(&text)),
@@ -188,7 +187,7 @@ impl Worker {
             };
             if let Err(ControlError::Refused(text)) = accepted {
                 // It is whose it was.
-                self.inquiry.keep(node, link);
+                self.keep(node, link);
                 return Err(ControlError::Refused(text));
             }
             accepted?;
@@ -200,7 +199,7 @@ impl Worker {
         let usable = !answer.as_ref().is_err_and(ControlError::is_fatal);
         // Before Redis 6.2 there is no `RESET`: then the connection goes.
         if usable && (credentials.is_none() || link.call(&[b"RESET"], within).await.is_ok()) {
-            self.inquiry.keep(node, link);
+            self.keep(node, link);
         }
         answer
     }

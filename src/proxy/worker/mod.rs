@@ -6,25 +6,26 @@ pub(crate) mod bars;
 pub(crate) mod connect;
 pub(crate) mod detour;
 pub(crate) mod errands;
+mod fencing;
 pub(crate) mod held;
 pub(crate) mod idle;
 pub(crate) mod inquiry;
+mod lanes;
 pub(crate) mod proof;
 pub(crate) mod retry;
+mod rewrite;
 pub(crate) mod upkeep;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::sync::{Notify, mpsc};
-use tokio::task::LocalSet;
+use tokio::sync::Notify;
 
-use crate::core::fence::{AnchorSeq, Era, Slot};
+use crate::core::fence::Era;
 use crate::core::moment::Moment;
 use crate::core::node::{NodeId, Role};
 use crate::core::proof::Proofs;
@@ -35,16 +36,14 @@ use crate::net::runtime::buffers::Buffers;
 use crate::net::runtime::clock;
 use crate::net::runtime::flush::{DirtyList, Schedule};
 use crate::net::runtime::limits;
-use crate::net::runtime::task;
 use crate::proxy::downstream::replies::{Client, Output};
-use crate::proxy::serve;
-use crate::proxy::serve::listener::Accepted;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
 use crate::proxy::upstream::pending::{Kind, Pending};
-use crate::proxy::worker::admission::Door;
-use crate::proxy::worker::detour::Aside;
+use crate::proxy::worker::admission::Admission;
+use crate::proxy::worker::fencing::Fencing;
 use crate::proxy::worker::held::Held;
 use crate::proxy::worker::inquiry::Inquiry;
+use crate::proxy::worker::lanes::Lanes;
 use crate::shard::identity::IdentityId;
 use crate::shard::shared::Shared;
 use crate::shard::snapshot::Present;
@@ -59,9 +58,9 @@ pub struct Worker {
     /// What it counts.
     pub stats: Arc<Stats>,
     /// When its lanes and clients are written.
-    schedule: Rc<Schedule>,
+    pub(crate) schedule: Rc<Schedule>,
     /// Lanes that have requests to write.
-    dirty_lanes: Rc<DirtyList<Lane>>,
+    pub(crate) dirty_lanes: Rc<DirtyList<Lane>>,
     /// How its clients are written.
     pub output: Output,
     /// What it knows at present.
@@ -87,7 +86,7 @@ pub struct Worker {
     /// Writes that wait for a primary.
     pub held: Held,
     /// Whether those who gave no password may come in.
-    pub door: Door,
+    pub admission: Rc<Admission>,
     /// The history of the primary that its lanes go to.
     pub era: Cell<Era>,
     /// Questions to the primary as somebody.
@@ -96,19 +95,10 @@ pub struct Worker {
     pub(crate) shut_out: RefCell<FxHashMap<(NodeId, IdentityId), Moment>>,
     /// Whose differing access rules were told of.
     pub(crate) told: RefCell<FxHashSet<(NodeId, IdentityId)>>,
-    /// Since when nobody has used a lane.
-    pub(crate) idle: RefCell<FxHashMap<LaneKey, Moment>>,
-    lanes: RefCell<FxHashMap<LaneKey, Rc<Lane>>>,
-    /// Shared lanes that are not in the pool.
-    pub(crate) aside: RefCell<Aside>,
-    /// Every exclusive lane there is.
-    pub(crate) exclusive: RefCell<Vec<Rc<Lane>>>,
-    /// Those that were given back clean.
-    pub(crate) spare: RefCell<FxHashMap<LaneKey, Vec<Rc<Lane>>>>,
-    /// Slots of writes that were acknowledged in what is just being read, to be stamped before anything else happens.
-    fresh: RefCell<Vec<Slot>>,
-    /// Slots stamped *pending*, in the order of the anchors they wait for.
-    unsettled: RefCell<VecDeque<(Slot, AnchorSeq)>>,
+    /// Its connections to the nodes.
+    pub(crate) lanes: Lanes,
+    /// The fences of what they have acknowledged.
+    pub(crate) fencing: Fencing,
     /// Read buffers that no client is using.
     buffers: RefCell<Vec<BytesMut>>,
     dice: Cell<u32>,
@@ -123,9 +113,6 @@ pub struct Reply<'a> {
     pub question: Option<u64>,
 }
 
-/// How many stamped slots a worker remembers to settle; the rest is settled by whoever reads them.
-const UNSETTLED_KEPT: usize = 1 << 16;
-
 impl Worker {
     /// Worker number `index`.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
@@ -138,6 +125,10 @@ impl Worker {
             present: Present::new(&shared),
             heard: RefCell::new(vec![0; nodes]),
             noticed: RefCell::new(shared.view.load_full()),
+            admission: Admission::new(Arc::clone(&shared)),
+            inquiry: Inquiry::new(Arc::clone(&shared)),
+            fencing: Fencing::new(Arc::clone(&shared)),
+            lanes: Lanes::default(),
             shared,
             stats,
             proofs: RefCell::new(Proofs::new(nodes)),
@@ -151,55 +142,12 @@ impl Worker {
             load,
             clients: RefCell::default(),
             held: Held::default(),
-            door: Door::default(),
             era: Cell::default(),
-            inquiry: Inquiry::default(),
             shut_out: RefCell::default(),
             told: RefCell::default(),
-            idle: RefCell::default(),
-            lanes: RefCell::default(),
-            exclusive: RefCell::default(),
-            aside: RefCell::default(),
-            spare: RefCell::default(),
-            fresh: RefCell::default(),
-            unsettled: RefCell::default(),
             buffers: RefCell::default(),
             dice: Cell::new(0x9e37_79b9 ^ (index as u32 + 1)),
         })
-    }
-
-    /// Serves until the process drains; returns when its clients are gone or `drain-timeout` has passed.
-    pub fn run(
-        index: usize,
-        shared: Arc<Shared>,
-        mut accepted: mpsc::Receiver<Accepted>,
-    ) -> std::io::Result<()> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
-        let local = LocalSet::new();
-        local.block_on(&runtime, async move {
-            let worker = Self::new(index, shared);
-            let buffers = Rc::clone(&worker.output.buffers);
-            task::spawn_hot(flush(Rc::clone(&worker)));
-            task::spawn_local("buffers", async move { buffers.shrink().await });
-            let (watcher, keeper) = (Rc::clone(&worker), Rc::clone(&worker));
-            let (drainer, looker) = (Rc::clone(&worker), Rc::clone(&worker));
-            task::supervise_local("watch", move || Rc::clone(&watcher).watch());
-            task::supervise_local("spare", move || Rc::clone(&keeper).look_after_spare());
-            task::supervise_local("drain", move || Rc::clone(&drainer).drain());
-            task::supervise_local("upkeep", move || Rc::clone(&looker).look_after());
-            if let Some(errands) = worker.shared.desks.take(index) {
-                task::spawn_local("errands", errands::run(Rc::clone(&worker), errands));
-            }
-            while let Some(accepted) = accepted.recv().await {
-                task::spawn_hot(serve::serve(Rc::clone(&worker), accepted));
-            }
-            let deadline = clock::now().after(worker.shared.config.proxy.drain_timeout);
-            while worker.stats.clients.value() > 0 && clock::now() < deadline {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
-        Ok(())
     }
 
     /// Who gets replies that nobody else gets.
@@ -238,30 +186,16 @@ impl Worker {
 
     /// The shared lane of this key; opened if there is none.
     pub fn lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
-        if let Some(lane) = self.lanes.borrow().get(&key)
-            && lane.is_usable()
-        {
-            return Rc::clone(lane);
-        }
-        let lane = self.open_lane(key);
-        self.lanes.borrow_mut().insert(key, Rc::clone(&lane));
-        lane
+        self.lanes.shared(key).unwrap_or_else(|| {
+            let lane = self.open_lane(key);
+            self.lanes.share(&lane);
+            lane
+        })
     }
 
     /// A shared lane that is not in the pool: one that came back, or a new one.
     pub(crate) fn open_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
-        let kept = self.aside.borrow_mut().take(key);
-        kept.unwrap_or_else(|| self.start(key, false))
-    }
-
-    /// Does something with every shared lane, in the pool or not.
-    pub(crate) fn each_shared_lane(&self, each: impl FnMut(&Rc<Lane>)) {
-        self.lanes.borrow().values().chain(self.aside.borrow().iter()).for_each(each);
-    }
-
-    /// The shared lanes.
-    pub(crate) fn lanes(&self) -> Vec<Rc<Lane>> {
-        self.lanes.borrow().values().cloned().collect()
+        self.lanes.take_back(key).unwrap_or_else(|| self.start(key, false))
     }
 
     pub(crate) fn start(self: &Rc<Self>, key: LaneKey, exclusive: bool) -> Rc<Lane> {
@@ -273,11 +207,13 @@ impl Worker {
             lane.close(Closed::Refused(say::NOAUTH.trim_ascii_end().to_vec()));
         }
         self.stats.lanes.add(1);
-        if exclusive {
-            self.exclusive.borrow_mut().push(Rc::clone(&lane));
-        }
-        task::spawn_hot(connect::run(Rc::clone(self), Rc::clone(&lane)));
+        self.lanes.add(&lane);
         lane
+    }
+
+    /// An exclusive lane of this key: a clean idle one, or a new one.
+    pub fn exclusive_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
+        self.lanes.take_idle(key).unwrap_or_else(|| self.start(key, true))
     }
 
     /// One more command is in flight to `node`.
@@ -298,19 +234,7 @@ impl Worker {
     pub fn forget_lane(&self, lane: &Rc<Lane>) {
         self.stats.lanes.sub(1);
         self.proofs.borrow_mut().lost(lane.key.node);
-        if lane.exclusive {
-            self.exclusive.borrow_mut().retain(|known| !Rc::ptr_eq(known, lane));
-        }
-        self.aside.borrow_mut().forget(lane);
-        self.leave_pool(lane);
-    }
-
-    /// Nobody gets this lane any longer.
-    pub(crate) fn leave_pool(&self, lane: &Rc<Lane>) {
-        let mut lanes = self.lanes.borrow_mut();
-        if lanes.get(&lane.key).is_some_and(|known| Rc::ptr_eq(known, lane)) {
-            lanes.remove(&lane.key);
-        }
+        self.lanes.forget(lane);
     }
 
     /// A command was answered: its fences are stamped before anyone can see the answer.
@@ -318,13 +242,13 @@ impl Worker {
         self.stats.request.record(now.nanos_since(pending.begun));
         self.stats.upstream.record(now.nanos_since(pending.sent));
         if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
-            self.shared.look_now.notify_waiters();
+            self.shared.attention.look_now();
         }
         if pending.kind == Kind::Write {
             pending.client.presence.wrote.set(Some((self.shared.anchors.next(), self.era.get())));
         }
         if pending.kind == Kind::Write && pending.stamps != Stamps::None {
-            self.stamp(&pending.stamps);
+            self.fencing.stamp(&pending.stamps);
         }
     }
 
@@ -340,46 +264,9 @@ impl Worker {
         session.remember(pending.seq, &pending.stamps, pending.sees_all, digest, next);
     }
 
-    /// Fences what was just acknowledged: at once, or with [`Self::stamp_fresh`].
-    pub fn stamp(&self, stamps: &Stamps) {
-        match stamps {
-            Stamps::None => {}
-            Stamps::One(slot) => self.fresh.borrow_mut().push(*slot),
-            Stamps::Many(slots) => self.fresh.borrow_mut().extend(slots),
-            Stamps::All => self.shared.fences.raise_floor(self.shared.anchors.next()),
-        }
-    }
-
-    /// Fences all that was acknowledged in what a lane has just read: before anybody else's turn comes, before any of
-    /// it is written to a client, and before a fence is looked at.
-    pub fn stamp_fresh(&self) {
-        let mut fresh = self.fresh.borrow_mut();
-        if fresh.is_empty() {
-            return;
-        }
-        let (fences, anchors) = (&self.shared.fences, &self.shared.anchors);
-        let mut unsettled = self.unsettled.borrow_mut();
-        fences.stamp_all_pending(fresh.iter().copied(), || anchors.next());
-        // No cell waits for a later one.
-        let anchor = anchors.next();
-        let room = UNSETTLED_KEPT.saturating_sub(unsettled.len());
-        unsettled.extend(fresh.drain(..).take(room).map(|slot| (slot, anchor)));
-    }
-
-    /// Gives the slots that waited for an anchor its offset.
-    fn settle(&self) {
-        let view = self.shared.view.load();
-        let Some(head) = view.head else { return };
-        self.shared.fences.settle_floor(view.anchor, head.offset);
-        let mut unsettled = self.unsettled.borrow_mut();
-        let due = unsettled.partition_point(|(_, waits_for)| *waits_for <= view.anchor);
-        let slots = unsettled.drain(..due).map(|(slot, _)| slot);
-        self.shared.fences.settle_all(slots, view.anchor, head.offset);
-    }
-
     /// Tells the clients when the process drains. They look at a flag: waiting for the news themselves would cost each
     /// of them more than scanning a command, for every command.
-    async fn drain(self: Rc<Self>) {
+    pub(crate) async fn drain(self: Rc<Self>) {
         let mut drain = self.shared.drain.subscribe();
         if drain.wait_for(|draining| *draining).await.is_ok() {
             self.draining.set(true);
@@ -389,16 +276,16 @@ impl Worker {
 
     /// Keeps lanes in line with the view: those to nodes that do not answer, or that are no longer the primary, are
     /// ended, so that what waits on them is recovered.
-    async fn watch(self: Rc<Self>) {
+    pub(crate) async fn watch(self: Rc<Self>) {
         let mut last_primary = None;
         let mut views = self.shared.views.subscribe();
         while views.changed().await.is_ok() {
-            self.settle();
+            self.fencing.settle();
             self.notice_view(clock::now());
             self.changed.notify_waiters();
             let view = self.shared.view.load_full();
             let now = clock::now();
-            self.door.look(&view, now);
+            self.admission.look(&view, now);
             let gone = |node: NodeId| {
                 let Some(entry) = view.node(node) else { return Some("node removed") };
                 if view.primary == Some(node) {
@@ -411,13 +298,7 @@ impl Worker {
                     None
                 }
             };
-            for lane in self
-                .lanes
-                .borrow()
-                .values()
-                .chain(self.aside.borrow().iter())
-                .chain(self.exclusive.borrow().iter())
-            {
+            self.lanes.each(|lane| {
                 if let Some(why) = gone(lane.key.node) {
                     if lane.is_in_mid_reply() {
                         lane.retire(why);
@@ -425,21 +306,11 @@ impl Worker {
                         lane.close(Closed::Withdrawn(why));
                     }
                 }
-            }
+            });
             // With the lanes to the old primary gone, whatever is acknowledged is of the new history.
             self.era.set(view.era);
             last_primary = view.primary;
             self.release_held();
         }
-    }
-}
-
-/// Writes what became dirty, at the end of each round: first what servers get, for they take longer. Runs as long as the
-/// worker.
-async fn flush(worker: Rc<Worker>) {
-    loop {
-        worker.schedule.due().await;
-        worker.dirty_lanes.flush();
-        worker.output.dirty.flush();
     }
 }

@@ -68,7 +68,7 @@ impl Worker {
         self.proofs.borrow_mut().doubt(node, now);
         self.present.forget_fit();
         self.void_reads_at(node);
-        self.shared.look_now.notify_waiters();
+        self.shared.attention.look_now();
     }
 
     /// Listens whether a replica tells that it has emptied its data, before replies of it are handed on that came on a
@@ -105,7 +105,7 @@ impl Worker {
     }
 
     fn void_reads_at(&self, node: NodeId) {
-        self.each_shared_lane(|lane| {
+        self.lanes.each_shared(|lane| {
             if lane.key.node == node {
                 lane.void_reads();
             }

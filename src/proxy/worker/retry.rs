@@ -3,6 +3,8 @@
 
 use std::rc::Rc;
 
+use bytes::BytesMut;
+
 use crate::core::command::Access;
 use crate::core::demand::{Reader, Subject};
 use crate::core::node::NodeId;
@@ -10,6 +12,7 @@ use crate::core::policy::Consistency;
 use crate::core::route::{Ask, Decision, decide};
 use crate::mutant;
 use crate::net::runtime::clock;
+use crate::net::runtime::task;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover};
 use crate::proxy::upstream::pending::{Kind, Pending};
@@ -28,7 +31,7 @@ impl Worker {
         request: &[u8],
         failed: &Lane,
     ) -> Result<(), Pending> {
-        self.stamp_fresh();
+        self.fencing.stamp_fresh();
         let before = pending.client.session.borrow().repeats_at(pending.seq, &pending.stamps);
         let node = match before {
             // What it was then it may be no longer: the first of them is not answered, or lost.
@@ -185,6 +188,36 @@ impl Worker {
             pending.client.presence.put_out(clock::now());
         }
         pending.client.deliver(pending.seq, &error, true);
+    }
+
+    /// Holds a write whose lane was lost until there is a primary, or `write-hold` has passed.
+    fn hold(self: &Rc<Self>, key: LaneKey, request: BytesMut, pending: Pending) {
+        let first = self.held.push(key, request, pending);
+        self.release_held();
+        if first && !self.held.is_empty() {
+            task::spawn_local("held writes", Rc::clone(self).give_up_held());
+        }
+    }
+
+    /// Sends what is held to the primary, if there is one.
+    pub(crate) fn release_held(self: &Rc<Self>) {
+        if self.held.is_empty() {
+            return;
+        }
+        let Some(node) = self.shared.view.load().usable_primary(clock::now()) else { return };
+        for (key, request, pending) in self.held.take() {
+            if pending.client.gone().is_none() {
+                self.load(node);
+                self.lane(LaneKey { node, ..key }).push_bytes(&request, pending);
+            }
+        }
+    }
+
+    /// Refuses what has been held for too long, until nothing is held.
+    async fn give_up_held(self: Rc<Self>) {
+        while let Some(pending) = self.held.overdue(self.shared.config.upstream.write_hold).await {
+            pending.client.deliver(pending.seq, say::MASTERDOWN, true);
+        }
     }
 
     /// Whether somebody may yet take a write that the lane has not written: not if its node is the primary, and could not

@@ -25,7 +25,7 @@ impl Worker {
             self.dismiss_revoked();
             self.watch_identities();
             let now = clock::now();
-            self.close_idle_lanes(now);
+            self.close_unused_lanes(now);
             self.inquiry.close_idle(now);
             self.shut_out.borrow_mut().retain(|_, until| now < *until);
         }
@@ -82,33 +82,15 @@ impl Worker {
         }
     }
 
-    /// Closes what nobody has used for [`limits::LANE_IDLE`]. A lane is in use while a client has it at hand.
-    fn close_idle_lanes(&self, now: Moment) {
-        let lanes = self.lanes();
-        let mut idle = self.idle.borrow_mut();
-        // One reference is the worker's, one the lane's own task's, one is `lanes` above.
-        let unused = |lane: &&Rc<Lane>| {
-            let kept = lane.key.identity == IdentityId::ANONYMOUS && lane.key.db == 0;
-            !kept && lane.is_idle() && Rc::strong_count(lane) <= 3
-        };
+    /// Closes shared lanes that nobody uses, but for those that tell whether an identity is still accepted.
+    fn close_unused_lanes(&self, now: Moment) {
         let watched = self.identities_in_use();
-        let is_watch = |key: &LaneKey| {
+        self.lanes.close_unused(now, |key| {
             watched.contains(&key.identity)
                 && key.db == 0
                 && key.proto == Proto::Resp2
                 && self.is_primary(key.node)
-        };
-        let unused: Vec<&Rc<Lane>> =
-            lanes.iter().filter(unused).filter(|lane| !is_watch(&lane.key)).collect();
-        let keys: FxHashSet<LaneKey> = unused.iter().map(|lane| lane.key).collect();
-        idle.retain(|key, _| keys.contains(key));
-        let surplus = unused.len().saturating_sub(limits::LANES_UNUSED);
-        for (n, lane) in unused.into_iter().enumerate() {
-            let since = *idle.entry(lane.key).or_insert(now);
-            if n < surplus || now.since(since) >= limits::LANE_IDLE {
-                lane.close(Closed::Idle);
-            }
-        }
+        });
     }
 }
 

@@ -146,7 +146,6 @@ fn an_upstream_out_of_step_is_noticed() {
         (b".\r\n", UnexpectedType(b'.')),
         (b"*1\r\n.\r\n", UnexpectedType(b'.')),
         (b"$?\r\n+a\r\n", UnexpectedType(b'+')),
-        (b"*1\r\n>1\r\n+a\r\n", UnexpectedType(b'>')),
     ];
     for (input, error) in table {
         assert_eq!(whole(input).1, Some(*error), "{}", input.escape_ascii());

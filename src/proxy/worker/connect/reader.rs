@@ -16,11 +16,9 @@ use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
-use crate::proxy::session::scan;
-use crate::proxy::session::tracking;
 use crate::proxy::upstream::lane::{Closed, Lane, Proto};
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
-use crate::proxy::worker::{Reply, Worker};
+use crate::proxy::worker::{Reply, Worker, rewrite};
 use crate::shard::ear;
 use crate::shard::report;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
@@ -59,7 +57,7 @@ struct Fresh<'a>(&'a Worker);
 
 impl Drop for Fresh<'_> {
     fn drop(&mut self) {
-        self.0.stamp_fresh();
+        self.0.fencing.stamp_fresh();
     }
 }
 
@@ -103,7 +101,7 @@ impl Reader {
                         self.pace = None;
                     }
                     if lane.is_aside() && lane.is_idle() {
-                        worker.come_back(lane);
+                        worker.lanes.come_back(lane);
                     }
                 }
                 Event::Slow => {
@@ -191,7 +189,7 @@ impl Reader {
         while self.scanned < self.buffer.len() {
             // A counted reply (to a check of the spare lane that it was, to `EXEC`) may come before what is not counted.
             if lane.exclusive && lane.is_relaying() {
-                begin += lane.hand_on(&self.buffer[begin..], now, |stamps| worker.stamp(stamps));
+                begin += lane.hand_on(&self.buffer[begin..], now, |stamps| worker.fencing.stamp(stamps));
                 self.scanned = begin;
                 self.scanner = ReplyScanner::new();
                 break;
@@ -266,11 +264,11 @@ impl Reader {
         let rewrite = lane.front_rewrite();
         if self.passed == 0 && !mutant::is("stamped-at-the-end") {
             // Who sees the beginning knows that it was executed. There is one stamp more once the reply is through.
-            worker.stamp(&lane.front_written());
+            worker.fencing.stamp(&lane.front_written());
         }
         let (client, seq) = lane.cut_front().ok_or(Closed::Desynchronised("a reply nobody asked for"))?;
         self.heavy |= if rewrite == Rewrite::Cursor && self.passed == 0 {
-            scan::deliver(lane, &client, seq, &self.buffer, false)
+            rewrite::deliver_cursor(lane, &client, seq, &self.buffer, false)
         } else {
             client.deliver(seq, &self.buffer, false)
         };
@@ -357,10 +355,10 @@ fn answer(
             pending.client.deliver(pending.seq, &say::append(reply, &section), true)
         }
         Rewrite::Redirect if !cut => {
-            let reply = tracking::in_own_words(lane, reply);
+            let reply = rewrite::in_own_words(lane, reply);
             pending.client.deliver(pending.seq, &reply, true)
         }
-        Rewrite::Cursor if !cut => scan::deliver(lane, &pending.client, pending.seq, reply, true),
+        Rewrite::Cursor if !cut => rewrite::deliver_cursor(lane, &pending.client, pending.seq, reply, true),
         Rewrite::Pause | Rewrite::Unpause | Rewrite::ScriptFlush if kind != ReplyKind::Error => {
             take_note(worker, &pending, now);
             pending.client.deliver(pending.seq, reply, true)

@@ -1,0 +1,70 @@
+//! A worker's thread: its runtime, its tasks, and the clients that are handed to it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::net::runtime::clock;
+use crate::net::runtime::task;
+use crate::proxy::serve;
+use crate::proxy::serve::listener::Accepted;
+use crate::proxy::worker::Worker;
+use crate::proxy::worker::connect;
+use crate::proxy::worker::errands;
+use crate::shard::shared::Shared;
+
+/// Serves until the process drains; returns when its clients are gone or `drain-timeout` has passed.
+pub fn serve_thread(
+    index: usize,
+    shared: Arc<Shared>,
+    mut accepted: mpsc::Receiver<Accepted>,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, async move {
+        let worker = Worker::new(index, shared);
+        let buffers = Rc::clone(&worker.output.buffers);
+        task::spawn_hot(flush(Rc::clone(&worker)));
+        task::spawn_hot(open_lanes(Rc::clone(&worker)));
+        task::spawn_local("buffers", async move { buffers.shrink().await });
+        let (watcher, keeper) = (Rc::clone(&worker), Rc::clone(&worker));
+        let (drainer, looker) = (Rc::clone(&worker), Rc::clone(&worker));
+        task::supervise_local("watch", move || Rc::clone(&watcher).watch());
+        task::supervise_local("idle lanes", move || Rc::clone(&keeper).check_idle_lanes());
+        task::supervise_local("drain", move || Rc::clone(&drainer).drain());
+        task::supervise_local("upkeep", move || Rc::clone(&looker).look_after());
+        if let Some(errands) = worker.shared.desks.take(index) {
+            task::spawn_local("errands", errands::run(Rc::clone(&worker), errands));
+        }
+        while let Some(accepted) = accepted.recv().await {
+            task::spawn_hot(serve::serve(Rc::clone(&worker), accepted));
+        }
+        let deadline = clock::now().after(worker.shared.config.proxy.drain_timeout);
+        while worker.stats.clients.value() > 0 && clock::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    Ok(())
+}
+
+/// Starts the task of every new lane. Runs as long as the worker.
+async fn open_lanes(worker: Rc<Worker>) {
+    loop {
+        for lane in worker.lanes.to_open().await {
+            task::spawn_hot(connect::run(Rc::clone(&worker), lane));
+        }
+    }
+}
+
+/// Writes what became dirty, at the end of each round: first what servers get, for they take longer. Runs as long as the
+/// worker.
+async fn flush(worker: Rc<Worker>) {
+    loop {
+        worker.schedule.due().await;
+        worker.dirty_lanes.flush();
+        worker.output.dirty.flush();
+    }
+}

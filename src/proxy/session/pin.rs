@@ -1,0 +1,133 @@
+//! An exclusive connection to the primary, and what state its client has left on it ([`crate::proxy::session::pinned`]).
+
+use std::rc::Rc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::core::argv::Args as _;
+use crate::core::command::{Handling, Intent, Local, Pin as Pins};
+use crate::core::plan::Hold;
+use crate::core::session::Stamps;
+use crate::mutant;
+use crate::proxy::session::tracking;
+use crate::proxy::upstream::lane::Lane;
+use crate::wire::request::Request;
+
+/// One of the places for exclusive connections.
+type Place = OwnedSemaphorePermit;
+
+/// Where a connection stands in line for a [`Place`].
+#[derive(Debug, Default)]
+pub enum InLine {
+    /// It wants none.
+    #[default]
+    No,
+    /// It has got one.
+    Served(Place),
+    /// It has waited too long.
+    GaveUp,
+}
+
+/// An exclusive connection and the state it carries.
+#[derive(Debug)]
+pub struct Pin {
+    /// The connection.
+    pub lane: Rc<Lane>,
+    /// Its place among the exclusive connections there may be.
+    _place: Place,
+    /// Between MULTI and EXEC or DISCARD.
+    pub(crate) multi: bool,
+    /// Between WATCH and EXEC, DISCARD or UNWATCH.
+    watching: bool,
+    /// A blocking command is outstanding, or was the last.
+    pub blocking: bool,
+    /// A plain relay: replies are not counted any longer.
+    pub raw: bool,
+    /// The server tells what the client's reads are invalidated by.
+    tracking: bool,
+    /// Its state cannot be followed: never given back.
+    stuck: bool,
+    /// The transaction has a subscription in it: a plain relay once it is executed.
+    pub(crate) raw_after: bool,
+    /// What the queued commands write.
+    pub(crate) queued: Stamps,
+    /// A command of the transaction was refused here: the server does not know of it, but `EXEC` must fail.
+    pub(crate) poisoned: bool,
+    /// A plain relay that ends as soon as it has answered `RESET`.
+    pub ending: bool,
+}
+
+impl Pin {
+    pub(crate) fn new(lane: Rc<Lane>, place: Place) -> Self {
+        Self {
+            lane,
+            _place: place,
+            multi: false,
+            watching: false,
+            blocking: false,
+            raw: false,
+            tracking: false,
+            stuck: false,
+            raw_after: false,
+            queued: Stamps::None,
+            poisoned: false,
+            ending: false,
+        }
+    }
+
+    /// Whether the server, not Redweir, has the say about what comes next.
+    pub fn relays_everything(&self) -> bool {
+        self.multi || self.raw
+    }
+
+    /// What it holds for the client.
+    pub(crate) fn hold(&self) -> Hold {
+        match () {
+            // It never held any.
+            () if self.lane.was_refused() => Hold::Nothing,
+            () if self.raw || self.is_to_be_raw() => Hold::Relay,
+            () if self.multi => Hold::Transaction,
+            () if self.holds_state() => Hold::State,
+            () => Hold::Nothing,
+        }
+    }
+
+    /// The transaction that subscribed is over.
+    pub fn is_to_be_raw(&self) -> bool {
+        self.raw_after && !self.multi && !self.raw
+    }
+
+    pub(crate) fn holds_state(&self) -> bool {
+        self.multi || self.watching || self.tracking || self.stuck || self.raw_after
+    }
+
+    /// Follows what the command does to the connection's state.
+    pub(crate) fn follow(&mut self, intent: Intent, request: &Request<'_>) {
+        self.blocking = false;
+        match intent.handling {
+            // With arguments they are errors, which change nothing.
+            Handling::Pin(Pins::Multi | Pins::Exec | Pins::Discard | Pins::Unwatch)
+                if request.count() != 1 => {}
+            Handling::Pin(Pins::Multi) => self.multi = true,
+            // Without MULTI they are errors, which leave what is watched watched (`multi.c`, `execCommand`).
+            Handling::Pin(Pins::Exec | Pins::Discard) if self.multi || mutant::is("error-unwatches") => {
+                (self.multi, self.watching) = (false, false);
+            }
+            Handling::Pin(Pins::Watch) => self.watching = true,
+            Handling::Pin(Pins::Unwatch) if !self.multi => self.watching = false,
+            Handling::Pin(Pins::Blocking) if !self.multi => self.blocking = true,
+            // SELECT, AUTH, HELLO or CLIENT in the middle of a transaction change the connection itself.
+            Handling::Local(Local::Client) | Handling::Pin(Pins::Tracking) if self.multi => self.stuck = true,
+            Handling::Pin(Pins::Tracking) if tracking::switches_on(request) => self.tracking = true,
+            Handling::Pin(Pins::Tracking) if tracking::switches_off(request) => self.tracking = false,
+            Handling::Pin(Pins::Tracking) if tracking::changes_nothing(request) => {}
+            Handling::Pin(Pins::Tracking) | Handling::Local(Local::Select | Local::Auth | Local::Hello) => {
+                self.stuck = true;
+            }
+            _ => {}
+        }
+        if request.count() == 0 {
+            self.stuck = true;
+        }
+    }
+}
