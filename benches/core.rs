@@ -7,12 +7,12 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use redweir::core::command::CommandTable;
 use redweir::core::fence::{AnchorCounter, AnchorSeq, FenceTable};
 use redweir::core::moment::Moment;
-use redweir::core::node::{Facts, Link, NodeId, Role};
+use redweir::core::nodes::node::{Facts, Link, NodeId, Role};
+use redweir::core::nodes::view::{Limits, Observation, Tracker};
 use redweir::core::policy::{Consistency, Policies, Policy, PolicyId};
 use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::reason::Reason;
 use redweir::core::route::{Ask, Decision, Demand, decide};
-use redweir::core::view::{Limits, Observation, Tracker};
 
 const PRIMARY: NodeId = NodeId(0);
 const NOW: Moment = Moment::from_millis(1_050);

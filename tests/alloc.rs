@@ -8,15 +8,15 @@ use std::time::Duration;
 use bytes::BytesMut;
 use redweir::core::command::{CommandTable, Keys};
 use redweir::core::fence::{AnchorCounter, FenceTable, Mark};
-use redweir::core::lag::Anchor;
 use redweir::core::moment::Moment;
-use redweir::core::node::{Facts, Link, NodeId, Role};
+use redweir::core::nodes::lag::Anchor;
+use redweir::core::nodes::node::{Facts, Link, NodeId, Role};
+use redweir::core::nodes::view::{Limits as ViewLimits, Observation, Tracker, View};
 use redweir::core::policy::{Consistency, Policies, Policy, PolicyId, WhenBehind};
 use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::reason::Reason;
 use redweir::core::route::{Ask, Decision, Demand, decide};
 use redweir::core::session::{Session, Stamps};
-use redweir::core::view::{Limits as ViewLimits, Observation, Tracker, View};
 use redweir::wire::reply::ReplyScanner;
 use redweir::wire::request::{Limits, RequestScanner, Scan};
 

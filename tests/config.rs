@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use redweir::config::{Config, ConfigError, LogFormat, Problem, schema};
 use redweir::core::address::Address;
 use redweir::core::policy::{Consistency, PolicyId};
-use redweir::core::source::StreamSource;
+use redweir::core::stream::source::StreamSource;
 
 const REFERENCE: &str = include_str!("../config/redweir.toml");
 const MANUAL: &str = include_str!("../docs/operations.md");

@@ -10,13 +10,13 @@ use std::time::Duration;
 use redweir::core::demand::Writes;
 use redweir::core::fence::{AnchorCounter, FenceTable, Slot};
 use redweir::core::moment::Moment;
-use redweir::core::node::{Facts, Link, LinkDown, NodeId, Role};
+use redweir::core::nodes::node::{Facts, Link, LinkDown, NodeId, Role};
+use redweir::core::nodes::view::{Effect, Limits, Observation, Tracker};
 use redweir::core::policy::{Consistency, Policies, Policy, PolicyId};
 use redweir::core::position::{History, Offset, ReplId};
-use redweir::core::precise::Precise;
 use redweir::core::reason::Reason;
 use redweir::core::route::{Ask, Decision, Demand, decide};
-use redweir::core::view::{Effect, Limits, Observation, Tracker};
+use redweir::core::stream::coverage::Precise;
 
 /// Seeds that once found something, and what it was.
 const KEPT_SEEDS: &[u64] = &[

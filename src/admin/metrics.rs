@@ -9,9 +9,9 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::core::moment::Moment;
-use crate::core::node::{Link, Node};
+use crate::core::nodes::node::{Link, Node};
+use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
-use crate::core::view::View;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
 use crate::shard::shared::Shared;

@@ -29,10 +29,10 @@ pub use metrics::Metrics;
 
 use crate::core::address::Address;
 use crate::core::demand::Reader;
+use crate::core::nodes::view::View;
 use crate::core::plan::Situation;
 use crate::core::policy::PolicyId;
 use crate::core::route::Ask;
-use crate::core::view::View;
 use crate::net::runtime::clock;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::runtime::task;

@@ -25,7 +25,7 @@ pub use tls::{ListenTls, UpstreamTls};
 
 use crate::core::address::{Address, Credentials};
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId};
-use crate::core::source::StreamSource;
+use crate::core::stream::source::StreamSource;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::core::address::Address;
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId, Route, WhenBehind};
-use crate::core::source::StreamSource;
+use crate::core::stream::source::StreamSource;
 
 /// Reads a text.
 pub(super) fn read(text: &str, path: &Path) -> Result<Config, ConfigError> {

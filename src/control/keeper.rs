@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::control::prober::Heard;
-use crate::core::node::Link;
-use crate::core::view::{Effect, Tracker, View};
+use crate::core::nodes::node::Link;
+use crate::core::nodes::view::{Effect, Tracker, View};
 use crate::net::runtime::task;
 use crate::shard::shared::Shared;
 

@@ -9,12 +9,12 @@ use crate::core::argv::Args;
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{CommandTable, Handling, Intent, Keys};
 use crate::core::fence::{AnchorSeq, FenceTable, Mark, Slot};
+use crate::core::nodes::view::View;
 use crate::core::policy::{Consistency, Policies, PolicyId};
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::route::Demand;
 use crate::core::session::{Follows, Home, Session, Stamps, stronger};
-use crate::core::view::View;
 use crate::mutant;
 
 /// The fences of a command's keys.

@@ -17,7 +17,7 @@ use ahash::RandomState;
 use bytemuck::allocation::zeroed_slice_box;
 use smallvec::SmallVec;
 
-use super::position::Offset;
+use crate::core::position::Offset;
 use crate::mutant;
 pub use mark::Mark;
 

@@ -8,11 +8,11 @@ use super::command::vocabulary::Vocabulary;
 use super::command::{Access, CommandId, Handling, Intent, Local, Pin};
 use super::cursor::{Cursor, Tag};
 use super::moment::Moment;
-use super::node::NodeId;
+use super::nodes::node::NodeId;
+use super::nodes::view::View;
 use super::policy::Consistency;
 use super::reason::Reason;
 use super::route::Decision;
-use super::view::View;
 
 /// What becomes of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

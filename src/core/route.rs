@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::moment::Moment;
-use super::node::{Link, LinkDown, Node, NodeId, Role};
-use super::policy::{Consistency, Policy, PolicyId, WhenBehind};
-use super::position::Offset;
-use super::reason::Reason;
-use super::view::View;
+use crate::core::moment::Moment;
+use crate::core::nodes::node::{Link, LinkDown, Node, NodeId, Role};
+use crate::core::nodes::view::View;
+use crate::core::policy::{Consistency, Policy, PolicyId, WhenBehind};
+use crate::core::position::Offset;
+use crate::core::reason::Reason;
 use crate::mutant;
 
 /// What a read demands of a replica beyond its policy.

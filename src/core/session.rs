@@ -1,8 +1,8 @@
 //! What one client connection has written and seen, and what its reads therefore demand of a replica.
 
-use super::fence::{AnchorSeq, Slot};
-use super::node::NodeId;
-use super::proof::Generation;
+use crate::core::fence::{AnchorSeq, Slot};
+use crate::core::nodes::node::NodeId;
+use crate::core::nodes::proof::Generation;
 
 mod flight;
 mod seen;

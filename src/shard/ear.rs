@@ -1,5 +1,5 @@
 //! What a node says by itself of its data, heard on one thread and asked for on others (`CLIENT TRACKING ON BCAST`; see
-//! [`crate::core::node::Node::incarnation`]).
+//! [`crate::core::nodes::node::Node::incarnation`]).
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -14,11 +14,11 @@ use smallvec::SmallVec;
 
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::moment::Moment;
-use crate::core::node::NodeId;
+use crate::core::nodes::node::NodeId;
+use crate::core::nodes::view::View;
 use crate::core::policy::{Policy, PolicyId};
 use crate::core::position::Offset;
 use crate::core::route::good_until;
-use crate::core::view::View;
 use crate::mutant;
 use crate::shard::shared::Shared;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use crate::core::rights::{Rule, Rules};
+use crate::core::nodes::rights::{Rule, Rules};
 
 /// Reads the answer. A node that does not know the command has no access rules, one that refuses it hides them, and so
 /// does one whose answer makes no sense.

@@ -4,7 +4,7 @@
 use redis_protocol::resp2::types::BytesFrame;
 
 use super::info::Info;
-use crate::core::node::Link;
+use crate::core::nodes::node::Link;
 use crate::core::position::Offset;
 
 /// A replica's own word for its link to the primary.

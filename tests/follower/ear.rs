@@ -8,7 +8,7 @@ use std::time::Duration;
 use redweir::control::follower::{Detached, Follower, Limits, Source, StreamSink};
 use redweir::core::address::{Address, Credentials};
 use redweir::core::argv::Args as _;
-use redweir::core::node::NodeId;
+use redweir::core::nodes::node::NodeId;
 use redweir::core::position::{Offset, ReplId};
 use redweir::wire::stream::StreamCommand;
 use tokio::sync::watch;

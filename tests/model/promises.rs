@@ -1,8 +1,8 @@
 //! Reads, decided as `net` decides them, and what they must find.
 
 use redweir::core::demand::Writes;
+use redweir::core::nodes::proof::suffices;
 use redweir::core::policy::PolicyId;
-use redweir::core::proof::suffices;
 use redweir::core::reason::Reason;
 use redweir::core::route::{Ask, Decision, Demand, decide, judge};
 use redweir::core::session::{Home, Stamps};

@@ -1,9 +1,9 @@
 //! What each step does: as the tasks of `net`, and the nodes, do it.
 
-use redweir::core::node::{Facts, GOOD_SAMPLES, Role};
-use redweir::core::resume::{Offer, Start};
+use redweir::core::nodes::node::{Facts, GOOD_SAMPLES, Role};
+use redweir::core::nodes::view::Effect;
 use redweir::core::session::Stamps;
-use redweir::core::view::Effect;
+use redweir::core::stream::resume::{Offer, Start};
 
 use super::*;
 

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use redweir::core::fence::{AnchorCounter, AnchorSeq, FenceTable, Slot};
 use redweir::core::moment::Moment;
-use redweir::core::node::{Link, NodeId};
+use redweir::core::nodes::node::{Link, NodeId};
+use redweir::core::nodes::proof::Proofs;
+use redweir::core::nodes::view::{Limits, Observation, Tracker, View};
 use redweir::core::policy::{Consistency, Policies, Policy};
 use redweir::core::position::{History, Offset, ReplId};
-use redweir::core::precise::Precise;
-use redweir::core::proof::Proofs;
-use redweir::core::resume::Reached;
 use redweir::core::session::Session;
-use redweir::core::view::{Limits, Observation, Tracker, View};
+use redweir::core::stream::coverage::Precise;
+use redweir::core::stream::resume::Reached;
 
 pub(crate) const NODES: usize = 3;
 pub(crate) const KEYS: usize = 2;

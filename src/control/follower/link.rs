@@ -17,9 +17,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Detached, Reader, Source, StreamSink};
 use crate::core::argv::Args as _;
-use crate::core::node::NodeId;
+use crate::core::nodes::node::NodeId;
 use crate::core::position::Offset;
-use crate::core::resume::{Breaker, Offer, Reached, Start};
+use crate::core::stream::resume::{Breaker, Offer, Reached, Start};
 use crate::net::runtime::clock;
 use crate::net::socket::call::{ControlLink, encode, words};
 use crate::net::socket::dial::Connection;

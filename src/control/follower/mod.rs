@@ -19,9 +19,9 @@ use tokio::time::sleep;
 
 pub use self::detached::Detached;
 use crate::core::address::{Address, Credentials};
-use crate::core::node::NodeId;
+use crate::core::nodes::node::NodeId;
 use crate::core::position::{Offset, ReplId};
-use crate::core::resume::{Breaker, Reached};
+use crate::core::stream::resume::{Breaker, Reached};
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::net::socket::dial::Dialer;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::core::fence::{AnchorSeq, Era};
-use crate::core::lag::Growth;
-use crate::core::node::{Facts, Node};
+use crate::core::nodes::lag::Growth;
+use crate::core::nodes::node::{Facts, Node};
 
 const NOW: Moment = Moment::from_millis(1_000);
 

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::fence::{AnchorSeq, Era};
-use crate::core::lag::{Anchor, Growth};
-use crate::core::node::{Facts, Gate};
+use crate::core::nodes::lag::{Anchor, Growth};
+use crate::core::nodes::node::{Facts, Gate};
 use crate::core::position::{History, ReplId};
 
 const NOW: Moment = Moment::from_millis(100_100);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::stamps::Stamps;
 use crate::core::fence::Slot;
-use crate::core::node::NodeId;
+use crate::core::nodes::node::NodeId;
 
 /// How many keys are remembered one by one, of commands of each kind; with more, every key counts.
 const KEYS_KEPT: usize = 1024;

@@ -13,7 +13,7 @@ const SEEN_KEPT: usize = 64;
 /// What a connection has seen, and its reads must not fall behind. A reply counts once it is there; until then reads of
 /// its key follow the read that asked for it ([`super::Session::follows`]).
 ///
-/// A replica that serves it goes on, as long as it is of the same generation ([`crate::core::proof`]). In another one it
+/// A replica that serves it goes on, as long as it is of the same generation ([`crate::core::nodes::proof`]). In another one it
 /// can be behind what it has shown, and so can another replica: either raises the floor of all keys to the next anchor. The primary is ahead of every replica: what it answered for a key
 /// holds for that key, until a replica has applied it, or until the stream has passed it and the key's own fence says
 /// the same. A key of which the same is asked again and again, and answered by the primary with the same reply, may be as

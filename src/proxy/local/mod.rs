@@ -13,7 +13,7 @@ use crate::core::argv::Args;
 use crate::core::command::Local;
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::moment::Moment;
-use crate::core::view::View;
+use crate::core::nodes::view::View;
 use crate::net::runtime::clock;
 use crate::proxy::session::connection::shown_name;
 use crate::proxy::session::connection::{Connection, Step};

@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use crate::core::fence::AnchorSeq;
+use crate::core::nodes::view::View;
 use crate::core::position::Offset;
-use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::proxy::session::connection::Connection;

@@ -10,7 +10,7 @@ use bytes::{Buf, BytesMut};
 use super::{Event, Server};
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::moment::Moment;
-use crate::core::view::View;
+use crate::core::nodes::view::View;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::session::connection::Step;

@@ -8,15 +8,15 @@ use crate::core::command::{Access, Handling, Intent, Keys, Local, Why, WriteKeys
 use crate::core::demand::Slots;
 use crate::core::demand::stamps_of;
 use crate::core::moment::Moment;
+use crate::core::nodes::view::View;
 use crate::core::plan::{Admittance, Plan, to_primary};
 use crate::core::reason::Reason;
 use crate::core::route::Decision;
 use crate::core::session::Stamps;
-use crate::core::view::View;
 use crate::mutant;
 use crate::proxy::local;
 use crate::proxy::session::connection::{Connection, On, Step};
-use crate::proxy::session::relayed::Relayed;
+use crate::proxy::session::exclusive::relayed::Relayed;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::{Event, Server};
-use crate::proxy::session::pin::InLine;
+use crate::proxy::session::exclusive::pin::InLine;
 
 impl Server {
     /// Waits for a place among the exclusive connections; reads ahead a little, to notice a client that leaves.

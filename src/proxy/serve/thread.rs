@@ -12,8 +12,8 @@ use crate::net::runtime::task;
 use crate::proxy::serve;
 use crate::proxy::serve::listener::Accepted;
 use crate::proxy::worker::Worker;
-use crate::proxy::worker::connect;
 use crate::proxy::worker::errands;
+use crate::proxy::worker::lanes::connect;
 use crate::shard::shared::Shared;
 
 /// Serves until the process drains; returns when its clients are gone or `drain-timeout` has passed.

@@ -3,8 +3,8 @@
 
 use crate::core::command::Intent;
 use crate::core::moment::Moment;
+use crate::core::nodes::view::View;
 use crate::core::plan::{Admittance, is_for_guests, needs_admission};
-use crate::core::view::View;
 use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::worker::admission::Verdict;
 

@@ -2,7 +2,7 @@
 //! connection. A user who may not do everything is asked about at the primary first, by a question of the same kind.
 
 use crate::core::argv::Args;
-use crate::core::view::View;
+use crate::core::nodes::view::View;
 use crate::mutant;
 use crate::proxy::session::connection::Connection;
 

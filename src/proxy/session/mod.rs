@@ -2,19 +2,14 @@
 
 pub(crate) mod admit;
 pub mod connection;
+pub mod exclusive;
 pub(crate) mod fast_path;
 pub(crate) mod leave;
 pub(crate) mod order;
 pub(crate) mod oversized;
-pub(crate) mod pin;
-pub(crate) mod pinned;
 pub(crate) mod plan;
 pub(crate) mod read;
-pub(crate) mod redirect;
-pub(crate) mod relayed;
-pub(crate) mod reply_mode;
 pub(crate) mod rights;
 pub(crate) mod route_cache;
 pub(crate) mod scan;
 pub(crate) mod send;
-pub(crate) mod tracking;

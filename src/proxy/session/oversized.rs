@@ -34,7 +34,7 @@ impl Connection {
     /// What Redweir itself would answer is no command with arguments of that size: what Redis says to them.
     pub(crate) fn refuse_long(&self, intent: Intent) -> Option<Step> {
         let Handling::Local(which) = intent.handling else { return None };
-        if self.pin.as_ref().is_some_and(crate::proxy::session::pin::Pin::relays_everything) {
+        if self.pin.as_ref().is_some_and(crate::proxy::session::exclusive::pin::Pin::relays_everything) {
             return None;
         }
         let reply = match which {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::core::moment::Moment;
-use crate::core::node::NodeId;
-use crate::core::view::View;
+use crate::core::nodes::node::NodeId;
+use crate::core::nodes::view::View;
 use crate::proxy::session::connection::Connection;
 use crate::proxy::worker::bars::Bars;
 

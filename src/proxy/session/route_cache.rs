@@ -2,7 +2,7 @@
 //! ([`crate::proxy::session::fast_path`]).
 
 use crate::core::command::{Arity, CommandId};
-use crate::core::node::NodeId;
+use crate::core::nodes::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
 

@@ -1,6 +1,6 @@
 //! What a lane may be shared by.
 
-use crate::core::node::NodeId;
+use crate::core::nodes::node::NodeId;
 use crate::shard::identity::IdentityId;
 
 /// Protocol version spoken on a connection.

@@ -32,7 +32,7 @@ use crate::net::runtime::flush::{DirtyList, Flush};
 use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::Client;
-use crate::proxy::session::tracking::Redirect;
+use crate::proxy::session::exclusive::tracking::Redirect;
 pub use crate::proxy::upstream::key::{LaneKey, Proto, Purpose};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};

@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use crate::core::moment::Moment;
+use crate::core::nodes::proof::suffices;
 use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
-use crate::core::proof::suffices;
 use crate::core::session::Stamps;
 use crate::proxy::downstream::replies::Client;
 

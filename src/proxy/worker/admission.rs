@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::core::moment::Moment;
-use crate::core::node::NodeId;
-use crate::core::view::View;
+use crate::core::nodes::node::NodeId;
+use crate::core::nodes::view::View;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;

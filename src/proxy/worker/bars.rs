@@ -2,15 +2,15 @@
 //!
 //! A replica that denies more than the primary is found out by asking it: the primary then answers instead. One that allows
 //! more would show what the primary denies; so the rules of all nodes are compared before anybody reads there
-//! ([`crate::core::rights`]).
+//! ([`crate::core::nodes::rights`]).
 
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::core::moment::Moment;
+use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
-use crate::core::view::View;
 use crate::net::runtime::clock;
 use crate::proxy::upstream::lane::{Closed, Lane};
 use crate::proxy::worker::Worker;

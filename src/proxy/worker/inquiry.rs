@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::Semaphore;
 
 use crate::core::moment::Moment;
-use crate::core::node::NodeId;
+use crate::core::nodes::node::NodeId;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;

@@ -3,17 +3,13 @@
 
 pub mod admission;
 pub(crate) mod bars;
-pub(crate) mod connect;
-pub(crate) mod detour;
 pub(crate) mod errands;
 mod fencing;
 pub(crate) mod held;
-pub(crate) mod idle;
 pub(crate) mod inquiry;
-mod lanes;
+pub(crate) mod lanes;
 pub(crate) mod proof;
 pub(crate) mod retry;
-mod rewrite;
 pub(crate) mod upkeep;
 
 use std::cell::{Cell, RefCell};
@@ -27,10 +23,10 @@ use tokio::sync::Notify;
 
 use crate::core::fence::Era;
 use crate::core::moment::Moment;
-use crate::core::node::{NodeId, Role};
-use crate::core::proof::Proofs;
+use crate::core::nodes::node::{NodeId, Role};
+use crate::core::nodes::proof::Proofs;
+use crate::core::nodes::view::View;
 use crate::core::session::Stamps;
-use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::buffers::Buffers;
 use crate::net::runtime::clock;

@@ -4,11 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::core::moment::Moment;
-use crate::core::node::NodeId;
+use crate::core::nodes::node::NodeId;
+use crate::core::nodes::proof::Generation;
+use crate::core::nodes::view::View;
 use crate::core::policy::PolicyId;
-use crate::core::proof::Generation;
 use crate::core::session::Stamps;
-use crate::core::view::View;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::lane::Lane;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};

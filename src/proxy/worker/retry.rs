@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use crate::core::command::Access;
 use crate::core::demand::{Reader, Subject};
-use crate::core::node::NodeId;
+use crate::core::nodes::node::NodeId;
 use crate::core::policy::Consistency;
 use crate::core::route::{Ask, Decision, decide};
 use crate::mutant;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::position::{History, Offset, ReplId};
+use crate::core::position::{History, Offset, ReplId};
 
 /// Writes that are remembered. A failover that loses more is counted as this many.
 const KEPT: usize = 1 << 16;

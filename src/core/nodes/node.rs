@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::moment::Moment;
-use super::position::{History, Offset};
-use super::rights::Rules;
+use crate::core::moment::Moment;
+use crate::core::nodes::rights::Rules;
+use crate::core::position::{History, Offset};
 use crate::mutant;
 
 /// Good samples in a row that a node which was out has to give before it may serve again.
@@ -249,7 +249,7 @@ impl Node {
     }
 
     /// The connection to it was lost: whatever it said may be about a process that is gone.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.role = None;
         self.link = None;
         self.master = None;
@@ -259,7 +259,7 @@ impl Node {
 
     /// Its data was emptied, as it says itself at `now`: by a full resync, perhaps from somebody who is behind what it
     /// had (`replication.c`, `readSyncBulkPayload`), or by `FLUSHALL`. It has to say anew what it holds, and of what.
-    pub(super) fn hear_emptied(&mut self, now: Moment) {
+    pub(crate) fn hear_emptied(&mut self, now: Moment) {
         self.emptied_at = self.emptied_at.max(Some(now));
         self.void();
     }
@@ -271,7 +271,7 @@ impl Node {
     }
 
     /// Whether what it answers to a question that was sent at `asked` may be about data that it has emptied since.
-    pub(super) fn is_outdated(&self, asked: Moment) -> bool {
+    pub(crate) fn is_outdated(&self, asked: Moment) -> bool {
         self.emptied_at.is_some_and(|emptied| asked <= emptied)
     }
 
@@ -283,7 +283,7 @@ impl Node {
     }
 
     /// What is known of its data from before proves nothing about what it holds now.
-    pub(super) fn begin_incarnation(&mut self) {
+    pub(crate) fn begin_incarnation(&mut self) {
         if mutant::is("incarnation-ignored") {
             return;
         }
@@ -291,12 +291,12 @@ impl Node {
         self.fresh_from = None;
     }
 
-    pub(super) fn heard(&mut self, now: Moment) {
+    pub(crate) fn heard(&mut self, now: Moment) {
         self.heard_at = Some(now);
         self.silent_since = None;
     }
 
-    pub(super) fn hear_primary(&mut self, offset: Offset, asked: Moment) {
+    pub(crate) fn hear_primary(&mut self, offset: Offset, asked: Moment) {
         if !self.facts.as_ref().is_some_and(Facts::are_of_primary) {
             // It was promoted after INFO, so that its history is another one: INFO has to say which.
             (self.facts, self.fresh_from) = (None, None);
@@ -310,7 +310,7 @@ impl Node {
         self.applied = Some(offset);
     }
 
-    pub(super) fn hear_replica(
+    pub(crate) fn hear_replica(
         &mut self,
         link: Link,
         master: (String, u16),
@@ -347,7 +347,7 @@ impl Node {
     }
 
     /// Whether its own reports allow reads at all.
-    pub(super) fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         let Some(facts) = &self.facts else { return false };
         self.silent_since.is_none()
             && self.role == Some(Role::Replica)

@@ -18,14 +18,15 @@ use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, Proto};
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
-use crate::proxy::worker::{Reply, Worker, rewrite};
+use crate::proxy::worker::lanes::rewrite;
+use crate::proxy::worker::{Reply, Worker};
 use crate::shard::ear;
 use crate::shard::report;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 use crate::wire::say;
 
 /// The reading side of an open lane.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     read: ReadHalf,
     buffer: BytesMut,
     scanner: ReplyScanner,
@@ -71,7 +72,7 @@ enum Event {
 }
 
 impl Reader {
-    pub(super) fn new(read: ReadHalf) -> Self {
+    pub(crate) fn new(read: ReadHalf) -> Self {
         Self {
             read,
             buffer: BytesMut::with_capacity(limits::LANE_READ),
@@ -85,7 +86,7 @@ impl Reader {
         }
     }
 
-    pub(super) async fn run(mut self, worker: &Rc<Worker>, lane: &Rc<Lane>) -> Closed {
+    pub(crate) async fn run(mut self, worker: &Rc<Worker>, lane: &Rc<Lane>) -> Closed {
         loop {
             match self.next(lane).await {
                 Event::Closed(why) => return why,

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fence::{AnchorSeq, Era};
-use super::lag::{Anchor, Anchors, Growth};
-use super::moment::Moment;
-use super::node::{Facts, Link, Node, NodeId, Role};
-use super::policy::{Consistency, Policies};
-use super::position::{History, Offset};
-use super::rights::{Rights, Rules};
+use crate::core::fence::{AnchorSeq, Era};
+use crate::core::moment::Moment;
+use crate::core::nodes::lag::{Anchor, Anchors, Growth};
+use crate::core::nodes::node::{Facts, Link, Node, NodeId, Role};
+use crate::core::nodes::rights::{Rights, Rules};
+use crate::core::policy::{Consistency, Policies};
+use crate::core::position::{History, Offset};
 use crate::mutant;
 
 /// All nodes at one moment.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::node::LinkDown;
+use crate::core::nodes::node::LinkDown;
 use crate::core::policy::Policy;
 use crate::core::position::ReplId;
 

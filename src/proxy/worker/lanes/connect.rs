@@ -1,7 +1,5 @@
 //! A lane's own task: connect, authenticate, then read until it ends.
 
-mod reader;
-
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,8 +7,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
-use crate::core::node::NodeId;
-use crate::core::view::View;
+use crate::core::nodes::node::NodeId;
+use crate::core::nodes::view::View;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
@@ -18,11 +16,11 @@ use crate::net::runtime::task;
 use crate::net::socket::halves::{ReadHalf, WriteHalf};
 use crate::proxy::upstream::lane::{Closed, Lane, Phase, Process, Proto};
 use crate::proxy::worker::Worker;
+use crate::proxy::worker::lanes::settle::Reader;
 use crate::shard::ear;
 use crate::shard::identity::Credentials;
 use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
 use crate::wire::say;
-use reader::Reader;
 
 /// Runs `lane` until it ends, then hands what is left of it back to the worker.
 pub(crate) async fn run(worker: Rc<Worker>, lane: Rc<Lane>) {

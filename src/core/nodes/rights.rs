@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::node::{Node, NodeId};
+use crate::core::nodes::node::{Node, NodeId};
 use crate::mutant;
 
 /// What one user may do, in the server's own words, without its passwords.

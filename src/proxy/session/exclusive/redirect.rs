@@ -1,10 +1,10 @@
 //! `CLIENT TRACKING … REDIRECT`: the client that it names has another number at the primary
-//! ([`crate::proxy::session::tracking`]).
+//! ([`crate::proxy::session::exclusive::tracking`]).
 
 use crate::core::argv::Args as _;
 use crate::core::command::{Handling, Intent, Pin as Pins};
 use crate::proxy::session::connection::{Connection, Step};
-use crate::proxy::session::tracking::redirect_at;
+use crate::proxy::session::exclusive::tracking::redirect_at;
 use crate::wire::request::Request;
 use crate::wire::say;
 

@@ -1,4 +1,4 @@
-//! An exclusive connection to the primary, and what state its client has left on it ([`crate::proxy::session::pinned`]).
+//! An exclusive connection to the primary, and what state its client has left on it ([`crate::proxy::session::exclusive::pinned`]).
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use crate::core::command::{Handling, Intent, Local, Pin as Pins};
 use crate::core::plan::Hold;
 use crate::core::session::Stamps;
 use crate::mutant;
-use crate::proxy::session::tracking;
+use crate::proxy::session::exclusive::tracking;
 use crate::proxy::upstream::lane::Lane;
 use crate::wire::request::Request;
 

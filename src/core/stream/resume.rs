@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::moment::Moment;
-use super::position::{History, Offset, ReplId};
+use crate::core::moment::Moment;
+use crate::core::position::{History, Offset, ReplId};
 
 /// What a source says of its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

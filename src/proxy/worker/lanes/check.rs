@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::core::moment::Moment;
-use crate::core::node::NodeId;
+use crate::core::nodes::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
 use crate::net::runtime::clock;

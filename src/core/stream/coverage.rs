@@ -9,12 +9,12 @@
 //! it who it is. Its offsets say nothing about replicas of the old primary, which may have applied a lost suffix past
 //! them. What is told then waits for the next anchor, which only the new primary can answer once the old one is gone.
 
-use super::fence::{AnchorSeq, Era, FenceTable, Slot};
-use super::position::{Offset, ReplId};
+use crate::core::fence::{AnchorSeq, Era, FenceTable, Slot};
+use crate::core::position::{Offset, ReplId};
 
 /// The fences' side of the stream.
 ///
-/// `next` is always the number of the next anchor ([`super::fence::AnchorCounter::next`]), taken when it was heard;
+/// `next` is always the number of the next anchor ([`crate::core::fence::AnchorCounter::next`]), taken when it was heard;
 /// `ours` the view's history.
 #[derive(Clone, Debug, Default)]
 pub struct Precise {

@@ -11,11 +11,11 @@
 
 use std::time::Duration;
 
-use super::fence::Era;
-use super::moment::Moment;
-use super::node::NodeId;
-use super::position::Offset;
-use super::view::View;
+use crate::core::fence::Era;
+use crate::core::moment::Moment;
+use crate::core::nodes::node::NodeId;
+use crate::core::nodes::view::View;
+use crate::core::position::Offset;
 use crate::mutant;
 
 /// The first pause after a failure.
@@ -38,7 +38,7 @@ pub struct Proofs {
 #[derive(Clone, Copy, Debug, Default)]
 struct Life {
     generation: Generation,
-    /// [`Node::incarnation`](super::node::Node::incarnation), as far as it is known here.
+    /// [`Node::incarnation`](crate::core::nodes::node::Node::incarnation), as far as it is known here.
     incarnation: u32,
     /// When the node was last heard to empty its data, as long as it has not answered since.
     doubted: Option<Moment>,
@@ -160,8 +160,8 @@ pub fn suffices(proof: Option<Offset>, need: Offset) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::nodes::view::{Limits, Observation, Tracker};
     use crate::core::policy::Policies;
-    use crate::core::view::{Limits, Observation, Tracker};
 
     fn view() -> View {
         let limits = Limits { silence: Duration::from_secs(1), hold: Duration::from_secs(1) };
@@ -236,7 +236,7 @@ mod tests {
         proofs.renew(tracker.view(), at(11));
         let answer = |tracker: &mut Tracker, asked| {
             let master = ("primary".to_owned(), 1);
-            let link = crate::core::node::Link::Up;
+            let link = crate::core::nodes::node::Link::Up;
             let applied = Some(Offset::new(40));
             let _ = tracker.apply(Observation::Replica { node, link, master, applied }, asked);
         };

@@ -8,9 +8,9 @@
 
 use std::time::Duration;
 
-use super::moment::Moment;
-use super::node::{Link, Node, NodeId, Role};
-use super::view::View;
+use crate::core::moment::Moment;
+use crate::core::nodes::node::{Link, Node, NodeId, Role};
+use crate::core::nodes::view::View;
 
 /// A source is left for a fresher replica when it is more than this many bytes behind it. Well above what two
 /// replicas that were asked a poll interval apart seem to differ by.
@@ -165,8 +165,8 @@ mod tests {
     use std::sync::Arc;
 
     use crate::core::fence::{AnchorSeq, Era};
-    use crate::core::lag::Growth;
-    use crate::core::node::{Facts, Gate};
+    use crate::core::nodes::lag::Growth;
+    use crate::core::nodes::node::{Facts, Gate};
     use crate::core::position::{History, Offset, ReplId};
 
     const NOW: Moment = Moment::from_millis(100_000);

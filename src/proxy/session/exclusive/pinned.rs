@@ -3,7 +3,7 @@
 //!
 //! A transaction or a blocking command gives its connection back clean as soon as its state is gone, so that the next
 //! client may use it. A subscription (and whatever else makes the server speak unasked, or stay silent) turns the
-//! connection into a plain relay ([`crate::proxy::session::relayed`]), until the client leaves or says `RESET`; then it is closed, when
+//! connection into a plain relay ([`crate::proxy::session::exclusive::relayed`]), until the client leaves or says `RESET`; then it is closed, when
 //! what was said on it is executed. The order of a pipeline is kept by entering and leaving only with nothing
 //! outstanding.
 //!
@@ -17,16 +17,16 @@ use std::sync::Arc;
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
+use crate::core::nodes::view::View;
 use crate::core::plan::{is_about_redweir, silences, to_primary};
 use crate::core::reason::Reason;
 use crate::core::route::Decision;
 use crate::core::session::Stamps;
-use crate::core::view::View;
 use crate::mutant;
 use crate::proxy::session::connection::{Connection, On, Step};
-use crate::proxy::session::pin::{InLine, Pin};
-use crate::proxy::session::reply_mode;
-use crate::proxy::session::tracking;
+use crate::proxy::session::exclusive::pin::{InLine, Pin};
+use crate::proxy::session::exclusive::reply_mode;
+use crate::proxy::session::exclusive::tracking;
 use crate::proxy::upstream::lane::Closed;
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::Rewrite;

@@ -8,8 +8,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::moment::Moment;
-use super::position::Offset;
+use crate::core::moment::Moment;
+use crate::core::position::Offset;
 use crate::mutant;
 
 /// How many anchors are kept. Above it every second of the older half is forgotten, which only makes the staleness

@@ -1,4 +1,4 @@
-//! What a client says on a plain relay (see [`crate::proxy::session::pinned`]): all of it goes to the primary, in the order in which it
+//! What a client says on a plain relay (see [`crate::proxy::session::exclusive::pinned`]): all of it goes to the primary, in the order in which it
 //! comes, and what Redweir has to say to it, or to do about it, has its place in that order (see
 //! [`crate::proxy::upstream::lane::Lane::answer`]).
 
@@ -9,15 +9,15 @@ use std::task::Poll;
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
+use crate::core::nodes::view::View;
 use crate::core::plan::Plan;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
-use crate::core::view::View;
 use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::proxy::session::connection::{Connection, On, Step};
-use crate::proxy::session::reply_mode;
+use crate::proxy::session::exclusive::reply_mode;
 use crate::proxy::upstream::lane::{Closed, Lane, Phase, Said};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::telemetry::{self, Target};

@@ -1,0 +1,7 @@
+//! What is known of the nodes: what each has said of itself, how far behind it is, and the view that decisions read.
+
+pub mod lag;
+pub mod node;
+pub mod proof;
+pub mod rights;
+pub mod view;
