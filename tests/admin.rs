@@ -168,9 +168,9 @@ fn explain_is_the_decision_that_traffic_gets() {
             "{explained}"
         );
     }
-    // An empty key is a key; without any, GET is about whatever was written, and the replicas have all of that.
+    // An empty key is a key; without any, the primary says what is wrong.
     assert_eq!(proxy.explain(&["GET", ""])["reason"], "fresh");
-    assert_eq!(proxy.explain(&["GET"])["reason"], "fresh");
+    assert_eq!(proxy.explain(&["GET"])["reason"], "malformed");
     assert_eq!(proxy.get("/explain").0, 400);
     assert_eq!(proxy.get("/explain?cmd=").0, 400);
     assert_eq!(proxy.cmd(&["GET", "foo"]), "bar", "it explained and did nothing");

@@ -102,7 +102,7 @@ fn the_built_in_table_is_that_of_redis_7_0() {
     let mut lines: Vec<String> = server.entries().iter().map(ToString::to_string).collect();
     lines.sort();
     let text = format!(
-        "# COMMAND of Redis 7.0.15: name, flags (r w b m), key specifications. Written by tests/commands_live.rs.\n{}\n",
+        "# COMMAND of Redis 7.0.15: name, flags (r w b m), arity, key specifications. Written by tests/commands_live.rs.\n{}\n",
         lines.join("\n")
     );
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/core/command/table.txt");

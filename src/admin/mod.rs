@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -29,11 +30,13 @@ pub use metrics::Metrics;
 use crate::core::address::Address;
 use crate::core::demand::Reader;
 use crate::core::nodes::view::View;
+use crate::core::plan::Situation;
 use crate::core::policy::PolicyId;
+use crate::core::route::Ask;
 use crate::net::runtime::clock;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::runtime::task;
-use crate::shard::report;
+use crate::shard::report::{self, Asker};
 use crate::shard::shared::Shared;
 
 /// Connections served at once, if descriptors allow; for one more the oldest is closed.
@@ -218,9 +221,18 @@ fn explained(request: &Request<Incoming>, shared: &Shared) -> Answer {
         session: None,
         barrier: None,
     };
-    let (view, vocabulary) = (shared.view.load(), shared.vocabulary.load());
-    let explained = report::explain(shared, &reader, args.as_slice(), &view, &vocabulary, clock::now());
-    json(&explained)
+    // For a client that is logged in, if that is needed, and has done nothing yet.
+    let (view, vocabulary, now) = (shared.view.load(), shared.vocabulary.load(), clock::now());
+    let situation = Situation {
+        scripts_flushed: shared.scripts_flushed.load(Ordering::Relaxed),
+        reads_paused: shared.reads_are_paused(now),
+        ..Situation::default()
+    };
+    let bars = report::bars(&view, reader.user);
+    let asker = Asker { reader, situation };
+    json(&report::explain(shared, &asker, args.as_slice(), (&view, &vocabulary), now, |ask, then| {
+        then(&Ask { barred: &bars, ..*ask });
+    }))
 }
 
 fn percent_decode(text: &str) -> Vec<u8> {

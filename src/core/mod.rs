@@ -19,6 +19,7 @@ pub mod demand;
 pub mod fence;
 pub mod moment;
 pub mod nodes;
+pub mod plan;
 pub mod policy;
 pub mod position;
 pub mod reason;

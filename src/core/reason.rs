@@ -38,13 +38,13 @@ pub enum Reason {
     BelowFloor,
     /// The applied offset is below what this session has seen.
     BelowSession,
-    /// A write to the key was acknowledged and its offset is not known yet.
+    /// A write that the read must show was acknowledged and its offset is not known yet.
     FencePending,
-    /// The applied offset is below the fence of the key.
+    /// The applied offset is below the fence of a key, or, if the read may be about any key, of all of them.
     BelowFence,
     /// The read's barrier is not known yet.
     BarrierPending,
-    /// A write of this connection to the key is still in flight.
+    /// A write of this connection that the read must show is still in flight.
     OwnWriteInFlight,
 
     // Why a replica serves.
@@ -60,18 +60,20 @@ pub enum Reason {
     PrimaryOnly,
     /// The command is not in the command table.
     UnknownCommand,
-    /// The connection is in a state that only an exclusive primary connection can carry.
+    /// The command, or a state of the connection, needs an exclusive primary connection.
     Pinned,
     /// A replica failed to answer; the read is repeated.
     Repeated,
     /// The proof that was asked for together with the read failed; the read is repeated.
     ProofFailed,
-    /// The cursor belongs to the primary.
+    /// A scan goes on at the node that issued its cursor; from `session` up it begins at the primary.
     Cursor,
-    /// No replica accepts the client's user: access rules are not replicated.
+    /// The replica does not accept the client's user: access rules are not replicated.
     UserUnknown,
     /// Nobody knows that a replica allows the client's user no more than the primary does.
     RightsDiffer,
+    /// The number of arguments is wrong, or the cursor is none: the server says it best.
+    Malformed,
 
     // Why nothing is sent.
     /// No primary is known, or it does not answer.
@@ -80,11 +82,21 @@ pub enum Reason {
     Refused,
     /// More than one node claims to be the primary and nothing decides between them.
     TwoPrimaries,
+    /// `deny-commands` names the command.
+    DeniedCommand,
+    /// The client has given no password, and the primary wants one.
+    Unauthenticated,
+    /// It is what a browser says that was tricked into talking to Redis.
+    CrossProtocol,
+
+    // Why no node is asked.
+    /// Redweir answers the command itself.
+    Local,
 }
 
 impl Reason {
     /// Every reason, in order.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 39] = [
         Self::NoReplica,
         Self::Silent,
         Self::Unobserved,
@@ -116,9 +128,14 @@ impl Reason {
         Self::Cursor,
         Self::UserUnknown,
         Self::RightsDiffer,
+        Self::Malformed,
         Self::PrimaryDown,
         Self::Refused,
         Self::TwoPrimaries,
+        Self::DeniedCommand,
+        Self::Unauthenticated,
+        Self::CrossProtocol,
+        Self::Local,
     ];
 
     /// Whether it is about what one read demands, rather than about the state of a replica.
@@ -132,6 +149,15 @@ impl Reason {
                 | Self::BarrierPending
                 | Self::OwnWriteInFlight
         )
+    }
+
+    /// Whether it is what is wrong with one replica, so that elsewhere it has to be said of which.
+    pub const fn is_about_a_replica(self) -> bool {
+        match self {
+            Self::FencePending | Self::BarrierPending | Self::OwnWriteInFlight | Self::NoReplica => false,
+            Self::UserUnknown | Self::RightsDiffer => true,
+            _ => (self as u8) < Self::Fresh as u8,
+        }
     }
 
     /// Whether it is about who reads, rather than about what or where.
@@ -173,9 +199,14 @@ impl Reason {
             Self::Cursor => "cursor",
             Self::UserUnknown => "user_unknown",
             Self::RightsDiffer => "rights_differ",
+            Self::Malformed => "malformed",
             Self::PrimaryDown => "primary_down",
             Self::Refused => "refused",
             Self::TwoPrimaries => "two_primaries",
+            Self::DeniedCommand => "denied_command",
+            Self::Unauthenticated => "unauthenticated",
+            Self::CrossProtocol => "cross_protocol",
+            Self::Local => "local",
         }
     }
 
@@ -198,24 +229,37 @@ impl Reason {
             Self::TooFar => "it is more than max-lag-bytes behind",
             Self::BelowFloor => "it has not applied the floor that covers all keys",
             Self::BelowSession => "it has not applied what this session has already seen",
-            Self::FencePending => "a write to the key was just acknowledged and its offset is not known yet",
-            Self::BelowFence => "it has not applied the last write to the key",
+            Self::FencePending => {
+                "the offset of the last write that the command has to show is not known yet"
+            }
+            Self::BelowFence => "it has not applied the last write that the command has to show",
             Self::BarrierPending => "the head at the time of the read is not known yet",
-            Self::OwnWriteInFlight => "a write of this connection to the key is still in flight",
+            Self::OwnWriteInFlight => {
+                "a write of this connection that the command has to show is still in flight"
+            }
             Self::Fresh => "it is proven fresh enough",
             Self::StaleAllowed => "the primary is gone and the policy allows old data",
             Self::Write => "the command writes",
             Self::PrimaryOnly => "only the primary may answer the command",
             Self::UnknownCommand => "the command is unknown",
-            Self::Pinned => "the connection holds an exclusive primary connection",
+            Self::Pinned => {
+                "the command, or a state of its connection, needs an exclusive connection to the primary"
+            }
             Self::Repeated => "a replica failed to answer and the read is repeated",
             Self::ProofFailed => "the replica had not applied enough and the read is repeated",
-            Self::Cursor => "the cursor was issued by this node",
-            Self::UserUnknown => "no replica accepts this user",
+            Self::Cursor => {
+                "a scan goes on where its cursor was issued, and from the level `session` on it begins at the primary"
+            }
+            Self::UserUnknown => "it does not accept this user",
             Self::RightsDiffer => "its access rules for this user are not known to be those of the primary",
+            Self::Malformed => "the command is malformed: the primary says what is wrong with it",
             Self::PrimaryDown => "no primary answers",
             Self::Refused => "the policy refuses reads when no replica is fresh enough",
             Self::TwoPrimaries => "two nodes claim to be the primary",
+            Self::DeniedCommand => "deny-commands refuses the command",
+            Self::Unauthenticated => "the client has given no password, and the primary wants one",
+            Self::CrossProtocol => "only a browser that was tricked into talking to Redis says that",
+            Self::Local => "Redweir answers the command itself",
         }
     }
 }
@@ -228,6 +272,17 @@ mod tests {
     fn all_lists_every_reason_once_in_order() {
         for (index, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn labels_differ_and_no_text_names_a_key() {
+        let labels: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(labels.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert!(!reason.text().contains("the key"), "{reason:?}: a command without keys gets it as well");
+            let of_a_node = reason.text().starts_with("it ") || reason.text().starts_with("its ");
+            assert!(!of_a_node || reason.is_about_a_replica() || reason == Reason::Fresh, "{reason:?}");
         }
     }
 }

@@ -1,22 +1,25 @@
 //! EXPLAIN and VIEW: the same decisions that traffic gets, in words and as JSON.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::core::argv::Args;
 use crate::core::command::vocabulary::Vocabulary;
-use crate::core::command::{Access, Handling, Local};
-use crate::core::cursor::Cursor;
+use crate::core::command::{Access, Handling, Intent};
 use crate::core::demand::{Reader, Subject};
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{Link, Node, Role};
 use crate::core::nodes::view::View;
-use crate::core::policy::Consistency;
+use crate::core::plan::{NextStep, Plan, Situation, next_step, plan, to_primary};
+use crate::core::policy::Policy;
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
+use crate::mutant;
 use crate::shard::shared::Shared;
+use crate::wire::request::is_cross_protocol;
 
 /// One node, as the view has it.
 #[derive(Clone, Debug, Serialize)]
@@ -71,23 +74,23 @@ pub struct ViewReport {
 pub struct Explained {
     /// The command, as the table knows it.
     pub command: String,
-    /// `read`, `write`, `primary` or `local`.
+    /// `read`, `write`, `primary` or `local`: what it does, or that Redweir answers it.
     pub access: &'static str,
     /// The policy that applies.
     pub policy: String,
     /// Its level.
     pub consistency: &'static str,
-    /// `send`, `wait`, `refuse` or `answer`.
+    /// `send`, `try` (with a proof that is asked for), `wait`, `refuse` or `answer`.
     pub decision: &'static str,
     /// Where it would be sent.
     pub target: Option<String>,
     /// The reason's label.
     pub reason: &'static str,
     /// The reason in words.
-    pub why: &'static str,
+    pub why: String,
     /// The offset that a replica must have applied, or `pending`.
     pub fence: Option<String>,
-    /// Every candidate.
+    /// Every node, where one is asked at all.
     pub candidates: Vec<Candidate>,
 }
 
@@ -101,46 +104,48 @@ pub struct Candidate {
     pub eligible: bool,
     /// The reason's label.
     pub reason: &'static str,
-    /// The reason in words.
-    pub why: &'static str,
+    /// The reason in words, as it is true of this node.
+    pub why: String,
     /// Bytes that it lacks to the fence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deficit_bytes: Option<u64>,
 }
 
-/// Explains `args` on behalf of `reader`.
+/// Who asks for an explanation.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// On whose behalf a read would be decided.
+    pub reader: Reader<'a>,
+    /// What matters of its connection.
+    pub situation: Situation,
+}
+
+/// Explains `args` on behalf of `asker`. `complete` adds to the question that a read is decided by what only the asker knows
+/// (which replica it is on, what is proven), and hands it on.
 pub fn explain<A: Args + ?Sized>(
     shared: &Shared,
-    reader: &Reader<'_>,
+    asker: &Asker<'_>,
     args: &A,
-    view: &View,
-    vocabulary: &Vocabulary,
+    (view, vocabulary): (&View, &Vocabulary),
     now: Moment,
+    complete: impl FnOnce(&Ask<'_>, &mut dyn FnMut(&Ask<'_>)),
 ) -> Explained {
-    let intent = vocabulary.table.classify(args);
+    let (reader, intent) = (&asker.reader, vocabulary.table.classify(args));
     let policy_id = reader.policy_of(&shared.config.policies, args, intent, vocabulary);
-    let fallback = crate::core::policy::Policy::default();
+    let fallback = Policy::default();
     let policy = shared.config.policies.all.get(usize::from(policy_id.0)).unwrap_or(&fallback);
-    let (is_read, access, fixed) = match (intent.handling, intent.access) {
-        (Handling::Local(which), _) if which != Local::Info => (false, "local", Reason::PrimaryOnly),
-        (Handling::Pin(_), _) => (false, "primary", Reason::Pinned),
-        (Handling::Scan { cursor }, _)
-            if policy.consistency >= Consistency::Session
-                || Cursor::parse(args.arg(usize::from(cursor))) != Some(Cursor::Start) =>
-        {
-            (false, "primary", Reason::Cursor)
+    let situation = Situation { cross_protocol: is_cross_protocol(args.arg(0)), ..asker.situation };
+    let level = || policy.consistency;
+    let plan = match plan(args, intent, vocabulary, situation, (view, now), level) {
+        Plan::Refuse(_) if mutant::is("explained-otherwise") => Plan::Primary(Reason::PrimaryOnly),
+        plan => plan,
+    };
+    let demand = match plan {
+        Plan::Read | Plan::Continue { .. } => {
+            shared.demand(reader, level(), (args, intent), (view, vocabulary), &mut Subject::default())
         }
-        (_, Access::Read) => (true, "read", Reason::Fresh),
-        (_, Access::PrimaryRead(_)) => (false, "primary", Reason::PrimaryOnly),
-        (_, Access::Write { .. }) => (false, "write", Reason::Write),
-        (_, Access::Unknown) => (false, "write", Reason::UnknownCommand),
+        Plan::Answer | Plan::Refuse(_) | Plan::Primary(_) => Demand::Nothing,
     };
-    let demand = if is_read {
-        shared.demand(reader, policy.consistency, (args, intent), (view, vocabulary), &mut Subject::default())
-    } else {
-        Demand::Nothing
-    };
-    let bars = bars(view, reader.user);
     let ask = Ask {
         view,
         policy,
@@ -150,66 +155,112 @@ pub fn explain<A: Args + ?Sized>(
         load: &[],
         proven: &[],
         in_doubt: &[],
-        barred: &bars,
+        barred: &[],
         may_try: &[],
         now,
         tie: 0,
         waited: false,
         avoid: None,
     };
-    let decision = if is_read {
-        decide(&ask)
-    } else {
-        match view.usable_primary(now) {
-            Some(node) => Decision::Send { node, reason: fixed },
-            None => Decision::Refuse { reason: Reason::PrimaryDown },
-        }
-    };
-    let (word, target, reason) = match decision {
-        Decision::Send { node, reason } => ("send", view.node(node).map(|n| n.name.clone()), reason),
-        Decision::Try { node, .. } => ("try", view.node(node).map(|n| n.name.clone()), Reason::Fresh),
-        Decision::Wait { reason } => ("wait", None, reason),
-        Decision::Refuse { reason } => ("refuse", None, reason),
-    };
-    Explained {
+    let mut explained = Explained {
         command: vocabulary.table.name(intent.id).to_owned(),
-        access,
+        access: access(plan, intent),
         policy: policy.name.clone(),
         consistency: policy.consistency.name(),
-        decision: if access == "local" { "answer" } else { word },
-        target: target.filter(|_| access != "local"),
-        reason: reason.label(),
-        why: reason.text(),
+        decision: "refuse",
+        target: None,
+        reason: "",
+        why: String::new(),
         fence: match demand {
             Demand::Nothing => None,
             Demand::Applied(offset, _) => Some(offset.to_string()),
             Demand::Unknown(_) => Some("pending".to_owned()),
         },
-        candidates: view.nodes.iter().map(|node| candidate(node, &ask, is_read, fixed)).collect(),
+        candidates: Vec::new(),
+    };
+    complete(&ask, &mut |ask| explained.take(plan, ask));
+    explained
+}
+
+fn access(plan: Plan, intent: Intent) -> &'static str {
+    match (plan, intent.handling, intent.access) {
+        (Plan::Answer, ..) => "local",
+        (_, Handling::Pin(_), _) | (_, _, Access::PrimaryRead(_)) => "primary",
+        (_, _, Access::Read) => "read",
+        (_, _, Access::Write { .. } | Access::Unknown) => "write",
+    }
+}
+
+impl Explained {
+    /// What becomes of the command.
+    fn take(&mut self, plan: Plan, ask: &Ask<'_>) {
+        let (view, now) = (ask.view, ask.now);
+        let decision = match plan {
+            Plan::Answer => return self.say("answer", Reason::Local),
+            Plan::Refuse(reason) => return self.say("refuse", reason),
+            Plan::Primary(reason) => to_primary(view, reason, now, Duration::ZERO),
+            Plan::Read => decide(ask),
+            Plan::Continue { tag, .. } => match next_step(view, tag, || ask.policy.consistency) {
+                NextStep::At(node) => match view.node(node).map(|node| judge(node, ask)) {
+                    _ if view.primary == Some(node) => to_primary(view, Reason::Cursor, now, Duration::ZERO),
+                    Some(Err(reason)) => Decision::Wait { reason },
+                    Some(Ok(())) | None => Decision::Send { node, reason: Reason::Cursor },
+                },
+                NextStep::Gone | NextStep::OfReplica => return self.say("refuse", Reason::Cursor),
+            },
+        };
+        let (word, node, reason) = match decision {
+            Decision::Send { node, reason } => ("send", Some(node), reason),
+            Decision::Try { node, .. } => ("try", Some(node), Reason::Fresh),
+            Decision::Wait { reason } => ("wait", None, reason),
+            Decision::Refuse { reason } => ("refuse", None, reason),
+        };
+        self.say(word, reason);
+        self.target = node.and_then(|id| view.node(id)).map(|node| node.name.clone());
+        self.candidates = view.nodes.iter().map(|node| candidate(node, plan, ask)).collect();
+    }
+
+    fn say(&mut self, decision: &'static str, reason: Reason) {
+        (self.decision, self.reason) = (decision, reason.label());
+        self.why = if reason.is_about_a_replica() {
+            format!("the replica that comes closest may not serve: {}", reason.text())
+        } else {
+            reason.text().to_owned()
+        };
     }
 }
 
 /// From which nodes a user is barred.
-fn bars(view: &View, user: &str) -> Vec<Option<Reason>> {
+pub fn bars(view: &View, user: &str) -> Vec<Option<Reason>> {
     let bar = |barred: &bool| barred.then_some(Reason::RightsDiffer);
     view.rights.bars(user.as_bytes()).iter().map(bar).collect()
 }
 
-fn candidate(node: &Node, ask: &Ask<'_>, is_read: bool, fixed: Reason) -> Candidate {
+/// What is true of one node: a replica's shortcoming is never the primary's.
+fn candidate(node: &Node, plan: Plan, ask: &Ask<'_>) -> Candidate {
     let is_primary = ask.view.primary == Some(node.id);
-    let verdict = match (is_primary, is_read) {
-        (true, _) if ask.view.usable_primary(ask.now).is_none() => Err(Reason::PrimaryDown),
-        (true, _) => Ok(if is_read { Reason::PrimaryOnly } else { fixed }),
-        (false, true) => judge(node, ask).map(|()| Reason::Fresh),
-        (false, false) => Err(fixed),
+    let (eligible, label, why) = match plan {
+        _ if is_primary => match to_primary(ask.view, Reason::PrimaryOnly, ask.now, Duration::ZERO) {
+            Decision::Send { .. } => (true, "primary", "it is the primary".to_owned()),
+            Decision::Refuse { reason: Reason::TwoPrimaries } => (
+                false,
+                Reason::TwoPrimaries.label(),
+                "another node claims to be the primary as well".to_owned(),
+            ),
+            _ => (false, Reason::Silent.label(), Reason::Silent.text().to_owned()),
+        },
+        Plan::Primary(reason) => {
+            (false, reason.label(), format!("it is not the primary, and {}", reason.text()))
+        }
+        _ => match judge(node, ask) {
+            Ok(()) => (true, Reason::Fresh.label(), Reason::Fresh.text().to_owned()),
+            Err(reason) => (false, reason.label(), reason.text().to_owned()),
+        },
     };
-    let (Ok(reason) | Err(reason)) = verdict;
-    let why = if is_primary && verdict.is_ok() { "it is the primary" } else { reason.text() };
-    let label = if is_primary && verdict.is_ok() { "primary" } else { reason.label() };
     let applied = node.applied.filter(|_| !is_primary);
     let deficit_bytes = applied.and_then(|applied| ask.demand.deficit_bytes(applied));
     let node = node_report(ask.view, node, ask.now);
-    Candidate { node, eligible: verdict.is_ok(), reason: label, why, deficit_bytes }
+    Candidate { node, eligible, reason: label, why, deficit_bytes }
 }
 
 /// The view, for `/view`.

@@ -1,8 +1,8 @@
-//! What `COMMAND` says, as words (`server.c`, `addReplyCommandInfo`): name, flags, key specifications, subcommands.
+//! What `COMMAND` says, as words (`server.c`, `addReplyCommandInfo`): name, arity, flags, key specifications, subcommands.
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use crate::core::command::{Begin, CommandEntry, Find, Flags, KeySpec};
+use crate::core::command::{Arity, Begin, CommandEntry, Find, Flags, KeySpec};
 
 /// Why a reply is no command table. The fault is the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +46,7 @@ fn entry(fields: &[BytesFrame]) -> Result<CommandEntry, CommandsError> {
     for flag in fields.get(2).and_then(array).ok_or(CommandsError::Lacks("flags"))? {
         flags.add(text(flag).ok_or(CommandsError::Lacks("flag"))?);
     }
+    let arity = fields.get(1).and_then(number).map_or(Arity::UNKNOWN, Arity::new);
     let described = fields.get(KEY_SPECS).and_then(array);
     let specs = match described {
         Some(specs) => {
@@ -53,7 +54,7 @@ fn entry(fields: &[BytesFrame]) -> Result<CommandEntry, CommandsError> {
         }
         None => legacy_keys(fields, flags)?,
     };
-    Ok(CommandEntry { name, flags, specs, described: described.is_some() })
+    Ok(CommandEntry { name, flags, arity, specs, described: described.is_some() })
 }
 
 fn legacy_keys(fields: &[BytesFrame], flags: Flags) -> Result<Vec<KeySpec>, CommandsError> {

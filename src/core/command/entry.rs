@@ -34,6 +34,49 @@ impl Flags {
     }
 }
 
+/// How many arguments a command takes, its name included (`server.c`, `commandCheckArity`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arity {
+    least: u32,
+    /// How many it may have beyond that.
+    more: u32,
+}
+
+impl Arity {
+    /// Whatever a server says nothing of.
+    pub const UNKNOWN: Self = Self { least: 0, more: u32::MAX };
+
+    /// As `COMMAND` says it: so many, or at least so many if it is negative. 0 says nothing.
+    pub const fn new(number: i32) -> Self {
+        match number {
+            0 => Self::UNKNOWN,
+            1.. => Self { least: number.unsigned_abs(), more: 0 },
+            _ => Self { least: number.unsigned_abs(), more: u32::MAX },
+        }
+    }
+
+    /// Whether a command may have so many arguments.
+    pub fn allows(self, count: usize) -> bool {
+        (count as u64).wrapping_sub(u64::from(self.least)) <= u64::from(self.more)
+    }
+
+    /// What is left of it where fewer than `least` are of no interest; `None`: nothing.
+    pub const fn from(self, least: u32) -> Option<Self> {
+        let Some(missing) = least.checked_sub(self.least) else { return Some(self) };
+        match (self.more, self.more.checked_sub(missing)) {
+            (u32::MAX, _) => Some(Self { least, more: u32::MAX }),
+            (_, Some(more)) => Some(Self { least, more }),
+            (_, None) => None,
+        }
+    }
+}
+
+impl Default for Arity {
+    fn default() -> Self {
+        Self::UNKNOWN
+    }
+}
+
 /// One command or subcommand.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct CommandEntry {
@@ -41,13 +84,15 @@ pub struct CommandEntry {
     pub name: String,
     /// What it says of itself.
     pub flags: Flags,
+    /// How many arguments it takes.
+    pub arity: Arity,
     /// Where its keys are.
     pub specs: Vec<KeySpec>,
     /// Whether the server described the keys (7.0); if not, `specs` is made of first, last and step.
     pub described: bool,
 }
 
-/// A line: `name flags keys…`; flags are letters (`r`eadonly, `w`rite, `b`locking, `m`ovable, `x`: a module's) or `-`.
+/// A line: `name flags arity keys…`, without the arity if that is unknown; flags are letters (`r`eadonly, `w`rite, `b`locking, `m`ovable, `x`: a module's) or `-`.
 impl fmt::Display for CommandEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Flags { readonly, write, blocking, movable_keys, module } = self.flags;
@@ -57,6 +102,11 @@ impl fmt::Display for CommandEntry {
             flags.push('-');
         }
         write!(f, "{} {flags}", self.name)?;
+        match self.arity {
+            Arity::UNKNOWN => {}
+            Arity { least, more: 0 } => write!(f, " {least}")?,
+            Arity { least, .. } => write!(f, " -{least}")?,
+        }
         self.specs.iter().try_for_each(|spec| write!(f, " {spec}"))
     }
 }
@@ -83,7 +133,11 @@ impl FromStr for CommandEntry {
                 _ => return Err(BadLine),
             }
         }
+        let mut words = words.peekable();
+        let arity =
+            words.next_if(|word| word.starts_with(['-', '1', '2', '3', '4', '5', '6', '7', '8', '9']));
+        let arity = arity.map_or(Ok(0), str::parse).map_err(|_| BadLine)?;
         let specs = words.map(str::parse).collect::<Result<_, _>>()?;
-        Ok(Self { name, flags, specs, described: true })
+        Ok(Self { name, flags, arity: Arity::new(arity), specs, described: true })
     }
 }

@@ -16,7 +16,7 @@ mod rule;
 mod table;
 pub mod vocabulary;
 
-pub use entry::{CommandEntry, Flags};
+pub use entry::{Arity, CommandEntry, Flags};
 pub use keys::{Begin, Find, KeySpec, Keys};
 pub use options::Options;
 pub use rule::{Access, Handling, Local, Pin, Why, WriteKeys};

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::entry::CommandEntry;
+use super::entry::{Arity, CommandEntry};
 use super::keys::{KeySpec, Keys};
 use super::options::Options;
 use super::rule::{self, Access, BLOCK_OPTION, Handling, Pin};
@@ -20,6 +20,7 @@ struct Rule {
     name: Box<str>,
     access: Access,
     handling: Handling,
+    arity: Arity,
     specs: Box<[KeySpec]>,
     has_block_option: bool,
     /// Its one key is its first argument, as with most commands.
@@ -67,6 +68,7 @@ impl CommandTable {
             name: "other".into(),
             access: Access::Unknown,
             handling: Handling::Shared,
+            arity: Arity::UNKNOWN,
             specs: Box::default(),
             has_block_option: false,
             has_one_key: false,
@@ -109,6 +111,7 @@ impl CommandTable {
         self.rules.push(Rule {
             access,
             handling: rule::handling(&entry),
+            arity: entry.arity,
             has_block_option: BLOCK_OPTION.contains(&entry.name.as_str()),
             has_one_key: matches!(entry.specs.as_slice(), [spec] if spec.is_first_argument()),
             has_subcommands: false,
@@ -133,6 +136,11 @@ impl CommandTable {
         let rule = self.rule(id);
         let is_whole = !rule.has_subcommands && !rule.name.contains('|');
         is_whole && !rule.has_block_option && id != CommandId::OTHER
+    }
+
+    /// How many arguments it takes.
+    pub fn arity(&self, id: CommandId) -> Arity {
+        self.rule(id).arity
     }
 
     /// Whether its one key is its first argument, if it has arguments.

@@ -35,6 +35,28 @@ fn every_line_of_the_built_in_table_is_read_and_written_alike() {
 }
 
 #[test]
+fn how_many_arguments_a_command_takes_is_known() {
+    let table = CommandTable::builtin();
+    let allows = |line: &str| {
+        let args = words(line);
+        table.arity(table.classify(args.as_slice()).id).allows(args.len())
+    };
+    for right in
+        ["GET k", "SET k v", "SET k v EX 10", "PING", "PING x", "CONFIG GET x", "NOSUCH", "NOSUCH a b"]
+    {
+        assert!(allows(right), "{right}");
+    }
+    for wrong in ["GET", "GET k x", "SET k", "DBSIZE x", "CONFIG", "CONFIG GET", "OBJECT ENCODING", "EVAL s"]
+    {
+        assert!(!allows(wrong), "{wrong}");
+    }
+    assert_eq!(Arity::new(2).from(2), Some(Arity::new(2)));
+    assert_eq!(Arity::new(-1).from(2), Some(Arity::new(-2)));
+    assert_eq!(Arity::UNKNOWN.from(2), Some(Arity::new(-2)));
+    assert_eq!(Arity::new(1).from(2), None);
+}
+
+#[test]
 fn a_subcommand_is_not_known_by_its_first_word() {
     let table = CommandTable::builtin();
     let plain = |line| table.is_plain(table.classify(words(line).as_slice()).id);
@@ -247,6 +269,7 @@ fn what_modules_say_wrongly_is_put_right() {
     let module = |name: &str, readonly, first, last| CommandEntry {
         name: name.to_owned(),
         flags: Flags { readonly, write: !readonly, module: true, ..Flags::default() },
+        arity: Arity::UNKNOWN,
         specs: if first > 0 { vec![KeySpec::legacy(true, first, last, 1)] } else { Vec::new() },
         described: true,
     };
@@ -345,6 +368,7 @@ fn an_old_servers_table_borrows_what_it_lacks() {
     let old = |name: &str, readonly, specs: Vec<KeySpec>, movable_keys| CommandEntry {
         name: name.to_owned(),
         flags: Flags { readonly, write: !readonly, movable_keys, ..Flags::default() },
+        arity: Arity::UNKNOWN,
         specs,
         described: false,
     };

@@ -3,7 +3,6 @@
 
 use crate::core::argv::Args;
 use crate::core::moment::Moment;
-use crate::core::nodes::view::View;
 use crate::net::runtime::clock;
 use crate::proxy::local::client_list;
 use crate::proxy::session::connection::{Connection, Step};
@@ -13,7 +12,7 @@ use crate::wire::request::Request;
 use crate::wire::say;
 
 /// Answers `CLIENT <subcommand>`.
-pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, view: &View, now: Moment) -> Step {
+pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, now: Moment) -> Step {
     let resp3 = connection.proto == Proto::Resp3;
     let word = request.arg(1).to_ascii_lowercase();
     let reply = match (word.as_slice(), request.count()) {
@@ -37,8 +36,9 @@ pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, view: &
         (b"id" | b"getname" | b"no-evict" | b"setname" | b"setinfo" | b"info" | b"kill", _) => {
             say::wrong_arity(&format!("client|{}", String::from_utf8_lossy(&word)))
         }
-        // What is left (HELP, GETREDIR, TRACKINGINFO, PAUSE, unknown ones) asks nothing of a particular connection.
-        _ => return connection.pass_on(request, view, now),
+        // What else there is (HELP, GETREDIR, TRACKINGINFO, PAUSE, unknown ones) asks nothing of a particular connection,
+        // and is the primary's to answer ([`crate::core::plan`]).
+        _ => say::unknown_subcommand("client", request.arg(1)),
     };
     connection.client.answer(&reply);
     Step::Done

@@ -48,12 +48,9 @@ pub(crate) fn answer(
             connection.reset();
             connection.client.answer(say::RESET);
         }
-        Local::Client => return client::answer(connection, request, view, now),
-        Local::Info if request.count() == 2 && request.arg(1).eq_ignore_ascii_case(b"redweir") => {
-            // About Redweir alone: answered even when no primary is there to ask.
-            connection.client.answer(&section(connection, now));
-        }
-        Local::Info => return connection.pass_on_info(request, view, now),
+        Local::Client => return client::answer(connection, request, now),
+        // About Redweir alone: answered even when no primary is there to ask.
+        Local::Info => connection.client.answer(&section(connection, now)),
         Local::Redweir if token::is_about(request) => {
             return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
         }
@@ -292,9 +289,7 @@ fn redweir<A: Args + ?Sized>(
         }
         (b"explain", 3..) => {
             let args: Vec<&[u8]> = (2..request.count()).map(|i| request.arg(i)).collect();
-            let reader = connection.reader();
-            let shared = &connection.worker.shared;
-            say::text(&report::explain(shared, &reader, args.as_slice(), view, vocabulary, now).text(), resp3)
+            say::text(&connection.explain(args.as_slice(), view, vocabulary, now), resp3)
         }
         (b"help" | b"view" | b"policy" | b"explain" | b"", _) => {
             say::wrong_arity(&format!("redweir|{}", String::from_utf8_lossy(&word)))

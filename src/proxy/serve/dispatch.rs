@@ -1,26 +1,26 @@
 //! Where each command of a client goes: answered here, to a replica, to the primary, or to a connection of its own.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::core::argv::Args as _;
 use crate::core::command::vocabulary::Vocabulary;
-use crate::core::command::{Access, CommandId, Handling, Intent, Keys, Local, Why, WriteKeys};
+use crate::core::command::{Access, Handling, Intent, Keys, Local, Why, WriteKeys};
 use crate::core::demand::Slots;
 use crate::core::demand::stamps_of;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
+use crate::core::plan::{Admittance, Plan, to_primary};
 use crate::core::reason::Reason;
+use crate::core::route::Decision;
 use crate::core::session::Stamps;
 use crate::mutant;
-use crate::net::runtime::sparing::Sparing;
 use crate::proxy::local;
 use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::session::exclusive::relayed::Relayed;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};
-use crate::wire::request::{Request, is_cross_protocol};
+use crate::wire::request::Request;
 use crate::wire::say;
 
 impl Connection {
@@ -41,25 +41,21 @@ impl Connection {
         }
         // Any other command may change whatever the connection is.
         self.alike = None;
-        if intent.id == CommandId::OTHER && is_cross_protocol(request.name()) {
-            return self.reject_cross_protocol();
-        }
+        let mut plan = self.plan(request, intent, Admittance::Admitted, view, vocabulary, now);
         if self.pin.is_some()
-            && let Some(step) = self.dispatch_relayed(request, intent, view, vocabulary, now)
+            && let Some(step) = self.dispatch_relayed(request, (intent, plan), view, vocabulary, now)
         {
             return step;
         }
-        if self.is_stranger()
-            && let Some(step) = self.admit(intent, view, now)
-        {
-            return step;
+        if self.is_stranger() && plan != Plan::Refuse(Reason::CrossProtocol) {
+            plan = match self.admit(intent, view, now) {
+                Ok(admittance) => self.plan(request, intent, admittance, view, vocabulary, now),
+                Err(step) => return step,
+            };
         }
         self.client.presence.command.set(Some(intent.id));
-        if vocabulary.is_denied(intent.id) {
-            self.worker.stats.denied.add(1);
-            self.poison_transaction();
-            self.client.answer(&say::denied(vocabulary.table.name(intent.id)));
-            return Step::Done;
+        if let Plan::Refuse(reason) = plan {
+            return self.decline(intent, reason, vocabulary);
         }
         if intent.handling == Handling::Local(Local::Reset)
             && let Some(step) = self.wait_to_reset(request)
@@ -74,33 +70,62 @@ impl Connection {
         if let Some(step) = self.keep_in_order(intent) {
             return step;
         }
-        match (intent.handling, intent.access) {
-            (Handling::Script, _) => self.script(request, intent, view, vocabulary, now),
-            (Handling::Operation, _) => self.operate(request, Outgoing::other(now), view),
-            (Handling::Local(which), _) => local::answer(self, which, request, view, vocabulary, now),
-            (Handling::Scan { cursor }, _) => self.scan(request, cursor, intent, view, vocabulary, now),
-            (_, Access::Read) if self.is_of_flushed_script(request, intent) => {
-                self.read_at_primary(request, intent, view, vocabulary, now)
+        match (plan, intent.handling) {
+            (Plan::Read, _) => self.read(request, intent, view, vocabulary, now),
+            (Plan::Primary(reason), _) => {
+                self.take_to_primary(request, (intent, reason), view, vocabulary, now)
             }
-            (_, Access::Read) => self.read(request, intent, view, vocabulary, now),
-            (_, Access::PrimaryRead(Why::KeyState)) => {
-                self.read_at_primary(request, intent, view, vocabulary, now)
+            (Plan::Continue { tag, own }, _) => {
+                self.next_step_of_scan(request, (tag, own), intent, view, vocabulary, now)
+            }
+            (Plan::Answer, Handling::Local(which)) => {
+                local::answer(self, which, request, view, vocabulary, now)
+            }
+            // No other command is answered here.
+            (Plan::Answer, _) => Step::Close,
+            (Plan::Refuse(reason), _) => self.decline(intent, reason, vocabulary),
+        }
+    }
+
+    /// Sends a command to the primary, which alone may have it for this reason.
+    fn take_to_primary(
+        &mut self,
+        request: &Request<'_>,
+        (intent, reason): (Intent, Reason),
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Step {
+        match (intent.handling, intent.access) {
+            (Handling::Script, _) => self.script(request, (intent, reason), view, vocabulary, now),
+            (Handling::Operation, _) => {
+                self.operate(request, Outgoing { reason, ..Outgoing::other(now) }, view)
+            }
+            (Handling::Local(Local::Info), _) => self.pass_on_info(request, reason, view, now),
+            (Handling::Local(_), _) => self.pass_on(request, reason, view, now),
+            (Handling::Scan { .. }, _) if reason != Reason::PrimaryOnly => {
+                self.scan_at_primary(request, reason, view, now)
+            }
+            (_, Access::Read | Access::PrimaryRead(Why::KeyState)) => {
+                let outgoing = self.read_of_primary(request, (intent, reason), vocabulary, now);
+                self.send_to_primary(Bytes::Request(request), outgoing, view)
             }
             (_, Access::PrimaryRead(Why::NotReadonly)) => {
                 let flushes = vocabulary.table.name(intent.id) == "script|flush";
-                self.send_to_primary(Bytes::Request(request), other(flushes, now), view)
+                let outgoing = Outgoing { reason, ..other(flushes, now) };
+                self.send_to_primary(Bytes::Request(request), outgoing, view)
             }
             (_, Access::Write { .. }) => {
                 let stamps = self.stamps(request, intent, vocabulary);
-                let step = self.write(request, Outgoing::write(Reason::Write, stamps, now), view);
-                if matches!(step, Step::Done) {
+                let step = self.write(request, Outgoing::write(reason, stamps, now), view);
+                if matches!(step, Step::Done) && reason == Reason::Write {
                     self.beat_path_of_writes(request, intent, view, vocabulary, now);
                 }
                 step
             }
             (_, Access::Unknown) => {
                 let stamps = self.all_keys();
-                self.write(request, Outgoing::write(Reason::UnknownCommand, stamps, now), view)
+                self.write(request, Outgoing::write(reason, stamps, now), view)
             }
         }
     }
@@ -109,12 +134,12 @@ impl Connection {
     fn dispatch_relayed(
         &mut self,
         request: &Request<'_>,
-        intent: Intent,
+        (intent, plan): (Intent, Plan),
         view: &View,
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> Option<Step> {
-        Some(match self.relay(request, intent, view, vocabulary, now)? {
+        Some(match self.relay(request, (intent, plan), view, vocabulary, now)? {
             Relayed::Step(step) => step,
             Relayed::Own => local::answer(self, Local::Redweir, request, view, vocabulary, now),
         })
@@ -129,16 +154,6 @@ impl Connection {
         }
         // What follows it goes on other lanes, and an exclusive one ends with what it owes.
         (!self.client.is_drained()).then_some(Step::Drain)
-    }
-
-    /// A browser that was tricked into talking to Redis (`server.c`, `securityWarningCommand`): close without a word.
-    fn reject_cross_protocol(&self) -> Step {
-        static SPARING: Sparing = Sparing::new();
-        if let Some(left_out) = SPARING.may_tell() {
-            let client = self.client.id;
-            tracing::warn!(client, left_out, "possible cross-protocol attack (POST or Host:): closed");
-        }
-        Step::Close
     }
 
     /// The fences that the command's acknowledgement stamps.
@@ -168,24 +183,11 @@ impl Connection {
         }
     }
 
-    /// Sends a read to the primary whatever replicas are like.
-    pub(crate) fn read_at_primary(
-        &mut self,
-        request: &Request<'_>,
-        intent: Intent,
-        view: &View,
-        vocabulary: &Vocabulary,
-        now: Moment,
-    ) -> Step {
-        let outgoing = self.read_of_primary(request, intent, vocabulary, now);
-        self.send_to_primary(Bytes::Request(request), outgoing, view)
-    }
-
     /// A read that only the primary may answer: it shows of its keys what replicas may not take back.
     fn read_of_primary(
         &self,
         request: &Request<'_>,
-        intent: Intent,
+        (intent, reason): (Intent, Reason),
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> Outgoing {
@@ -197,15 +199,9 @@ impl Connection {
             }
         }
         let (stamps, sees_all) = (stamps_of(&slots), shared.fencing && slots.is_empty());
-        Outgoing { stamps, sees_all, ..Outgoing::read(Reason::PrimaryOnly, now) }
-    }
-
-    /// Whether it runs a script by its digest, which a replica may still know although the primary has forgotten it.
-    fn is_of_flushed_script(&self, request: &Request<'_>, intent: Intent) -> bool {
-        intent.handling == Handling::ReadOnlyScript
-            && request.arg(0).eq_ignore_ascii_case(b"evalsha_ro")
-            && self.worker.shared.scripts_flushed.load(Ordering::Relaxed)
-            && !mutant::is("flushed-scripts-live")
+        // Counted as a read is what a replica could have answered.
+        let counted = if intent.access == Access::Read { reason } else { Reason::PrimaryOnly };
+        Outgoing { reason, stamps, sees_all, ..Outgoing::read(counted, now) }
     }
 
     fn all_keys(&self) -> Stamps {
@@ -222,20 +218,14 @@ impl Connection {
 
     /// Sends a command to the primary, or has it wait for one.
     pub fn send_to_primary(&mut self, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
-        match view.usable_primary(outgoing.now) {
+        match to_primary(view, outgoing.reason, outgoing.now, self.has_waited(outgoing.now)) {
             // What is held goes first.
-            Some(_) if !self.worker.held.is_empty() => self.wait(On::View, view.hold, outgoing.now),
-            Some(node) => self.send(node, request, outgoing, view),
-            None if view.two_primaries => self.refuse(outgoing.access, Reason::TwoPrimaries),
-            None if view.primary.is_some() => self.refuse(outgoing.access, Reason::PrimaryDown),
-            None => {
-                // Between two primaries: the command waits for the new one.
-                let since = *self.waiting_since.get_or_insert(outgoing.now);
-                if outgoing.now.since(since) > view.hold {
-                    return self.refuse(outgoing.access, Reason::PrimaryDown);
-                }
+            Decision::Send { .. } if !self.worker.held.is_empty() => {
                 self.wait(On::View, view.hold, outgoing.now)
             }
+            Decision::Send { node, .. } => self.send(node, request, outgoing, view),
+            Decision::Refuse { reason } => self.refuse(outgoing.access, reason),
+            Decision::Wait { .. } | Decision::Try { .. } => self.wait(On::View, view.hold, outgoing.now),
         }
     }
 
@@ -248,9 +238,9 @@ impl Connection {
     }
 
     /// Sends one of the commands that Redweir usually answers itself to the primary after all.
-    pub fn pass_on(&mut self, request: &Request<'_>, view: &View, now: Moment) -> Step {
+    fn pass_on(&mut self, request: &Request<'_>, reason: Reason, view: &View, now: Moment) -> Step {
         let rewrite = self.note_of_pause(request);
-        self.operate(request, Outgoing { rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)
+        self.operate(request, Outgoing { reason, rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)
     }
 
     /// What is to be noted when a `CLIENT PAUSE` or `UNPAUSE` is answered: the primary pauses its own clients only.
@@ -271,12 +261,12 @@ impl Connection {
     }
 
     /// Sends `INFO` to the primary; with its default sections comes one of our own.
-    pub fn pass_on_info(&mut self, request: &Request<'_>, view: &View, now: Moment) -> Step {
+    fn pass_on_info(&mut self, request: &Request<'_>, reason: Reason, view: &View, now: Moment) -> Step {
         let ours: [&[u8]; 4] = [b"redweir", b"default", b"all", b"everything"];
         let asked = |index| ours.iter().any(|name| request.arg(index).eq_ignore_ascii_case(name));
         let is_info = request.count() == 1 || (1..request.count()).any(asked);
         let rewrite = if is_info { Rewrite::Info } else { Rewrite::None };
-        self.operate(request, Outgoing { rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)
+        self.operate(request, Outgoing { reason, rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)
     }
 }
 

@@ -46,8 +46,10 @@ impl Connection {
             && self.worker.shared.config.policies.routes.is_empty()
             && !request.is_partial()
             && (!keyed || vocabulary.table.has_one_key(intent.id));
-        self.alike = self.beaten.filter(|_| alike).map(|beaten| Alike {
+        let arity = vocabulary.table.arity(intent.id).from(2);
+        self.alike = self.beaten.filter(|_| alike).zip(arity).map(|(beaten, arity)| Alike {
             command: intent.id,
+            arity,
             version: vocabulary.version,
             node: beaten.node,
             keyed,
@@ -70,8 +72,10 @@ impl Connection {
             && !request.is_partial()
             && vocabulary.table.writes_one_key(intent.id);
         let keyed = self.worker.shared.fencing;
-        self.alike = view.usable_primary(now).filter(|_| alike).map(|node| Alike {
+        let arity = vocabulary.table.arity(intent.id).from(2);
+        self.alike = view.usable_primary(now).filter(|_| alike).zip(arity).map(|(node, arity)| Alike {
             command: intent.id,
+            arity,
             version: vocabulary.version,
             node,
             keyed,
@@ -132,7 +136,7 @@ impl Connection {
         let shared = intent.handling == Handling::Shared;
         let alike = self.alike.filter(|alike| shared && alike.command == intent.id)?;
         let (lane, _) = self.lanes.get(alike.node.index())?.as_ref()?;
-        if request.is_partial() || request.count() < 2 || !lane.has_room() {
+        if request.is_partial() || !alike.arity.allows(request.count()) || !lane.has_room() {
             return None;
         }
         let stamps = if alike.keyed {

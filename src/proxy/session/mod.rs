@@ -7,6 +7,7 @@ pub(crate) mod fast_path;
 pub(crate) mod leave;
 pub(crate) mod order;
 pub(crate) mod oversized;
+pub(crate) mod plan;
 pub(crate) mod read;
 pub(crate) mod rights;
 pub(crate) mod route_cache;

@@ -34,10 +34,6 @@ impl Connection {
     ) -> Step {
         let worker = Rc::clone(&self.worker);
         let shared = &worker.shared;
-        if shared.reads_are_paused(now) {
-            // By `CLIENT PAUSE`, which the primary knows about, and the replicas don't.
-            return self.read_at_primary(request, intent, view, vocabulary, now);
-        }
         self.leave_generation(view, now);
         let barrier = self.barrier(shared);
         let reader = Reader { barrier: Some(barrier), ..self.reader() };

@@ -1,7 +1,7 @@
 //! Where the last commands of a connection went, for the next ones that are like them
 //! ([`crate::proxy::session::fast_path`]).
 
-use crate::core::command::CommandId;
+use crate::core::command::{Arity, CommandId};
 use crate::core::nodes::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
@@ -21,6 +21,8 @@ pub(crate) struct Beaten {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Alike {
     pub command: CommandId,
+    /// With so many arguments, two at least.
+    pub arity: Arity,
     /// In this version of the vocabulary.
     pub version: u32,
     pub node: NodeId,

@@ -16,7 +16,7 @@ use crate::core::demand::Subject;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
-use crate::core::policy::Consistency;
+use crate::core::plan::{NextStep, next_step, owner};
 use crate::core::reason::Reason;
 use crate::core::route::judge;
 use crate::mutant;
@@ -29,7 +29,7 @@ use crate::wire::request::Request;
 use crate::wire::say;
 
 /// A step of a scan that is known to belong to one process.
-struct NextStep<'a> {
+struct NextStepOfScan<'a> {
     request: &'a Request<'a>,
     intent: Intent,
     node: NodeId,
@@ -39,58 +39,56 @@ struct NextStep<'a> {
 }
 
 impl Connection {
-    /// Sends one step of a scan; argument number `at` is its cursor.
-    pub fn scan(
+    /// Has a scan begin at the primary, or the primary say what is wrong with its cursor.
+    pub(crate) fn scan_at_primary(
         &mut self,
         request: &Request<'_>,
-        at: u8,
+        reason: Reason,
+        view: &View,
+        now: Moment,
+    ) -> Step {
+        let rewrite = if reason == Reason::Malformed { Rewrite::None } else { Rewrite::Cursor };
+        let outgoing = Outgoing { reason, ..self.step_of_scan(rewrite, now) };
+        self.send_to_primary(Bytes::Request(request), outgoing, view)
+    }
+
+    /// Sends the next step of a scan that the process `tag` began, and knows by the cursor `own`.
+    pub(crate) fn next_step_of_scan(
+        &mut self,
+        request: &Request<'_>,
+        (tag, own): (Tag, u64),
         intent: Intent,
         view: &View,
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> Step {
-        match Cursor::parse(request.arg(usize::from(at))) {
-            Some(Cursor::Of { tag, own }) => {
-                let node = if mutant::is("cursor-anywhere") { view.primary } else { owner(view, tag) };
-                let Some(node) = node else { return self.refuse_cursor(say::CURSOR_GONE) };
-                let bytes = with_cursor(request, at, own);
-                self.continue_scan(&NextStep { request, intent, node, tag, bytes }, view, vocabulary, now)
-            }
-            Some(Cursor::Start) if !self.is_strict(request, intent, vocabulary) => {
-                self.read(request, intent, view, vocabulary, now)
-            }
-            Some(Cursor::Start | Cursor::Bare) => {
-                let outgoing = self.step_of_scan(Rewrite::Cursor, now);
-                self.send_to_primary(Bytes::Request(request), outgoing, view)
-            }
-            // Whatever is wrong with it, the server says it best.
-            None => {
-                let outgoing = self.step_of_scan(Rewrite::None, now);
-                self.send_to_primary(Bytes::Request(request), outgoing, view)
-            }
-        }
+        let Handling::Scan { cursor: at } = intent.handling else { return Step::Close };
+        let node = match next_step(view, tag, || self.level(request, intent, vocabulary)) {
+            _ if mutant::is("cursor-anywhere") => view.primary,
+            NextStep::At(node) => Some(node),
+            NextStep::OfReplica => return self.refuse_cursor(say::CURSOR_OF_REPLICA),
+            NextStep::Gone => None,
+        };
+        let Some(node) = node else { return self.refuse_cursor(say::CURSOR_GONE) };
+        let bytes = with_cursor(request, at, own);
+        self.continue_scan(&NextStepOfScan { request, intent, node, tag, bytes }, view, vocabulary, now)
     }
 
     fn continue_scan(
         &mut self,
-        step: &NextStep<'_>,
+        step: &NextStepOfScan<'_>,
         view: &View,
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> Step {
-        if view.primary != Some(step.node) {
-            if self.is_strict(step.request, step.intent, vocabulary) {
-                return self.refuse_cursor(say::CURSOR_OF_REPLICA);
-            }
-            if !self.may_serve(step, view, vocabulary, now) {
-                let patience = view.hold;
-                let since = *self.waiting_since.get_or_insert(now);
-                return if now.since(since) > patience {
-                    self.refuse_cursor(say::CURSOR_BEHIND)
-                } else {
-                    self.wait(On::Nodes, patience, now)
-                };
-            }
+        if view.primary != Some(step.node) && !self.may_serve(step, view, vocabulary, now) {
+            let patience = view.hold;
+            let since = *self.waiting_since.get_or_insert(now);
+            return if now.since(since) > patience {
+                self.refuse_cursor(say::CURSOR_BEHIND)
+            } else {
+                self.wait(On::Nodes, patience, now)
+            };
         }
         let outgoing = self.step_of_scan(Rewrite::Cursor, now);
         let lane = match self.lane_to(step.node) {
@@ -107,7 +105,13 @@ impl Connection {
     }
 
     /// Whether the policy allows the replica that the scan is on to serve its next step.
-    fn may_serve(&self, step: &NextStep<'_>, view: &View, vocabulary: &Vocabulary, now: Moment) -> bool {
+    fn may_serve(
+        &self,
+        step: &NextStepOfScan<'_>,
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> bool {
         let shared = &self.worker.shared;
         let reader = self.reader();
         let id = reader.policy_of(&shared.config.policies, step.request, step.intent, vocabulary);
@@ -122,13 +126,6 @@ impl Connection {
         self.with_ask(policy, id, demand, view, now, |ask| {
             view.node(step.node).is_some_and(|node| judge(node, ask).is_ok())
         })
-    }
-
-    /// Whether its policy promises more than a replica could promise for a whole scan.
-    fn is_strict(&self, request: &Request<'_>, intent: Intent, vocabulary: &Vocabulary) -> bool {
-        let policies = &self.worker.shared.config.policies;
-        let id = self.reader().policy_of(policies, request, intent, vocabulary);
-        policies.all.get(usize::from(id.0)).is_none_or(|policy| policy.consistency >= Consistency::Session)
     }
 
     fn step_of_scan(&self, rewrite: Rewrite, now: Moment) -> Outgoing {
@@ -174,14 +171,6 @@ impl Connection {
             Process::Tagged(_) | Process::Unnamed => Err(Some(say::CURSOR_GONE)),
         }
     }
-}
-
-/// The one node that is this process. Two that look alike are none.
-fn owner(view: &View, tag: Tag) -> Option<NodeId> {
-    let is_it = |run_id: &Option<String>| run_id.as_deref().and_then(Tag::of) == Some(tag);
-    let mut owners = view.nodes.iter().filter(|n| n.facts.as_ref().is_some_and(|facts| is_it(&facts.run_id)));
-    let node = owners.next()?;
-    owners.next().is_none().then_some(node.id)
 }
 
 /// The process at the other end of a lane, as far as can be said: the one that the node was, at any time since the

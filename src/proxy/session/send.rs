@@ -146,12 +146,12 @@ impl Connection {
     pub fn script(
         &mut self,
         request: &Request<'_>,
-        intent: Intent,
+        (intent, reason): (Intent, Reason),
         view: &View,
         vocabulary: &Vocabulary,
         now: Moment,
     ) -> Step {
-        let outgoing = Outgoing::write(Reason::Write, self.stamps(request, intent, vocabulary), now);
+        let outgoing = Outgoing::write(reason, self.stamps(request, intent, vocabulary), now);
         self.send_on_own_lane(Purpose::Scripts, request, outgoing, view)
     }
 

@@ -6,6 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::argv::Args as _;
 use crate::core::command::{Handling, Intent, Local, Pin as Pins};
+use crate::core::plan::Hold;
 use crate::core::session::Stamps;
 use crate::proxy::session::exclusive::tracking;
 use crate::proxy::upstream::lane::Lane;
@@ -76,6 +77,18 @@ impl Pin {
     /// Whether the server, not Redweir, has the say about what comes next.
     pub fn relays_everything(&self) -> bool {
         self.multi || self.raw
+    }
+
+    /// What it holds for the client.
+    pub(crate) fn hold(&self) -> Hold {
+        match () {
+            // It never held any.
+            () if self.lane.was_refused() => Hold::Nothing,
+            () if self.raw || self.is_to_be_raw() => Hold::Relay,
+            () if self.multi => Hold::Transaction,
+            () if self.holds_state() => Hold::State,
+            () => Hold::Nothing,
+        }
     }
 
     /// The transaction that subscribed is over.

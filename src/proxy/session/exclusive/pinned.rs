@@ -18,7 +18,9 @@ use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
+use crate::core::plan::{is_about_redweir, silences, to_primary};
 use crate::core::reason::Reason;
+use crate::core::route::Decision;
 use crate::core::session::Stamps;
 use crate::mutant;
 use crate::proxy::session::connection::{Connection, On, Step};
@@ -66,8 +68,7 @@ impl Connection {
                 }
             }
             Handling::Pin(Pins::Silence)
-                if self.pin.as_ref().is_some_and(|pin| pin.multi && !pin.raw)
-                    && reply_mode::silences(request) =>
+                if self.pin.as_ref().is_some_and(|pin| pin.multi && !pin.raw) && silences(request) =>
             {
                 self.poison_transaction();
                 self.client.answer(say::NOT_IN_MULTI);
@@ -75,7 +76,7 @@ impl Connection {
             }
             // It says who the client is, whatever connection it has.
             Handling::Local(Local::Client)
-                if tracking::is_about_redweir(request)
+                if is_about_redweir(request)
                     && self.pin.as_ref().is_some_and(|pin| !pin.relays_everything()) =>
             {
                 return None;
@@ -120,14 +121,16 @@ impl Connection {
 
     /// Takes an exclusive connection, if there is a primary and a place.
     fn take_pin(&mut self, intent: Intent, view: &View, now: Moment) -> Result<(), Step> {
-        let Some(primary) = view.usable_primary(now) else {
-            let since = *self.waiting_since.get_or_insert(now);
-            if view.primary.is_none() && !view.two_primaries && now.since(since) <= view.hold {
+        let primary = match to_primary(view, Reason::Pinned, now, self.has_waited(now)) {
+            Decision::Send { node, .. } => node,
+            Decision::Refuse { reason } => {
+                self.in_line = InLine::No;
+                let step = self.refuse(telemetry::Access::Other, reason);
+                return Err(end_if_needed(intent, step));
+            }
+            Decision::Wait { .. } | Decision::Try { .. } => {
                 return Err(self.wait(On::View, view.hold, now));
             }
-            self.in_line = InLine::No;
-            let step = self.refuse(telemetry::Access::Other, Reason::PrimaryDown);
-            return Err(end_if_needed(intent, step));
         };
         let place = match std::mem::take(&mut self.in_line) {
             InLine::Served(place) => place,

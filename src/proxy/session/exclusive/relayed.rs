@@ -6,11 +6,11 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use crate::core::argv::Args as _;
 use crate::core::command::vocabulary::Vocabulary;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
+use crate::core::plan::Plan;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
 use crate::mutant;
@@ -37,7 +37,7 @@ impl Connection {
     pub(crate) fn relay(
         &mut self,
         request: &Request<'_>,
-        intent: Intent,
+        (intent, plan): (Intent, Plan),
         view: &View,
         vocabulary: &Vocabulary,
         now: Moment,
@@ -66,14 +66,10 @@ impl Connection {
             self.full = Some(lane);
             return Some(Relayed::Step(Step::Room));
         }
-        if vocabulary.is_denied(intent.id) {
-            self.worker.stats.denied.add(1);
-            self.say(&say::denied(vocabulary.table.name(intent.id)));
-            return Some(Relayed::Step(Step::Done));
-        }
-        Some(match intent.handling {
-            Handling::Local(Local::Reset) if request.count() == 1 => Relayed::Step(self.begin_reset(request)),
-            Handling::Local(Local::Redweir) if !request.is_partial() => Relayed::Own,
+        Some(match (plan, intent.handling) {
+            (Plan::Refuse(reason), _) => Relayed::Step(self.decline(intent, reason, vocabulary)),
+            (Plan::Answer, Handling::Local(Local::Reset)) => Relayed::Step(self.begin_reset(request)),
+            (Plan::Answer, _) => Relayed::Own,
             _ => Relayed::Step(self.push_relayed(request, intent, view, vocabulary, now)),
         })
     }

@@ -19,12 +19,6 @@ pub(crate) fn speaks_on(request: &Request<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether it is a `CLIENT REPLY` that silences its client. In a transaction Redis would send the beginning of the reply to
-/// `EXEC` and not the rest of it, which no client can read.
-pub(crate) fn silences(request: &Request<'_>) -> bool {
-    matches!(reply_mode(request), Said::Off | Said::Skip)
-}
-
 /// What `CLIENT REPLY` or `SCRIPT DEBUG` does to the replies of a plain relay.
 pub(crate) fn reply_mode(request: &Request<'_>) -> Said {
     let is = |at, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);

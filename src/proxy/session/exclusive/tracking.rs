@@ -25,13 +25,6 @@ pub(crate) fn tells_redirect(request: &Request<'_>) -> bool {
     is(request, b"getredir") || is(request, b"trackinginfo")
 }
 
-/// Whether Redweir says it, whatever connection the client has.
-pub(crate) fn is_about_redweir(request: &Request<'_>) -> bool {
-    let own: [&[u8]; 9] =
-        [b"id", b"getname", b"setname", b"setinfo", b"info", b"list", b"kill", b"unblock", b"no-evict"];
-    own.iter().any(|word| is(request, word))
-}
-
 /// `CLIENT TRACKING ON`
 pub(crate) fn switches_on(request: &Request<'_>) -> bool {
     is(request, b"tracking") && request.arg(2).eq_ignore_ascii_case(b"on")

@@ -1,0 +1,122 @@
+//! What a connection tells of itself when one of its commands is planned ([`crate::core::plan`]) or explained.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::core::argv::Args;
+use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::{CommandId, Intent};
+use crate::core::moment::Moment;
+use crate::core::nodes::view::View;
+use crate::core::plan::{Admittance, Hold, Plan, Situation, plan};
+use crate::core::policy::Consistency;
+use crate::core::reason::Reason;
+use crate::mutant;
+use crate::net::runtime::sparing::Sparing;
+use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::exclusive::pin::Pin;
+use crate::proxy::session::exclusive::pinned::end_if_needed;
+use crate::shard::report::{self, Asker};
+use crate::telemetry::{Access, Target};
+use crate::wire::request::{Request, is_cross_protocol};
+use crate::wire::say;
+
+impl Connection {
+    /// Plans one command.
+    pub(crate) fn plan(
+        &self,
+        request: &Request<'_>,
+        intent: Intent,
+        admittance: Admittance,
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> Plan {
+        let situation = Situation {
+            admittance,
+            oversized: request.is_partial(),
+            cross_protocol: intent.id == CommandId::OTHER && is_cross_protocol(request.name()),
+            ..self.situation(now)
+        };
+        plan(request, intent, vocabulary, situation, (view, now), || self.level(request, intent, vocabulary))
+    }
+
+    /// Explains one command, which is not executed.
+    pub(crate) fn explain<A: Args + ?Sized>(
+        &self,
+        args: &A,
+        view: &View,
+        vocabulary: &Vocabulary,
+        now: Moment,
+    ) -> String {
+        let admittance = if self.is_stranger() { Admittance::Guest } else { Admittance::Admitted };
+        let asker =
+            Asker { reader: self.reader(), situation: Situation { admittance, ..self.situation(now) } };
+        let shared = &self.worker.shared;
+        let explained = report::explain(shared, &asker, args, (view, vocabulary), now, |ask, then| {
+            self.with_ask(ask.policy, ask.policy_id, ask.demand, view, now, |ask| then(ask));
+        });
+        explained.text()
+    }
+
+    fn situation(&self, now: Moment) -> Situation {
+        let shared = &self.worker.shared;
+        Situation {
+            hold: self.pin.as_ref().map_or(Hold::Nothing, Pin::hold),
+            scripts_flushed: shared.scripts_flushed.load(Ordering::Relaxed)
+                && !mutant::is("flushed-scripts-live"),
+            reads_paused: shared.reads_are_paused(now),
+            ..Situation::default()
+        }
+    }
+
+    /// The level of a command's policy.
+    pub(crate) fn level<A: Args + ?Sized>(
+        &self,
+        args: &A,
+        intent: Intent,
+        vocabulary: &Vocabulary,
+    ) -> Consistency {
+        let policies = &self.worker.shared.config.policies;
+        let id = self.reader().policy_of(policies, args, intent, vocabulary);
+        policies.all.get(usize::from(id.0)).map_or(Consistency::Strong, |policy| policy.consistency)
+    }
+
+    /// How long the present command has waited for a node.
+    pub(crate) fn has_waited(&self, now: Moment) -> Duration {
+        self.waiting_since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// Says that a command is not executed, and why.
+    pub(crate) fn decline(&mut self, intent: Intent, reason: Reason, vocabulary: &Vocabulary) -> Step {
+        let stats = &self.worker.stats;
+        let reply = match reason {
+            Reason::CrossProtocol => {
+                stats.command(Access::Other, Target::Refused, reason);
+                return self.reject_cross_protocol();
+            }
+            Reason::DeniedCommand => {
+                stats.denied.add(1);
+                say::denied(vocabulary.table.name(intent.id))
+            }
+            Reason::Unauthenticated => say::NOAUTH.to_vec(),
+            _ => return end_if_needed(intent, self.refuse(Access::Other, reason)),
+        };
+        stats.command(Access::Other, Target::Refused, reason);
+        if reason == Reason::DeniedCommand {
+            self.poison_transaction();
+        }
+        self.say(&reply);
+        Step::Done
+    }
+
+    /// A browser that was tricked into talking to Redis (`server.c`, `securityWarningCommand`): close without a word.
+    fn reject_cross_protocol(&self) -> Step {
+        static SPARING: Sparing = Sparing::new();
+        if let Some(left_out) = SPARING.may_tell() {
+            let client = self.client.id;
+            tracing::warn!(client, left_out, "possible cross-protocol attack (POST or Host:): closed");
+        }
+        Step::Close
+    }
+}
