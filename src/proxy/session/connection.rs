@@ -22,8 +22,7 @@ use crate::proxy::downstream::replies::Client;
 use crate::proxy::session::fast_path::{Alike, Beaten};
 use crate::proxy::session::order::Row;
 use crate::proxy::session::pinned::{InLine, Pin};
-use crate::proxy::session::tracking::Redirect;
-use crate::proxy::upstream::lane::{Lane, LaneKey, Proto, Purpose};
+use crate::proxy::upstream::lane::{Lane, LaneKey, Proto, Purpose, Redirect};
 use crate::proxy::worker::Worker;
 use crate::shard::identity::{Identity, IdentityId};
 

@@ -181,7 +181,7 @@ impl Connection {
         };
         self.waiting_since = None;
         let lane = self.worker.exclusive_lane(self.key(primary));
-        self.client.presence.pin(&lane);
+        self.client.presence.pin(lane.server_id());
         self.pin = Some(Pin::new(lane, place));
         Ok(())
     }

@@ -32,7 +32,7 @@ use crate::net::runtime::flush::{DirtyList, Flush};
 use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::Client;
-use crate::proxy::session::tracking::Redirect;
+use crate::proxy::downstream::status::ServerId;
 pub use crate::proxy::upstream::key::{LaneKey, Proto, Purpose};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
@@ -45,6 +45,10 @@ pub(crate) use relay::Said;
 use window::Window;
 
 const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
+
+/// Whom the invalidations of `CLIENT TRACKING` go to: `CLIENT ID` here, and at the primary (0 when it has no connection
+/// there).
+pub(crate) type Redirect = (u64, u64);
 
 /// One upstream connection.
 #[derive(Debug)]
@@ -67,8 +71,6 @@ pub struct Lane {
     pub redirect: Cell<Option<Redirect>>,
     /// What the node says to its user's `SELECT`, if that is refused: it was done before the user was known.
     pub no_select: OnceCell<Vec<u8>>,
-    /// `CLIENT ID` at the node, of an exclusive lane.
-    pub server_id: Cell<Option<u64>>,
     dirty: Rc<DirtyList<Lane>>,
     /// A command was answered with an error: what state that has left is not known.
     pub tainted: Cell<bool>,
@@ -102,6 +104,8 @@ struct Inner {
     window: Option<Window>,
     /// How much of `buffer` was offered to the socket, which refused the rest of it: no less may be offered next.
     offered: usize,
+    /// `CLIENT ID` at the node, of an exclusive lane; empty once it takes no commands any longer.
+    server_id: ServerId,
     /// Ends, for this reason, with the reply that is coming in: nothing more is written.
     retired: Option<&'static str>,
     /// Out of the pool while a long reply is on it.
@@ -138,6 +142,7 @@ impl Lane {
             passing: Passing::Nothing,
             window: matches!(key.purpose, Purpose::Large(_)).then(Window::new),
             offered: 0,
+            server_id: ServerId::default(),
             retired: None,
             aside: false,
             stint: 0,
@@ -145,8 +150,7 @@ impl Lane {
             waiters: Vec::new(),
         };
         let (process, connected, idle_since) = (Cell::default(), Cell::default(), Cell::default());
-        let (server_id, inner) = (Cell::new(None), RefCell::new(inner));
-        let redirect = Cell::new(None);
+        let (redirect, inner) = (Cell::new(None), RefCell::new(inner));
         Rc::new(Self {
             key,
             exclusive,
@@ -157,7 +161,6 @@ impl Lane {
             identity,
             redirect,
             no_select: OnceCell::new(),
-            server_id,
             dirty,
             tainted: Cell::new(false),
             inner,
@@ -232,7 +235,7 @@ impl Lane {
             let Some(write) = &inner.write else { break };
             match write.poll_writable(cx) {
                 Poll::Pending => break,
-                Poll::Ready(Err(e)) => inner.phase = Phase::Closed(Closed::Broken(e.to_string())),
+                Poll::Ready(Err(e)) => inner.end(Closed::Broken(e.to_string())),
                 Poll::Ready(Ok(())) => {
                     inner.blocked = false;
                     inner.flush();
@@ -249,7 +252,7 @@ impl Lane {
     pub fn close(&self, why: Closed) {
         let mut inner = self.inner.borrow_mut();
         if !matches!(inner.phase, Phase::Closed(_)) {
-            inner.phase = Phase::Closed(why);
+            inner.end(why);
         }
         inner.wake_waiters();
         if let Some(task) = &inner.task {
@@ -264,8 +267,20 @@ impl Lane {
 
     /// Whether it takes commands.
     pub fn is_usable(&self) -> bool {
+        self.inner.borrow().is_usable()
+    }
+
+    /// The node has told what it calls this connection.
+    pub fn identify(&self, id: Option<u64>) {
         let inner = self.inner.borrow();
-        !inner.aside && inner.retired.is_none() && !matches!(inner.phase, Phase::Closed(_))
+        if inner.is_usable() {
+            inner.server_id.set(id);
+        }
+    }
+
+    /// What the node calls this connection, as long as it takes commands.
+    pub fn server_id(&self) -> ServerId {
+        Rc::clone(&self.inner.borrow().server_id)
     }
 
     /// Whether it may take more from clients. Whoever finds it full is woken when there is room, through `waker`.
@@ -391,8 +406,17 @@ impl Inner {
         }
     }
 
+    fn is_usable(&self) -> bool {
+        !self.aside && self.retired.is_none() && !matches!(self.phase, Phase::Closed(_))
+    }
+
+    fn end(&mut self, why: Closed) {
+        self.phase = Phase::Closed(why);
+        self.server_id.set(None);
+    }
+
     fn broken(&mut self, why: &str) {
-        self.phase = Phase::Closed(Closed::Broken(why.to_owned()));
+        self.end(Closed::Broken(why.to_owned()));
         if let Some(task) = &self.task {
             task.wake_by_ref();
         }

@@ -237,7 +237,7 @@ async fn shake_hands(
                     Part::SelectBefore if error.starts_with(b"-NOAUTH") || error.starts_with(b"-NOPERM") => {}
                     Part::Ping if !reply.starts_with(b"-NOAUTH") => {}
                     Part::Id => {
-                        lane.inspect(|lane| lane.server_id.set(number(&reply)));
+                        lane.inspect(|lane| lane.identify(number(&reply)));
                     }
                     Part::Select if failed && selected => {
                         lane.inspect(|lane| {

@@ -52,7 +52,9 @@ impl Lane {
 
     /// Its node is not to be asked any more, but is in the middle of a reply: the lane ends with that.
     pub(crate) fn retire(&self, why: &'static str) {
-        self.inner.borrow_mut().retired = Some(why);
+        let mut inner = self.inner.borrow_mut();
+        inner.retired = Some(why);
+        inner.server_id.set(None);
     }
 
     /// Why it ends now that a reply is through.
