@@ -143,7 +143,7 @@ impl Worker {
             proofs: RefCell::new(Proofs::new(nodes)),
             draining: Cell::new(false),
             changed: Notify::new(),
-            nobody: Client::nobody(output.clone()),
+            nobody: Client::drain(output.clone()),
             output,
             dirty_lanes: DirtyList::new(&schedule),
             schedule,
