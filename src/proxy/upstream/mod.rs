@@ -2,6 +2,9 @@
 
 pub(crate) mod key;
 pub mod lane;
+mod link;
 pub(crate) mod outgoing;
-pub(crate) mod pending;
+pub mod pending;
 pub(crate) mod phase;
+pub mod queue;
+mod relay;
