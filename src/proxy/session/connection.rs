@@ -23,6 +23,7 @@ use crate::proxy::session::fast_path::{Alike, Beaten};
 use crate::proxy::session::order::Row;
 use crate::proxy::session::pinned::{InLine, Pin};
 use crate::proxy::upstream::lane::{Lane, LaneKey, Proto, Purpose, Redirect};
+use crate::proxy::upstream::load::Stay;
 use crate::proxy::worker::Worker;
 use crate::shard::identity::{Identity, IdentityId};
 
@@ -74,7 +75,7 @@ pub struct Connection {
     pub policy: PolicyId,
     /// The policy of its listener, to which `RESET` returns.
     pub listener_policy: PolicyId,
-    sticky: Option<NodeId>,
+    sticky: Option<Stay>,
     /// Where its reads go at the moment.
     pub(crate) beaten: Option<Beaten>,
     /// What was sent last, if another one like it may follow.
@@ -154,29 +155,15 @@ impl Connection {
 
     /// The replica that serves it.
     pub fn sticky(&self) -> Option<NodeId> {
-        self.sticky
+        self.sticky.as_ref().map(Stay::node)
     }
 
     /// Stays with another replica from now on, or with none.
     pub fn stick(&mut self, node: Option<NodeId>) {
-        if self.sticky == node {
+        if self.sticky() == node {
             return;
         }
-        let mut stuck = self.worker.stuck.borrow_mut();
-        if let Some(before) = self.sticky
-            && let Some(count) = stuck.get_mut(before.index())
-        {
-            *count = count.saturating_sub(1);
-            self.worker.unload(before);
-        }
-        if let Some(now) = node
-            && let Some(count) = stuck.get_mut(now.index())
-        {
-            *count += 1;
-            self.worker.load(now);
-        }
-        drop(stuck);
-        self.sticky = node;
+        self.sticky = node.map(|node| self.worker.load.stay(node));
         let generation = |node| self.worker.proofs.borrow().generation(node);
         let home = node.map(|node| Home { node, generation: generation(node) });
         self.client.session.borrow_mut().home = home;
@@ -186,9 +173,9 @@ impl Connection {
     /// Whether its replica serves clearly more connections than one that could serve it as well: after a replica has
     /// come back, connections have to find their way to it. Looked at now and then.
     pub fn is_crowded(&self, now: Moment, could_serve: impl Fn(NodeId) -> bool) -> bool {
-        let Some(sticky) = self.sticky.filter(|_| self.is_to_balance(now)) else { return false };
+        let Some(sticky) = self.sticky().filter(|_| self.is_to_balance(now)) else { return false };
         self.balance_at.set(now.after(jitter::around(limits::BALANCE_EVERY)));
-        let stuck = self.worker.stuck.borrow();
+        let stuck = self.worker.load.sticky();
         let mine = stuck.get(sticky.index()).copied().unwrap_or(0);
         stuck.iter().zip(0..).any(|(others, id)| others + 1 < mine && could_serve(NodeId(id)))
     }

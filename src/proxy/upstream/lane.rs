@@ -23,6 +23,7 @@ use crate::proxy::downstream::replies::Client;
 use crate::proxy::downstream::status::ServerId;
 pub use crate::proxy::upstream::key::{LaneKey, Proto, Purpose};
 use crate::proxy::upstream::link::Link;
+use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 pub use crate::proxy::upstream::phase::{Closed, Phase, Process};
@@ -84,15 +85,16 @@ struct Inner {
 }
 
 impl Lane {
-    /// A lane that has yet to be opened.
+    /// A lane that has yet to be opened; `in_flight` counts its commands.
     pub fn new(
         key: LaneKey,
         exclusive: bool,
         identity: Option<Arc<Identity>>,
         dirty: Rc<DirtyList<Self>>,
+        in_flight: InFlight,
     ) -> Rc<Self> {
         let inner = Inner {
-            link: Link::new(matches!(key.purpose, Purpose::Large(_))),
+            link: Link::new(matches!(key.purpose, Purpose::Large(_)), in_flight),
             dirty: false,
             asks: false,
             proof: None,

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::status::ServerId;
+use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::pending::Pending;
 use crate::proxy::upstream::phase::{Closed, Phase};
 use crate::proxy::upstream::queue::{Leftover, RequestQueue};
@@ -43,11 +44,11 @@ pub(super) struct Link {
 
 impl Link {
     /// One that has yet to be opened; of `large` replies few are asked for at once.
-    pub(super) fn new(large: bool) -> Self {
+    pub(super) fn new(large: bool, in_flight: InFlight) -> Self {
         Self {
             phase: Phase::Opening,
             write: None,
-            queue: RequestQueue::default(),
+            queue: RequestQueue::new(in_flight),
             blocked: false,
             window: large.then(Window::new),
             server_id: ServerId::default(),

@@ -3,6 +3,7 @@
 pub(crate) mod key;
 pub mod lane;
 mod link;
+pub mod load;
 pub(crate) mod outgoing;
 pub mod pending;
 pub(crate) mod phase;

@@ -20,12 +20,13 @@ use crate::mutant;
 use crate::net::runtime::buffer::drop_front;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
+use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::pending::{Kind, Pending};
 use move_out::Bound;
 use streaming::Streaming;
 
 /// The requests of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RequestQueue {
     /// Requests, from the oldest unanswered one on.
     buffer: BytesMut,
@@ -38,6 +39,8 @@ pub struct RequestQueue {
     cut: bool,
     /// A command that is passed on as it comes.
     streaming: Streaming,
+    /// Counts what is outstanding.
+    in_flight: InFlight,
 }
 
 /// What is left of a connection that ended, in the order in which it was taken.
@@ -54,13 +57,27 @@ pub struct Leftover {
 }
 
 impl RequestQueue {
+    /// An empty one, whose commands are counted by `in_flight`: each from when it is taken until it is answered, or until
+    /// the connection has ended. What moves to another connection is counted by its tombstone here.
+    pub fn new(in_flight: InFlight) -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            sent: 0,
+            offered: 0,
+            pending: VecDeque::new(),
+            cut: false,
+            streaming: Streaming::Nothing,
+            in_flight,
+        }
+    }
+
     /// Takes a command, whose bytes `encode` appends.
     #[inline]
     pub fn push(&mut self, mut pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
         let before = self.buffer.len();
         encode(&mut self.buffer);
         pending.len = self.buffer.len() - before;
-        self.pending.push_back(pending);
+        self.push_back(pending);
     }
 
     /// Takes a command of which only the beginning is there; the rest follows by [`Self::stream`]. Nothing else may be
@@ -69,7 +86,13 @@ impl RequestQueue {
         encode(&mut self.buffer);
         self.streaming = Streaming::Open;
         pending.len = 0;
+        self.push_back(pending);
+    }
+
+    #[inline]
+    fn push_back(&mut self, pending: Pending) {
         self.pending.push_back(pending);
+        self.in_flight.add();
     }
 
     /// Takes bytes whose replies are not counted. With `partial` they are the beginning of a command.
@@ -242,6 +265,7 @@ impl RequestQueue {
     #[inline]
     fn pop_front(&mut self) -> Option<Pending> {
         let mut front = self.pending.pop_front()?;
+        self.in_flight.remove(1);
         while mutant::is("tombstone-skipped")
             && matches!(front.kind, Kind::Read | Kind::Write)
             && front.client.gone().is_some()
@@ -250,6 +274,7 @@ impl RequestQueue {
             self.sent -= front.len;
             self.buffer.advance(front.len);
             front = self.pending.pop_front()?;
+            self.in_flight.remove(1);
         }
         Some(front)
     }
@@ -315,6 +340,7 @@ impl RequestQueue {
         let (mut buffer, mut sent) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.sent));
         self.offered = 0;
         let mut left = Vec::with_capacity(self.pending.len());
+        self.in_flight.remove(self.pending.len() as u32);
         while let Some(pending) = self.pending.pop_front() {
             let request = buffer.split_to(pending.len.min(buffer.len()));
             let whole = sent >= pending.len && streamed;

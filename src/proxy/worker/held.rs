@@ -60,7 +60,6 @@ impl Worker {
         let Some(node) = self.shared.view.load().usable_primary(clock::now()) else { return };
         for write in self.held.writes.take() {
             if write.pending.client.gone().is_none() {
-                self.load(node);
                 self.lane(LaneKey { node, ..write.key }).push_bytes(&write.request, write.pending);
             }
         }

@@ -6,7 +6,6 @@
 use std::rc::Rc;
 
 use crate::core::moment::Moment;
-use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
 use crate::mutant;
@@ -61,13 +60,12 @@ impl Worker {
                 !lanes.is_empty()
             });
             for lane in self.spare.borrow().values().flatten() {
-                lane.push_bytes(PING, self.check(lane.key.node, now));
+                lane.push_bytes(PING, self.check(now));
             }
         }
     }
 
-    fn check(&self, node: NodeId, now: Moment) -> Pending {
-        self.load(node);
+    fn check(&self, now: Moment) -> Pending {
         Pending {
             client: self.nobody(),
             seq: 0,

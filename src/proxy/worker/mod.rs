@@ -40,6 +40,7 @@ use crate::proxy::downstream::replies::{Client, Output};
 use crate::proxy::serve;
 use crate::proxy::serve::listener::Accepted;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
+use crate::proxy::upstream::load::Load;
 use crate::proxy::upstream::pending::{Kind, Pending};
 use crate::proxy::worker::admission::Door;
 use crate::proxy::worker::detour::Aside;
@@ -78,10 +79,8 @@ pub struct Worker {
     pub changed: Notify,
     /// Who gets replies that nobody else gets.
     nobody: Rc<Client>,
-    /// Connections that stay with each node.
-    pub stuck: RefCell<Vec<u32>>,
-    /// Commands in flight per node, and connections that stay with it.
-    pub load: RefCell<Vec<u32>>,
+    /// How busy each node is.
+    pub load: Rc<Load>,
     /// Its clients, by their ID.
     pub clients: RefCell<BTreeMap<u64, Rc<Client>>>,
     /// Writes that wait for a primary.
@@ -131,7 +130,6 @@ impl Worker {
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let stats = shared.stats.get(index).cloned().unwrap_or_default();
         let nodes = shared.addresses.len();
-        let load = RefCell::new(vec![0; nodes]);
         let schedule = Rc::<Schedule>::default();
         let output = Output { dirty: DirtyList::new(&schedule), buffers: Rc::<Buffers>::default() };
         Rc::new(Self {
@@ -147,8 +145,7 @@ impl Worker {
             output,
             dirty_lanes: DirtyList::new(&schedule),
             schedule,
-            stuck: RefCell::new(vec![0; nodes]),
-            load,
+            load: Load::new(nodes),
             clients: RefCell::default(),
             held: Held::default(),
             door: Door::default(),
@@ -267,7 +264,8 @@ impl Worker {
     pub(crate) fn start(self: &Rc<Self>, key: LaneKey, exclusive: bool) -> Rc<Lane> {
         let identity = self.shared.identities.hold(key.identity);
         let lost = identity.is_none() && key.identity != IdentityId::ANONYMOUS;
-        let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.dirty_lanes));
+        let in_flight = self.load.in_flight(key.node);
+        let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.dirty_lanes), in_flight);
         if lost {
             // Nobody holds it any longer: never to be mistaken for the anonymous one.
             lane.close(Closed::Refused(say::NOAUTH.trim_ascii_end().to_vec()));
@@ -278,20 +276,6 @@ impl Worker {
         }
         task::spawn_hot(connect::run(Rc::clone(self), Rc::clone(&lane)));
         lane
-    }
-
-    /// One more command is in flight to `node`.
-    pub fn load(&self, node: NodeId) {
-        if let Some(load) = self.load.borrow_mut().get_mut(node.index()) {
-            *load += 1;
-        }
-    }
-
-    /// One command fewer is in flight to `node`.
-    pub fn unload(&self, node: NodeId) {
-        if let Some(load) = self.load.borrow_mut().get_mut(node.index()) {
-            *load = load.saturating_sub(1);
-        }
     }
 
     /// A lane ended: it is not used again.

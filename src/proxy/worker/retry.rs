@@ -40,7 +40,6 @@ impl Worker {
         pending.at_primary = self.is_primary(node);
         remember_repeat(&pending, node);
         self.stats.repeated_reads.add(1);
-        self.load(node);
         self.lane(LaneKey { node, ..failed.key }).push_bytes(request, pending);
         Ok(())
     }
@@ -88,7 +87,7 @@ impl Worker {
             policy_id: pending.policy,
             demand,
             sticky: home,
-            load: &self.load.borrow(),
+            load: &self.load.per_node(),
             proven: &[],
             in_doubt: self.proofs.borrow().in_doubt(),
             barred: &self.bars(identity, &user, &view, now),
@@ -127,7 +126,6 @@ impl Worker {
         let owed = lane.drain();
         let owes_nothing = owed.is_empty();
         for left in owed {
-            self.unload(lane.key.node);
             if left.pending.client.gone().is_none() {
                 self.recover_one(lane, why, left);
             }
@@ -218,7 +216,6 @@ impl Worker {
         pending.kind = Kind::Final;
         remember_repeat(&pending, lane.key.node);
         self.stats.repeated_reads.add(1);
-        self.load(lane.key.node);
         self.lane(lane.key).push_bytes(request, pending);
         Ok(())
     }

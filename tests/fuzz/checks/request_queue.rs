@@ -7,11 +7,13 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use redweir::core::fence::{FenceTable, Slot};
 use redweir::core::moment::Moment;
+use redweir::core::node::NodeId;
 use redweir::core::policy::PolicyId;
 use redweir::core::session::Stamps;
 use redweir::net::runtime::flush::{DirtyList, Schedule};
 use redweir::net::socket::halves::WriteHalf;
 use redweir::proxy::downstream::replies::{Client, Gone, Output};
+use redweir::proxy::upstream::load::Load;
 use redweir::proxy::upstream::pending::{Kind, Pending, Rewrite};
 use redweir::proxy::upstream::queue::RequestQueue;
 
@@ -42,6 +44,7 @@ impl Entry {
 /// The queue, and what it has to do.
 struct Model {
     queue: RequestQueue,
+    load: Rc<Load>,
     clients: Vec<Rc<Client>>,
     drain: Rc<Client>,
     slots: Vec<Slot>,
@@ -84,9 +87,11 @@ impl Model {
     fn new() -> Self {
         let output = Output { dirty: DirtyList::new(&Rc::<Schedule>::default()), buffers: Rc::default() };
         let client = |id| Client::new(id, WriteHalf::nowhere(), output.clone(), usize::MAX);
+        let load = Load::new(1);
         let fences = FenceTable::new(1 << 10, [1, 2, 3, 4]);
         Self {
-            queue: RequestQueue::default(),
+            queue: RequestQueue::new(load.in_flight(NodeId(0))),
+            load,
             clients: (1..5).map(client).collect(),
             drain: Client::drain(output.clone()),
             slots: [b"a", b"b", b"c"].map(|key| fences.slot(key)).to_vec(),
@@ -314,6 +319,7 @@ impl Model {
     fn compare(&self) {
         assert_eq!(self.wire, self.asked[..self.wire.len()], "the server gets what was asked, in order");
         assert_eq!(self.queue.len(), self.entries.len());
+        assert_eq!(*self.load.per_node(), [self.entries.len() as u32], "what is outstanding is counted");
         assert_eq!(self.queue.is_empty(), self.entries.is_empty());
         assert_eq!(self.queue.bytes(), self.asked.len() - self.answered);
         assert_eq!(self.queue.unsent(), self.asked.len() - self.wire.len());

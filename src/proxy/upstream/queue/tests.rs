@@ -5,11 +5,13 @@ use std::rc::Rc;
 use super::RequestQueue;
 use crate::core::fence::{FenceTable, Slot};
 use crate::core::moment::Moment;
+use crate::core::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
 use crate::net::runtime::flush::{DirtyList, Schedule};
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::{Client, Gone, Output};
+use crate::proxy::upstream::load::Load;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 
 fn output() -> Output {
@@ -38,6 +40,10 @@ fn pending(client: &Rc<Client>, seq: u64, kind: Kind, slot: Option<Slot>) -> Pen
     }
 }
 
+fn empty() -> RequestQueue {
+    RequestQueue::new(Load::new(1).in_flight(NodeId(0)))
+}
+
 fn push(queue: &mut RequestQueue, pending: Pending, bytes: &[u8]) {
     queue.push(pending, |buffer| buffer.extend_from_slice(bytes));
 }
@@ -51,7 +57,7 @@ fn write(queue: &mut RequestQueue, count: usize) -> Vec<u8> {
 
 #[test]
 fn replies_answer_in_the_order_of_the_requests() {
-    let (mut queue, alice, bob) = (RequestQueue::default(), client(1), client(2));
+    let (mut queue, alice, bob) = (empty(), client(1), client(2));
     push(&mut queue, pending(&alice, 0, Kind::Read, None), b"one");
     push(&mut queue, pending(&bob, 7, Kind::Write, None), b"two");
     push(&mut queue, pending(&alice, 1, Kind::Read, None), b"three");
@@ -66,7 +72,7 @@ fn replies_answer_in_the_order_of_the_requests() {
 
 #[test]
 fn what_is_not_asked_for_yet_has_no_reply() {
-    let (mut queue, alice) = (RequestQueue::default(), client(1));
+    let (mut queue, alice) = (empty(), client(1));
     assert!(queue.pop(|_, _| false).is_none());
     push(&mut queue, pending(&alice, 0, Kind::Read, None), b"request");
     write(&mut queue, 6);
@@ -77,7 +83,7 @@ fn what_is_not_asked_for_yet_has_no_reply() {
 
 #[test]
 fn a_window_holds_requests_back_but_takes_back_nothing_that_was_offered() {
-    let (mut queue, alice) = (RequestQueue::default(), client(1));
+    let (mut queue, alice) = (empty(), client(1));
     for seq in 0..4 {
         push(&mut queue, pending(&alice, seq, Kind::Read, None), b"xx");
     }
@@ -92,7 +98,7 @@ fn a_window_holds_requests_back_but_takes_back_nothing_that_was_offered() {
 
 #[test]
 fn a_reply_that_has_begun_is_not_voided() {
-    let (mut queue, alice) = (RequestQueue::default(), client(1));
+    let (mut queue, alice) = (empty(), client(1));
     push(&mut queue, pending(&alice, 0, Kind::Read, None), b"long");
     push(&mut queue, pending(&alice, 1, Kind::Read, None), b"short");
     write(&mut queue, 9);
@@ -105,7 +111,7 @@ fn a_reply_that_has_begun_is_not_voided() {
 
 #[test]
 fn what_moves_leaves_a_tombstone_that_takes_its_reply() {
-    let (mut queue, drain) = (RequestQueue::default(), Client::drain(output()));
+    let (mut queue, drain) = (empty(), Client::drain(output()));
     let (slow, other, gone) = (client(1), client(2), client(3));
     push(&mut queue, pending(&slow, 0, Kind::Read, None), b"long");
     push(&mut queue, pending(&other, 4, Kind::Read, None), b"read");
@@ -130,7 +136,7 @@ fn reads_stay_with_a_write_of_the_same_key() {
     let [a, b] = [b"a", b"b"].map(|key| fences.slot(key));
     assert_ne!(a, b);
     for (written, fencing, moves) in [(a, true, false), (b, true, true), (b, false, false)] {
-        let (mut queue, drain) = (RequestQueue::default(), Client::drain(output()));
+        let (mut queue, drain) = (empty(), Client::drain(output()));
         let alice = client(1);
         push(&mut queue, pending(&alice, 0, Kind::Read, Some(a)), b"GET a");
         push(&mut queue, pending(&alice, 1, Kind::Write, Some(written)), b"SET");
@@ -139,7 +145,7 @@ fn reads_stay_with_a_write_of_the_same_key() {
         let moved: Vec<u64> =
             queue.take_own(&drain, fencing).iter().map(|(pending, _)| pending.seq).collect();
         assert!(moved.is_empty(), "{moved:?}");
-        let mut queue = RequestQueue::default();
+        let mut queue = empty();
         push(&mut queue, pending(&alice, 3, Kind::Read, Some(a)), b"GET a");
         push(&mut queue, pending(&alice, 4, Kind::Write, Some(written)), b"SET");
         assert_eq!(queue.take_own(&drain, fencing).len(), usize::from(moves));
@@ -148,7 +154,7 @@ fn reads_stay_with_a_write_of_the_same_key() {
 
 #[test]
 fn what_is_left_says_what_may_have_been_executed() {
-    let (mut queue, alice) = (RequestQueue::default(), client(1));
+    let (mut queue, alice) = (empty(), client(1));
     for (seq, bytes) in [&b"one"[..], b"two", b"three"].into_iter().enumerate() {
         push(&mut queue, pending(&alice, seq as u64, Kind::Write, None), bytes);
     }
@@ -162,7 +168,7 @@ fn what_is_left_says_what_may_have_been_executed() {
 
 #[test]
 fn a_streamed_command_is_let_go_as_it_is_written() {
-    let (mut queue, alice) = (RequestQueue::default(), client(1));
+    let (mut queue, alice) = (empty(), client(1));
     queue.push_beginning(pending(&alice, 0, Kind::Write, None), |buffer| buffer.extend_from_slice(b"SET "));
     let add = |bytes: &'static [u8], last| {
         move |buffer: &mut bytes::BytesMut| {

@@ -320,7 +320,6 @@ fn answer(
                     || worker.differs_in_acl(lane, reply))
     };
     let (mut pending, request) = lane.pop(again).ok_or(nobody)?;
-    worker.unload(lane.key.node);
     match pending.kind {
         Kind::Proof => {
             worker.take_proof(lane, &pending, reply, now);
