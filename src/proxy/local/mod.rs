@@ -22,6 +22,7 @@ use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Phase, Proto};
 use crate::proxy::worker::admission::Verdict;
 use crate::shard::identity::{Credentials, Password};
 use crate::shard::report;
+use crate::wire::reply::ErrorCode;
 use crate::wire::request::Request;
 use crate::wire::say;
 
@@ -202,7 +203,8 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let before = std::mem::replace(&mut connection.proto, proto);
     if let Err(error) = open_primary_lane(connection).await {
         connection.proto = before;
-        return Err(if error.starts_with(b"-NOAUTH") { say::HELLO_NOAUTH.to_vec() } else { error });
+        let needs_password = ErrorCode::of(&error) == Some(ErrorCode::NoAuth);
+        return Err(if needs_password { say::HELLO_NOAUTH.to_vec() } else { error });
     }
     connection.rekey();
     connection.register();

@@ -20,7 +20,7 @@ use crate::proxy::upstream::lane::{Closed, Lane, Phase, Process, Proto};
 use crate::proxy::worker::Worker;
 use crate::shard::ear;
 use crate::shard::identity::Credentials;
-use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
+use crate::wire::reply::{ErrorCode, Kind as ReplyKind, ReplyScanner};
 use crate::wire::say;
 use reader::Reader;
 
@@ -231,11 +231,11 @@ async fn shake_hands(
                     ReplyKind::Error => true,
                 };
                 let _ = parts.next();
-                let error = &reply[..reply.len() - 2];
+                let (error, code) = (&reply[..reply.len() - 2], ErrorCode::of(&reply));
                 match part {
                     Part::SelectBefore if !failed => selected = true,
-                    Part::SelectBefore if error.starts_with(b"-NOAUTH") || error.starts_with(b"-NOPERM") => {}
-                    Part::Ping if !reply.starts_with(b"-NOAUTH") => {}
+                    Part::SelectBefore if matches!(code, Some(ErrorCode::NoAuth | ErrorCode::NoPerm)) => {}
+                    Part::Ping if code != Some(ErrorCode::NoAuth) => {}
                     Part::Id => {
                         lane.inspect(|lane| lane.identify(number(&reply)));
                     }

@@ -21,6 +21,7 @@ use crate::net::runtime::limits;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::proxy::worker::Worker;
 use crate::shard::identity::Credentials;
+use crate::wire::reply::ErrorCode;
 use crate::wire::say;
 
 /// The connections of one worker for questions, and who has failed.
@@ -127,7 +128,7 @@ impl Worker {
         let outcome = self.ask_as(Some(credentials), &[]).await;
         if outcome
             .as_ref()
-            .is_err_and(|error| error.starts_with(b"-WRONGPASS ") || error.starts_with(b"-ERR "))
+            .is_err_and(|error| matches!(ErrorCode::of(error), Some(ErrorCode::WrongPass | ErrorCode::Err)))
         {
             inquiry.failed(address, clock::now());
         }

@@ -50,6 +50,7 @@ use crate::shard::identity::IdentityId;
 use crate::shard::shared::Shared;
 use crate::shard::snapshot::Present;
 use crate::telemetry::Stats;
+use crate::wire::reply::ErrorCode;
 use crate::wire::say;
 
 /// What one worker owns.
@@ -301,7 +302,10 @@ impl Worker {
     pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: &[u8], now: Moment) {
         self.stats.request.record(now.nanos_since(pending.begun));
         self.stats.upstream.record(now.nanos_since(pending.sent));
-        if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
+        if pending.kind == Kind::Write
+            && ErrorCode::of(reply) == Some(ErrorCode::ReadOnly)
+            && self.is_primary(lane.key.node)
+        {
             self.shared.look_now.notify_waiters();
         }
         if pending.kind == Kind::Write {

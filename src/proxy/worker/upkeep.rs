@@ -16,6 +16,7 @@ use crate::net::runtime::limits;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Proto, Purpose};
 use crate::proxy::worker::Worker;
 use crate::shard::identity::IdentityId;
+use crate::wire::reply::ErrorCode;
 
 impl Worker {
     /// Runs as long as the worker.
@@ -114,5 +115,6 @@ impl Worker {
 
 /// Whether a node said that these credentials are not, or not any longer, good.
 pub(crate) fn is_about_credentials(why: &Closed) -> bool {
-    matches!(why, Closed::Refused(error) if error.starts_with(b"-WRONGPASS") || error.starts_with(b"-NOAUTH"))
+    let Closed::Refused(error) = why else { return false };
+    matches!(ErrorCode::of(error), Some(ErrorCode::WrongPass | ErrorCode::NoAuth))
 }
