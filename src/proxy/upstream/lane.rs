@@ -26,7 +26,7 @@ use crate::proxy::upstream::link::Link;
 use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
-pub use crate::proxy::upstream::phase::{Closed, Phase, Process};
+pub use crate::proxy::upstream::phase::{Broken, Closed, OutOfStep, Phase, Process, Unreachable, Withdrawal};
 pub use crate::proxy::upstream::queue::Leftover;
 use crate::proxy::upstream::relay::Relay;
 pub(crate) use crate::proxy::upstream::relay::Said;
@@ -340,12 +340,12 @@ impl Lane {
     }
 
     /// Its node is not to be asked any more, but is in the middle of a reply: the lane ends with that.
-    pub(crate) fn retire(&self, why: &'static str) {
+    pub(crate) fn retire(&self, why: Withdrawal) {
         self.inner.borrow_mut().link.retire(why);
     }
 
     /// Why it ends now that a reply is through.
-    pub(crate) fn retired(&self) -> Option<&'static str> {
+    pub(crate) fn retired(&self) -> Option<Withdrawal> {
         self.inner.borrow().link.retired()
     }
 
@@ -538,7 +538,7 @@ impl Lane {
         if self.inner.borrow().link.is_finishing() {
             return Closed::Idle;
         }
-        Closed::Broken("the node closed the connection".to_owned())
+        Closed::Broken(Broken::HungUp)
     }
 }
 

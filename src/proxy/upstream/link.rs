@@ -16,7 +16,7 @@ use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::status::ServerId;
 use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::pending::Pending;
-use crate::proxy::upstream::phase::{Closed, Phase};
+use crate::proxy::upstream::phase::{Broken, Closed, Phase, Withdrawal};
 use crate::proxy::upstream::queue::{Leftover, RequestQueue};
 use waiters::Waiters;
 use window::Window;
@@ -34,7 +34,7 @@ pub(super) struct Link {
     /// `CLIENT ID` at the node, of an exclusive lane; empty once it takes no commands any longer.
     server_id: ServerId,
     /// Ends, for this reason, with the reply that is coming in: nothing more is written.
-    retired: Option<&'static str>,
+    retired: Option<Withdrawal>,
     /// Replies are not counted, so that none releases what was written.
     uncounted: bool,
     /// Ends when what was taken is written.
@@ -118,13 +118,13 @@ impl Link {
     }
 
     /// It ends with the reply that is coming in.
-    pub(super) fn retire(&mut self, why: &'static str) {
+    pub(super) fn retire(&mut self, why: Withdrawal) {
         self.retired = Some(why);
         self.server_id.set(None);
     }
 
     /// Why it ends with the reply that is coming in, if it does.
-    pub(super) fn retired(&self) -> Option<&'static str> {
+    pub(super) fn retired(&self) -> Option<Withdrawal> {
         self.retired
     }
 
@@ -170,7 +170,7 @@ impl Link {
             let Some(write) = &self.write else { break };
             match write.poll_writable(cx) {
                 Poll::Pending => break,
-                Poll::Ready(Err(e)) => self.end(Closed::Broken(e.to_string())),
+                Poll::Ready(Err(e)) => self.end(Closed::Broken(Broken::Failed(e.to_string()))),
                 Poll::Ready(Ok(())) => {
                     self.blocked = false;
                     self.flush();
@@ -202,7 +202,7 @@ impl Link {
     /// The command that was passed on as it came is answered.
     fn end_streaming(&mut self) {
         if !self.queue.is_streamed() && self.phase == Phase::Up {
-            self.broken("the node answered before it had the whole command");
+            self.broken(Broken::AnsweredEarly);
             self.waiters.wake();
         }
         if self.phase == Phase::Up {
@@ -251,7 +251,7 @@ impl Link {
                 break;
             }
             match write.try_write(unsent) {
-                Ok(0) => return self.broken("wrote nothing"),
+                Ok(0) => return self.broken(Broken::WroteNothing),
                 Ok(n) => self.queue.wrote(n),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = true;
@@ -259,7 +259,7 @@ impl Link {
                     return self.waiters.wake_task();
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return self.broken(&e.to_string()),
+                Err(e) => return self.broken(Broken::Failed(e.to_string())),
             }
         }
         if self.uncounted && self.queue.release_uncounted() {
@@ -292,8 +292,8 @@ impl Link {
         self.server_id.set(None);
     }
 
-    fn broken(&mut self, why: &str) {
-        self.end(Closed::Broken(why.to_owned()));
+    fn broken(&mut self, why: Broken) {
+        self.end(Closed::Broken(why));
         self.waiters.wake_task();
     }
 }

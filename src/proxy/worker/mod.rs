@@ -39,7 +39,7 @@ use crate::net::runtime::task;
 use crate::proxy::downstream::replies::{Client, Output};
 use crate::proxy::serve;
 use crate::proxy::serve::listener::Accepted;
-use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
+use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Withdrawal};
 use crate::proxy::upstream::load::Load;
 use crate::proxy::upstream::pending::{Kind, Pending};
 use crate::proxy::worker::admission::Door;
@@ -388,13 +388,13 @@ impl Worker {
             let now = clock::now();
             self.door.look(&view, now);
             let gone = |node: NodeId| {
-                let Some(entry) = view.node(node) else { return Some("node removed") };
+                let Some(entry) = view.node(node) else { return Some(Withdrawal::Removed) };
                 if view.primary == Some(node) {
                     None
                 } else if last_primary == Some(node) || entry.role == Some(Role::Primary) {
-                    Some("it is not the primary any longer")
+                    Some(Withdrawal::Demoted)
                 } else if entry.silent_since.is_some() && entry.is_silent(now, view.silence_limit) {
-                    Some("it does not answer")
+                    Some(Withdrawal::Silent)
                 } else {
                     None
                 }

@@ -118,7 +118,7 @@ impl Worker {
     pub fn recover(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed) {
         if let Closed::Desynchronised(what) = why {
             self.stats.desynchronised.add(1);
-            tracing::warn!(node = %lane.key.node, what, "lane closed: out of step");
+            tracing::warn!(node = %lane.key.node, what = what.as_str(), "lane closed: out of step");
         }
         if matches!(why, Closed::Refused(_)) && !self.is_primary(lane.key.node) {
             self.shut_out(lane, why);

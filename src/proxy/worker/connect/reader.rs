@@ -18,7 +18,7 @@ use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::session::scan;
 use crate::proxy::session::tracking;
-use crate::proxy::upstream::lane::{Closed, Lane, Proto};
+use crate::proxy::upstream::lane::{Broken, Closed, Lane, OutOfStep, Proto};
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 use crate::proxy::worker::{Reply, Worker};
 use crate::shard::ear;
@@ -132,7 +132,7 @@ impl Reader {
             }
             self.read.poll_read(cx, &mut self.buffer).map(|result| match result {
                 Ok(n) => Event::Read(n),
-                Err(e) => Event::Closed(Closed::Broken(e.to_string())),
+                Err(e) => Event::Closed(Closed::Broken(Broken::Failed(e.to_string()))),
             })
         })
         .await
@@ -197,8 +197,7 @@ impl Reader {
                 break;
             }
             let fresh = &self.buffer[self.scanned..];
-            let found =
-                self.scanner.scan(fresh).map_err(|_| Closed::Desynchronised("a reply is not RESP"))?;
+            let found = self.scanner.scan(fresh).map_err(|_| Closed::Desynchronised(OutOfStep::NotResp))?;
             let Some(extent) = found else {
                 self.scanned = self.buffer.len();
                 break;
@@ -207,7 +206,7 @@ impl Reader {
             let reply = &self.buffer[begin..end];
             match extent.kind {
                 ReplyKind::Push if !lane.exclusive && lane.key.proto == Proto::Resp2 => {
-                    return Err(Closed::Desynchronised("a push in RESP2"));
+                    return Err(Closed::Desynchronised(OutOfStep::PushInResp2));
                 }
                 ReplyKind::Push => take_push(worker, lane, reply, now),
                 kind => {
@@ -239,7 +238,7 @@ impl Reader {
     fn take_part(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
         let (held, first) = (self.buffer.len(), self.scanner.head().first());
         if first == Some(&b'>') && held > longest_push(worker, lane) {
-            return Err(Closed::Desynchronised("a push without end"));
+            return Err(Closed::Desynchronised(OutOfStep::EndlessPush));
         }
         if held <= limits::CUT_THROUGH
             || first == Some(&b'>')
@@ -268,7 +267,7 @@ impl Reader {
             // Who sees the beginning knows that it was executed. There is one stamp more once the reply is through.
             worker.stamp(&lane.front_written());
         }
-        let (client, seq) = lane.cut_front().ok_or(Closed::Desynchronised("a reply nobody asked for"))?;
+        let (client, seq) = lane.cut_front().ok_or(Closed::Desynchronised(OutOfStep::NotAsked))?;
         self.heavy |= if rewrite == Rewrite::Cursor && self.passed == 0 {
             scan::deliver(lane, &client, seq, &self.buffer, false)
         } else {
@@ -303,7 +302,7 @@ fn answer(
     cut: bool,
     now: Moment,
 ) -> Result<bool, Closed> {
-    let nobody = Closed::Desynchronised("a reply nobody asked for");
+    let not_asked = Closed::Desynchronised(OutOfStep::NotAsked);
     task::provoke("lane", || reply == b"$6\r\npanic!\r\n");
     let (mut unproven, mut lacking, mut question) = (false, false, None);
     let again = |pending: &Pending, request: &[u8], proof| {
@@ -319,7 +318,7 @@ fn answer(
                 && (say::asks_for_another_node(reply, pending.at_primary)
                     || worker.differs_in_acl(lane, reply))
     };
-    let (mut pending, request) = lane.pop(again).ok_or(nobody)?;
+    let (mut pending, request) = lane.pop(again).ok_or(not_asked)?;
     match pending.kind {
         Kind::Proof => {
             worker.take_proof(lane, &pending, reply, now);
