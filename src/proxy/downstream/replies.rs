@@ -16,7 +16,7 @@ use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::pace::{Allowance, Pace};
 use crate::proxy::downstream::queue::ReplyQueue;
-use crate::proxy::downstream::status::Presence;
+use crate::proxy::downstream::status::Status;
 
 /// The shared part of a client connection.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Client {
     /// What the connection has written and seen.
     pub session: RefCell<Session>,
     /// What others may ask about it.
-    pub presence: Presence,
+    pub status: Status,
     write: WriteHalf,
     output: Output,
     output_limit: usize,
@@ -71,8 +71,8 @@ pub enum Gone {
 impl Client {
     /// A client that writes through `write`.
     pub fn new(id: u64, write: WriteHalf, output: Output, output_limit: usize) -> Rc<Self> {
-        let (inner, session, presence) = (RefCell::default(), RefCell::default(), Presence::default());
-        Rc::new(Self { id, session, presence, write, output, output_limit, inner })
+        let (inner, session, status) = (RefCell::default(), RefCell::default(), Status::default());
+        Rc::new(Self { id, session, status, write, output, output_limit, inner })
     }
 
     /// The client that receives replies whose requester has left, and drops them: the drain.

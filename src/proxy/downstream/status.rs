@@ -17,7 +17,7 @@ pub type ServerId = Rc<Cell<Option<u64>>>;
 
 /// A client as others may ask about it.
 #[derive(Debug)]
-pub struct Presence {
+pub struct Status {
     /// Its last command.
     pub command: Cell<Option<CommandId>>,
     /// When it was last heard of.
@@ -42,7 +42,7 @@ pub struct Presence {
     server_id: RefCell<Option<ServerId>>,
 }
 
-impl Default for Presence {
+impl Default for Status {
     fn default() -> Self {
         Self {
             command: Cell::new(None),
@@ -60,7 +60,7 @@ impl Default for Presence {
     }
 }
 
-impl Presence {
+impl Status {
     /// Whether it may act as nobody in particular is to be found out anew.
     pub fn put_out(&self, now: Moment) {
         self.pass.set(0);

@@ -219,8 +219,8 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
 async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
     let begun = clock::now();
     while connection.is_stranger() {
-        match connection.worker.knock(connection.client.presence.anonymous_since.get(), clock::now()) {
-            Verdict::Admitted(pass) => connection.client.presence.pass.set(pass),
+        match connection.worker.knock(connection.client.status.anonymous_since.get(), clock::now()) {
+            Verdict::Admitted(pass) => connection.client.status.pass.set(pass),
             Verdict::Guest => return Ok(()),
             Verdict::Refused => return Err(say::HELLO_NOAUTH.to_vec()),
             Verdict::Nobody if clock::now().since(begun) > connection.worker.shared.view.load().hold => {

@@ -28,8 +28,8 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
     let timeout = number::integer(timeout)
         .ok_or_else(|| say::error("ERR timeout is not an integer or out of range"))
         .and_then(|ms| u64::try_from(ms).map_err(|_| say::error("ERR timeout is negative")))?;
-    let presence = &connection.client.presence;
-    let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), presence.wrote.get());
+    let status = &connection.client.status;
+    let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), status.wrote.get());
     let _waiting = Waiting::begin(connection);
     let mut target: Option<Offset> = None;
     loop {
@@ -38,7 +38,7 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
             None => view.replicas_linked(),
             Some((_, era)) if era != view.era && !mutant::is("wait-across-failover") => {
                 // Once said, the connection counts as one that has written nothing, as a new one to Redis would.
-                presence.wrote.set(None);
+                status.wrote.set(None);
                 return Err(say::UNBLOCKED_ROLE.to_vec());
             }
             Some((anchor, _)) => {
@@ -50,7 +50,7 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
             }
         };
         let late = timeout > 0 && clock::now().since(begun) >= Duration::from_millis(timeout);
-        match presence.release.get() {
+        match status.release.get() {
             Some(Release::Error) => return Err(say::UNBLOCKED.to_vec()),
             Some(Release::Timeout) => return Ok(say::integer(reached as i64)),
             None if late || reached as i64 >= wanted => return Ok(say::integer(reached as i64)),
@@ -72,15 +72,15 @@ struct Waiting<'a>(&'a Connection);
 
 impl<'a> Waiting<'a> {
     fn begin(connection: &'a Connection) -> Self {
-        connection.client.presence.release.set(None);
-        connection.client.presence.waits.set(true);
+        connection.client.status.release.set(None);
+        connection.client.status.waits.set(true);
         Self(connection)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.client.presence.waits.set(false);
+        self.0.client.status.waits.set(false);
     }
 }
 

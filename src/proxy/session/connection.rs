@@ -86,11 +86,11 @@ pub struct Connection {
     pub(crate) following: Option<(Moment, u64)>,
     /// When to see whether another replica has fewer connections.
     balance_at: Cell<Moment>,
-    /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.
+    /// The lanes it uses, by node, each with its generation; valid for the present identity, database and protocol.
     pub(crate) lanes: Vec<Option<(Rc<Lane>, u32)>>,
     /// Its lanes are those of large replies.
     large: bool,
-    /// The lanes of its scripts and of its operations at the primary, each with its stint.
+    /// The lanes of its scripts and of its operations at the primary, each with its generation.
     own_lanes: [Option<(Rc<Lane>, u32)>; 2],
     /// Its exclusive connection, if it needs one.
     pub pin: Option<Pin>,
@@ -117,7 +117,7 @@ pub struct Connection {
 impl Connection {
     /// A fresh connection.
     pub fn new(worker: Rc<Worker>, client: Rc<Client>, policy: PolicyId) -> Self {
-        client.presence.put_out(clock::now());
+        client.status.put_out(clock::now());
         let lanes = vec![None; worker.shared.addresses.len()];
         Self {
             worker,
@@ -228,7 +228,7 @@ impl Connection {
     pub(crate) fn keeps_lane_to(&self, node: NodeId) -> bool {
         let lane = self.lanes.get(node.index()).and_then(Option::as_ref);
         self.large == self.client.gets_large_replies()
-            && lane.is_some_and(|(lane, stint)| lane.is_usable() && lane.stint() == *stint)
+            && lane.is_some_and(|(lane, generation)| lane.is_usable() && lane.generation() == *generation)
     }
 
     /// The primary's lane for nothing but `purpose`.
@@ -244,7 +244,7 @@ impl Connection {
 
     /// It acts as nobody in particular, and the primary has not said yet that this needs no password.
     pub fn is_stranger(&self) -> bool {
-        self.identity == IdentityId::ANONYMOUS && self.client.presence.pass.get() != self.worker.door.pass()
+        self.identity == IdentityId::ANONYMOUS && self.client.status.pass.get() != self.worker.door.pass()
     }
 
     /// Acts as somebody else from now on; `None`: as nobody in particular, who has to be admitted anew.
@@ -253,8 +253,8 @@ impl Connection {
         self.identity = identity.as_ref().map_or(IdentityId::ANONYMOUS, |identity| identity.id);
         self.user = identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
         self.held = identity;
-        self.client.presence.identity.set(self.identity);
-        self.client.presence.put_out(clock::now());
+        self.client.status.identity.set(self.identity);
+        self.client.status.put_out(clock::now());
     }
 
     /// Identity, database or protocol changed: other lanes from now on.
@@ -306,8 +306,8 @@ fn present(
     worker: &Rc<Worker>,
     drained: bool,
 ) -> Result<Rc<Lane>, Step> {
-    if let Some((lane, stint)) = known {
-        if lane.stint() == *stint && lane.is_usable() {
+    if let Some((lane, generation)) = known {
+        if lane.generation() == *generation && lane.is_usable() {
             return Ok(Rc::clone(lane));
         }
         if !drained {
@@ -317,7 +317,7 @@ fn present(
         }
     }
     let lane = worker.lane(key);
-    *known = Some((Rc::clone(&lane), lane.stint()));
+    *known = Some((Rc::clone(&lane), lane.generation()));
     Ok(lane)
 }
 

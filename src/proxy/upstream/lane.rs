@@ -79,9 +79,9 @@ struct Inner {
     /// Its replies are not counted: whatever comes is the listener's.
     relay: Option<Box<Relay>>,
     /// Out of the pool while a long reply is on it.
-    aside: bool,
+    detour: bool,
     /// How many times it has left the pool.
-    stint: u32,
+    generation: u32,
 }
 
 impl Lane {
@@ -100,8 +100,8 @@ impl Lane {
             proof: None,
             listener: None,
             relay: None,
-            aside: false,
-            stint: 0,
+            detour: false,
+            generation: 0,
         };
         Rc::new(Self {
             key,
@@ -159,7 +159,7 @@ impl Lane {
 
     /// Takes what `write` appends of the command that is passed on as it comes; it says how much it has used, and whether
     /// that was the last of it.
-    pub fn pass<E>(
+    pub fn stream<E>(
         self: &Rc<Self>,
         write: impl FnOnce(&mut BytesMut) -> Result<(usize, bool), E>,
     ) -> Result<(usize, bool), E> {
@@ -203,7 +203,7 @@ impl Lane {
     /// Whether it takes commands.
     pub fn is_usable(&self) -> bool {
         let inner = self.inner.borrow();
-        !inner.aside && inner.link.is_usable()
+        !inner.detour && inner.link.is_usable()
     }
 
     /// The node has told what it calls this connection.
@@ -309,22 +309,22 @@ impl Lane {
 /// read are sent again elsewhere.
 impl Lane {
     /// It leaves the pool, or comes back.
-    pub(crate) fn set_aside(&self, aside: bool) {
+    pub(crate) fn set_on_detour(&self, detour: bool) {
         let mut inner = self.inner.borrow_mut();
-        inner.aside = aside;
-        inner.stint += u32::from(aside);
+        inner.detour = detour;
+        inner.generation += u32::from(detour);
         inner.link.wake();
     }
 
     /// How many times it has left the pool. Who knew it before must not take it for the same: what was sent again goes
     /// another way.
-    pub fn stint(&self) -> u32 {
-        self.inner.borrow().stint
+    pub fn generation(&self) -> u32 {
+        self.inner.borrow().generation
     }
 
     /// Whether it is out of the pool.
-    pub fn is_aside(&self) -> bool {
-        self.inner.borrow().aside
+    pub fn is_on_detour(&self) -> bool {
+        self.inner.borrow().detour
     }
 
     /// Whether somebody waits behind the oldest command who is not its own client's later self.
@@ -365,7 +365,7 @@ impl Lane {
 /// A command that is passed on as it comes, and large replies.
 impl Lane {
     /// Whether a command that is passed on as it comes is outstanding: nothing is taken behind it.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_streaming(&self) -> bool {
         self.inner.borrow().link.queue().is_streaming()
     }
 

@@ -197,9 +197,9 @@ impl Connection {
         {
             return None;
         }
-        match self.worker.knock(self.client.presence.anonymous_since.get(), now) {
+        match self.worker.knock(self.client.status.anonymous_since.get(), now) {
             Verdict::Admitted(pass) => {
-                self.client.presence.pass.set(pass);
+                self.client.status.pass.set(pass);
                 self.waiting_since = None;
                 None
             }

@@ -89,11 +89,11 @@ impl Worker {
     }
 
     fn set_aside(&self, lane: &Rc<Lane>) {
-        if lane.is_aside() {
+        if lane.is_on_detour() {
             return;
         }
         self.leave_pool(lane);
-        lane.set_aside(true);
+        lane.set_on_detour(true);
         self.aside.borrow_mut().busy.push(Rc::clone(lane));
     }
 
@@ -103,7 +103,7 @@ impl Worker {
         aside.forget(lane);
         let idle = aside.idle.entry(lane.key).or_default();
         if idle.len() < limits::LANES_KEPT {
-            lane.set_aside(false);
+            lane.set_on_detour(false);
             idle.push(Rc::clone(lane));
         } else {
             lane.close(Closed::Idle);

@@ -309,7 +309,7 @@ impl Worker {
             self.shared.look_now.notify_waiters();
         }
         if pending.kind == Kind::Write {
-            pending.client.presence.wrote.set(Some((self.shared.anchors.next(), self.era.get())));
+            pending.client.status.wrote.set(Some((self.shared.anchors.next(), self.era.get())));
         }
         if pending.kind == Kind::Write && pending.stamps != Stamps::None {
             self.stamp(&pending.stamps);

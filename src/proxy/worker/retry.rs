@@ -180,7 +180,7 @@ impl Worker {
         if lane.key.identity == IdentityId::ANONYMOUS && upkeep::is_about_credentials(why) && !lane.exclusive
         {
             // Who has kept its connections to the primary stays in, as on Redis; this one has lost its own.
-            pending.client.presence.put_out(clock::now());
+            pending.client.status.put_out(clock::now());
         }
         pending.client.deliver(pending.seq, &error, true);
     }

@@ -35,7 +35,7 @@ impl Worker {
     /// The identities that clients of this worker act as.
     fn identities_in_use(&self) -> FxHashSet<IdentityId> {
         let clients = self.clients.borrow();
-        let identities = clients.values().map(|client| client.presence.identity.get());
+        let identities = clients.values().map(|client| client.status.identity.get());
         identities.filter(|identity| *identity != IdentityId::ANONYMOUS).collect()
     }
 
@@ -78,7 +78,7 @@ impl Worker {
         }
         let revoked: FxHashSet<IdentityId> = self.identities_in_use().into_iter().filter(refused).collect();
         let clients = self.clients.borrow();
-        for client in clients.values().filter(|client| revoked.contains(&client.presence.identity.get())) {
+        for client in clients.values().filter(|client| revoked.contains(&client.status.identity.get())) {
             client.end();
         }
     }

@@ -102,7 +102,7 @@ impl Reader {
                     if !self.heavy && self.passed == 0 {
                         self.pace = None;
                     }
-                    if lane.is_aside() && lane.is_idle() {
+                    if lane.is_on_detour() && lane.is_idle() {
                         worker.come_back(lane);
                     }
                 }
@@ -123,7 +123,7 @@ impl Reader {
                 return Poll::Ready(Event::Closed(why));
             }
             let slow = self.is_slow(lane, cx.waker());
-            if slow && !lane.exclusive && !lane.is_aside() {
+            if slow && !lane.exclusive && !lane.is_on_detour() {
                 return Poll::Ready(Event::Slow);
             }
             if slow {
@@ -389,7 +389,7 @@ fn take_push(worker: &Worker, lane: &Lane, push: &[u8], now: Moment) {
 fn take_note(worker: &Worker, pending: &Pending, now: Moment) {
     let shared = &worker.shared;
     match pending.rewrite {
-        Rewrite::Pause => shared.pause_reads(now.after(pending.client.presence.pausing.get())),
+        Rewrite::Pause => shared.pause_reads(now.after(pending.client.status.pausing.get())),
         Rewrite::Unpause => shared.resume_reads(),
         Rewrite::ScriptFlush => shared.scripts_flushed.store(true, Ordering::Relaxed),
         Rewrite::None | Rewrite::Info | Rewrite::Redirect | Rewrite::Cursor => {}
