@@ -90,6 +90,16 @@ fn streams_hold_their_rules() {
     smoke("stream", 40_000, checks::stream::check);
 }
 
+#[test]
+fn replies_come_in_the_order_of_the_commands() {
+    smoke("reply_queue", 200_000, checks::reply_queue::check);
+}
+
+#[test]
+fn requests_go_out_in_order_and_replies_find_them() {
+    smoke("request_queue", 100_000, checks::request_queue::check);
+}
+
 /// Rules about what is read hold of nothing if nothing can be read.
 #[test]
 fn enough_of_what_is_tried_is_read() {

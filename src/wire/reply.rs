@@ -9,11 +9,13 @@
 //! Invariants: the stack is empty exactly between replies; `stack[0]` is the reply itself, one element; a frame
 //! below the top is never empty.
 
+mod code;
 mod quick;
 
 use smallvec::SmallVec;
 
 use super::number::integer;
+pub use code::ErrorCode;
 use quick::complete_scalar;
 
 /// What a reply is to the one who waits for it.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use bytes::{BufMut, BytesMut};
 
 use crate::core::argv::Args as _;
+use crate::wire::reply::ErrorCode;
 use crate::wire::request::Request;
 
 /// Redis' text for a read that no node may answer (`server.c`, `shared.masterdownerr`).
@@ -77,9 +78,12 @@ pub const HELP: &[&str] = &[
 /// Whether an error says that another node should be asked: loading, or cut off. And, if a replica says so, a script or
 /// function that is only known elsewhere, or a function that may write, of which a primary says something else.
 pub fn asks_for_another_node(reply: &[u8], at_primary: bool) -> bool {
-    let starts = |codes: &[&[u8]]| codes.iter().any(|code| reply.starts_with(code));
-    starts(&[b"-LOADING ", b"-MASTERDOWN "])
-        || !at_primary && starts(&[b"-NOSCRIPT ", b"-READONLY ", b"-ERR Function not found"])
+    match ErrorCode::of(reply) {
+        Some(ErrorCode::Loading | ErrorCode::MasterDown) => true,
+        Some(ErrorCode::NoScript | ErrorCode::ReadOnly) => !at_primary,
+        Some(ErrorCode::Err) => !at_primary && reply.starts_with(b"-ERR Function not found"),
+        _ => false,
+    }
 }
 
 /// Encodes a command.

@@ -1,4 +1,6 @@
 //! In which order a client gets its replies, and when it is told to slow down.
 
+pub(crate) mod pace;
+pub mod queue;
 pub mod replies;
 pub mod status;

@@ -1,25 +1,22 @@
-//! One client as the lanes see it: replies go in by sequence number, bytes come out in the client's order.
-//!
-//! A pipeline may go to several nodes, whose replies arrive in any order. Each command takes a slot; the reply of the
-//! oldest open slot goes straight into the output buffer, any other is kept until its turn. A client that has left
-//! stays in the lanes' queues as a tombstone: its replies are read and dropped, never given to anyone else.
-
-mod pace;
+//! One client as the lanes see it: replies go in by sequence number, bytes come out in the client's order
+//! ([`crate::proxy::downstream::queue`]) and are written to its socket. A client that has left stays in the lanes' queues
+//! as a tombstone: its replies are read and dropped, never given to anyone else.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 use crate::core::session::Session;
 use crate::net::runtime::buffers::Buffers;
 use crate::net::runtime::flush::{DirtyList, Flush};
 use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
-use crate::proxy::downstream::status::Presence;
+use crate::proxy::downstream::pace::{Allowance, Pace};
+use crate::proxy::downstream::queue::ReplyQueue;
+use crate::proxy::downstream::status::Status;
 
 /// The shared part of a client connection.
 #[derive(Debug)]
@@ -29,7 +26,7 @@ pub struct Client {
     /// What the connection has written and seen.
     pub session: RefCell<Session>,
     /// What others may ask about it.
-    pub presence: Presence,
+    pub status: Status,
     write: WriteHalf,
     output: Output,
     output_limit: usize,
@@ -47,12 +44,8 @@ pub struct Output {
 
 #[derive(Debug, Default)]
 struct Inner {
-    out: BytesMut,
-    slots: VecDeque<Slot>,
-    /// Sequence number of the first slot.
-    head: u64,
-    /// Bytes kept in slots.
-    kept: usize,
+    queue: ReplyQueue,
+    pace: Pace,
     dirty: bool,
     blocked: bool,
     gone: Option<Gone>,
@@ -62,29 +55,6 @@ struct Inner {
     waits: bool,
     /// The client's own task.
     task: Option<Waker>,
-    /// Moving average of what it is given at once, in bytes; 0 as long as that is little.
-    weight: usize,
-    /// It gets large replies, lately.
-    large: bool,
-    /// Bytes written, ever.
-    taken: u64,
-    /// Lanes that wait until the output is shorter.
-    paused_lanes: Vec<Waker>,
-}
-
-/// A command's place in the client's order.
-#[derive(Debug)]
-enum Slot {
-    /// Its reply has not begun, or is going out as the head.
-    Open,
-    /// Its reply, or the beginning of it, that came before its turn. Boxed, so that the many that are open are small.
-    Kept(Box<Kept>),
-}
-
-#[derive(Debug)]
-struct Kept {
-    bytes: BytesMut,
-    complete: bool,
 }
 
 /// Why a client is no longer there.
@@ -101,12 +71,12 @@ pub enum Gone {
 impl Client {
     /// A client that writes through `write`.
     pub fn new(id: u64, write: WriteHalf, output: Output, output_limit: usize) -> Rc<Self> {
-        let (inner, session, presence) = (RefCell::default(), RefCell::default(), Presence::default());
-        Rc::new(Self { id, session, presence, write, output, output_limit, inner })
+        let (inner, session, status) = (RefCell::default(), RefCell::default(), Status::default());
+        Rc::new(Self { id, session, status, write, output, output_limit, inner })
     }
 
-    /// Gets the replies that nobody else gets.
-    pub fn nobody(output: Output) -> Rc<Self> {
+    /// The client that receives replies whose requester has left, and drops them: the drain.
+    pub fn drain(output: Output) -> Rc<Self> {
         let client = Self::new(0, WriteHalf::nowhere(), output, 0);
         client.leave(Gone::Ended);
         client
@@ -115,12 +85,12 @@ impl Client {
     /// Opens the next slot and returns its sequence number.
     pub fn open(&self) -> u64 {
         let mut inner = self.inner.borrow_mut();
-        inner.slots.push_back(Slot::Open);
-        if inner.slots.len() == limits::CLIENT_PENDING {
+        let seq = inner.queue.open();
+        if inner.queue.outstanding() == limits::CLIENT_PENDING {
             // Its input is no longer read: whoever waits for it to read its replies may wait in vain.
-            inner.wake_lanes();
+            inner.pace.wake_lanes();
         }
-        inner.head + inner.slots.len() as u64 - 1
+        seq
     }
 
     /// Takes the reply of slot `seq`, or a part of it; `complete` with the last part. True when much waits to be
@@ -130,14 +100,15 @@ impl Client {
         if inner.gone.is_some() {
             return false;
         }
-        if inner.out.capacity() == 0 {
-            inner.out = self.output.buffers.take();
+        if inner.queue.needs_buffer() {
+            inner.queue.exchange_buffer(self.output.buffers.take());
         }
-        inner.deliver(seq, bytes, complete);
-        if bytes.len() > limits::SMALL_REPLY || inner.weight > 0 {
-            inner.weigh(bytes.len());
+        if inner.queue.deliver(seq, bytes, complete) {
+            // A lane that waits may have the next reply.
+            inner.pace.wake_lanes();
         }
-        let waiting = inner.out.len() + inner.kept;
+        inner.pace.gives(bytes.len());
+        let waiting = inner.waiting();
         if waiting > self.output_limit {
             drop(inner);
             self.leave(Gone::TooSlow);
@@ -159,8 +130,8 @@ impl Client {
         if inner.gone.is_some() {
             return;
         }
-        inner.out.extend_from_slice(bytes);
-        if inner.out.len() > self.output_limit {
+        inner.queue.push_raw(bytes);
+        if inner.queue.output_len() > self.output_limit {
             drop(inner);
             self.leave(Gone::TooSlow);
             return;
@@ -169,11 +140,11 @@ impl Client {
     }
 
     fn mark_dirty(self: &Rc<Self>, mut inner: std::cell::RefMut<'_, Inner>) {
-        if !inner.dirty && !inner.blocked && !inner.out.is_empty() {
+        if !inner.dirty && !inner.blocked && inner.queue.output_len() > 0 {
             inner.dirty = true;
             drop(inner);
             self.output.dirty.add(Rc::clone(self));
-        } else if inner.waits && inner.out.is_empty() {
+        } else if inner.waits && inner.queue.output_len() == 0 {
             // Nothing is to be written, so no flush will look after whoever waits for the drained state.
             inner.wake_task();
         }
@@ -229,35 +200,77 @@ impl Client {
 
     /// Sequence number of the slot that [`Client::open`] would open.
     pub fn next(&self) -> u64 {
-        let inner = self.inner.borrow();
-        inner.head + inner.slots.len() as u64
+        self.inner.borrow().queue.next()
     }
 
     /// [`Self::next`] and [`Self::oldest`].
     pub fn next_and_oldest(&self) -> (u64, u64) {
         let inner = self.inner.borrow();
-        (inner.head + inner.slots.len() as u64, inner.head)
+        (inner.queue.next(), inner.queue.oldest())
     }
 
     /// Sequence number of the oldest command that is not answered yet.
     pub fn oldest(&self) -> u64 {
-        self.inner.borrow().head
+        self.inner.borrow().queue.oldest()
     }
 
     /// No command is outstanding.
     pub fn is_drained(&self) -> bool {
-        self.inner.borrow().slots.is_empty()
-    }
-
-    /// Whether it gets large replies, lately.
-    pub fn gets_large_replies(&self) -> bool {
-        self.inner.borrow().large
+        self.inner.borrow().queue.outstanding() == 0
     }
 
     /// No command is outstanding and every byte is written.
     pub fn is_flushed(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.slots.is_empty() && inner.out.is_empty()
+        inner.queue.outstanding() == 0 && inner.queue.output_len() == 0
+    }
+
+    /// Whether it gets large replies, lately.
+    pub fn gets_large_replies(&self) -> bool {
+        self.inner.borrow().pace.gets_large_replies()
+    }
+
+    /// Bytes that it has taken up to now.
+    pub fn taken(&self) -> u64 {
+        self.inner.borrow().pace.taken()
+    }
+
+    /// Bytes waiting to be written.
+    pub fn output_len(&self) -> usize {
+        self.inner.borrow().waiting()
+    }
+
+    /// Whether little waits to be written or for its turn.
+    pub fn keeps_up(&self) -> bool {
+        self.inner.borrow().waiting() < limits::LANE_PAUSE / 2
+    }
+
+    /// Whether it has asked for more than the reply that is just arriving: then it may be that it reads nothing before
+    /// it has sent everything.
+    pub fn wants_more(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.queue.outstanding() > 1 || inner.waits
+    }
+
+    /// Whether more of its commands may be read now. Of one that is gone none are, as on Redis: what it was owed is
+    /// forgotten, and with it what has to wait for what.
+    pub fn has_room(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.gone.is_none() && !inner.is_full() && inner.waiting() < self.output_limit / 2
+    }
+
+    /// Whether a lane should wait with more of the reply of slot `seq`, or, of a `long` one, with more of it. If so,
+    /// `waker` is woken when it should look again.
+    pub fn should_pause(&self, seq: u64, long: bool, waker: &Waker) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        if inner.gone.is_some() {
+            return false;
+        }
+        // What has its turn does not wait for what is kept, but the other way round.
+        let its_turn = seq == inner.queue.oldest();
+        let waiting = if its_turn { inner.queue.output_len() } else { inner.queue.kept_len() };
+        let allowance = Allowance { output_limit: self.output_limit, is_full: inner.is_full() };
+        inner.pace.pauses(waiting, long, allowance, waker)
     }
 
     /// The client's own task starts or stops waiting for room, for the drained or for the flushed state: only then
@@ -275,12 +288,12 @@ impl Flush for Client {
         if inner.gone.is_some() {
             return;
         }
-        while !inner.out.is_empty() {
-            match self.write.try_write(&inner.out) {
+        while inner.queue.output_len() > 0 {
+            match self.write.try_write(inner.queue.output()) {
                 Ok(0) => return drop_as(inner, Gone::Left),
                 Ok(n) => {
-                    inner.taken += n as u64;
-                    if n == inner.out.len() { inner.out.clear() } else { inner.out.advance(n) }
+                    inner.pace.takes(n);
+                    inner.queue.written(n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     inner.blocked = true;
@@ -290,15 +303,14 @@ impl Flush for Client {
                 Err(_) => return drop_as(inner, Gone::Left),
             }
         }
-        if inner.ending && inner.out.is_empty() {
+        if inner.ending && inner.queue.output_len() == 0 {
             return drop_as(inner, Gone::Ended);
         }
-        if inner.out.is_empty() {
-            self.output.buffers.put(std::mem::take(&mut inner.out));
-            if inner.slots.is_empty()
-                && (inner.slots.capacity() > limits::SLOTS_KEPT || self.session.borrow().is_roomy())
+        if inner.queue.output_len() == 0 {
+            self.output.buffers.put(inner.queue.exchange_buffer(BytesMut::new()));
+            if inner.queue.outstanding() == 0 && (inner.queue.is_roomy() || self.session.borrow().is_roomy())
             {
-                inner.slots = VecDeque::new();
+                inner.queue.rest();
                 self.session.borrow_mut().rest();
             }
         }
@@ -307,70 +319,23 @@ impl Flush for Client {
 }
 
 impl Inner {
-    fn deliver(&mut self, seq: u64, bytes: &[u8], complete: bool) {
-        let Some(index) = seq.checked_sub(self.head) else { return };
-        if index == 0 {
-            self.out.extend_from_slice(bytes);
-            if complete {
-                self.advance_head();
-            }
-            return;
-        }
-        let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        self.kept += bytes.len();
-        match slot {
-            Slot::Open => *slot = Slot::Kept(Box::new(Kept { bytes: BytesMut::from(bytes), complete })),
-            Slot::Kept(kept) => {
-                kept.bytes.extend_from_slice(bytes);
-                kept.complete = complete;
-            }
-        }
+    /// Bytes that are not written, whether it is their turn or not.
+    fn waiting(&self) -> usize {
+        self.queue.output_len() + self.queue.kept_len()
     }
 
-    /// Most clients get small replies, and never come here.
-    fn weigh(&mut self, bytes: usize) {
-        self.weight = (self.weight * 7 + bytes) / 8;
-        // Two thresholds, so that nobody moves to and fro.
-        if self.weight > limits::LARGE_REPLIES {
-            self.large = true;
-        } else if self.weight < limits::SMALL_REPLY {
-            (self.large, self.weight) = (false, 0);
-        }
+    /// No more of its commands are read before some are answered.
+    fn is_full(&self) -> bool {
+        self.queue.outstanding() >= limits::CLIENT_PENDING
     }
 
-    /// The head is complete: it and every complete one behind it go out.
-    fn advance_head(&mut self) {
-        self.slots.pop_front();
-        self.head += 1;
-        if !self.paused_lanes.is_empty() {
-            // One of them may have the next reply.
-            self.wake_lanes();
-        }
-        while let Some(Slot::Kept(kept)) = self.slots.front_mut() {
-            self.out.extend_from_slice(&kept.bytes);
-            self.kept -= kept.bytes.len();
-            if !kept.complete {
-                self.slots[0] = Slot::Open;
-                return;
-            }
-            self.slots.pop_front();
-            self.head += 1;
-        }
-    }
-
-    /// After a write: gives a large buffer back, and wakes whoever waits for room.
+    /// After a write: wakes whoever waits for room.
     fn after_write(&mut self) {
-        if self.out.len() < limits::LANE_PAUSE / 2 {
-            self.wake_lanes();
+        if self.queue.output_len() < limits::LANE_PAUSE / 2 {
+            self.pace.wake_lanes();
         }
         if self.blocked || self.waits {
             self.wake_task();
-        }
-    }
-
-    fn wake_lanes(&mut self) {
-        for lane in self.paused_lanes.drain(..) {
-            lane.wake();
         }
     }
 
@@ -383,9 +348,7 @@ impl Inner {
 
 fn drop_as(mut inner: std::cell::RefMut<'_, Inner>, why: Gone) {
     inner.gone.get_or_insert(why);
-    inner.out = BytesMut::new();
-    inner.slots.clear();
-    inner.kept = 0;
-    inner.wake_lanes();
+    inner.queue.forget();
+    inner.pace.wake_lanes();
     inner.wake_task();
 }

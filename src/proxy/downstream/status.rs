@@ -2,19 +2,22 @@
 //! `WAIT`. Plain cells, written by the client's own worker and read there on request: nothing is shared.
 
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::command::CommandId;
 use crate::core::fence::{AnchorSeq, Era};
 use crate::core::moment::Moment;
-use crate::proxy::upstream::lane::Lane;
 use crate::shard::identity::IdentityId;
 use crate::shard::mailbox::Release;
 
+/// What a server calls an exclusive connection (`CLIENT ID` there). Shared by the lane, which knows it and clears it as
+/// soon as it takes no commands any longer, and by the status of the client that holds the lane.
+pub type ServerId = Rc<Cell<Option<u64>>>;
+
 /// A client as others may ask about it.
 #[derive(Debug)]
-pub struct Presence {
+pub struct Status {
     /// Its last command.
     pub command: Cell<Option<CommandId>>,
     /// When it was last heard of.
@@ -35,10 +38,11 @@ pub struct Presence {
     pub release: Cell<Option<Release>>,
     /// For how long its last `CLIENT PAUSE` is to pause all commands.
     pub pausing: Cell<Duration>,
-    lane: RefCell<Weak<Lane>>,
+    /// Of the exclusive connection that it holds.
+    server_id: RefCell<Option<ServerId>>,
 }
 
-impl Default for Presence {
+impl Default for Status {
     fn default() -> Self {
         Self {
             command: Cell::new(None),
@@ -51,30 +55,30 @@ impl Default for Presence {
             waits: Cell::new(false),
             release: Cell::new(None),
             pausing: Cell::default(),
-            lane: RefCell::new(Weak::new()),
+            server_id: RefCell::default(),
         }
     }
 }
 
-impl Presence {
+impl Status {
     /// Whether it may act as nobody in particular is to be found out anew.
     pub fn put_out(&self, now: Moment) {
         self.pass.set(0);
         self.anonymous_since.set(now);
     }
 
-    /// It holds this exclusive connection from now on.
-    pub fn pin(&self, lane: &Rc<Lane>) {
-        *self.lane.borrow_mut() = Rc::downgrade(lane);
+    /// It holds the exclusive connection with this ID from now on.
+    pub fn pin(&self, server_id: ServerId) {
+        self.server_id.replace(Some(server_id));
     }
 
     /// It holds none any longer.
     pub fn unpin(&self) {
-        *self.lane.borrow_mut() = Weak::new();
+        self.server_id.replace(None);
     }
 
-    /// What the primary calls its exclusive connection (`CLIENT ID` there).
+    /// What the primary calls its exclusive connection, as long as that takes commands.
     pub fn server_id(&self) -> Option<u64> {
-        self.lane.borrow().upgrade().filter(|lane| lane.is_usable())?.server_id.get()
+        self.server_id.borrow().as_ref()?.get()
     }
 }

@@ -21,6 +21,7 @@ use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Phase, Proto};
 use crate::proxy::worker::admission::Verdict;
 use crate::shard::identity::{Credentials, Password};
 use crate::shard::report;
+use crate::wire::reply::ErrorCode;
 use crate::wire::request::Request;
 use crate::wire::say;
 
@@ -199,7 +200,8 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let before = std::mem::replace(&mut connection.proto, proto);
     if let Err(error) = open_primary_lane(connection).await {
         connection.proto = before;
-        return Err(if error.starts_with(b"-NOAUTH") { say::HELLO_NOAUTH.to_vec() } else { error });
+        let needs_password = ErrorCode::of(&error) == Some(ErrorCode::NoAuth);
+        return Err(if needs_password { say::HELLO_NOAUTH.to_vec() } else { error });
     }
     connection.rekey();
     connection.register();
@@ -217,12 +219,9 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
         let worker = Rc::clone(&connection.worker);
         let changed = worker.admission.changes();
         let patience = worker.shared.view.load().hold.checked_sub(clock::now().since(begun));
-        match connection
-            .worker
-            .admission
-            .knock(connection.client.presence.anonymous_since.get(), clock::now())
+        match connection.worker.admission.knock(connection.client.status.anonymous_since.get(), clock::now())
         {
-            Verdict::Admitted(pass) => connection.client.presence.pass.set(pass),
+            Verdict::Admitted(pass) => connection.client.status.pass.set(pass),
             Verdict::Guest => return Ok(()),
             Verdict::Refused => return Err(say::HELLO_NOAUTH.to_vec()),
             Verdict::Nobody if patience.is_none() => {

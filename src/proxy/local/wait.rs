@@ -26,8 +26,8 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
     let timeout = number::integer(timeout)
         .ok_or_else(|| say::error("ERR timeout is not an integer or out of range"))
         .and_then(|ms| u64::try_from(ms).map_err(|_| say::error("ERR timeout is negative")))?;
-    let presence = &connection.client.presence;
-    let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), presence.wrote.get());
+    let status = &connection.client.status;
+    let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), status.wrote.get());
     let _waiting = Waiting::begin(connection);
     let _looking = shared.attention.wait();
     let until = (timeout > 0).then(|| begun.after(Duration::from_millis(timeout)));
@@ -39,7 +39,7 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
             None => view.replicas_linked(),
             Some((_, era)) if era != view.era && !mutant::is("wait-across-failover") => {
                 // Once said, the connection counts as one that has written nothing, as a new one to Redis would.
-                presence.wrote.set(None);
+                status.wrote.set(None);
                 return Err(say::UNBLOCKED_ROLE.to_vec());
             }
             Some((anchor, _)) => {
@@ -51,7 +51,7 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
             }
         };
         let late = until.is_some_and(|until| clock::now() >= until);
-        match presence.release.get() {
+        match status.release.get() {
             Some(Release::Error) => return Err(say::UNBLOCKED.to_vec()),
             Some(Release::Timeout) => return Ok(say::integer(reached as i64)),
             None if late || reached as i64 >= wanted => return Ok(say::integer(reached as i64)),
@@ -71,15 +71,15 @@ struct Waiting<'a>(&'a Connection);
 
 impl<'a> Waiting<'a> {
     fn begin(connection: &'a Connection) -> Self {
-        connection.client.presence.release.set(None);
-        connection.client.presence.waits.set(true);
+        connection.client.status.release.set(None);
+        connection.client.status.waits.set(true);
         Self(connection)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.client.presence.waits.set(false);
+        self.0.client.status.waits.set(false);
     }
 }
 

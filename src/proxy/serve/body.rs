@@ -71,7 +71,7 @@ impl Server {
         let input = &mut self.input;
         let (scanner, buffer) = (&mut input.scanner, &input.buffer);
         let (used, complete) = if let Some(lane) = lane {
-            lane.pass(|out| scanner.pass(buffer, out))?
+            lane.stream(|out| scanner.pass(buffer, out))?
         } else {
             dropped.clear();
             scanner.pass(buffer, dropped)?

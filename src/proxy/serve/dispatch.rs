@@ -53,7 +53,7 @@ impl Connection {
                 Err(step) => return step,
             };
         }
-        self.client.presence.command.set(Some(intent.id));
+        self.client.status.command.set(Some(intent.id));
         if let Plan::Refuse(reason) = plan {
             return self.decline(intent, reason, vocabulary);
         }
@@ -253,7 +253,7 @@ impl Connection {
         let millis = std::str::from_utf8(request.arg(2)).ok().and_then(|text| text.parse().ok());
         match millis {
             Some(millis) if all && is(1, b"pause") => {
-                self.client.presence.pausing.set(Duration::from_millis(millis));
+                self.client.status.pausing.set(Duration::from_millis(millis));
                 Rewrite::Pause
             }
             _ => Rewrite::None,

@@ -60,7 +60,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     worker.stats.accepted.add(1);
     let connection = Connection::new(Rc::clone(&worker), Rc::clone(&client), policy);
     // The answer will be there when the first command is.
-    worker.admission.knock(client.presence.anonymous_since.get(), clock::now());
+    worker.admission.knock(client.status.anonymous_since.get(), clock::now());
     let input = Input::new();
     let mut server = Server {
         worker: Rc::clone(&worker),
@@ -197,10 +197,10 @@ impl Server {
         let shared = &worker.shared;
         self.decided_at = shared.stream.offset();
         let (length, capacity) = (self.input.buffer.len(), self.input.buffer.capacity());
-        self.client.presence.input.set((length, capacity - length));
+        self.client.status.input.set((length, capacity - length));
         let input = &mut self.input;
         let stranger = self.connection.is_stranger() && shared.auth_required.load(Ordering::Relaxed);
-        self.client.presence.seen.set(now);
+        self.client.status.seen.set(now);
         self.connection.resume_path(view, vocabulary, now);
         input.scanner.set_limits(if stranger { Limits::BEFORE_AUTH } else { Limits::DEFAULT });
         loop {
@@ -241,7 +241,7 @@ impl Server {
         }
         // An empty one stays until it is clear that nothing more has come.
         drop_front(&mut input.buffer, std::mem::take(&mut input.at));
-        self.client.presence.input.set((input.buffer.len(), input.buffer.capacity() - input.buffer.len()));
+        self.client.status.input.set((input.buffer.len(), input.buffer.capacity() - input.buffer.len()));
         Step::Done
     }
 

@@ -14,9 +14,9 @@ impl Connection {
         if !needs_admission(intent) {
             return Ok(Admittance::Admitted);
         }
-        match self.worker.admission.knock(self.client.presence.anonymous_since.get(), now) {
+        match self.worker.admission.knock(self.client.status.anonymous_since.get(), now) {
             Verdict::Admitted(pass) => {
-                self.client.presence.pass.set(pass);
+                self.client.status.pass.set(pass);
                 self.waiting_since = None;
                 Ok(Admittance::Admitted)
             }

@@ -21,10 +21,10 @@ use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::session::exclusive::pin::{InLine, Pin};
-use crate::proxy::session::exclusive::tracking::Redirect;
 use crate::proxy::session::order::Run;
 use crate::proxy::session::route_cache::{Alike, Beaten};
-use crate::proxy::upstream::lane::{Lane, LaneKey, Proto, Purpose};
+use crate::proxy::upstream::lane::{Lane, LaneKey, Proto, Purpose, Redirect};
+use crate::proxy::upstream::load::Stay;
 use crate::proxy::worker::Worker;
 use crate::shard::identity::{Identity, IdentityId};
 
@@ -97,7 +97,7 @@ pub struct Connection {
     pub policy: PolicyId,
     /// The policy of its listener, to which `RESET` returns.
     pub listener_policy: PolicyId,
-    sticky: Option<NodeId>,
+    sticky: Option<Stay>,
     /// Where its reads go at the moment.
     pub(crate) beaten: Option<Beaten>,
     /// What was sent last, if another one like it may follow.
@@ -108,11 +108,11 @@ pub struct Connection {
     pub(crate) following: Option<(Moment, u64)>,
     /// When to see whether another replica has fewer connections.
     balance_at: Cell<Moment>,
-    /// The lanes it uses, by node, each with its stint; valid for the present identity, database and protocol.
+    /// The lanes it uses, by node, each with its generation; valid for the present identity, database and protocol.
     pub(crate) lanes: Vec<Option<(Rc<Lane>, u32)>>,
     /// Its lanes are those of large replies.
     large: bool,
-    /// The lanes of its scripts and of its operations at the primary, each with its stint.
+    /// The lanes of its scripts and of its operations at the primary, each with its generation.
     own_lanes: [Option<(Rc<Lane>, u32)>; 2],
     /// Its exclusive connection, if it needs one.
     pub pin: Option<Pin>,
@@ -141,7 +141,7 @@ pub struct Connection {
 impl Connection {
     /// A fresh connection.
     pub fn new(worker: Rc<Worker>, client: Rc<Client>, policy: PolicyId) -> Self {
-        client.presence.put_out(clock::now());
+        client.status.put_out(clock::now());
         let lanes = vec![None; worker.shared.addresses.len()];
         Self {
             worker,
@@ -180,29 +180,15 @@ impl Connection {
 
     /// The replica that serves it.
     pub fn sticky(&self) -> Option<NodeId> {
-        self.sticky
+        self.sticky.as_ref().map(Stay::node)
     }
 
     /// Stays with another replica from now on, or with none.
     pub fn stick(&mut self, node: Option<NodeId>) {
-        if self.sticky == node {
+        if self.sticky() == node {
             return;
         }
-        let mut stuck = self.worker.stuck.borrow_mut();
-        if let Some(before) = self.sticky
-            && let Some(count) = stuck.get_mut(before.index())
-        {
-            *count = count.saturating_sub(1);
-            self.worker.unload(before);
-        }
-        if let Some(now) = node
-            && let Some(count) = stuck.get_mut(now.index())
-        {
-            *count += 1;
-            self.worker.load(now);
-        }
-        drop(stuck);
-        self.sticky = node;
+        self.sticky = node.map(|node| self.worker.load.stay(node));
         let generation = |node| self.worker.proofs.borrow().generation(node);
         let home = node.map(|node| Home { node, generation: generation(node) });
         self.client.session.borrow_mut().home = home;
@@ -212,9 +198,9 @@ impl Connection {
     /// Whether its replica serves clearly more connections than one that could serve it as well: after a replica has
     /// come back, connections have to find their way to it. Looked at now and then.
     pub fn is_crowded(&self, now: Moment, could_serve: impl Fn(NodeId) -> bool) -> bool {
-        let Some(sticky) = self.sticky.filter(|_| self.is_to_balance(now)) else { return false };
+        let Some(sticky) = self.sticky().filter(|_| self.is_to_balance(now)) else { return false };
         self.balance_at.set(now.after(jitter::around(limits::BALANCE_EVERY)));
-        let stuck = self.worker.stuck.borrow();
+        let stuck = self.worker.load.sticky();
         let mine = stuck.get(sticky.index()).copied().unwrap_or(0);
         stuck.iter().zip(0..).any(|(others, id)| others + 1 < mine && could_serve(NodeId(id)))
     }
@@ -267,7 +253,7 @@ impl Connection {
     pub(crate) fn keeps_lane_to(&self, node: NodeId) -> bool {
         let lane = self.lanes.get(node.index()).and_then(Option::as_ref);
         self.large == self.client.gets_large_replies()
-            && lane.is_some_and(|(lane, stint)| lane.is_usable() && lane.stint() == *stint)
+            && lane.is_some_and(|(lane, generation)| lane.is_usable() && lane.generation() == *generation)
     }
 
     /// The primary's lane for nothing but `purpose`.
@@ -284,7 +270,7 @@ impl Connection {
     /// It acts as nobody in particular, and the primary has not said yet that this needs no password.
     pub fn is_stranger(&self) -> bool {
         self.identity == IdentityId::ANONYMOUS
-            && self.client.presence.pass.get() != self.worker.admission.pass()
+            && self.client.status.pass.get() != self.worker.admission.pass()
     }
 
     /// Acts as somebody else from now on; `None`: as nobody in particular, who has to be admitted anew.
@@ -293,8 +279,8 @@ impl Connection {
         self.identity = identity.as_ref().map_or(IdentityId::ANONYMOUS, |identity| identity.id);
         self.user = identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
         self.held = identity;
-        self.client.presence.identity.set(self.identity);
-        self.client.presence.put_out(clock::now());
+        self.client.status.identity.set(self.identity);
+        self.client.status.put_out(clock::now());
     }
 
     /// Becomes what it was when the client had connected (`networking.c`, `resetCommand`).
@@ -375,8 +361,8 @@ fn present(
     worker: &Rc<Worker>,
     drained: bool,
 ) -> Result<Rc<Lane>, Step> {
-    if let Some((lane, stint)) = known {
-        if lane.stint() == *stint && lane.is_usable() {
+    if let Some((lane, generation)) = known {
+        if lane.generation() == *generation && lane.is_usable() {
             return Ok(Rc::clone(lane));
         }
         if !drained {
@@ -386,7 +372,7 @@ fn present(
         }
     }
     let lane = worker.lane(key);
-    *known = Some((Rc::clone(&lane), lane.stint()));
+    *known = Some((Rc::clone(&lane), lane.generation()));
     Ok(lane)
 }
 

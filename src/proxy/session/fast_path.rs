@@ -152,7 +152,6 @@ impl Connection {
             None => (telemetry::Access::Write, Target::Primary, Reason::Write),
         };
         self.worker.stats.command(access, target, reason);
-        self.worker.load(alike.node);
         if alike.read.is_none() {
             self.last_at_primary = Some((alike.node, self.client.next()));
         }

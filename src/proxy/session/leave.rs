@@ -5,6 +5,7 @@ use crate::core::argv::Args;
 use crate::core::nodes::view::View;
 use crate::mutant;
 use crate::proxy::session::connection::Connection;
+use crate::wire::reply::ErrorCode;
 
 /// The question whose refusal by the primary is that of the command. `None`: whoever is in may use it.
 fn question<A: Args + ?Sized>(args: &A) -> Option<&'static [&'static [u8]]> {
@@ -38,7 +39,11 @@ impl Connection {
         let credentials = identity.as_ref().map(|identity| &identity.credentials);
         match self.worker.inquiry.inquire(credentials, question).await {
             // Whatever else is wrong says nothing of what it may.
-            Err(error) if error.starts_with(b"-NOPERM ") || error.starts_with(b"-MASTERDOWN ") => Err(error),
+            Err(error)
+                if matches!(ErrorCode::of(&error), Some(ErrorCode::NoPerm | ErrorCode::MasterDown)) =>
+            {
+                Err(error)
+            }
             Ok(_) | Err(_) => Ok(()),
         }
     }

@@ -152,7 +152,7 @@ impl Connection {
         let patient = matches!(demand, Demand::Applied(_, Reason::BarrierPending))
             && !waited
             && self.worker.shared.stream.is_attached();
-        let load = self.worker.load.borrow();
+        let load = self.worker.load.per_node();
         let bars = self.bars(view, now);
         let ask = Ask {
             view,

@@ -89,7 +89,6 @@ impl Connection {
         if outgoing.kind == Kind::Write && outgoing.stamps != Stamps::None {
             self.client.session.borrow_mut().sent(seq, &outgoing.stamps, oldest);
         }
-        self.worker.load(lane.key.node);
         let pending = Pending {
             client: Rc::clone(&self.client),
             seq,

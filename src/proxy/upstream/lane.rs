@@ -1,50 +1,43 @@
 //! A lane: one pipelined upstream connection, shared by all clients of a worker that have the same node, identity,
 //! database and protocol — or exclusive to one client, for commands that leave state on the connection.
 //!
-//! Requests are appended to one buffer and stay in it until they are answered, so that a read can be sent again
-//! elsewhere without having been copied before. Replies are cut, not parsed, and handed on as they came.
-//! Whatever does not add up (a reply nobody asked for, bytes that are no reply) closes the lane: a connection that is
-//! out of step must never answer another command.
+//! Requests are appended to one buffer and stay in it until they are answered ([`crate::proxy::upstream::queue`]).
+//! Replies are cut, not parsed, and handed on as they came. Whatever does not add up (a reply nobody asked for, bytes
+//! that are no reply) closes the lane: a connection that is out of step must never answer another command.
 
-mod aside;
-mod front;
-mod leftover;
-mod marks;
-mod passing;
-mod relay;
-mod window;
-
-use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
-use std::io;
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 use crate::core::moment::Moment;
 use crate::core::position::Offset;
 use crate::core::session::Stamps;
 use crate::mutant;
-use crate::net::runtime::buffer::drop_front;
 use crate::net::runtime::flush::{DirtyList, Flush};
 use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::Client;
-use crate::proxy::session::exclusive::tracking::Redirect;
+use crate::proxy::downstream::status::ServerId;
 pub use crate::proxy::upstream::key::{LaneKey, Proto, Purpose};
+use crate::proxy::upstream::link::Link;
+use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
-pub use crate::proxy::upstream::phase::{Closed, Phase, Process};
+pub use crate::proxy::upstream::phase::{Broken, Closed, OutOfStep, Phase, Process, Unreachable, Withdrawal};
+pub use crate::proxy::upstream::queue::Leftover;
+use crate::proxy::upstream::relay::Relay;
+pub(crate) use crate::proxy::upstream::relay::Said;
 use crate::shard::identity::Identity;
-pub use leftover::Leftover;
-use passing::Passing;
-use relay::Relay;
-pub(crate) use relay::Said;
-use window::Window;
+use crate::wire::say;
 
 const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
+
+/// Whom the invalidations of `CLIENT TRACKING` go to: `CLIENT ID` here, and at the primary (0 when it has no connection
+/// there).
+pub(crate) type Redirect = (u64, u64);
 
 /// One upstream connection.
 #[derive(Debug)]
@@ -67,8 +60,6 @@ pub struct Lane {
     pub redirect: Cell<Option<Redirect>>,
     /// What the node says to its user's `SELECT`, if that is refused: it was done before the user was known.
     pub no_select: OnceCell<Vec<u8>>,
-    /// `CLIENT ID` at the node, of an exclusive lane.
-    pub server_id: Cell<Option<u64>>,
     dirty: Rc<DirtyList<Lane>>,
     /// A command was answered with an error: what state that has left is not known.
     pub tainted: Cell<bool>,
@@ -77,15 +68,8 @@ pub struct Lane {
 
 #[derive(Debug)]
 struct Inner {
-    phase: Phase,
-    write: Option<WriteHalf>,
-    /// Requests, from the oldest unanswered one on.
-    buffer: BytesMut,
-    /// How much of `buffer` is written.
-    sent: usize,
-    pending: VecDeque<Pending>,
+    link: Link,
     dirty: bool,
-    blocked: bool,
     /// A `ROLE` is among what the next flush writes.
     asks: bool,
     /// What the last `ROLE` proved that the node has applied.
@@ -94,80 +78,55 @@ struct Inner {
     listener: Option<Rc<Client>>,
     /// Its replies are not counted: whatever comes is the listener's.
     relay: Option<Box<Relay>>,
-    /// The beginning of the oldest command's reply was passed on.
-    cut: bool,
-    /// A command that is passed on as it comes.
-    passing: Passing,
-    /// Of a lane of large replies.
-    window: Option<Window>,
-    /// How much of `buffer` was offered to the socket, which refused the rest of it: no less may be offered next.
-    offered: usize,
-    /// Ends, for this reason, with the reply that is coming in: nothing more is written.
-    retired: Option<&'static str>,
     /// Out of the pool while a long reply is on it.
-    aside: bool,
+    detour: bool,
     /// How many times it has left the pool.
-    stint: u32,
-    /// The lane's own task.
-    task: Option<Waker>,
-    /// Tasks that wait for room or for the end of the opening.
-    waiters: Vec<Waker>,
+    generation: u32,
 }
 
 impl Lane {
-    /// A lane that has yet to be opened.
+    /// A lane that has yet to be opened; `in_flight` counts its commands.
     pub fn new(
         key: LaneKey,
         exclusive: bool,
         identity: Option<Arc<Identity>>,
         dirty: Rc<DirtyList<Self>>,
+        in_flight: InFlight,
     ) -> Rc<Self> {
         let inner = Inner {
-            phase: Phase::Opening,
-            write: None,
-            buffer: BytesMut::new(),
-            sent: 0,
-            pending: VecDeque::new(),
+            link: Link::new(matches!(key.purpose, Purpose::Large(_)), in_flight),
             dirty: false,
-            blocked: false,
             asks: false,
             proof: None,
             listener: None,
             relay: None,
-            cut: false,
-            passing: Passing::Nothing,
-            window: matches!(key.purpose, Purpose::Large(_)).then(Window::new),
-            offered: 0,
-            retired: None,
-            aside: false,
-            stint: 0,
-            task: None,
-            waiters: Vec::new(),
+            detour: false,
+            generation: 0,
         };
-        let (process, connected, idle_since) = (Cell::default(), Cell::default(), Cell::default());
-        let (server_id, inner) = (Cell::new(None), RefCell::new(inner));
-        let redirect = Cell::new(None);
         Rc::new(Self {
             key,
             exclusive,
-            process,
+            process: Cell::default(),
             watched: Cell::new(false),
-            connected,
-            idle_since,
+            connected: Cell::default(),
+            idle_since: Cell::default(),
             identity,
-            redirect,
+            redirect: Cell::new(None),
             no_select: OnceCell::new(),
-            server_id,
             dirty,
             tainted: Cell::new(false),
-            inner,
+            inner: RefCell::new(inner),
         })
     }
 
     /// Takes a command. It is written at the end of the round.
     pub fn push(self: &Rc<Self>, request: Bytes<'_>, pending: Pending) {
         match request {
-            Bytes::Request(request) if request.is_partial() => self.push_beginning(request, pending),
+            Bytes::Request(request) if request.is_partial() => {
+                let mut inner = self.inner.borrow_mut();
+                inner.link.queue_mut().push_beginning(pending, |buffer| request.encode_into(buffer));
+                self.mark_dirty(inner);
+            }
             Bytes::Request(request) => self.push_with(pending, |buffer| request.encode_into(buffer)),
             Bytes::Own(bytes) => self.push_bytes(bytes, pending),
         }
@@ -191,17 +150,28 @@ impl Lane {
         self.push_with(pending, |buffer| buffer.extend_from_slice(request));
     }
 
-    fn push_with(self: &Rc<Self>, mut pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
+    #[inline]
+    fn push_with(self: &Rc<Self>, pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
         let mut inner = self.inner.borrow_mut();
-        let before = inner.buffer.len();
-        encode(&mut inner.buffer);
-        pending.len = inner.buffer.len() - before;
-        inner.pending.push_back(pending);
+        inner.link.queue_mut().push(pending, encode);
         self.mark_dirty(inner);
     }
 
-    fn mark_dirty(self: &Rc<Self>, mut inner: std::cell::RefMut<'_, Inner>) {
-        if !inner.dirty && !inner.blocked && inner.phase == Phase::Up {
+    /// Takes what `write` appends of the command that is passed on as it comes; it says how much it has used, and whether
+    /// that was the last of it.
+    pub fn stream<E>(
+        self: &Rc<Self>,
+        write: impl FnOnce(&mut BytesMut) -> Result<(usize, bool), E>,
+    ) -> Result<(usize, bool), E> {
+        let mut inner = self.inner.borrow_mut();
+        let taken = inner.link.queue_mut().stream(write)?;
+        self.mark_dirty(inner);
+        Ok(taken)
+    }
+
+    #[inline]
+    fn mark_dirty(self: &Rc<Self>, mut inner: RefMut<'_, Inner>) {
+        if !inner.dirty && inner.link.is_writable() {
             inner.dirty = true;
             drop(inner);
             self.dirty.add(Rc::clone(self));
@@ -210,88 +180,61 @@ impl Lane {
 
     /// The connection is made: what was taken meanwhile goes out.
     pub fn open(self: &Rc<Self>, write: WriteHalf) {
-        let mut inner = self.inner.borrow_mut();
-        if inner.phase != Phase::Opening {
-            // Nobody wants it any longer: its client has left meanwhile.
-            return;
+        if self.inner.borrow_mut().link.open(write) {
+            self.flush();
         }
-        inner.write = Some(write);
-        inner.phase = Phase::Up;
-        inner.wake_waiters();
-        drop(inner);
-        self.flush();
     }
 
     /// To be polled by the lane's own task: remembers its waker, continues a blocked write, tells whether to end.
     pub fn poll(&self, cx: &mut Context<'_>) -> Option<Closed> {
-        let mut inner = self.inner.borrow_mut();
-        if inner.task.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
-            inner.task = Some(cx.waker().clone());
-        }
-        while inner.blocked && inner.phase == Phase::Up {
-            let Some(write) = &inner.write else { break };
-            match write.poll_writable(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Err(e)) => inner.phase = Phase::Closed(Closed::Broken(e.to_string())),
-                Poll::Ready(Ok(())) => {
-                    inner.blocked = false;
-                    inner.flush();
-                }
-            }
-        }
-        match &inner.phase {
-            Phase::Closed(why) => Some(why.clone()),
-            _ => None,
-        }
+        self.inner.borrow_mut().link.poll(cx)
     }
 
     /// Ends the lane; its task hands back what is left.
     pub fn close(&self, why: Closed) {
-        let mut inner = self.inner.borrow_mut();
-        if !matches!(inner.phase, Phase::Closed(_)) {
-            inner.phase = Phase::Closed(why);
-        }
-        inner.wake_waiters();
-        if let Some(task) = &inner.task {
-            task.wake_by_ref();
-        }
+        self.inner.borrow_mut().link.close(why);
     }
 
     /// Where it is in its life.
     pub fn phase(&self) -> Phase {
-        self.inner.borrow().phase.clone()
+        self.inner.borrow().link.phase().clone()
     }
 
     /// Whether it takes commands.
     pub fn is_usable(&self) -> bool {
         let inner = self.inner.borrow();
-        !inner.aside && inner.retired.is_none() && !matches!(inner.phase, Phase::Closed(_))
+        !inner.detour && inner.link.is_usable()
+    }
+
+    /// The node has told what it calls this connection.
+    pub fn identify(&self, id: Option<u64>) {
+        self.inner.borrow().link.identify(id);
+    }
+
+    /// What the node calls this connection, as long as it takes commands.
+    pub fn server_id(&self) -> ServerId {
+        self.inner.borrow().link.server_id()
     }
 
     /// Whether it may take more from clients. Whoever finds it full is woken when there is room, through `waker`.
     pub fn has_room(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.pending.len() < limits::LANE_PENDING
-            && inner.buffer.len() < limits::LANE_BYTES
-            && inner.relay.as_ref().is_none_or(|relay| relay.has_room())
+        inner.link.has_room() && inner.relay.as_ref().is_none_or(|relay| relay.has_room())
     }
 
     /// Wakes `waker` when there is room again, when the lane is open, or when it ended.
     pub fn wake_on_change(&self, waker: &Waker) {
-        let mut inner = self.inner.borrow_mut();
-        if !inner.waiters.iter().any(|w| w.will_wake(waker)) {
-            inner.waiters.push(waker.clone());
-        }
+        self.inner.borrow_mut().link.wake_on_change(waker);
     }
 
     /// Nothing is outstanding.
     pub fn is_idle(&self) -> bool {
-        self.inner.borrow().pending.is_empty()
+        self.inner.borrow().link.queue().is_empty()
     }
 
     /// Whether the node refused the handshake: nothing was ever sent on it.
     pub fn was_refused(&self) -> bool {
-        matches!(self.inner.borrow().phase, Phase::Closed(Closed::Refused(_)))
+        matches!(self.inner.borrow().link.phase(), Phase::Closed(Closed::Refused(_)))
     }
 
     /// The oldest command is answered. Its bytes are returned, to be sent again, if `again` says so: of it, of its bytes,
@@ -301,34 +244,301 @@ impl Lane {
         again: impl FnOnce(&Pending, &[u8], Option<Offset>) -> bool,
     ) -> Option<(Pending, Option<BytesMut>)> {
         let mut inner = self.inner.borrow_mut();
-        if inner.pending.front()?.len > inner.sent {
-            // Nobody has asked for it yet.
-            return None;
-        }
-        let pending = inner.take_front()?;
-        inner.cut = false;
-        inner.end_passing();
-        inner.sent = inner.sent.checked_sub(pending.len)?;
-        inner.offered = inner.offered.saturating_sub(pending.len);
-        let bytes = inner.buffer.get(..pending.len).unwrap_or_default();
-        let request = if again(&pending, bytes, inner.proof) {
-            Some(inner.buffer.split_to(pending.len))
-        } else {
-            drop_front(&mut inner.buffer, pending.len);
-            None
-        };
-        if !inner.waiters.is_empty() && inner.pending.len() < limits::LANE_PENDING / 2 {
-            inner.wake_waiters();
-        }
-        Some((pending, request))
+        let proof = inner.proof;
+        inner.link.pop(|pending, bytes| again(pending, bytes, proof))
+    }
+
+    /// Takes out whatever is outstanding: the lane has ended.
+    pub fn drain(&self) -> Vec<Leftover> {
+        self.inner.borrow_mut().link.drain()
     }
 
     /// Gives back a buffer that a burst has blown up.
     pub fn shrink(&self) {
+        self.inner.borrow_mut().link.queue_mut().shrink();
+    }
+}
+
+/// The oldest command: the next reply is its.
+impl Lane {
+    /// When the oldest outstanding command was taken.
+    pub fn oldest(&self) -> Option<Moment> {
+        self.inner.borrow().link.queue().front().map(|front| front.begun)
+    }
+
+    /// The client of the oldest outstanding command, and its slot there.
+    pub fn front(&self) -> Option<(Rc<Client>, u64)> {
+        self.inner.borrow().link.queue().front().map(|front| (Rc::clone(&front.client), front.seq))
+    }
+
+    /// The same, to pass on a part of its reply.
+    pub fn cut_front(&self) -> Option<(Rc<Client>, u64)> {
+        self.inner.borrow_mut().link.queue_mut().cut();
+        self.front()
+    }
+
+    /// What the oldest outstanding command has written, if it writes.
+    pub fn front_written(&self) -> Stamps {
+        let inner = self.inner.borrow();
+        let written = inner.link.queue().front().filter(|front| front.kind == Kind::Write);
+        written.map_or(Stamps::None, |front| front.stamps.clone())
+    }
+
+    /// What is changed in the reply to the oldest outstanding command.
+    pub fn front_rewrite(&self) -> Rewrite {
+        self.inner.borrow().link.queue().front().map_or(Rewrite::None, |front| front.rewrite)
+    }
+
+    /// Whether the oldest command needs more than the last `ROLE` proved.
+    pub fn front_lacks_proof(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.link.queue().front().is_some_and(|front| {
+            front.lacks_proof(inner.proof) || front.is_void() || front.follows_repeated()
+        })
+    }
+
+    /// The node may have gone back: whatever it still answers to what was asked before counts for nothing.
+    pub fn void_reads(&self) {
         let mut inner = self.inner.borrow_mut();
-        if inner.buffer.is_empty() && inner.buffer.capacity() > limits::BUFFER_KEPT * 4 {
-            inner.buffer = BytesMut::new();
+        inner.link.queue_mut().void_reads();
+        inner.proof = None;
+    }
+}
+
+/// A lane that is out of the pool while a long reply is on it: nobody new queues behind it, and those who did and only
+/// read are sent again elsewhere.
+impl Lane {
+    /// It leaves the pool, or comes back.
+    pub(crate) fn set_on_detour(&self, detour: bool) {
+        let mut inner = self.inner.borrow_mut();
+        inner.detour = detour;
+        inner.generation += u32::from(detour);
+        inner.link.wake();
+    }
+
+    /// How many times it has left the pool. Who knew it before must not take it for the same: what was sent again goes
+    /// another way.
+    pub fn generation(&self) -> u32 {
+        self.inner.borrow().generation
+    }
+
+    /// Whether it is out of the pool.
+    pub fn is_on_detour(&self) -> bool {
+        self.inner.borrow().detour
+    }
+
+    /// Whether somebody waits behind the oldest command who is not its own client's later self.
+    pub(crate) fn is_in_the_way(&self) -> bool {
+        self.inner.borrow().link.queue().is_in_the_way()
+    }
+
+    /// Whether its node is in the middle of a reply that cannot be had elsewhere, for its beginning was passed on, and
+    /// nobody else waits for it. A node that is busy with a long reply answers nothing else for a while.
+    pub(crate) fn is_in_mid_reply(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.link.queue().is_cut() && !inner.link.queue().is_in_the_way()
+    }
+
+    /// Its node is not to be asked any more, but is in the middle of a reply: the lane ends with that.
+    pub(crate) fn retire(&self, why: Withdrawal) {
+        self.inner.borrow_mut().link.retire(why);
+    }
+
+    /// Why it ends now that a reply is through.
+    pub(crate) fn retired(&self) -> Option<Withdrawal> {
+        self.inner.borrow().link.retired()
+    }
+
+    /// Takes out what others than the oldest command's client have sent behind it, if it may be sent again. What the node
+    /// answers to that goes to `drain`.
+    pub(crate) fn take_others(&self, drain: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
+        self.inner.borrow_mut().link.queue_mut().take_others(drain, fencing)
+    }
+
+    /// Takes out the oldest command and what its client has sent behind it, if it may be sent again. What the node answers
+    /// to that goes to `drain`.
+    pub(crate) fn take_front(&self, drain: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
+        self.inner.borrow_mut().link.queue_mut().take_own(drain, fencing)
+    }
+}
+
+/// A command that is passed on as it comes, and large replies.
+impl Lane {
+    /// Whether a command that is passed on as it comes is outstanding: nothing is taken behind it.
+    pub fn is_streaming(&self) -> bool {
+        self.inner.borrow().link.queue().is_streaming()
+    }
+
+    /// Whether more of the command that is being passed on may be taken; if not, `waker` is woken when it may be, or
+    /// when the lane ends.
+    pub fn takes_more(&self, waker: &Waker) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let room = inner.link.queue().unsent() < limits::PASSED_AHEAD;
+        if !room {
+            inner.link.wake_on_change(waker);
         }
+        room
+    }
+
+    /// Bytes that are not written yet.
+    pub(crate) fn unsent(&self) -> usize {
+        self.inner.borrow().link.queue().unsent()
+    }
+
+    /// A reply of so many bytes was read.
+    pub fn weigh(&self, bytes: usize) {
+        if self.is_of_large_replies() {
+            self.inner.borrow_mut().link.weigh(bytes);
+        }
+    }
+
+    /// Something was answered: what has waited for that is written at the end of the round.
+    pub fn ask_on(self: &Rc<Self>) {
+        if !self.is_of_large_replies() {
+            return;
+        }
+        let inner = self.inner.borrow_mut();
+        if inner.link.has_unsent() {
+            self.mark_dirty(inner);
+        }
+    }
+
+    fn is_of_large_replies(&self) -> bool {
+        matches!(self.key.purpose, Purpose::Large(_))
+    }
+}
+
+/// An exclusive lane whose client hears what the node says unasked, and a plain relay, where nothing is counted.
+impl Lane {
+    /// Who gets what the node pushes. Only for exclusive lanes.
+    pub fn listen(&self, client: Rc<Client>) {
+        self.inner.borrow_mut().listener = Some(client);
+    }
+
+    /// The client has no more to do with it.
+    pub fn unlisten(&self) {
+        self.inner.borrow_mut().listener = None;
+    }
+
+    /// The client that [`Lane::listen`] named.
+    pub fn listener(&self) -> Option<Rc<Client>> {
+        self.inner.borrow().listener.clone()
+    }
+
+    /// From now on replies are not counted: whatever comes is the client's.
+    pub fn relay(&self, client: Rc<Client>) {
+        let mut inner = self.inner.borrow_mut();
+        inner.listener = Some(client);
+        inner.link.stop_counting();
+        inner.relay.get_or_insert_with(|| Box::new(Relay::new()));
+    }
+
+    /// Whether what comes next answers no counted command.
+    pub fn is_relaying(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.relay.is_some() && inner.link.queue().is_empty() && !mutant::is("relay-counts")
+    }
+
+    /// Bytes whose reply is not counted, on a plain relay.
+    pub(crate) fn push_raw(self: &Rc<Self>, request: Bytes<'_>, written: Stamps, said: Said) {
+        let mut inner = self.inner.borrow_mut();
+        if let Some(relay) = &mut inner.relay {
+            relay.says(written, said);
+        }
+        match request {
+            Bytes::Request(request) => {
+                inner
+                    .link
+                    .queue_mut()
+                    .push_uncounted(request.is_partial(), |buffer| request.encode_into(buffer));
+            }
+            Bytes::Own(bytes) => {
+                inner.link.queue_mut().push_uncounted(false, |buffer| buffer.extend_from_slice(bytes));
+            }
+        }
+        self.mark_dirty(inner);
+    }
+
+    /// Whether answers can be given, and the end be found, in the order of what the client says.
+    pub(crate) fn takes_marks(&self) -> bool {
+        self.inner.borrow().relay.as_ref().is_some_and(|relay| relay.takes_marks())
+    }
+
+    /// Whether marks that nobody will answer have used up the room for them.
+    pub(crate) fn is_choked(&self) -> bool {
+        self.inner.borrow().relay.as_ref().is_some_and(|relay| relay.is_choked())
+    }
+
+    /// Answers what the client says now in the node's stead. In a transaction it is an error in queueing; if replies
+    /// are off, or this one is skipped, nothing is said.
+    pub(crate) fn answer(self: &Rc<Self>, text: &[u8]) {
+        self.mark(|relay| Some(relay.mark(text, None)));
+    }
+
+    /// Ends the relay when all that it took is answered, and command `seq` of the client with it, which may get `text`.
+    pub(crate) fn end_relay(self: &Rc<Self>, seq: u64, text: &[u8]) {
+        self.mark(|relay| Some(relay.mark(text, Some(seq))));
+    }
+
+    /// Puts a mark behind what was written, if it is time to.
+    pub(crate) fn forget_soon(self: &Rc<Self>, now: Moment) {
+        let may = {
+            let inner = self.inner.borrow();
+            !inner.link.queue().is_open() && *inner.link.phase() == Phase::Up && !inner.link.is_finishing()
+        };
+        if may {
+            self.mark(|relay| relay.mark_to_forget(now));
+        }
+    }
+
+    /// Sends the node the name of a mark, if one is put.
+    fn mark(self: &Rc<Self>, put: impl FnOnce(&mut Relay) -> Option<Vec<u8>>) {
+        let mut inner = self.inner.borrow_mut();
+        if let Some(name) = inner.relay.as_mut().and_then(|relay| put(relay)) {
+            inner.link.queue_mut().push_uncounted(false, |buffer| say::command(buffer, &[&name]));
+            self.mark_dirty(inner);
+        }
+    }
+
+    /// Hands on what was read and is not counted. Returns how much that was: what is left may be the beginning of the
+    /// answer to a mark. `stamp` gets what it may acknowledge, before the client does.
+    pub(crate) fn hand_on(self: &Rc<Self>, bytes: &[u8], now: Moment, stamp: impl FnMut(&Stamps)) -> usize {
+        let mut inner = self.inner.borrow_mut();
+        let listener = inner.listener.clone();
+        let Some(relay) = &mut inner.relay else { return 0 };
+        relay.acknowledges(stamp);
+        let done = relay.hand_on(bytes, listener.as_ref());
+        if done.frees {
+            inner.link.wake();
+        }
+        if done.ends.is_some() {
+            inner.listener = None;
+            inner.link.close(Closed::Idle);
+        }
+        drop(inner);
+        if let (Some(seq), Some(client)) = (done.ends, listener) {
+            client.deliver(seq, b"", true);
+        }
+        self.forget_soon(now);
+        done.used
+    }
+
+    /// Its client is gone. What it had sent is executed all the same, as on Redis: the node gets it and is told that no
+    /// more will come, and when it has come to that it closes the connection.
+    pub(crate) fn finish(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.listener = None;
+        if inner.relay.is_some() {
+            inner.link.finish();
+        }
+    }
+
+    /// Why it ends now that the node has closed the connection.
+    pub(crate) fn hung_up(&self) -> Closed {
+        if self.inner.borrow().link.is_finishing() {
+            return Closed::Idle;
+        }
+        Closed::Broken(Broken::HungUp)
     }
 }
 
@@ -337,70 +547,6 @@ impl Flush for Lane {
     fn flush(&self) {
         let mut inner = self.inner.borrow_mut();
         (inner.dirty, inner.asks) = (false, false);
-        inner.flush();
-    }
-}
-
-impl Inner {
-    fn take_front(&mut self) -> Option<Pending> {
-        let mut front = self.pending.pop_front()?;
-        while mutant::is("tombstone-skipped")
-            && matches!(front.kind, Kind::Read | Kind::Write)
-            && front.client.gone().is_some()
-            && self.pending.front().is_some()
-        {
-            self.sent -= front.len;
-            self.buffer.advance(front.len);
-            front = self.pending.pop_front()?;
-        }
-        Some(front)
-    }
-
-    fn flush(&mut self) {
-        if self.phase != Phase::Up {
-            return;
-        }
-        self.write_out();
-        self.let_passed_go();
-        self.end_when_written();
-    }
-
-    fn write_out(&mut self) {
-        let Some(write) = &self.write else { return };
-        let end = self.window_end();
-        while self.sent < end {
-            match write.try_write(&self.buffer[self.sent..end]) {
-                Ok(0) => return self.broken("wrote nothing"),
-                Ok(n) => self.sent += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    (self.blocked, self.offered) = (true, end);
-                    if let Some(task) = &self.task {
-                        task.wake_by_ref();
-                    }
-                    return;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return self.broken(&e.to_string()),
-            }
-        }
-        if self.relay.is_some() && self.pending.is_empty() {
-            // Raw bytes have no entry that would release them when it is answered.
-            self.buffer.clear();
-            self.sent = 0;
-            self.wake_waiters();
-        }
-    }
-
-    fn broken(&mut self, why: &str) {
-        self.phase = Phase::Closed(Closed::Broken(why.to_owned()));
-        if let Some(task) = &self.task {
-            task.wake_by_ref();
-        }
-    }
-
-    fn wake_waiters(&mut self) {
-        for waiter in self.waiters.drain(..) {
-            waiter.wake();
-        }
+        inner.link.flush();
     }
 }

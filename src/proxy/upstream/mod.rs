@@ -2,6 +2,10 @@
 
 pub(crate) mod key;
 pub mod lane;
+mod link;
+pub mod load;
 pub(crate) mod outgoing;
-pub(crate) mod pending;
+pub mod pending;
 pub(crate) mod phase;
+pub mod queue;
+mod relay;

@@ -18,11 +18,11 @@ pub enum Kind {
     Final,
     /// It may change something: never sent twice.
     Write,
-    /// `ROLE`, asked for by Redweir itself: nobody gets the reply.
+    /// `ROLE`, asked for by Redweir itself: the reply goes to the drain.
     Proof,
-    /// It was sent again on another lane: nobody gets the reply.
+    /// It was sent again on another lane: the reply goes to the drain.
     Moved,
-    /// `PING`, to see whether a spare connection is still good: nobody gets the reply.
+    /// `PING`, to see whether a spare connection is still good: the reply goes to the drain.
     Check,
 }
 
@@ -120,10 +120,11 @@ impl Pending {
         fencing && !shared
     }
 
-    /// What stays in the queue when it is sent again elsewhere.
-    pub fn tombstone(&self, nobody: &Rc<Client>) -> Self {
+    /// What stays in the queue when it is sent again elsewhere: the reply goes to `drain`, which drops it.
+    #[must_use]
+    pub fn tombstone(&self, drain: &Rc<Client>) -> Self {
         Self {
-            client: Rc::clone(nobody),
+            client: Rc::clone(drain),
             seq: 0,
             len: self.len,
             kind: Kind::Moved,

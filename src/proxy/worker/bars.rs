@@ -16,6 +16,7 @@ use crate::proxy::upstream::lane::{Closed, Lane};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::upkeep::is_about_credentials;
 use crate::shard::identity::IdentityId;
+use crate::wire::reply::ErrorCode;
 
 /// Why a user reads at no replica, by node; a missing entry is none.
 pub(crate) type Bars = SmallVec<[Option<Reason>; 16]>;
@@ -42,7 +43,9 @@ impl Worker {
     /// Whether an error that a replica answered to a read may be due to its own access rules, which are not
     /// replicated: then the primary is asked, whose word counts.
     pub(crate) fn differs_in_acl(&self, lane: &Lane, reply: &[u8]) -> bool {
-        let differs = reply.starts_with(b"-NOPERM ") && !lane.exclusive && !self.is_primary(lane.key.node);
+        let differs = ErrorCode::of(reply) == Some(ErrorCode::NoPerm)
+            && !lane.exclusive
+            && !self.is_primary(lane.key.node);
         if differs {
             self.tell_of_acl(lane, "a replica denies what it is asked for a user");
         }

@@ -10,15 +10,15 @@ use crate::shard::mailbox::{Errand, Report};
 
 /// On this client, now. To be called on its worker.
 pub(crate) fn report_of(client: &Rc<Client>) -> Report {
-    let presence = &client.presence;
+    let status = &client.status;
     Report {
         id: client.id,
-        command: presence.command.get(),
-        seen: presence.seen.get(),
-        input: presence.input.get(),
+        command: status.command.get(),
+        seen: status.seen.get(),
+        input: status.input.get(),
         output: client.output_len(),
-        server_id: presence.server_id(),
-        waits: presence.waits.get(),
+        server_id: status.server_id(),
+        waits: status.waits.get(),
     }
 }
 
@@ -39,8 +39,8 @@ pub(crate) async fn run(worker: Rc<Worker>, mut errands: mpsc::Receiver<Errand>)
                 }
             }
             Errand::Release(id, how, answer) => {
-                let waits = clients.get(&id).filter(|client| client.presence.waits.get());
-                let released = waits.map(|client| client.presence.release.set(Some(how)));
+                let waits = clients.get(&id).filter(|client| client.status.waits.get());
+                let released = waits.map(|client| client.status.release.set(Some(how)));
                 worker.changed.notify_waiters();
                 let _ = answer.send(released.is_some());
             }

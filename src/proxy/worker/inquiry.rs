@@ -22,6 +22,7 @@ use crate::net::runtime::limits;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::shard::identity::Credentials;
 use crate::shard::shared::Shared;
+use crate::wire::reply::ErrorCode;
 use crate::wire::say;
 
 /// The connections of one worker for questions, and who has failed.
@@ -126,7 +127,7 @@ impl Inquiry {
         let outcome = self.ask_as(Some(credentials), &[]).await;
         if outcome
             .as_ref()
-            .is_err_and(|error| error.starts_with(b"-WRONGPASS ") || error.starts_with(b"-ERR "))
+            .is_err_and(|error| matches!(ErrorCode::of(error), Some(ErrorCode::WrongPass | ErrorCode::Err)))
         {
             self.failed(address, clock::now());
         }

@@ -33,7 +33,8 @@ use crate::net::runtime::clock;
 use crate::net::runtime::flush::{DirtyList, Schedule};
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::{Client, Output};
-use crate::proxy::upstream::lane::{Closed, Lane, LaneKey};
+use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Withdrawal};
+use crate::proxy::upstream::load::Load;
 use crate::proxy::upstream::pending::{Kind, Pending};
 use crate::proxy::worker::admission::Admission;
 use crate::proxy::worker::fencing::Fencing;
@@ -44,6 +45,7 @@ use crate::shard::identity::IdentityId;
 use crate::shard::shared::Shared;
 use crate::shard::snapshot::Present;
 use crate::telemetry::Stats;
+use crate::wire::reply::ErrorCode;
 use crate::wire::say;
 
 /// What one worker owns.
@@ -73,10 +75,8 @@ pub struct Worker {
     pub changed: Notify,
     /// Who gets replies that nobody else gets.
     nobody: Rc<Client>,
-    /// Connections that stay with each node.
-    pub stuck: RefCell<Vec<u32>>,
-    /// Commands in flight per node, and connections that stay with it.
-    pub load: RefCell<Vec<u32>>,
+    /// How busy each node is.
+    pub load: Rc<Load>,
     /// Its clients, by their ID.
     pub clients: RefCell<BTreeMap<u64, Rc<Client>>>,
     /// Writes that wait for a primary.
@@ -114,7 +114,6 @@ impl Worker {
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let stats = shared.stats.get(index).cloned().unwrap_or_default();
         let nodes = shared.addresses.len();
-        let load = RefCell::new(vec![0; nodes]);
         let schedule = Rc::<Schedule>::default();
         let output = Output { dirty: DirtyList::new(&schedule), buffers: Rc::<Buffers>::default() };
         Rc::new(Self {
@@ -130,12 +129,11 @@ impl Worker {
             proofs: RefCell::new(Proofs::new(nodes)),
             draining: Cell::new(false),
             changed: Notify::new(),
-            nobody: Client::nobody(output.clone()),
+            nobody: Client::drain(output.clone()),
             output,
             dirty_lanes: DirtyList::new(&schedule),
             schedule,
-            stuck: RefCell::new(vec![0; nodes]),
-            load,
+            load: Load::new(nodes),
             clients: RefCell::default(),
             held: Held::default(),
             era: Cell::default(),
@@ -197,7 +195,8 @@ impl Worker {
     pub(crate) fn start(self: &Rc<Self>, key: LaneKey, exclusive: bool) -> Rc<Lane> {
         let identity = self.shared.identities.hold(key.identity);
         let lost = identity.is_none() && key.identity != IdentityId::ANONYMOUS;
-        let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.dirty_lanes));
+        let in_flight = self.load.in_flight(key.node);
+        let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.dirty_lanes), in_flight);
         if lost {
             // Nobody holds it any longer: never to be mistaken for the anonymous one.
             lane.close(Closed::Refused(say::NOAUTH.trim_ascii_end().to_vec()));
@@ -212,20 +211,6 @@ impl Worker {
         self.lanes.take_idle(key).unwrap_or_else(|| self.start(key, true))
     }
 
-    /// One more command is in flight to `node`.
-    pub fn load(&self, node: NodeId) {
-        if let Some(load) = self.load.borrow_mut().get_mut(node.index()) {
-            *load += 1;
-        }
-    }
-
-    /// One command fewer is in flight to `node`.
-    pub fn unload(&self, node: NodeId) {
-        if let Some(load) = self.load.borrow_mut().get_mut(node.index()) {
-            *load = load.saturating_sub(1);
-        }
-    }
-
     /// A lane ended: it is not used again.
     pub fn forget_lane(&self, lane: &Rc<Lane>) {
         self.stats.lanes.sub(1);
@@ -237,11 +222,14 @@ impl Worker {
     pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: &[u8], now: Moment) {
         self.stats.request.record(now.nanos_since(pending.begun));
         self.stats.upstream.record(now.nanos_since(pending.sent));
-        if pending.kind == Kind::Write && reply.starts_with(b"-READONLY ") && self.is_primary(lane.key.node) {
+        if pending.kind == Kind::Write
+            && ErrorCode::of(reply) == Some(ErrorCode::ReadOnly)
+            && self.is_primary(lane.key.node)
+        {
             self.shared.attention.look_now();
         }
         if pending.kind == Kind::Write {
-            pending.client.presence.wrote.set(Some((self.shared.anchors.next(), self.era.get())));
+            pending.client.status.wrote.set(Some((self.shared.anchors.next(), self.era.get())));
         }
         if pending.kind == Kind::Write && pending.stamps != Stamps::None {
             self.fencing.stamp(&pending.stamps);
@@ -283,13 +271,13 @@ impl Worker {
             let now = clock::now();
             self.admission.look(&view, now);
             let gone = |node: NodeId| {
-                let Some(entry) = view.node(node) else { return Some("node removed") };
+                let Some(entry) = view.node(node) else { return Some(Withdrawal::Removed) };
                 if view.primary == Some(node) {
                     None
                 } else if last_primary == Some(node) || entry.role == Some(Role::Primary) {
-                    Some("it is not the primary any longer")
+                    Some(Withdrawal::Demoted)
                 } else if entry.silent_since.is_some() && entry.is_silent(now, view.silence_limit) {
-                    Some("it does not answer")
+                    Some(Withdrawal::Silent)
                 } else {
                     None
                 }

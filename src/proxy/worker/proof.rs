@@ -20,23 +20,20 @@ impl Worker {
     /// Asks the lane's node for a proof, in front of what the lane takes next.
     pub fn ask_for_proof(&self, lane: &Rc<Lane>, now: Moment) {
         let generation = self.proofs.borrow().generation(lane.key.node);
-        lane.ask(|| {
-            self.load(lane.key.node);
-            Pending {
-                client: self.nobody(),
-                seq: generation.0,
-                len: 0,
-                kind: Kind::Proof,
-                rewrite: Rewrite::None,
-                policy: PolicyId::default(),
-                stamps: Stamps::None,
-                at_primary: false,
-                sees_all: false,
-                need: None,
-                void: false,
-                begun: now,
-                sent: now,
-            }
+        lane.ask(|| Pending {
+            client: self.nobody(),
+            seq: generation.0,
+            len: 0,
+            kind: Kind::Proof,
+            rewrite: Rewrite::None,
+            policy: PolicyId::default(),
+            stamps: Stamps::None,
+            at_primary: false,
+            sees_all: false,
+            need: None,
+            void: false,
+            begun: now,
+            sent: now,
         });
     }
 

@@ -43,7 +43,6 @@ impl Worker {
         pending.at_primary = self.is_primary(node);
         remember_repeat(&pending, node);
         self.stats.repeated_reads.add(1);
-        self.load(node);
         self.lane(LaneKey { node, ..failed.key }).push_bytes(request, pending);
         Ok(())
     }
@@ -91,7 +90,7 @@ impl Worker {
             policy_id: pending.policy,
             demand,
             sticky: home,
-            load: &self.load.borrow(),
+            load: &self.load.per_node(),
             proven: &[],
             in_doubt: self.proofs.borrow().in_doubt(),
             barred: &self.bars(identity, &user, &view, now),
@@ -122,7 +121,7 @@ impl Worker {
     pub fn recover(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed) {
         if let Closed::Desynchronised(what) = why {
             self.stats.desynchronised.add(1);
-            tracing::warn!(node = %lane.key.node, what, "lane closed: out of step");
+            tracing::warn!(node = %lane.key.node, what = what.as_str(), "lane closed: out of step");
         }
         if matches!(why, Closed::Refused(_)) && !self.is_primary(lane.key.node) {
             self.shut_out(lane, why);
@@ -130,7 +129,6 @@ impl Worker {
         let owed = lane.drain();
         let owes_nothing = owed.is_empty();
         for left in owed {
-            self.unload(lane.key.node);
             if left.pending.client.gone().is_none() {
                 self.recover_one(lane, why, left);
             }
@@ -185,7 +183,7 @@ impl Worker {
         if lane.key.identity == IdentityId::ANONYMOUS && upkeep::is_about_credentials(why) && !lane.exclusive
         {
             // Who has kept its connections to the primary stays in, as on Redis; this one has lost its own.
-            pending.client.presence.put_out(clock::now());
+            pending.client.status.put_out(clock::now());
         }
         pending.client.deliver(pending.seq, &error, true);
     }
@@ -207,7 +205,6 @@ impl Worker {
         let Some(node) = self.shared.view.load().usable_primary(clock::now()) else { return };
         for (key, request, pending) in self.held.take() {
             if pending.client.gone().is_none() {
-                self.load(node);
                 self.lane(LaneKey { node, ..key }).push_bytes(&request, pending);
             }
         }
@@ -251,7 +248,6 @@ impl Worker {
         pending.kind = Kind::Final;
         remember_repeat(&pending, lane.key.node);
         self.stats.repeated_reads.add(1);
-        self.load(lane.key.node);
         self.lane(lane.key).push_bytes(request, pending);
         Ok(())
     }

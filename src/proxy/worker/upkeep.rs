@@ -16,6 +16,7 @@ use crate::net::runtime::limits;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Proto, Purpose};
 use crate::proxy::worker::Worker;
 use crate::shard::identity::IdentityId;
+use crate::wire::reply::ErrorCode;
 
 impl Worker {
     /// Runs as long as the worker.
@@ -34,7 +35,7 @@ impl Worker {
     /// The identities that clients of this worker act as.
     fn identities_in_use(&self) -> FxHashSet<IdentityId> {
         let clients = self.clients.borrow();
-        let identities = clients.values().map(|client| client.presence.identity.get());
+        let identities = clients.values().map(|client| client.status.identity.get());
         identities.filter(|identity| *identity != IdentityId::ANONYMOUS).collect()
     }
 
@@ -77,7 +78,7 @@ impl Worker {
         }
         let revoked: FxHashSet<IdentityId> = self.identities_in_use().into_iter().filter(refused).collect();
         let clients = self.clients.borrow();
-        for client in clients.values().filter(|client| revoked.contains(&client.presence.identity.get())) {
+        for client in clients.values().filter(|client| revoked.contains(&client.status.identity.get())) {
             client.end();
         }
     }
@@ -96,5 +97,6 @@ impl Worker {
 
 /// Whether a node said that these credentials are not, or not any longer, good.
 pub(crate) fn is_about_credentials(why: &Closed) -> bool {
-    matches!(why, Closed::Refused(error) if error.starts_with(b"-WRONGPASS") || error.starts_with(b"-NOAUTH"))
+    let Closed::Refused(error) = why else { return false };
+    matches!(ErrorCode::of(error), Some(ErrorCode::WrongPass | ErrorCode::NoAuth))
 }

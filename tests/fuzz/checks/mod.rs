@@ -11,8 +11,11 @@ pub(crate) mod inline;
 pub(crate) mod mend;
 pub(crate) mod psync;
 pub(crate) mod reply;
+pub(crate) mod reply_queue;
 pub(crate) mod request;
+pub(crate) mod request_queue;
 pub(crate) mod role;
+pub(crate) mod steps;
 pub(crate) mod stream;
 
 use std::path::{Path, PathBuf};

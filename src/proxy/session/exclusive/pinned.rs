@@ -146,7 +146,7 @@ impl Connection {
         };
         self.waiting_since = None;
         let lane = self.worker.exclusive_lane(self.key(primary));
-        self.client.presence.pin(&lane);
+        self.client.status.pin(lane.server_id());
         self.pin = Some(Pin::new(lane, place));
         Ok(())
     }
@@ -167,7 +167,7 @@ impl Connection {
         if !pin.lane.is_usable() {
             return Step::Close;
         }
-        if (pin.blocking || request.is_partial() || pin.lane.is_passing()) && !self.client.is_drained() {
+        if (pin.blocking || request.is_partial() || pin.lane.is_streaming()) && !self.client.is_drained() {
             // What follows a blocking command waits for it, on the server as well as here. A long one is alone.
             return Step::Drain;
         }
@@ -259,7 +259,7 @@ impl Connection {
     /// Gives the exclusive connection up: to be used again if it is `clean` and carries no state, else it is closed.
     pub fn release_pin(&mut self, clean: bool) {
         let Some(pin) = self.pin.take() else { return };
-        self.client.presence.unpin();
+        self.client.status.unpin();
         let clean = clean && !pin.raw && !pin.holds_state();
         if clean || mutant::is("state-given-back") {
             pin.lane.unlisten();

@@ -54,7 +54,7 @@ impl Connection {
             self.pin = None;
             return None;
         }
-        self.client.presence.command.set(Some(intent.id));
+        self.client.status.command.set(Some(intent.id));
         if pin.ending {
             return Some(Relayed::Step(self.end_reset()));
         }
@@ -162,7 +162,7 @@ impl Connection {
         if !mutant::is("relay-forgotten") {
             self.client.session.borrow_mut().seen.everything(next);
         }
-        self.client.presence.wrote.set(Some((next, self.worker.era.get())));
+        self.client.status.wrote.set(Some((next, self.worker.era.get())));
         lane.unlisten();
         if mutant::is("relay-cut-off") {
             lane.close(Closed::Idle);

@@ -7,9 +7,6 @@
 use crate::core::argv::Args as _;
 use crate::wire::request::Request;
 
-/// Whom the invalidations go to: `CLIENT ID` here, and at the primary (0 when it has no connection there).
-pub(crate) type Redirect = (u64, u64);
-
 /// Which argument names the client to redirect to.
 pub(crate) fn redirect_at(request: &Request<'_>) -> Option<usize> {
     let word = (3..request.count()).find(|at| request.arg(*at).eq_ignore_ascii_case(b"redirect"))?;

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use crate::core::moment::Moment;
-use crate::core::nodes::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
 use crate::net::runtime::clock;
@@ -18,13 +17,12 @@ impl Worker {
             tokio::time::sleep(limits::SPARE_CHECK).await;
             let now = clock::now();
             for lane in self.lanes.to_check(now) {
-                lane.push_bytes(PING, self.check(lane.key.node, now));
+                lane.push_bytes(PING, self.check(now));
             }
         }
     }
 
-    fn check(&self, node: NodeId, now: Moment) -> Pending {
-        self.load(node);
+    fn check(&self, now: Moment) -> Pending {
         Pending {
             client: self.nobody(),
             seq: 0,

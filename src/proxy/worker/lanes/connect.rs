@@ -14,12 +14,12 @@ use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::halves::{ReadHalf, WriteHalf};
-use crate::proxy::upstream::lane::{Closed, Lane, Phase, Process, Proto};
+use crate::proxy::upstream::lane::{Closed, Lane, OutOfStep, Phase, Process, Proto, Unreachable, Withdrawal};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::lanes::settle::Reader;
 use crate::shard::ear;
 use crate::shard::identity::Credentials;
-use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
+use crate::wire::reply::{ErrorCode, Kind as ReplyKind, ReplyScanner};
 use crate::wire::say;
 
 /// Runs `lane` until it ends, then hands what is left of it back to the worker.
@@ -57,10 +57,9 @@ impl Drop for Owner<'_> {
         }
         let (worker, lane) = (Rc::clone(self.worker), Rc::clone(self.lane));
         // Not here: a second panic while the first goes on would end the process.
-        task::spawn_local(
-            "lost lane",
-            async move { end(&worker, &lane, &Closed::Desynchronised("a panic")) },
-        );
+        task::spawn_local("lost lane", async move {
+            end(&worker, &lane, &Closed::Desynchronised(OutOfStep::Panic));
+        });
     }
 }
 
@@ -81,7 +80,7 @@ async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf),
             }
             Ok(Err(Closed::Unreachable(problem))) => problem,
             Ok(Err(other)) => return Err(other),
-            Err(_) => "timed out".to_owned(),
+            Err(_) => Unreachable::TimedOut,
         };
         let hasty = mutant::is("held-writes-refused");
         if let Phase::Closed(why) = lane.phase()
@@ -115,9 +114,9 @@ async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<()
     let _waiting = shared.attention.wait();
     while !worker.is_primary(node) && !mutant::is("process-mistaken") {
         let view = shared.view.load_full();
-        let entry = view.node(node).ok_or(Closed::Withdrawn("node removed"))?;
+        let entry = view.node(node).ok_or(Closed::Withdrawn(Withdrawal::Removed))?;
         if entry.silent_since.is_some() || run_id(&view, node).as_deref() != known {
-            return Err(Closed::Unreachable("it is not the process that it was".to_owned()));
+            return Err(Closed::Unreachable(Unreachable::OtherProcess));
         }
         if entry.heard_at.is_some_and(|asked| asked > connected) {
             lane.process.set(Process::of(known));
@@ -125,7 +124,7 @@ async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<()
         }
         let patience = shared.config.upstream.probe_timeout.checked_sub(clock::now().since(connected));
         let Some(patience) = patience.filter(|patience| !patience.is_zero()) else {
-            return Err(Closed::Unreachable("it does not say how it is".to_owned()));
+            return Err(Closed::Unreachable(Unreachable::Silent));
         };
         let _ = tokio::time::timeout(patience, views.changed()).await;
     }
@@ -133,9 +132,10 @@ async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<()
 }
 
 async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), Closed> {
-    let address = worker.shared.address(lane.key.node).ok_or(Closed::Withdrawn("node removed"))?;
+    let address = worker.shared.address(lane.key.node).ok_or(Closed::Withdrawn(Withdrawal::Removed))?;
     let dialer = &worker.shared.dialer;
-    let stream = dialer.connect(address).await.map_err(|e| Closed::Unreachable(e.to_string()))?;
+    let failed = |e: std::io::Error| Closed::Unreachable(Unreachable::Failed(e.to_string()));
+    let stream = dialer.connect(address).await.map_err(failed)?;
     let (mut read, write) = stream.split();
     let to_replica = !worker.is_primary(lane.key.node);
     lane.watched.set(to_replica && worker.shared.watching);
@@ -206,7 +206,7 @@ async fn shake_hands(
     parts: &[Part],
     lane: Option<&Lane>,
 ) -> Result<(), Closed> {
-    let broken = |e: std::io::Error| Closed::Unreachable(e.to_string());
+    let broken = |e: std::io::Error| Closed::Unreachable(Unreachable::Failed(e.to_string()));
     let mut sent = 0;
     while sent < hello.len() {
         poll_fn(|cx| write.poll_writable(cx)).await.map_err(broken)?;
@@ -220,7 +220,7 @@ async fn shake_hands(
     let (mut parts, mut selected) = (parts.iter(), false);
     while let Some(part) = parts.as_slice().first().copied() {
         match scanner.scan(&buffer[scanned..]) {
-            Err(_) => return Err(Closed::Desynchronised("the handshake was not answered in RESP")),
+            Err(_) => return Err(Closed::Desynchronised(OutOfStep::HandshakeNotResp)),
             Ok(Some(extent)) => {
                 let reply = buffer.split_to(scanned + extent.end);
                 scanned = 0;
@@ -230,13 +230,13 @@ async fn shake_hands(
                     ReplyKind::Error => true,
                 };
                 let _ = parts.next();
-                let error = &reply[..reply.len() - 2];
+                let (error, code) = (&reply[..reply.len() - 2], ErrorCode::of(&reply));
                 match part {
                     Part::SelectBefore if !failed => selected = true,
-                    Part::SelectBefore if error.starts_with(b"-NOAUTH") || error.starts_with(b"-NOPERM") => {}
-                    Part::Ping if !reply.starts_with(b"-NOAUTH") => {}
+                    Part::SelectBefore if matches!(code, Some(ErrorCode::NoAuth | ErrorCode::NoPerm)) => {}
+                    Part::Ping if code != Some(ErrorCode::NoAuth) => {}
                     Part::Id => {
-                        lane.inspect(|lane| lane.server_id.set(number(&reply)));
+                        lane.inspect(|lane| lane.identify(number(&reply)));
                     }
                     Part::Select if failed && selected => {
                         lane.inspect(|lane| {
@@ -252,20 +252,16 @@ async fn shake_hands(
             Ok(None) => {
                 scanned = buffer.len();
                 if scanned > limits::HANDSHAKE {
-                    return Err(Closed::Desynchronised("the handshake was answered at too great length"));
+                    return Err(Closed::Desynchronised(OutOfStep::HandshakeTooLong));
                 }
                 buffer.reserve(1024);
                 if poll_fn(|cx| read.poll_read(cx, &mut buffer)).await.map_err(broken)? == 0 {
-                    return Err(Closed::Unreachable("closed during the handshake".to_owned()));
+                    return Err(Closed::Unreachable(Unreachable::HungUp));
                 }
             }
         }
     }
-    if buffer.is_empty() {
-        Ok(())
-    } else {
-        Err(Closed::Desynchronised("more replies than commands in the handshake"))
-    }
+    if buffer.is_empty() { Ok(()) } else { Err(Closed::Desynchronised(OutOfStep::HandshakeNotAsked)) }
 }
 
 /// The number in an integer reply.

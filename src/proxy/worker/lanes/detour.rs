@@ -46,7 +46,6 @@ impl Worker {
                 self.ask_for_proof(&lane, now);
             }
             self.stats.repeated_reads.add(1);
-            self.load(lane.key.node);
             lane.push_bytes(&request, pending);
         }
     }

@@ -101,11 +101,11 @@ impl Lanes {
 
     /// A long reply is on the lane: nobody else gets it until that is through.
     pub(crate) fn set_aside(&self, lane: &Rc<Lane>) {
-        if lane.is_aside() {
+        if lane.is_on_detour() {
             return;
         }
         self.unshare(lane);
-        lane.set_aside(true);
+        lane.set_on_detour(true);
         self.busy.borrow_mut().push(Rc::clone(lane));
     }
 
@@ -115,7 +115,7 @@ impl Lanes {
         let mut back = self.back.borrow_mut();
         let back = back.entry(lane.key).or_default();
         if back.len() < limits::LANES_KEPT {
-            lane.set_aside(false);
+            lane.set_on_detour(false);
             back.push(Rc::clone(lane));
         } else {
             lane.close(Closed::Idle);

@@ -16,7 +16,7 @@ use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
-use crate::proxy::upstream::lane::{Closed, Lane, Proto};
+use crate::proxy::upstream::lane::{Broken, Closed, Lane, OutOfStep, Proto};
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 use crate::proxy::worker::lanes::rewrite;
 use crate::proxy::worker::{Reply, Worker};
@@ -101,7 +101,7 @@ impl Reader {
                     if !self.heavy && self.passed == 0 {
                         self.pace = None;
                     }
-                    if lane.is_aside() && lane.is_idle() {
+                    if lane.is_on_detour() && lane.is_idle() {
                         worker.lanes.come_back(lane);
                     }
                 }
@@ -122,7 +122,7 @@ impl Reader {
                 return Poll::Ready(Event::Closed(why));
             }
             let slow = self.is_slow(lane, cx.waker());
-            if slow && !lane.exclusive && !lane.is_aside() {
+            if slow && !lane.exclusive && !lane.is_on_detour() {
                 return Poll::Ready(Event::Slow);
             }
             if slow {
@@ -131,7 +131,7 @@ impl Reader {
             }
             self.read.poll_read(cx, &mut self.buffer).map(|result| match result {
                 Ok(n) => Event::Read(n),
-                Err(e) => Event::Closed(Closed::Broken(e.to_string())),
+                Err(e) => Event::Closed(Closed::Broken(Broken::Failed(e.to_string()))),
             })
         })
         .await
@@ -196,8 +196,7 @@ impl Reader {
                 break;
             }
             let fresh = &self.buffer[self.scanned..];
-            let found =
-                self.scanner.scan(fresh).map_err(|_| Closed::Desynchronised("a reply is not RESP"))?;
+            let found = self.scanner.scan(fresh).map_err(|_| Closed::Desynchronised(OutOfStep::NotResp))?;
             let Some(extent) = found else {
                 self.scanned = self.buffer.len();
                 break;
@@ -206,7 +205,7 @@ impl Reader {
             let reply = &self.buffer[begin..end];
             match extent.kind {
                 ReplyKind::Push if !lane.exclusive && lane.key.proto == Proto::Resp2 => {
-                    return Err(Closed::Desynchronised("a push in RESP2"));
+                    return Err(Closed::Desynchronised(OutOfStep::PushInResp2));
                 }
                 ReplyKind::Push => take_push(worker, lane, reply, now),
                 kind => {
@@ -238,7 +237,7 @@ impl Reader {
     fn take_part(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
         let (held, first) = (self.buffer.len(), self.scanner.head().first());
         if first == Some(&b'>') && held > longest_push(worker, lane) {
-            return Err(Closed::Desynchronised("a push without end"));
+            return Err(Closed::Desynchronised(OutOfStep::EndlessPush));
         }
         if held <= limits::CUT_THROUGH
             || first == Some(&b'>')
@@ -267,7 +266,7 @@ impl Reader {
             // Who sees the beginning knows that it was executed. There is one stamp more once the reply is through.
             worker.fencing.stamp(&lane.front_written());
         }
-        let (client, seq) = lane.cut_front().ok_or(Closed::Desynchronised("a reply nobody asked for"))?;
+        let (client, seq) = lane.cut_front().ok_or(Closed::Desynchronised(OutOfStep::NotAsked))?;
         self.heavy |= if rewrite == Rewrite::Cursor && self.passed == 0 {
             rewrite::deliver_cursor(lane, &client, seq, &self.buffer, false)
         } else {
@@ -302,7 +301,7 @@ fn answer(
     cut: bool,
     now: Moment,
 ) -> Result<bool, Closed> {
-    let nobody = Closed::Desynchronised("a reply nobody asked for");
+    let not_asked = Closed::Desynchronised(OutOfStep::NotAsked);
     task::provoke("lane", || reply == b"$6\r\npanic!\r\n");
     let (mut unproven, mut lacking, mut question) = (false, false, None);
     let again = |pending: &Pending, request: &[u8], proof| {
@@ -318,8 +317,7 @@ fn answer(
                 && (say::asks_for_another_node(reply, pending.at_primary)
                     || worker.differs_in_acl(lane, reply))
     };
-    let (mut pending, request) = lane.pop(again).ok_or(nobody)?;
-    worker.unload(lane.key.node);
+    let (mut pending, request) = lane.pop(again).ok_or(not_asked)?;
     match pending.kind {
         Kind::Proof => {
             worker.take_proof(lane, &pending, reply, now);
@@ -390,7 +388,7 @@ fn take_push(worker: &Worker, lane: &Lane, push: &[u8], now: Moment) {
 fn take_note(worker: &Worker, pending: &Pending, now: Moment) {
     let shared = &worker.shared;
     match pending.rewrite {
-        Rewrite::Pause => shared.pause_reads(now.after(pending.client.presence.pausing.get())),
+        Rewrite::Pause => shared.pause_reads(now.after(pending.client.status.pausing.get())),
         Rewrite::Unpause => shared.resume_reads(),
         Rewrite::ScriptFlush => shared.scripts_flushed.store(true, Ordering::Relaxed),
         Rewrite::None | Rewrite::Info | Rewrite::Redirect | Rewrite::Cursor => {}

@@ -1,0 +1,225 @@
+//! The order of one client's replies, without its socket: commands open slots, replies fill them, bytes come out.
+//!
+//! A pipeline may go to several nodes, whose replies arrive in any order. Each command takes a slot; the reply of the
+//! oldest open slot goes straight into the output, any other is kept until its turn. What a slot gets before all of its
+//! reply is there goes out as well, as soon as it is its turn.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, BytesMut};
+
+use crate::net::runtime::limits;
+
+/// The commands of a client that are not answered, and the bytes that it has yet to be given.
+#[derive(Debug, Default)]
+pub struct ReplyQueue {
+    out: BytesMut,
+    slots: VecDeque<Slot>,
+    /// Sequence number of the first slot.
+    head: u64,
+    /// Bytes kept in slots.
+    kept: usize,
+}
+
+/// A command's place in the client's order.
+#[derive(Debug)]
+enum Slot {
+    /// Its reply has not begun, or is going out as the head.
+    Open,
+    /// Its reply, or the beginning of it, that came before its turn. Boxed, so that the many that are open are small.
+    Kept(Box<Kept>),
+}
+
+#[derive(Debug)]
+struct Kept {
+    bytes: BytesMut,
+    complete: bool,
+}
+
+impl ReplyQueue {
+    /// Opens the next slot and returns its sequence number.
+    pub fn open(&mut self) -> u64 {
+        self.slots.push_back(Slot::Open);
+        self.head + self.slots.len() as u64 - 1
+    }
+
+    /// Takes the reply of slot `seq`, or a part of it; `complete` with the last part. True when the oldest command is
+    /// answered by that, so that it is another one's turn. What is not outstanding is answered already: nothing is
+    /// taken for it.
+    pub fn deliver(&mut self, seq: u64, bytes: &[u8], complete: bool) -> bool {
+        let Some(index) = seq.checked_sub(self.head) else { return false };
+        if index == 0 && !self.slots.is_empty() {
+            self.out.extend_from_slice(bytes);
+            if complete {
+                self.advance_head();
+            }
+            return complete;
+        }
+        let Some(slot) = self.slots.get_mut(index as usize) else { return false };
+        match slot {
+            Slot::Open => *slot = Slot::Kept(Box::new(Kept { bytes: BytesMut::from(bytes), complete })),
+            Slot::Kept(kept) if kept.complete => return false,
+            Slot::Kept(kept) => {
+                kept.bytes.extend_from_slice(bytes);
+                kept.complete = complete;
+            }
+        }
+        self.kept += bytes.len();
+        false
+    }
+
+    /// The head is complete: it and every complete one behind it go out.
+    fn advance_head(&mut self) {
+        self.slots.pop_front();
+        self.head += 1;
+        while let Some(Slot::Kept(kept)) = self.slots.front_mut() {
+            self.out.extend_from_slice(&kept.bytes);
+            self.kept -= kept.bytes.len();
+            if !kept.complete {
+                self.slots[0] = Slot::Open;
+                return;
+            }
+            self.slots.pop_front();
+            self.head += 1;
+        }
+    }
+
+    /// Bytes that belong to no slot: they come before whatever is delivered later.
+    pub fn push_raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// What is to be written.
+    pub fn output(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// So many bytes of the output are written.
+    pub fn written(&mut self, count: usize) {
+        if count == self.out.len() { self.out.clear() } else { self.out.advance(count) }
+    }
+
+    /// The client is gone: nothing of what it was owed is kept.
+    pub fn forget(&mut self) {
+        self.out = BytesMut::new();
+        self.slots.clear();
+        self.kept = 0;
+    }
+
+    /// Sequence number of the slot that [`Self::open`] would open.
+    pub fn next(&self) -> u64 {
+        self.head + self.slots.len() as u64
+    }
+
+    /// Sequence number of the oldest command that is not answered.
+    pub fn oldest(&self) -> u64 {
+        self.head
+    }
+
+    /// How many commands are not answered.
+    pub fn outstanding(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Bytes that have their turn and are not written.
+    pub fn output_len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Bytes that came before their turn.
+    pub fn kept_len(&self) -> usize {
+        self.kept
+    }
+
+    /// Whether the output has no buffer of its own.
+    pub fn needs_buffer(&self) -> bool {
+        self.out.capacity() == 0
+    }
+
+    /// Has the output collected in this empty buffer, and returns the one in which it was before, which is empty as well.
+    pub fn exchange_buffer(&mut self, buffer: BytesMut) -> BytesMut {
+        std::mem::replace(&mut self.out, buffer)
+    }
+
+    /// Whether a burst of commands has left more room for slots than is kept for one client.
+    pub fn is_roomy(&self) -> bool {
+        self.slots.capacity() > limits::SLOTS_KEPT
+    }
+
+    /// Gives the room for slots back, of which none may be open.
+    pub fn rest(&mut self) {
+        self.slots = VecDeque::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(slots: u64) -> ReplyQueue {
+        let mut queue = ReplyQueue::default();
+        (0..slots).for_each(|seq| assert_eq!(queue.open(), seq));
+        queue
+    }
+
+    #[test]
+    fn replies_come_out_in_the_order_of_the_commands() {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut queue = queue(3);
+            for seq in order {
+                let moves = queue.deliver(seq, format!("+{seq}\r\n").as_bytes(), true);
+                assert_eq!(moves, queue.oldest() > seq, "{order:?}");
+            }
+            assert_eq!(queue.output(), b"+0\r\n+1\r\n+2\r\n", "{order:?}");
+            assert_eq!((queue.oldest(), queue.next(), queue.outstanding(), queue.kept_len()), (3, 3, 0, 0));
+        }
+    }
+
+    #[test]
+    fn a_reply_in_parts_is_kept_together() {
+        let mut queue = queue(3);
+        queue.deliver(1, b"$4\r\nab", false);
+        queue.deliver(0, b"$2\r\n", false);
+        queue.deliver(2, b":2\r\n", true);
+        assert_eq!((queue.output(), queue.kept_len()), (&b"$2\r\n"[..], 10));
+        queue.deliver(0, b"xy\r\n", true);
+        assert_eq!(queue.output(), b"$2\r\nxy\r\n$4\r\nab", "what there is of the next one follows");
+        queue.deliver(1, b"cd\r\n", true);
+        assert_eq!(queue.output(), b"$2\r\nxy\r\n$4\r\nabcd\r\n:2\r\n");
+        assert_eq!(queue.kept_len(), 0);
+    }
+
+    #[test]
+    fn nothing_is_answered_twice() {
+        let mut queue = queue(2);
+        queue.deliver(1, b"+b\r\n", true);
+        queue.deliver(1, b"+again\r\n", true);
+        queue.deliver(0, b"+a\r\n", true);
+        assert!(!queue.deliver(0, b"+again\r\n", true));
+        assert!(!queue.deliver(2, b"+early\r\n", true), "its slot is not open yet");
+        assert_eq!(queue.output(), b"+a\r\n+b\r\n");
+        assert_eq!(queue.open(), 2, "and no number is given twice");
+    }
+
+    #[test]
+    fn what_is_written_leaves_from_the_front() {
+        let mut queue = queue(1);
+        queue.push_raw(b">1\r\n+p\r\n");
+        queue.deliver(0, b"+a\r\n", true);
+        queue.written(4);
+        assert_eq!(queue.output(), b"+p\r\n+a\r\n");
+        queue.written(8);
+        assert_eq!(queue.output_len(), 0);
+    }
+
+    #[test]
+    fn a_client_that_is_gone_is_owed_nothing() {
+        let mut queue = queue(3);
+        queue.deliver(0, b"+a\r\n", true);
+        queue.deliver(2, b"+c\r\n", true);
+        queue.forget();
+        assert_eq!((queue.output_len(), queue.kept_len(), queue.outstanding()), (0, 0, 0));
+        assert!(!queue.deliver(1, b"+b\r\n", true));
+        assert_eq!(queue.output_len(), 0);
+    }
+}

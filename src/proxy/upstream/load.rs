@@ -1,0 +1,135 @@
+//! How busy each node is, as far as one worker knows: by it reads are spread over replicas.
+//!
+//! What is counted is counted by its owner, which also uncounts what it takes with it: commands by the queue of the lane
+//! that has taken them, from then until they are answered or taken out; a connection by what it holds as long as it
+//! stays with a node.
+
+use std::cell::{Ref, RefCell};
+use std::rc::Rc;
+
+use crate::core::nodes::node::NodeId;
+
+/// The counts of one worker.
+#[derive(Debug)]
+pub struct Load {
+    /// Commands in flight per node, and connections that stay with it.
+    busy: RefCell<Vec<u32>>,
+    /// Connections that stay with each node.
+    sticky: RefCell<Vec<u32>>,
+}
+
+/// The commands in flight on one lane.
+#[derive(Debug)]
+pub struct InFlight {
+    load: Rc<Load>,
+    node: NodeId,
+    count: u32,
+}
+
+/// A connection stays with a node.
+#[derive(Debug)]
+pub struct Stay {
+    load: Rc<Load>,
+    node: NodeId,
+}
+
+impl Load {
+    /// Of a worker that knows so many nodes.
+    pub fn new(nodes: usize) -> Rc<Self> {
+        Rc::new(Self { busy: RefCell::new(vec![0; nodes]), sticky: RefCell::new(vec![0; nodes]) })
+    }
+
+    /// Commands in flight per node, and connections that stay with it.
+    pub fn per_node(&self) -> Ref<'_, [u32]> {
+        Ref::map(self.busy.borrow(), Vec::as_slice)
+    }
+
+    /// Connections that stay with each node.
+    pub fn sticky(&self) -> Ref<'_, [u32]> {
+        Ref::map(self.sticky.borrow(), Vec::as_slice)
+    }
+
+    /// For a lane to `node`, on which nothing is in flight.
+    pub fn in_flight(self: &Rc<Self>, node: NodeId) -> InFlight {
+        InFlight { load: Rc::clone(self), node, count: 0 }
+    }
+
+    /// For a connection that stays with `node`, until that is dropped.
+    pub fn stay(self: &Rc<Self>, node: NodeId) -> Stay {
+        add(&self.busy, node, 1);
+        add(&self.sticky, node, 1);
+        Stay { load: Rc::clone(self), node }
+    }
+}
+
+impl InFlight {
+    /// One more.
+    #[inline]
+    pub fn add(&mut self) {
+        self.count += 1;
+        add(&self.load.busy, self.node, 1);
+    }
+
+    /// So many fewer.
+    #[inline]
+    pub fn remove(&mut self, count: u32) {
+        self.count = self.count.saturating_sub(count);
+        remove(&self.load.busy, self.node, count);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.remove(self.count);
+    }
+}
+
+impl Stay {
+    /// The node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        remove(&self.load.busy, self.node, 1);
+        remove(&self.load.sticky, self.node, 1);
+    }
+}
+
+#[inline]
+fn add(counts: &RefCell<Vec<u32>>, node: NodeId, more: u32) {
+    if let Some(count) = counts.borrow_mut().get_mut(node.index()) {
+        *count += more;
+    }
+}
+
+#[inline]
+fn remove(counts: &RefCell<Vec<u32>>, node: NodeId, fewer: u32) {
+    if let Some(count) = counts.borrow_mut().get_mut(node.index()) {
+        *count = count.saturating_sub(fewer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_ends_takes_its_count_with_it() {
+        let load = Load::new(2);
+        let (mut lane, mut other) = (load.in_flight(NodeId(0)), load.in_flight(NodeId(1)));
+        let stay = load.stay(NodeId(1));
+        (0..3).for_each(|_| lane.add());
+        other.add();
+        assert_eq!((&*load.per_node(), &*load.sticky()), (&[3, 2][..], &[0, 1][..]));
+        lane.remove(1);
+        assert_eq!(stay.node(), NodeId(1));
+        drop(stay);
+        assert_eq!((&*load.per_node(), &*load.sticky()), (&[2, 1][..], &[0, 0][..]));
+        drop(lane);
+        drop(other);
+        assert_eq!(*load.per_node(), [0, 0]);
+    }
+}

@@ -1,0 +1,363 @@
+//! What has been asked of one server, without its socket: the bytes of requests in the order in which they were taken,
+//! how much of them is written, and the commands whose replies are outstanding.
+//!
+//! A request stays in the buffer until it is answered, so that a read can be sent again elsewhere without having been
+//! copied before. Whatever leaves the order early leaves a tombstone, which takes the reply that still comes: a server
+//! answers in the order in which it was asked, and nothing else tells which reply belongs to which command.
+//!
+//! Invariants: without uncounted bytes and without a streamed command the buffer is as long as all outstanding requests
+//! together; of it `sent` bytes are written, from its beginning on.
+
+mod move_out;
+mod streaming;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::{Buf, BytesMut};
+
+use crate::mutant;
+use crate::net::runtime::buffer::drop_front;
+use crate::net::runtime::limits;
+use crate::proxy::downstream::replies::Client;
+use crate::proxy::upstream::load::InFlight;
+use crate::proxy::upstream::pending::{Kind, Pending};
+use move_out::Bound;
+use streaming::Streaming;
+
+/// The requests of one connection.
+#[derive(Debug)]
+pub struct RequestQueue {
+    /// Requests, from the oldest unanswered one on.
+    buffer: BytesMut,
+    /// How much of `buffer` is written.
+    sent: usize,
+    /// How much of `buffer` was offered to the socket, which refused the rest of it: no less may be offered next.
+    offered: usize,
+    pending: VecDeque<Pending>,
+    /// The beginning of the oldest command's reply was passed on.
+    cut: bool,
+    /// A command that is passed on as it comes.
+    streaming: Streaming,
+    /// Counts what is outstanding.
+    in_flight: InFlight,
+}
+
+/// What is left of a connection that ended, in the order in which it was taken.
+#[derive(Debug)]
+pub struct Leftover {
+    /// The command.
+    pub pending: Pending,
+    /// Its bytes.
+    pub request: BytesMut,
+    /// All of it had been written: the node may have executed it.
+    pub sent: bool,
+    /// The beginning of its reply was passed on: no other reply may follow it.
+    pub cut: bool,
+}
+
+impl RequestQueue {
+    /// An empty one, whose commands are counted by `in_flight`: each from when it is taken until it is answered, or until
+    /// the connection has ended. What moves to another connection is counted by its tombstone here.
+    pub fn new(in_flight: InFlight) -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            sent: 0,
+            offered: 0,
+            pending: VecDeque::new(),
+            cut: false,
+            streaming: Streaming::Nothing,
+            in_flight,
+        }
+    }
+
+    /// Takes a command, whose bytes `encode` appends.
+    #[inline]
+    pub fn push(&mut self, mut pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
+        let before = self.buffer.len();
+        encode(&mut self.buffer);
+        pending.len = self.buffer.len() - before;
+        self.push_back(pending);
+    }
+
+    /// Takes a command of which only the beginning is there; the rest follows by [`Self::stream`]. Nothing else may be
+    /// outstanding.
+    pub fn push_beginning(&mut self, mut pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
+        encode(&mut self.buffer);
+        self.streaming = Streaming::Open;
+        pending.len = 0;
+        self.push_back(pending);
+    }
+
+    #[inline]
+    fn push_back(&mut self, pending: Pending) {
+        self.pending.push_back(pending);
+        self.in_flight.add();
+    }
+
+    /// Takes bytes whose replies are not counted. With `partial` they are the beginning of a command.
+    pub fn push_uncounted(&mut self, partial: bool, encode: impl FnOnce(&mut BytesMut)) {
+        encode(&mut self.buffer);
+        if partial {
+            self.streaming = Streaming::Open;
+        }
+    }
+
+    /// Takes what `write` appends of the command that is streamed; it says how much it has used, and whether that was the
+    /// last of it.
+    pub fn stream<E>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> Result<(usize, bool), E>,
+    ) -> Result<(usize, bool), E> {
+        let (used, complete) = write(&mut self.buffer)?;
+        if complete {
+            self.streaming = Streaming::Complete;
+        }
+        Ok((used, complete))
+    }
+
+    /// How many commands are outstanding.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// No command is outstanding.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Bytes of requests that are held.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Bytes that are not written.
+    #[inline]
+    pub fn unsent(&self) -> usize {
+        self.buffer.len() - self.sent
+    }
+
+    /// Up to where the buffer may be written if no more than so many `requests` may be outstanding at the server. What a
+    /// socket was offered it is offered again, even if that is less now: TLS may have encrypted it.
+    #[inline]
+    pub fn writable(&self, requests: Option<usize>) -> usize {
+        match requests {
+            Some(requests) if requests < self.pending.len() => {
+                let wanted: usize = self.pending.iter().take(requests).map(|pending| pending.len).sum();
+                wanted.max(self.offered).min(self.buffer.len())
+            }
+            _ => self.buffer.len(),
+        }
+    }
+
+    /// Up to where the buffer has to be written if nothing more is to be.
+    pub fn offered(&self) -> usize {
+        self.offered.min(self.buffer.len())
+    }
+
+    /// What is to be written next, up to `end` of the buffer.
+    #[inline]
+    pub fn unsent_to(&self, end: usize) -> &[u8] {
+        self.buffer.get(self.sent..end).unwrap_or_default()
+    }
+
+    /// So many bytes are written.
+    #[inline]
+    pub fn wrote(&mut self, count: usize) {
+        self.sent += count;
+    }
+
+    /// The socket was offered everything up to `end`, and takes no more for now.
+    pub fn refused(&mut self, end: usize) {
+        self.offered = end;
+    }
+
+    /// Lets go of bytes that are not counted, which no reply would release, once they are written. True if there is room
+    /// again.
+    pub fn release_uncounted(&mut self) -> bool {
+        if !self.pending.is_empty() {
+            return false;
+        }
+        self.buffer.clear();
+        (self.sent, self.offered) = (0, 0);
+        true
+    }
+
+    /// Lets go of what is written of a streamed command. True if more of it may be taken.
+    pub fn release_streamed(&mut self) -> bool {
+        if self.streaming == Streaming::Nothing {
+            return false;
+        }
+        self.buffer.advance(self.sent);
+        self.offered = self.offered.saturating_sub(self.sent);
+        self.sent = 0;
+        if self.streaming == Streaming::Complete && self.pending.is_empty() && self.buffer.is_empty() {
+            // Where nothing is counted, no reply tells the end.
+            self.streaming = Streaming::Nothing;
+        }
+        self.buffer.len() < limits::PASSED_AHEAD
+    }
+
+    /// Whether a streamed command is outstanding: nothing is taken behind it.
+    #[inline]
+    pub fn is_streaming(&self) -> bool {
+        self.streaming != Streaming::Nothing
+    }
+
+    /// Whether some of a streamed command has yet to come.
+    pub fn is_open(&self) -> bool {
+        self.streaming == Streaming::Open
+    }
+
+    /// Whether the server has all of what was taken, as far as this is about a streamed command.
+    pub fn is_streamed(&self) -> bool {
+        self.streaming.is_over(self.unsent())
+    }
+
+    /// The streamed command is answered.
+    pub fn end_streaming(&mut self) {
+        self.streaming = Streaming::Nothing;
+    }
+
+    /// The oldest outstanding command: the next reply is its.
+    #[inline]
+    pub fn front(&self) -> Option<&Pending> {
+        self.pending.front()
+    }
+
+    /// A part of the oldest command's reply is passed on.
+    pub fn cut(&mut self) {
+        self.cut = true;
+    }
+
+    /// Whether the beginning of the oldest command's reply was passed on.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// The oldest command is answered. Its bytes are returned, to be sent again, if `again` says so: of it, and of its
+    /// bytes. `None` if the server has been asked for nothing.
+    #[inline]
+    pub fn pop(
+        &mut self,
+        again: impl FnOnce(&Pending, &[u8]) -> bool,
+    ) -> Option<(Pending, Option<BytesMut>)> {
+        if self.pending.front()?.len > self.sent {
+            return None;
+        }
+        let pending = self.pop_front()?;
+        self.cut = false;
+        self.sent = self.sent.checked_sub(pending.len)?;
+        self.offered = self.offered.saturating_sub(pending.len);
+        let bytes = self.buffer.get(..pending.len).unwrap_or_default();
+        let request = if again(&pending, bytes) {
+            Some(self.buffer.split_to(pending.len))
+        } else {
+            drop_front(&mut self.buffer, pending.len);
+            None
+        };
+        Some((pending, request))
+    }
+
+    #[inline]
+    fn pop_front(&mut self) -> Option<Pending> {
+        let mut front = self.pending.pop_front()?;
+        self.in_flight.remove(1);
+        while mutant::is("tombstone-skipped")
+            && matches!(front.kind, Kind::Read | Kind::Write)
+            && front.client.gone().is_some()
+            && self.pending.front().is_some()
+        {
+            self.sent -= front.len;
+            self.buffer.advance(front.len);
+            front = self.pending.pop_front()?;
+            self.in_flight.remove(1);
+        }
+        Some(front)
+    }
+
+    /// What the server still answers to what was asked before counts for nothing. But for a reply whose beginning was
+    /// passed on: that was computed before.
+    pub fn void_reads(&mut self) {
+        let begun = usize::from(self.cut);
+        self.pending.iter_mut().skip(begun).for_each(|pending| pending.void = true);
+    }
+
+    /// Whether another client waits behind the oldest command, or its own for something that was asked for earlier.
+    pub fn is_in_the_way(&self) -> bool {
+        let Some(front) = self.pending.front() else { return false };
+        let waits = |p: &Pending| {
+            p.client.gone().is_none() && (!Rc::ptr_eq(&p.client, &front.client) || p.seq < front.seq)
+        };
+        self.pending.iter().skip(1).any(waits)
+    }
+
+    /// Takes out what others than the oldest command's client have sent behind it, if it may be sent again. The replies
+    /// go to `drain`.
+    pub fn take_others(&mut self, drain: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
+        let Some(front) = self.pending.front().map(|p| Rc::clone(&p.client)) else { return Vec::new() };
+        let bound = Bound::of(&self.pending, fencing);
+        self.take_out(drain, |p| !Rc::ptr_eq(&p.client, &front) && !bound.contains(&p.client))
+    }
+
+    /// Takes out the oldest command and what its client has sent behind it, if it may be sent again. The replies go to
+    /// `drain`.
+    pub fn take_own(&mut self, drain: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
+        let Some(front) = self.pending.front() else { return Vec::new() };
+        if !front.may_move() || Bound::of(&self.pending, fencing).contains(&front.client) {
+            return Vec::new();
+        }
+        let client = Rc::clone(&front.client);
+        let mut own = self.take_out(drain, |p| Rc::ptr_eq(&p.client, &client));
+        // What was repeated came to stand behind what was asked for later, which may have to wait for it.
+        own.sort_by_key(|(pending, _)| pending.seq);
+        own
+    }
+
+    fn take_out(
+        &mut self,
+        drain: &Rc<Client>,
+        chosen: impl Fn(&Pending) -> bool,
+    ) -> Vec<(Pending, BytesMut)> {
+        let (mut at, mut taken) = (0, Vec::new());
+        for pending in &mut self.pending {
+            let bytes = at..at + pending.len;
+            at = bytes.end;
+            if pending.may_move() && pending.client.gone().is_none() && chosen(pending) {
+                let tombstone = pending.tombstone(drain);
+                taken.push((std::mem::replace(pending, tombstone), BytesMut::from(&self.buffer[bytes])));
+            }
+        }
+        taken
+    }
+
+    /// Takes out whatever is outstanding: the connection has ended.
+    pub fn drain(&mut self) -> Vec<Leftover> {
+        let streamed = self.is_streamed();
+        let (mut buffer, mut sent) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.sent));
+        self.offered = 0;
+        let mut left = Vec::with_capacity(self.pending.len());
+        self.in_flight.remove(self.pending.len() as u32);
+        while let Some(pending) = self.pending.pop_front() {
+            let request = buffer.split_to(pending.len.min(buffer.len()));
+            let whole = sent >= pending.len && streamed;
+            sent = sent.saturating_sub(pending.len);
+            left.push(Leftover { pending, request, sent: whole, cut: std::mem::take(&mut self.cut) });
+        }
+        left
+    }
+
+    /// Gives back a buffer that a burst has blown up.
+    #[inline]
+    pub fn shrink(&mut self) {
+        if self.buffer.is_empty() && self.buffer.capacity() > limits::BUFFER_KEPT * 4 {
+            self.buffer = BytesMut::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
