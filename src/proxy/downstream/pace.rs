@@ -41,6 +41,7 @@ impl Allowance {
 
 impl Pace {
     /// It was given so many bytes. Most clients get small replies, of which nothing has to be noted.
+    #[inline]
     pub(crate) fn gives(&mut self, bytes: usize) {
         if bytes > limits::SMALL_REPLY || self.weight > 0 {
             self.weigh(bytes);
@@ -83,8 +84,12 @@ impl Pace {
     }
 
     /// The lanes that wait look again.
+    #[inline]
     pub(crate) fn wake_lanes(&mut self) {
-        self.paused.drain(..).for_each(Waker::wake);
+        // Nearly always nobody waits, and draining nothing costs more than looking.
+        if !self.paused.is_empty() {
+            self.paused.drain(..).for_each(Waker::wake);
+        }
     }
 }
 

@@ -46,6 +46,8 @@ impl ReplyQueue {
     /// Takes the reply of slot `seq`, or a part of it; `complete` with the last part. True when the oldest command is
     /// answered by that, so that it is another one's turn. What is not outstanding is answered already: nothing is
     /// taken for it.
+    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
+    #[inline(always)]
     pub fn deliver(&mut self, seq: u64, bytes: &[u8], complete: bool) -> bool {
         let Some(index) = seq.checked_sub(self.head) else { return false };
         if index == 0 && !self.slots.is_empty() {
@@ -69,6 +71,8 @@ impl ReplyQueue {
     }
 
     /// The head is complete: it and every complete one behind it go out.
+    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
+    #[inline(always)]
     fn advance_head(&mut self) {
         self.slots.pop_front();
         self.head += 1;

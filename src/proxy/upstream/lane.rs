@@ -150,7 +150,8 @@ impl Lane {
         self.push_with(pending, |buffer| buffer.extend_from_slice(request));
     }
 
-    #[inline]
+    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
+    #[inline(always)]
     fn push_with(self: &Rc<Self>, pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
         let mut inner = self.inner.borrow_mut();
         inner.link.queue_mut().push(pending, encode);
@@ -169,7 +170,8 @@ impl Lane {
         Ok(taken)
     }
 
-    #[inline]
+    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
+    #[inline(always)]
     fn mark_dirty(self: &Rc<Self>, mut inner: RefMut<'_, Inner>) {
         if !inner.dirty && inner.link.is_writable() {
             inner.dirty = true;
@@ -239,6 +241,8 @@ impl Lane {
 
     /// The oldest command is answered. Its bytes are returned, to be sent again, if `again` says so: of it, of its bytes,
     /// and of what the last `ROLE` proved.
+    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
+    #[inline(always)]
     pub fn pop(
         &self,
         again: impl FnOnce(&Pending, &[u8], Option<Offset>) -> bool,

@@ -184,7 +184,8 @@ impl Link {
     }
 
     /// See [`RequestQueue::pop`].
-    #[inline]
+    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
+    #[inline(always)]
     pub(super) fn pop(
         &mut self,
         again: impl FnOnce(&Pending, &[u8]) -> bool,

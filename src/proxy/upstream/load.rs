@@ -4,8 +4,10 @@
 //! that has taken them, from then until they are answered or taken out; a connection by what it holds as long as it
 //! stays with a node.
 
-use std::cell::{Ref, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
+
+use smallvec::SmallVec;
 
 use crate::core::nodes::node::NodeId;
 
@@ -13,10 +15,13 @@ use crate::core::nodes::node::NodeId;
 #[derive(Debug)]
 pub struct Load {
     /// Commands in flight per node, and connections that stay with it.
-    busy: RefCell<Vec<u32>>,
+    busy: Box<[Cell<u32>]>,
     /// Connections that stay with each node.
-    sticky: RefCell<Vec<u32>>,
+    sticky: Box<[Cell<u32>]>,
 }
+
+/// Counts, by node. With so many nodes or fewer they are no allocation.
+pub type Counts = SmallVec<[u32; 16]>;
 
 /// The commands in flight on one lane.
 #[derive(Debug)]
@@ -36,17 +41,18 @@ pub struct Stay {
 impl Load {
     /// Of a worker that knows so many nodes.
     pub fn new(nodes: usize) -> Rc<Self> {
-        Rc::new(Self { busy: RefCell::new(vec![0; nodes]), sticky: RefCell::new(vec![0; nodes]) })
+        let none = || vec![Cell::new(0); nodes].into_boxed_slice();
+        Rc::new(Self { busy: none(), sticky: none() })
     }
 
     /// Commands in flight per node, and connections that stay with it.
-    pub fn per_node(&self) -> Ref<'_, [u32]> {
-        Ref::map(self.busy.borrow(), Vec::as_slice)
+    pub fn per_node(&self) -> Counts {
+        self.busy.iter().map(Cell::get).collect()
     }
 
     /// Connections that stay with each node.
-    pub fn sticky(&self) -> Ref<'_, [u32]> {
-        Ref::map(self.sticky.borrow(), Vec::as_slice)
+    pub fn sticky(&self) -> Counts {
+        self.sticky.iter().map(Cell::get).collect()
     }
 
     /// For a lane to `node`, on which nothing is in flight.
@@ -99,16 +105,16 @@ impl Drop for Stay {
 }
 
 #[inline]
-fn add(counts: &RefCell<Vec<u32>>, node: NodeId, more: u32) {
-    if let Some(count) = counts.borrow_mut().get_mut(node.index()) {
-        *count += more;
+fn add(counts: &[Cell<u32>], node: NodeId, more: u32) {
+    if let Some(count) = counts.get(node.index()) {
+        count.set(count.get() + more);
     }
 }
 
 #[inline]
-fn remove(counts: &RefCell<Vec<u32>>, node: NodeId, fewer: u32) {
-    if let Some(count) = counts.borrow_mut().get_mut(node.index()) {
-        *count = count.saturating_sub(fewer);
+fn remove(counts: &[Cell<u32>], node: NodeId, fewer: u32) {
+    if let Some(count) = counts.get(node.index()) {
+        count.set(count.get().saturating_sub(fewer));
     }
 }
 

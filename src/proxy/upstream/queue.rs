@@ -72,7 +72,8 @@ impl RequestQueue {
     }
 
     /// Takes a command, whose bytes `encode` appends.
-    #[inline]
+    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
+    #[inline(always)]
     pub fn push(&mut self, mut pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
         let before = self.buffer.len();
         encode(&mut self.buffer);
@@ -89,7 +90,8 @@ impl RequestQueue {
         self.push_back(pending);
     }
 
-    #[inline]
+    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
+    #[inline(always)]
     fn push_back(&mut self, pending: Pending) {
         self.pending.push_back(pending);
         self.in_flight.add();
@@ -240,7 +242,8 @@ impl RequestQueue {
 
     /// The oldest command is answered. Its bytes are returned, to be sent again, if `again` says so: of it, and of its
     /// bytes. `None` if the server has been asked for nothing.
-    #[inline]
+    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
+    #[inline(always)]
     pub fn pop(
         &mut self,
         again: impl FnOnce(&Pending, &[u8]) -> bool,
@@ -262,7 +265,8 @@ impl RequestQueue {
         Some((pending, request))
     }
 
-    #[inline]
+    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
+    #[inline(always)]
     fn pop_front(&mut self) -> Option<Pending> {
         let mut front = self.pending.pop_front()?;
         self.in_flight.remove(1);
