@@ -16,7 +16,7 @@ use redweir::core::policy::{Consistency, Policies, Policy, PolicyId};
 use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::reason::Reason;
 use redweir::core::route::{Ask, Decision, Demand, decide};
-use redweir::core::stream::coverage::Precise;
+use redweir::core::stream::coverage::Coverage;
 
 /// Seeds that once found something, and what it was.
 const KEPT_SEEDS: &[u64] = &[
@@ -121,7 +121,7 @@ struct World {
     tracker: Tracker,
     fences: FenceTable,
     anchors: AnchorCounter,
-    precise: Precise,
+    precise: Coverage,
     stream: Option<Stream>,
     /// Writes that the stream has told.
     told: HashSet<u64>,
@@ -157,7 +157,7 @@ impl World {
             tracker: Tracker::new(names, Some(NodeId(0)), policies.clone(), limits),
             fences: FenceTable::new(1 << 10, [seed, 2, 3, 4]),
             anchors: AnchorCounter::default(),
-            precise: Precise::default(),
+            precise: Coverage::default(),
             stream: None,
             told: HashSet::new(),
             policies,

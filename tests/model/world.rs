@@ -18,7 +18,7 @@ use redweir::core::nodes::view::{Limits, Observation, Tracker, View};
 use redweir::core::policy::{Consistency, Policies, Policy};
 use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::session::Session;
-use redweir::core::stream::coverage::Precise;
+use redweir::core::stream::coverage::Coverage;
 use redweir::core::stream::resume::Reached;
 
 pub(crate) const NODES: usize = 3;
@@ -202,7 +202,7 @@ pub(crate) struct World {
     fences: FenceTable,
     slots: [Slot; KEYS],
     anchors: u64,
-    precise: Precise,
+    precise: Coverage,
     stream: Option<Stream>,
     reached: Option<Reached>,
     asked: [Option<Asked>; NODES],
@@ -296,7 +296,7 @@ impl World {
             fences,
             slots,
             anchors: 0,
-            precise: Precise::default(),
+            precise: Coverage::default(),
             stream: None,
             reached: None,
             asked: [None; NODES],

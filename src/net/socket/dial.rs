@@ -56,11 +56,11 @@ impl Connection for tokio::io::DuplexStream {
 
 /// How nodes are reached: as they are, or by TLS.
 #[derive(Clone, Debug, Default)]
-pub struct Dialer(Option<Arc<tls::Client>>);
+pub struct Dialer(Option<Arc<tls::TlsConnector>>);
 
 impl Dialer {
     /// By TLS, if there is any.
-    pub fn new(tls: Option<Arc<tls::Client>>) -> Self {
+    pub fn new(tls: Option<Arc<tls::TlsConnector>>) -> Self {
         Self(tls)
     }
 

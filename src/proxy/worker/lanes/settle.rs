@@ -188,7 +188,7 @@ impl Reader {
             worker.listen(lane.key.node, now);
         }
         while self.scanned < self.buffer.len() {
-            // A counted reply (to a check of the spare lane that it was, to `EXEC`) may come before what is not counted.
+            // A counted reply (to a check of the idle lane that it was, to `EXEC`) may come before what is not counted.
             if lane.exclusive && lane.is_relaying() {
                 begin += lane.hand_on(&self.buffer[begin..], now, |stamps| worker.fencing.stamp(stamps));
                 self.scanned = begin;
