@@ -22,7 +22,7 @@ use crate::control::witness::Witness;
 use crate::core::address::Address;
 use crate::core::fence::FenceTable;
 use crate::core::nodes::node::NodeId;
-use crate::core::nodes::view::{Limits, Tracker};
+use crate::core::nodes::view::{Patience, Tracker};
 use crate::net::runtime::descriptors;
 use crate::net::runtime::descriptors::Room;
 use crate::net::runtime::jitter;
@@ -138,7 +138,7 @@ fn assemble(config: Config, dialer: Dialer, workers: usize, unused: usize) -> (A
         config.upstream.primary.iter().chain(&config.upstream.replicas).cloned().collect();
     let names = addresses.iter().map(ToString::to_string).collect();
     let primary = config.upstream.primary.as_ref().map(|_| NodeId(0));
-    let limits = Limits { silence: config.upstream.probe_timeout * 2, hold: config.upstream.write_hold };
+    let limits = Patience { silence: config.upstream.probe_timeout * 2, hold: config.upstream.write_hold };
     let tracker = Tracker::new(names, primary, config.policies.clone(), limits);
     let slots = if config.policies.fence() { config.stream.fence_slots } else { 1 };
     let fences = FenceTable::new(slots, jitter::seeds());
@@ -201,7 +201,10 @@ fn start_control(
     let reader = Arc::clone(shared);
     task::supervise("follower", move || {
         let upstream = &reader.config.upstream;
-        let limits = follower::Limits { connect: upstream.connect_timeout, ..follower::Limits::DEFAULT };
+        let limits = follower::FollowerLimits {
+            connect: upstream.connect_timeout,
+            ..follower::FollowerLimits::DEFAULT
+        };
         let sink = Stamper::new(Arc::clone(&reader), Arc::clone(&failures));
         let follower = Follower::new(source.clone(), upstream.credentials(), limits, sink);
         follower.through(reader.dialer.clone()).run()

@@ -11,7 +11,7 @@ use redweir::core::demand::Writes;
 use redweir::core::fence::{AnchorCounter, FenceTable, Slot};
 use redweir::core::moment::Moment;
 use redweir::core::nodes::node::{Facts, Link, LinkDown, NodeId, Role};
-use redweir::core::nodes::view::{Effect, Limits, Observation, Tracker};
+use redweir::core::nodes::view::{Effect, Observation, Patience, Tracker};
 use redweir::core::policy::{Consistency, Policies, Policy, PolicyId};
 use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::reason::Reason;
@@ -147,7 +147,7 @@ fn policies() -> Policies {
 impl World {
     fn new(seed: u64) -> Self {
         let policies = policies();
-        let limits = Limits { silence: Duration::from_millis(300), hold: Duration::from_millis(200) };
+        let limits = Patience { silence: Duration::from_millis(300), hold: Duration::from_millis(200) };
         let names = (0..NODES).map(|n| format!("node-{n}")).collect();
         let mut world = Self {
             dice: Dice(seed),

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tokio::sync::{mpsc, watch};
 
 use crate::control::users::Users;
-use crate::core::address::{Address, Credentials};
+use crate::core::address::{Address, Login};
 use crate::core::command::CommandTable;
 use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
@@ -49,7 +49,7 @@ pub struct Prober {
     shared: Arc<Shared>,
     node: NodeId,
     address: Address,
-    credentials: Option<Credentials>,
+    credentials: Option<Login>,
     keeper: mpsc::Sender<Heard>,
     poll_interval: Duration,
     min_replicas_to_write: Option<u64>,

@@ -14,7 +14,7 @@ use redweir::core::fence::{AnchorCounter, AnchorSeq, FenceTable, Slot};
 use redweir::core::moment::Moment;
 use redweir::core::nodes::node::{Link, NodeId};
 use redweir::core::nodes::proof::Proofs;
-use redweir::core::nodes::view::{Limits, Observation, Tracker, View};
+use redweir::core::nodes::view::{Observation, Patience, Tracker, View};
 use redweir::core::policy::{Consistency, Policies, Policy};
 use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::session::Session;
@@ -269,7 +269,7 @@ pub(crate) fn policies() -> &'static Policies {
 impl World {
     /// Three nodes that agree, known and published; the stream is attached.
     pub(crate) fn new(scenario: &'static Scenario) -> Self {
-        let limits = Limits { silence: Duration::from_secs(9), hold: Duration::from_secs(9) };
+        let limits = Patience { silence: Duration::from_secs(9), hold: Duration::from_secs(9) };
         let names = (0..NODES).map(|n| format!("n{n}")).collect();
         let tracker = Rc::new(Tracker::new(names, Some(NodeId(0)), policies().clone(), limits));
         let server = |node: usize| Server {

@@ -33,7 +33,7 @@ use crate::proxy::serve::listener::Accepted;
 use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::worker::Worker;
 use crate::shard::shared::ClientEntry;
-use crate::wire::request::{Limits, Scan};
+use crate::wire::request::{RequestLimits, Scan};
 use input::Input;
 
 /// Serves one client until it leaves or is made to.
@@ -203,7 +203,11 @@ impl Server {
             self.connection.is_unauthenticated() && shared.auth_required.load(Ordering::Relaxed);
         self.client.status.seen.set(now);
         self.connection.resume_fast_path(view, commands, now);
-        input.scanner.set_limits(if unauthenticated { Limits::BEFORE_AUTH } else { Limits::DEFAULT });
+        input.scanner.set_limits(if unauthenticated {
+            RequestLimits::BEFORE_AUTH
+        } else {
+            RequestLimits::DEFAULT
+        });
         loop {
             let rest = &input.buffer[input.at..];
             if input.current.is_none() {

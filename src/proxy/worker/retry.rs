@@ -19,7 +19,7 @@ use crate::proxy::upstream::pending::{Kind, Pending};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::upkeep;
 use crate::shard::identity::IdentityId;
-use crate::wire::request::{Limits, RequestScanner, Scan};
+use crate::wire::request::{RequestLimits, RequestScanner, Scan};
 use crate::wire::say;
 
 impl Worker {
@@ -58,7 +58,7 @@ impl Worker {
         {
             return Some(primary);
         }
-        let mut scanner = RequestScanner::new(Limits::DEFAULT);
+        let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
         let Ok(Scan::Command { .. }) = scanner.scan(request) else { return None };
         let request = scanner.request(request);
         let intent = commands.table.classify(&request);

@@ -22,11 +22,11 @@ use crate::proxy::worker::lanes::rewrite;
 use crate::proxy::worker::{Reply, Worker};
 use crate::shard::ear;
 use crate::shard::report;
-use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
+use crate::wire::reply::{ReplyKind, ReplyScanner};
 use crate::wire::say;
 
 /// The reading side of an open lane.
-pub(crate) struct Reader {
+pub(crate) struct ReplyReader {
     read: ReadHalf,
     buffer: BytesMut,
     scanner: ReplyScanner,
@@ -71,7 +71,7 @@ enum Event {
     Closed(Closed),
 }
 
-impl Reader {
+impl ReplyReader {
     pub(crate) fn new(read: ReadHalf) -> Self {
         Self {
             read,
