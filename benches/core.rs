@@ -8,7 +8,7 @@ use redweir::core::command::CommandTable;
 use redweir::core::fence::{AnchorCounter, AnchorSeq, FenceTable};
 use redweir::core::moment::Moment;
 use redweir::core::nodes::node::{Facts, Link, NodeId, Role};
-use redweir::core::nodes::view::{Limits, Observation, Tracker};
+use redweir::core::nodes::view::{Observation, Patience, Tracker};
 use redweir::core::policy::{Consistency, Policies, Policy, PolicyId};
 use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::reason::Reason;
@@ -25,7 +25,7 @@ const KEYS: usize = 1024;
 /// A primary and its replicas, as the prober would have told of them a moment ago.
 fn tracker(replicas: u16, policies: &Policies) -> Tracker {
     let names = (0..=replicas).map(|n| format!("127.0.0.1:{}", 6379 + n)).collect();
-    let limits = Limits { silence: Duration::from_secs(1), hold: Duration::from_secs(2) };
+    let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(2) };
     let mut tracker = Tracker::new(names, Some(PRIMARY), policies.clone(), limits);
     let history = History::new(ReplId::parse(&[b'a'; 40]).expect("forty digits"));
     let master = ("127.0.0.1".to_owned(), 6379);

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use redweir::core::argv::Args;
 use redweir::wire::reply::ReplyScanner;
-use redweir::wire::request::{Limits, RequestScanner, Scan};
+use redweir::wire::request::{RequestLimits, RequestScanner, Scan};
 
 const PIPELINE: usize = 64;
 
@@ -36,7 +36,7 @@ fn scanners(criterion: &mut Criterion) {
     for (name, pipeline, arguments) in [("get", &get, 2), ("set_32b", &set, 3)] {
         group.throughput(Throughput::Elements(PIPELINE as u64));
         group.bench_function(name, |bench| {
-            let mut scanner = RequestScanner::new(Limits::DEFAULT);
+            let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
             assert_eq!(requests(pipeline.as_bytes(), &mut scanner), arguments * PIPELINE);
             bench.iter(|| requests(black_box(pipeline.as_bytes()), &mut scanner));
         });

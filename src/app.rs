@@ -17,12 +17,12 @@ use crate::config::Config;
 use crate::control::follower::{self, Follower};
 use crate::control::keeper;
 use crate::control::prober::{Heard, Prober};
-use crate::control::stamper::{self, Failures, Fencer};
+use crate::control::stamper::{self, Failures, Stamper};
 use crate::control::witness::Witness;
 use crate::core::address::Address;
 use crate::core::fence::FenceTable;
 use crate::core::nodes::node::NodeId;
-use crate::core::nodes::view::{Limits, Tracker};
+use crate::core::nodes::view::{Patience, Tracker};
 use crate::net::runtime::descriptors;
 use crate::net::runtime::descriptors::Room;
 use crate::net::runtime::jitter;
@@ -84,7 +84,7 @@ impl Proxy {
             })
             .transpose()?;
         let metrics = Arc::new(Metrics::install()?);
-        let upstream = config.upstream.tls.clone().map(tls::Client::new).transpose()?.map(Arc::new);
+        let upstream = config.upstream.tls.clone().map(tls::TlsConnector::new).transpose()?.map(Arc::new);
         let watch = watch_files(&listeners, upstream.as_ref());
         let (shared, tracker) = assemble(config, Dialer::new(upstream), count, room.unused);
         let runtime = Builder::new_multi_thread()
@@ -138,7 +138,7 @@ fn assemble(config: Config, dialer: Dialer, workers: usize, unused: usize) -> (A
         config.upstream.primary.iter().chain(&config.upstream.replicas).cloned().collect();
     let names = addresses.iter().map(ToString::to_string).collect();
     let primary = config.upstream.primary.as_ref().map(|_| NodeId(0));
-    let limits = Limits { silence: config.upstream.probe_timeout * 2, hold: config.upstream.write_hold };
+    let limits = Patience { silence: config.upstream.probe_timeout * 2, hold: config.upstream.write_hold };
     let tracker = Tracker::new(names, primary, config.policies.clone(), limits);
     let slots = if config.policies.fence() { config.stream.fence_slots } else { 1 };
     let fences = FenceTable::new(slots, jitter::seeds());
@@ -148,7 +148,7 @@ fn assemble(config: Config, dialer: Dialer, workers: usize, unused: usize) -> (A
 }
 
 /// Every certificate and key that is in use.
-fn watch_files(listeners: &[Listener], upstream: Option<&Arc<tls::Client>>) -> Watch {
+fn watch_files(listeners: &[Listener], upstream: Option<&Arc<tls::TlsConnector>>) -> Watch {
     let listeners = listeners.iter().filter_map(Listener::tls).cloned();
     let mut watched: Vec<Arc<dyn Renewable>> = listeners.map(|tls| tls as Arc<dyn Renewable>).collect();
     watched.extend(upstream.cloned().map(|tls| tls as Arc<dyn Renewable>));
@@ -201,8 +201,11 @@ fn start_control(
     let reader = Arc::clone(shared);
     task::supervise("follower", move || {
         let upstream = &reader.config.upstream;
-        let limits = follower::Limits { connect: upstream.connect_timeout, ..follower::Limits::DEFAULT };
-        let sink = Fencer::new(Arc::clone(&reader), Arc::clone(&failures));
+        let limits = follower::FollowerLimits {
+            connect: upstream.connect_timeout,
+            ..follower::FollowerLimits::DEFAULT
+        };
+        let sink = Stamper::new(Arc::clone(&reader), Arc::clone(&failures));
         let follower = Follower::new(source.clone(), upstream.credentials(), limits, sink);
         follower.through(reader.dialer.clone()).run()
     });

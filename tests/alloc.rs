@@ -11,14 +11,14 @@ use redweir::core::fence::{AnchorCounter, FenceTable, Mark};
 use redweir::core::moment::Moment;
 use redweir::core::nodes::lag::Anchor;
 use redweir::core::nodes::node::{Facts, Link, NodeId, Role};
-use redweir::core::nodes::view::{Limits as ViewLimits, Observation, Tracker, View};
+use redweir::core::nodes::view::{Observation, Patience, Tracker, View};
 use redweir::core::policy::{Consistency, Policies, Policy, PolicyId, WhenBehind};
 use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::reason::Reason;
 use redweir::core::route::{Ask, Decision, Demand, decide};
 use redweir::core::session::{Session, Stamps};
 use redweir::wire::reply::ReplyScanner;
-use redweir::wire::request::{Limits, RequestScanner, Scan};
+use redweir::wire::request::{RequestLimits, RequestScanner, Scan};
 
 const WARM_UP: usize = 100;
 const COMMANDS: usize = 10_000;
@@ -61,7 +61,8 @@ fn the_allocator_does_count() {
 
 #[test]
 fn requests_are_scanned_and_encoded() {
-    let (mut scanner, mut out) = (RequestScanner::new(Limits::DEFAULT), BytesMut::with_capacity(64 << 10));
+    let (mut scanner, mut out) =
+        (RequestScanner::new(RequestLimits::DEFAULT), BytesMut::with_capacity(64 << 10));
     let commands = commands();
     allocates_nothing("requests", |n| {
         let bytes = &commands[n % commands.len()];
@@ -92,7 +93,7 @@ fn replies_are_scanned() {
 #[test]
 fn commands_are_classified_and_their_keys_told() {
     let (table, commands) = (CommandTable::builtin(), commands());
-    let mut scanner = RequestScanner::new(Limits::DEFAULT);
+    let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
     let (mut keys, mut known) = (0_usize, 0_usize);
     allocates_nothing("classification", |n| {
         let bytes = &commands[n % commands.len()];
@@ -142,7 +143,7 @@ const NOW: Moment = Moment::from_millis(1100);
 /// A primary and replicas that are proven up to offset 1000.
 fn view(replicas: u16, policies: Policies) -> View {
     let names = (0..=replicas).map(|n| format!("n{n}")).collect();
-    let limits = ViewLimits { silence: Duration::from_secs(1), hold: Duration::from_secs(2) };
+    let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(2) };
     let mut tracker = Tracker::new(names, Some(NodeId(0)), policies, limits);
     let (anchors, offset) = (AnchorCounter::default(), Offset::new(1000));
     let history = Some(History::new(ReplId::parse(&[b'a'; 40]).unwrap()));

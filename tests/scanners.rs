@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use redis_protocol::resp2::types::OwnedFrame as Frame2;
 use redis_protocol::resp3::types::OwnedFrame as Frame3;
 use redis_protocol::{resp2, resp3};
-use redweir::wire::request::Limits;
+use redweir::wire::request::RequestLimits;
 
 fn frame2() -> impl Strategy<Value = Frame2> {
     let leaf = prop_oneof![
@@ -101,7 +101,7 @@ proptest! {
         }).collect());
         let mut out = bytes::BytesMut::new();
         resp2::encode::extend_encode(&mut out, &frame, false).unwrap();
-        let found = checks::request::scan(Limits::DEFAULT, &out, || 7);
+        let found = checks::request::scan(RequestLimits::DEFAULT, &out, || 7);
         prop_assert_eq!(found.commands, vec![input]);
         prop_assert_eq!(&found.forwarded, &out.to_vec());
     }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use checks::dice::Dice;
 use checks::request::{Found, scan};
-use redweir::wire::reply::{Kind, ReplyScanner};
-use redweir::wire::request::{Limits, RequestError, is_cross_protocol};
+use redweir::wire::reply::{ReplyKind, ReplyScanner};
+use redweir::wire::request::{RequestError, RequestLimits, is_cross_protocol};
 
 /// A `redis-server` of our own; it ends with the test.
 struct Server {
@@ -81,7 +81,7 @@ impl Server {
     }
 
     /// Redis' answer to `input` is its answer to what the scanner found in it.
-    fn assert_same(&self, limits: Limits, input: &[u8]) -> Found {
+    fn assert_same(&self, limits: RequestLimits, input: &[u8]) -> Found {
         let found = scan(limits, input, || input.len());
         let mut expected = self.answer(&found.forwarded);
         if let Some(error) = found.error {
@@ -108,7 +108,7 @@ impl Drop for Server {
 }
 
 /// Redis 7.0 allows more arguments than we do.
-const REDIS_7: Limits = Limits { max_args: 0x7fff_ffff, ..Limits::DEFAULT };
+const REDIS_7: RequestLimits = RequestLimits { max_args: 0x7fff_ffff, ..RequestLimits::DEFAULT };
 
 /// Byte games with how many commands they hold; each is followed by one more command, unless it breaks off.
 const GAMES: &[(&[u8], usize)] = &[
@@ -170,11 +170,11 @@ fn every_byte_game_ends_as_in_redis() {
     let server = Server::start(&[]);
     let ping = b"*2\r\n$4\r\nECHO\r\n$5\r\nafter\r\n".as_slice();
     for (game, commands) in GAMES {
-        let found = server.assert_same(Limits::DEFAULT, &[game, ping].concat());
+        let found = server.assert_same(RequestLimits::DEFAULT, &[game, ping].concat());
         assert_eq!((found.commands.len(), found.error), (commands + 1, None), "{}", game.escape_ascii());
     }
     for (game, error) in FAULTS {
-        let found = server.assert_same(Limits::DEFAULT, &[ping, game, ping].concat());
+        let found = server.assert_same(RequestLimits::DEFAULT, &[ping, game, ping].concat());
         assert_eq!(found.error, Some(*error), "{}", game.escape_ascii());
         assert_eq!(found.commands.len(), 1);
     }
@@ -184,7 +184,7 @@ fn every_byte_game_ends_as_in_redis() {
         b"*1\r\n$4\0\r\nPING\r\n",
         b"*1\r\nPING",
     ] {
-        let found = server.assert_same(Limits::DEFAULT, part);
+        let found = server.assert_same(RequestLimits::DEFAULT, part);
         assert_eq!((found.commands.len(), found.error), (0, None), "{}", part.escape_ascii());
     }
 }
@@ -199,18 +199,21 @@ fn too_long_lines_end_as_in_redis() {
     ] {
         let line = if head.starts_with('*') { 1 } else { head.len() };
         let fits = format!("{head}{}", "1".repeat((64 << 10) - line));
-        assert_eq!(server.assert_same(Limits::DEFAULT, fits.as_bytes()).error, None);
-        assert_eq!(server.assert_same(Limits::DEFAULT, format!("{fits}1").as_bytes()).error, Some(error));
+        assert_eq!(server.assert_same(RequestLimits::DEFAULT, fits.as_bytes()).error, None);
+        assert_eq!(
+            server.assert_same(RequestLimits::DEFAULT, format!("{fits}1").as_bytes()).error,
+            Some(error)
+        );
     }
     let echo = format!("ECHO {}\n", "1".repeat((64 << 10) - 5));
-    assert_eq!(server.assert_same(Limits::DEFAULT, echo.as_bytes()).commands.len(), 1);
+    assert_eq!(server.assert_same(RequestLimits::DEFAULT, echo.as_bytes()).commands.len(), 1);
 }
 
 #[test]
 fn before_authentication_redis_says_the_same() {
     let server = Server::start(&["--requirepass", "secret"]);
     for (game, error) in FAULTS {
-        let found = server.assert_same(Limits::BEFORE_AUTH, game);
+        let found = server.assert_same(RequestLimits::BEFORE_AUTH, game);
         assert_eq!(found.error, Some(*error), "{}", game.escape_ascii());
     }
     for (game, error) in [
@@ -222,7 +225,7 @@ fn before_authentication_redis_says_the_same() {
         ("*1\r\n$16384\r\n", None),
         ("*1\r\n$4\r\nPING\r\n", None),
     ] {
-        assert_eq!(server.assert_same(Limits::BEFORE_AUTH, game.as_bytes()).error, error, "{game}");
+        assert_eq!(server.assert_same(RequestLimits::BEFORE_AUTH, game.as_bytes()).error, error, "{game}");
     }
 }
 
@@ -231,11 +234,11 @@ fn browsers_are_cut_off_as_in_redis() {
     let server = Server::start(&[]);
     for line in ["POST / HTTP/1.1\r\nPING\r\n", "host: x\r\nPING\r\n", "*1\r\n$6\r\npost\0x\r\nPING\r\n"] {
         assert_eq!(server.answer(line.as_bytes()), b"", "{line:?}");
-        let found = scan(Limits::DEFAULT, line.as_bytes(), || 5);
+        let found = scan(RequestLimits::DEFAULT, line.as_bytes(), || 5);
         assert!(is_cross_protocol(&found.commands[0][0]), "{line:?}");
     }
     let get = "GET / HTTP/1.1\r\nPING\r\n";
-    assert_eq!(server.assert_same(Limits::DEFAULT, get.as_bytes()).commands.len(), 2);
+    assert_eq!(server.assert_same(RequestLimits::DEFAULT, get.as_bytes()).commands.len(), 2);
 }
 
 #[test]
@@ -356,7 +359,7 @@ fn assert_replies(version: &str, shapes: &[&[&str]], pushes: bool, seed: u64) {
             Ok(Some(extent)) => {
                 at += extent.end;
                 match extent.kind {
-                    Kind::Push => pushed += 1,
+                    ReplyKind::Push => pushed += 1,
                     _ => heads.push(scanner.head().to_vec()),
                 }
             }

@@ -11,12 +11,12 @@ use redweir::core::demand::Writes;
 use redweir::core::fence::{AnchorCounter, FenceTable, Slot};
 use redweir::core::moment::Moment;
 use redweir::core::nodes::node::{Facts, Link, LinkDown, NodeId, Role};
-use redweir::core::nodes::view::{Effect, Limits, Observation, Tracker};
+use redweir::core::nodes::view::{Effect, Observation, Patience, Tracker};
 use redweir::core::policy::{Consistency, Policies, Policy, PolicyId};
 use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::reason::Reason;
 use redweir::core::route::{Ask, Decision, Demand, decide};
-use redweir::core::stream::coverage::Precise;
+use redweir::core::stream::coverage::Coverage;
 
 /// Seeds that once found something, and what it was.
 const KEPT_SEEDS: &[u64] = &[
@@ -121,7 +121,7 @@ struct World {
     tracker: Tracker,
     fences: FenceTable,
     anchors: AnchorCounter,
-    precise: Precise,
+    precise: Coverage,
     stream: Option<Stream>,
     /// Writes that the stream has told.
     told: HashSet<u64>,
@@ -147,7 +147,7 @@ fn policies() -> Policies {
 impl World {
     fn new(seed: u64) -> Self {
         let policies = policies();
-        let limits = Limits { silence: Duration::from_millis(300), hold: Duration::from_millis(200) };
+        let limits = Patience { silence: Duration::from_millis(300), hold: Duration::from_millis(200) };
         let names = (0..NODES).map(|n| format!("node-{n}")).collect();
         let mut world = Self {
             dice: Dice(seed),
@@ -157,7 +157,7 @@ impl World {
             tracker: Tracker::new(names, Some(NodeId(0)), policies.clone(), limits),
             fences: FenceTable::new(1 << 10, [seed, 2, 3, 4]),
             anchors: AnchorCounter::default(),
-            precise: Precise::default(),
+            precise: Coverage::default(),
             stream: None,
             told: HashSet::new(),
             policies,

@@ -222,7 +222,7 @@ fn explained(request: &Request<Incoming>, shared: &Shared) -> Answer {
         barrier: None,
     };
     // For a client that is logged in, if that is needed, and has done nothing yet.
-    let (view, vocabulary, now) = (shared.view.load(), shared.vocabulary.load(), clock::now());
+    let (view, commands, now) = (shared.view.load(), shared.commands.load(), clock::now());
     let situation = Situation {
         scripts_flushed: shared.scripts_flushed.load(Ordering::Relaxed),
         reads_paused: shared.reads_are_paused(now),
@@ -230,7 +230,7 @@ fn explained(request: &Request<Incoming>, shared: &Shared) -> Answer {
     };
     let bars = report::bars(&view, reader.user);
     let asker = Asker { reader, situation };
-    json(&report::explain(shared, &asker, args.as_slice(), (&view, &vocabulary), now, |ask, then| {
+    json(&report::explain(shared, &asker, args.as_slice(), (&view, &commands), now, |ask, then| {
         then(&Ask { barred: &bars, ..*ask });
     }))
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use error::{ConfigError, Position, Problem, shown};
 pub use tls::{ListenTls, UpstreamTls};
 
-use crate::core::address::{Address, Credentials};
+use crate::core::address::{Address, Login};
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId};
 use crate::core::stream::source::StreamSource;
 
@@ -309,9 +309,9 @@ impl Listen {
 
 impl Upstream {
     /// What Redweir's own connections authenticate with.
-    pub fn credentials(&self) -> Option<Credentials> {
+    pub fn credentials(&self) -> Option<Login> {
         let password = self.password.clone()?;
-        Some(Credentials { username: self.username.clone(), password })
+        Some(Login { username: self.username.clone(), password })
     }
 }
 

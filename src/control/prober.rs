@@ -12,9 +12,9 @@ use smallvec::SmallVec;
 use tokio::sync::{mpsc, watch};
 
 use crate::control::users::Users;
-use crate::core::address::{Address, Credentials};
+use crate::core::address::{Address, Login};
 use crate::core::command::CommandTable;
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{Facts, LinkDown, NodeId, Role};
 use crate::core::nodes::view::Observation;
@@ -49,7 +49,7 @@ pub struct Prober {
     shared: Arc<Shared>,
     node: NodeId,
     address: Address,
-    credentials: Option<Credentials>,
+    credentials: Option<Login>,
     keeper: mpsc::Sender<Heard>,
     poll_interval: Duration,
     min_replicas_to_write: Option<u64>,
@@ -296,8 +296,8 @@ impl Prober {
             Ok(entries) => {
                 tracing::info!(commands = entries.len(), "took the primary's command table");
                 let table = CommandTable::from_entries(entries);
-                let vocabulary = Vocabulary::live(table, &self.shared.config.security.deny_commands);
-                self.shared.vocabulary.store(Arc::new(vocabulary));
+                let commands = Commands::live(table, &self.shared.config.security.deny_commands);
+                self.shared.commands.store(Arc::new(commands));
             }
             Err(problem) => {
                 tracing::warn!(%problem, "the reply to COMMAND makes no sense: the built-in table stays");

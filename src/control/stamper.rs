@@ -9,12 +9,12 @@ use tokio::sync::watch;
 
 use crate::control::follower::{Detached, Source, StreamSink};
 use crate::core::argv::Args;
-use crate::core::command::vocabulary::{LastCommand, Vocabulary};
+use crate::core::command::in_force::{Commands, LastCommand};
 use crate::core::command::{Access, Keys, WriteKeys};
 use crate::core::fence::Slot;
 use crate::core::nodes::node::NodeId;
 use crate::core::position::{Offset, ReplId};
-use crate::core::stream::coverage::Precise;
+use crate::core::stream::coverage::Coverage;
 use crate::core::stream::lost::Told;
 use crate::core::stream::source::{self, Avoided};
 use crate::net::runtime::clock;
@@ -33,28 +33,28 @@ pub type Failures = Arc<Mutex<Avoided>>;
 
 /// Takes the stream in.
 #[derive(Debug)]
-pub struct Fencer {
+pub struct Stamper {
     shared: Arc<Shared>,
-    precise: Precise,
+    precise: Coverage,
     told: Told,
     failures: Failures,
     /// The command table, as it was when the link last got on.
-    vocabulary: Arc<Vocabulary>,
+    commands: Arc<Commands>,
     last: LastCommand,
     /// Slots that were written, and where each write ended, to be stamped before anybody hears how far the stream got.
     written: Vec<(Slot, Offset)>,
 }
 
-impl Fencer {
+impl Stamper {
     /// A sink for the stream; it reports sources that fail to `failures`.
     pub fn new(shared: Arc<Shared>, failures: Failures) -> Self {
-        let vocabulary = shared.vocabulary.load_full();
+        let commands = shared.commands.load_full();
         Self {
             shared,
-            precise: Precise::default(),
+            precise: Coverage::default(),
             told: Told::default(),
             failures,
-            vocabulary,
+            commands,
             last: LastCommand::default(),
             written: Vec::new(),
         }
@@ -81,10 +81,10 @@ impl Fencer {
     }
 }
 
-impl StreamSink for Fencer {
+impl StreamSink for Stamper {
     fn attached(&mut self, source: NodeId, id: ReplId, from: Offset, resumed: bool) {
         self.stamp();
-        self.vocabulary = self.shared.vocabulary.load_full();
+        self.commands = self.shared.commands.load_full();
         let (ours, next) = (self.ours(), self.shared.anchors.next());
         self.precise.attached(&self.shared.fences, (id, from), resumed, ours, next);
         self.told.attached(id);
@@ -97,7 +97,7 @@ impl StreamSink for Fencer {
     }
 
     fn command(&mut self, command: &StreamCommand<'_>, end: Offset) {
-        let intent = self.last.classify(command, &self.vocabulary);
+        let intent = self.last.classify(command, &self.commands);
         if matches!(intent.access, Access::Write { .. } | Access::Unknown) {
             self.told.wrote(end);
         }
@@ -109,7 +109,7 @@ impl StreamSink for Fencer {
                 let (fences, written) = (&self.shared.fences, &mut self.written);
                 let whole = Whole { command, cut: Cell::new(false) };
                 let mut write = |key: &[u8]| written.push((fences.slot(key), end));
-                let keys = self.vocabulary.table.for_each_written_key(intent.id, &whole, &mut write);
+                let keys = self.commands.table.for_each_written_key(intent.id, &whole, &mut write);
                 if keys == Keys::Unknowable || whole.cut.get() {
                     self.wrote_anything(end);
                 } else if self.written.len() >= WRITTEN_KEPT {
@@ -124,9 +124,9 @@ impl StreamSink for Fencer {
 
     fn progressed(&mut self, upto: Offset) {
         self.stamp();
-        let vocabulary = self.shared.vocabulary.load();
-        if vocabulary.version != self.vocabulary.version {
-            self.vocabulary = Arc::clone(&vocabulary);
+        let commands = self.shared.commands.load();
+        if commands.version != self.commands.version {
+            self.commands = Arc::clone(&commands);
         }
         let view = self.shared.view.load();
         let history = (view.history.map(|history| history.id), view.era);

@@ -36,10 +36,10 @@ use crate::net::runtime::jitter;
 use crate::net::socket::call::encode;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
-use crate::net::socket::dial::Connection;
+use crate::net::socket::dial::ByteStream;
 use crate::shard::ear::{Busy, Ear, TRACK, tells};
 use crate::shard::shared::Shared;
-use crate::wire::reply::{Kind, ReplyScanner};
+use crate::wire::reply::{ReplyKind, ReplyScanner};
 
 /// Pauses between attempts: from the first, doubling up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -126,7 +126,7 @@ impl Witness {
         &self.shared.ears[self.node.index()]
     }
 
-    async fn connect(&self) -> Result<(Box<dyn Connection>, Vec<u8>), ControlError> {
+    async fn connect(&self) -> Result<(Box<dyn ByteStream>, Vec<u8>), ControlError> {
         let (config, dialer) = (&self.shared.config.upstream, &self.shared.dialer);
         let (credentials, within) = (config.credentials(), config.connect_timeout);
         let link = ControlLink::connect(dialer, &self.address, credentials.as_ref(), within).await?;
@@ -142,7 +142,7 @@ impl Witness {
 
     /// Reads what the node says, which is little: whatever comes is looked at by the workers as if it were the message. So
     /// nothing is asked for to see whether the node lives; keep-alive probes do that. Errors in reply to what was asked end it.
-    async fn hear(&self, mut socket: Box<dyn Connection>, mut inbound: Vec<u8>) -> ControlError {
+    async fn hear(&self, mut socket: Box<dyn ByteStream>, mut inbound: Vec<u8>) -> ControlError {
         let (mut scanner, mut scanned) = (ReplyScanner::new(), 0);
         let mut views = self.shared.views.subscribe();
         let (mut chunk, ear) = ([0; 4096], self.ear());
@@ -173,12 +173,12 @@ impl Witness {
                 let reply: Vec<u8> = inbound.drain(..scanned + extent.end).collect();
                 scanned = 0;
                 match extent.kind {
-                    Kind::Push if tells(&reply) => {
+                    ReplyKind::Push if tells(&reply) => {
                         ear.emptied.fetch_add(1, Ordering::SeqCst);
                         emptied = true;
                     }
-                    Kind::Push | Kind::Value => {}
-                    Kind::Error => {
+                    ReplyKind::Push | ReplyKind::Value => {}
+                    ReplyKind::Error => {
                         let text = String::from_utf8_lossy(&reply);
                         return ControlError::Refused(words(text.trim_start_matches('-').trim_end()));
                     }
@@ -205,7 +205,7 @@ impl Witness {
 /// Reads once; busy from before the first byte leaves the socket. Cancel-safe: as long as there is nothing to be read
 /// nobody is busy.
 async fn read_busily<'a>(
-    socket: &mut Box<dyn Connection>,
+    socket: &mut Box<dyn ByteStream>,
     chunk: &mut [u8],
     busy: &'a AtomicBool,
 ) -> (io::Result<usize>, Busy<'a>) {

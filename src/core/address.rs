@@ -80,16 +80,16 @@ impl fmt::Display for Address {
 
 /// What Redweir authenticates its own connections with. Never printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub struct Login {
     /// An ACL user; `None` for the default user (`AUTH password`).
     pub username: Option<String>,
     /// The password.
     pub password: String,
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+        f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_password_is_never_printed() {
-        let secret = Credentials { username: Some("redweir".to_owned()), password: "hunter2".to_owned() };
+        let secret = Login { username: Some("redweir".to_owned()), password: "hunter2".to_owned() };
         assert!(!format!("{secret:?}").contains("hunter2"));
     }
 }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use smallvec::SmallVec;
 
 use crate::core::argv::Args;
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::command::{CommandTable, Handling, Intent, Keys};
 use crate::core::fence::{AnchorSeq, FenceTable, Mark, Slot};
 use crate::core::nodes::view::View;
@@ -72,18 +72,18 @@ impl Reader<'_> {
         policies: &Policies,
         args: &A,
         intent: Intent,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
     ) -> PolicyId {
         if policies.routes.is_empty() {
             return self.policy;
         }
-        let command = vocabulary.table.name(intent.id);
+        let command = commands.table.name(intent.id);
         let routes = policies.routes.iter();
         let mut matching = routes.filter(|route| route.is_for(command, self.user, self.name));
         let found = matching.find(|route| {
             let mut all = true;
             let mut keys =
-                || vocabulary.table.for_each_key(intent.id, args, &mut |key| all &= route.has_key(key));
+                || commands.table.for_each_key(intent.id, args, &mut |key| all &= route.has_key(key));
             route.keys.is_empty() || (matches!(keys(), Keys::Known { count: 1.. }) && all)
         });
         found.map_or(self.policy, |route| route.policy)
@@ -218,7 +218,7 @@ impl Writes<'_> {
             && session.seen.of(slot).is_met_by(applied)
             && !session.is_writing(slot)
             && session.follows(&Stamps::One(slot), oldest) == Follows::Nothing;
-        free || mutant::is("beaten-blindly")
+        free || mutant::is("followed-blindly")
     }
 
     fn fence_of(&self, slot: Slot) -> Mark {

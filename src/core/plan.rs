@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::argv::Args;
-use super::command::vocabulary::Vocabulary;
+use super::command::in_force::Commands;
 use super::command::{Access, CommandId, Handling, Intent, Local, Pin};
 use super::cursor::{Cursor, Tag};
 use super::moment::Moment;
@@ -83,7 +83,7 @@ pub struct Situation {
 pub fn plan<A: Args + ?Sized>(
     args: &A,
     intent: Intent,
-    vocabulary: &Vocabulary,
+    commands: &Commands,
     situation: Situation,
     (view, now): (&View, Moment),
     level: impl FnOnce() -> Consistency,
@@ -98,7 +98,7 @@ pub fn plan<A: Args + ?Sized>(
         Admittance::Guest | Admittance::Unknown => return Plan::Refuse(Reason::PrimaryDown),
         Admittance::Refused => return Plan::Refuse(Reason::Unauthenticated),
     }
-    if vocabulary.is_denied(intent.id) {
+    if commands.is_denied(intent.id) {
         return Plan::Refuse(Reason::DeniedCommand);
     }
     if is_answered(args, intent, situation) {
@@ -107,7 +107,7 @@ pub fn plan<A: Args + ?Sized>(
     if is_pinned(args, intent, situation) {
         return Plan::Primary(Reason::Pinned);
     }
-    let malformed = !vocabulary.table.arity(intent.id).allows(args.count());
+    let malformed = !commands.table.arity(intent.id).allows(args.count());
     if let Handling::Scan { cursor } = intent.handling {
         return match Cursor::parse(args.arg(usize::from(cursor))) {
             None => Plan::Primary(Reason::Malformed),

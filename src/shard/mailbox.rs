@@ -1,5 +1,5 @@
 //! Questions and orders to the workers about their clients: reports for `CLIENT LIST`, `KILL`, `UNBLOCK`. Each worker
-//! has a desk; whoever asks waits a bounded time for all of them.
+//! has a mailbox; whoever asks waits a bounded time for all of them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,9 +38,9 @@ pub enum Release {
     Error,
 }
 
-/// An errand to one worker.
+/// What one worker is asked or told to do.
 #[derive(Debug)]
-pub enum Errand {
+pub enum Message {
     /// Report on all clients.
     Report(oneshot::Sender<Vec<Report>>),
     /// Disconnect these clients, and tell which of them there were.
@@ -49,48 +49,48 @@ pub enum Errand {
     Release(u64, Release, oneshot::Sender<bool>),
 }
 
-/// The desks of all workers.
+/// The mailboxes of all workers.
 #[derive(Debug)]
-pub struct Desks {
-    senders: Vec<mpsc::Sender<Errand>>,
-    receivers: Mutex<Vec<Option<mpsc::Receiver<Errand>>>>,
+pub struct Mailboxes {
+    senders: Vec<mpsc::Sender<Message>>,
+    receivers: Mutex<Vec<Option<mpsc::Receiver<Message>>>>,
 }
 
-impl Desks {
+impl Mailboxes {
     /// One for each worker.
     pub fn new(workers: usize) -> Self {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(limits::ERRANDS)).unzip();
-        let receivers: Vec<mpsc::Receiver<Errand>> = receivers;
+        let receivers: Vec<mpsc::Receiver<Message>> = receivers;
         Self { senders, receivers: Mutex::new(receivers.into_iter().map(Some).collect()) }
     }
 
     /// The worker takes its place.
-    pub fn take(&self, index: usize) -> Option<mpsc::Receiver<Errand>> {
+    pub fn take(&self, index: usize) -> Option<mpsc::Receiver<Message>> {
         let mut receivers = self.receivers.lock().unwrap_or_else(PoisonError::into_inner);
         receivers.get_mut(index)?.take()
     }
 
     /// The reports of all workers that answer in time.
     pub async fn reports(&self) -> Vec<Report> {
-        self.ask(Errand::Report).await.into_iter().flatten().collect()
+        self.ask(Message::Report).await.into_iter().flatten().collect()
     }
 
     /// Disconnects these clients, and tells which of them there were.
     pub async fn kill(&self, ids: Vec<u64>) -> Vec<u64> {
         let ids: Arc<[u64]> = ids.into();
-        self.ask(|answer| Errand::Kill(Arc::clone(&ids), answer)).await.into_iter().flatten().collect()
+        self.ask(|answer| Message::Kill(Arc::clone(&ids), answer)).await.into_iter().flatten().collect()
     }
 
     /// Releases a client from `WAIT`; whether it waited.
     pub async fn release(&self, id: u64, how: Release) -> bool {
-        self.ask(|answer| Errand::Release(id, how, answer)).await.contains(&true)
+        self.ask(|answer| Message::Release(id, how, answer)).await.contains(&true)
     }
 
-    async fn ask<T>(&self, errand: impl Fn(oneshot::Sender<T>) -> Errand) -> Vec<T> {
+    async fn ask<T>(&self, message: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<T> {
         let mut answers = Vec::new();
-        for desk in &self.senders {
+        for mailbox in &self.senders {
             let (answer, told) = oneshot::channel();
-            if desk.try_send(errand(answer)).is_ok() {
+            if mailbox.try_send(message(answer)).is_ok() {
                 answers.push(told);
             }
         }

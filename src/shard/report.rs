@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::core::argv::Args;
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::command::{Access, Handling, Intent};
 use crate::core::demand::{Reader, Subject};
 use crate::core::moment::Moment;
@@ -126,23 +126,23 @@ pub fn explain<A: Args + ?Sized>(
     shared: &Shared,
     asker: &Asker<'_>,
     args: &A,
-    (view, vocabulary): (&View, &Vocabulary),
+    (view, commands): (&View, &Commands),
     now: Moment,
     complete: impl FnOnce(&Ask<'_>, &mut dyn FnMut(&Ask<'_>)),
 ) -> Explained {
-    let (reader, intent) = (&asker.reader, vocabulary.table.classify(args));
-    let policy_id = reader.policy_of(&shared.config.policies, args, intent, vocabulary);
+    let (reader, intent) = (&asker.reader, commands.table.classify(args));
+    let policy_id = reader.policy_of(&shared.config.policies, args, intent, commands);
     let fallback = Policy::default();
     let policy = shared.config.policies.all.get(usize::from(policy_id.0)).unwrap_or(&fallback);
     let situation = Situation { cross_protocol: is_cross_protocol(args.arg(0)), ..asker.situation };
     let level = || policy.consistency;
-    let plan = match plan(args, intent, vocabulary, situation, (view, now), level) {
+    let plan = match plan(args, intent, commands, situation, (view, now), level) {
         Plan::Refuse(_) if mutant::is("explained-otherwise") => Plan::Primary(Reason::PrimaryOnly),
         plan => plan,
     };
     let demand = match plan {
         Plan::Read | Plan::Continue { .. } => {
-            shared.demand(reader, level(), (args, intent), (view, vocabulary), &mut Subject::default())
+            shared.demand(reader, level(), (args, intent), (view, commands), &mut Subject::default())
         }
         Plan::Answer | Plan::Refuse(_) | Plan::Primary(_) => Demand::Nothing,
     };
@@ -163,7 +163,7 @@ pub fn explain<A: Args + ?Sized>(
         avoid: None,
     };
     let mut explained = Explained {
-        command: vocabulary.table.name(intent.id).to_owned(),
+        command: commands.table.name(intent.id).to_owned(),
         access: access(plan, intent),
         policy: policy.name.clone(),
         consistency: policy.consistency.name(),

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::core::address::Address;
 use crate::core::argv::Args;
 use crate::core::command::Intent;
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::demand::{Reader, Subject, Writes};
 use crate::core::fence::{AnchorCounter, FenceTable};
 use crate::core::moment::Moment;
@@ -26,7 +26,7 @@ use crate::net::socket::dial::Dialer;
 use crate::shard::attention::{Attention, StreamHead};
 use crate::shard::ear::Ear;
 use crate::shard::identity::Identities;
-use crate::shard::mailbox::Desks;
+use crate::shard::mailbox::Mailboxes;
 use crate::telemetry::Stats;
 use crate::telemetry::histogram::Histogram;
 
@@ -81,7 +81,7 @@ pub struct Shared {
     /// Some policy promises anything about how old data is: replicas are listened to whether they go back.
     pub watching: bool,
     /// The command table and what follows from it.
-    pub vocabulary: ArcSwap<Vocabulary>,
+    pub commands: ArcSwap<Commands>,
     /// The fence table.
     pub fences: FenceTable,
     /// How long the primary takes to answer, in nanoseconds. Written by its prober alone.
@@ -107,12 +107,12 @@ pub struct Shared {
     /// Places for exclusive connections to the primary.
     pub exclusive: Arc<Semaphore>,
     /// How to reach the workers about their clients.
-    pub desks: Desks,
+    pub mailboxes: Mailboxes,
     /// One per worker.
     pub stats: Vec<Arc<Stats>>,
     /// True once the process is to end.
     pub drain: watch::Sender<bool>,
-    /// The default user needs a password, by the latest answer: clients that gave none are strangers.
+    /// The default user needs a password, by the latest answer: clients that gave none have to.
     pub auth_required: AtomicBool,
     /// How far the replication stream was read.
     pub stream: StreamHead,
@@ -133,7 +133,7 @@ impl Shared {
     ) -> Self {
         let fencing = config.policies.fence();
         let watching = config.policies.bound();
-        let vocabulary = Vocabulary::builtin(&config.security.deny_commands);
+        let commands = Commands::builtin(&config.security.deny_commands);
         let ears = addresses.iter().map(|_| Ear::default()).collect();
         let exclusive = Arc::new(Semaphore::new(config.upstream.max_exclusive_connections));
         Self {
@@ -144,7 +144,7 @@ impl Shared {
             views: watch::Sender::new(0),
             fencing,
             watching,
-            vocabulary: ArcSwap::from_pointee(vocabulary),
+            commands: ArcSwap::from_pointee(commands),
             fences,
             anchor_latency: Histogram::default(),
             anchors: AnchorCounter::default(),
@@ -157,7 +157,7 @@ impl Shared {
             scripts_flushed: AtomicBool::new(false),
             lanes_unused: limits::LANES_UNUSED,
             exclusive,
-            desks: Desks::new(workers),
+            mailboxes: Mailboxes::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             drain: watch::Sender::new(false),
             auth_required: AtomicBool::new(false),
@@ -188,10 +188,10 @@ impl Shared {
         reader: &Reader<'_>,
         level: Consistency,
         command: (&A, Intent),
-        (view, vocabulary): (&View, &Vocabulary),
+        (view, commands): (&View, &Commands),
         subject: &mut Subject,
     ) -> Demand {
-        let demand = reader.demand(level, &self.writes(view), command, &vocabulary.table, subject);
+        let demand = reader.demand(level, &self.writes(view), command, &commands.table, subject);
         if demand.waits_for_an_anchor() {
             self.anchor_wanted.notify_one();
         }

@@ -1,6 +1,6 @@
 //! What one worker knows at present, and which replicas were found fit to serve under it.
 //!
-//! Views and vocabularies are looked at with every arrival and change far less often. A decision depends on the view, on
+//! Views and tables are looked at with every arrival and change far less often. A decision depends on the view, on
 //! the clock, on what is demanded for all keys, on the connection and on the key; what depends on nothing but the first
 //! two is kept here, until the view changes or time is up ([`good_until`]).
 
@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use smallvec::SmallVec;
 
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
@@ -22,22 +22,22 @@ use crate::core::route::good_until;
 use crate::mutant;
 use crate::shard::shared::Shared;
 
-/// The view and the vocabulary, and what follows from them.
+/// The view and the commands, and what follows from them.
 #[derive(Debug)]
-pub struct Present {
-    known: RefCell<Known>,
+pub struct Snapshot {
+    known: RefCell<InForce>,
     fit: RefCell<SmallVec<[Fit; 4]>>,
 }
 
-/// The view and the vocabulary that were in force when somebody last looked.
+/// The view and the commands that were in force when somebody last looked.
 #[derive(Debug)]
-pub struct Known {
+pub struct InForce {
     views: Cache<Views, Arc<View>>,
-    vocabularies: Cache<Vocabularies, Arc<Vocabulary>>,
+    tables: Cache<Tables, Arc<Commands>>,
     /// Keeps what `fit` was found under, so that nothing else gets its address.
     pub view: Arc<View>,
     /// As the primary's commands are.
-    pub vocabulary: Arc<Vocabulary>,
+    pub commands: Arc<Commands>,
 }
 
 /// A replica that may serve reads of a policy, as far as their keys don't demand more.
@@ -53,7 +53,7 @@ struct Fit {
 struct Views(Arc<Shared>);
 
 #[derive(Debug)]
-struct Vocabularies(Arc<Shared>);
+struct Tables(Arc<Shared>);
 
 impl Deref for Views {
     type Target = ArcSwap<View>;
@@ -63,37 +63,37 @@ impl Deref for Views {
     }
 }
 
-impl Deref for Vocabularies {
-    type Target = ArcSwap<Vocabulary>;
+impl Deref for Tables {
+    type Target = ArcSwap<Commands>;
 
     fn deref(&self) -> &Self::Target {
-        &self.0.vocabulary
+        &self.0.commands
     }
 }
 
-impl Present {
+impl Snapshot {
     /// What `shared` knows.
     pub fn new(shared: &Arc<Shared>) -> Self {
-        let known = Known {
+        let known = InForce {
             views: Cache::new(Views(Arc::clone(shared))),
-            vocabularies: Cache::new(Vocabularies(Arc::clone(shared))),
+            tables: Cache::new(Tables(Arc::clone(shared))),
             view: shared.view.load_full(),
-            vocabulary: shared.vocabulary.load_full(),
+            commands: shared.commands.load_full(),
         };
         Self { known: RefCell::new(known), fit: RefCell::default() }
     }
 
     /// What is in force now. It stays as it is for as long as the caller looks at it.
-    pub fn look(&self) -> Ref<'_, Known> {
+    pub fn look(&self) -> Ref<'_, InForce> {
         if let Ok(mut known) = self.known.try_borrow_mut() {
-            let Known { views, vocabularies, view, vocabulary } = &mut *known;
-            let (fresh, words) = (views.load(), vocabularies.load());
+            let InForce { views, tables, view, commands } = &mut *known;
+            let (fresh, words) = (views.load(), tables.load());
             if !Arc::ptr_eq(fresh, view) {
                 *view = Arc::clone(fresh);
                 self.fit.borrow_mut().clear();
             }
-            if !Arc::ptr_eq(words, vocabulary) {
-                *vocabulary = Arc::clone(words);
+            if !Arc::ptr_eq(words, commands) {
+                *commands = Arc::clone(words);
             }
         }
         self.known.borrow()

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use redis_protocol::resp2::decode::decode_bytes;
 use redis_protocol::resp2::types::BytesFrame;
 
-use super::reply::{Kind, ReplyError, ReplyScanner};
+use super::reply::{ReplyError, ReplyKind, ReplyScanner};
 use crate::mutant;
 
 /// The longest answer, in bytes. `COMMAND` of a server with many modules is the longest of the expected ones, well under a
@@ -65,7 +65,7 @@ impl AnswerDecoder {
         };
         let answer = inbound.split_to(self.scanned + extent.end).freeze();
         self.scanned = 0;
-        if extent.kind == Kind::Push {
+        if extent.kind == ReplyKind::Push {
             return Err(AnswerError::NotResp2);
         }
         to_frame(&answer).map(Some)

@@ -20,7 +20,7 @@ use quick::complete_scalar;
 
 /// What a reply is to the one who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ReplyKind {
     /// An ordinary reply.
     Value,
     /// An error reply, `-` or `!`; it takes the place of a value.
@@ -35,7 +35,7 @@ pub struct Extent {
     /// The index in the chunk just behind the last byte of the reply.
     pub end: usize,
     /// What the reply is.
-    pub kind: Kind,
+    pub kind: ReplyKind,
 }
 
 /// The server broke the protocol: the connection is out of step and of no further use.
@@ -67,7 +67,7 @@ pub struct ReplyScanner {
     /// Inside `$?`: only `;` chunks may follow.
     chunked: bool,
     /// Known once the type byte of the reply itself, not of an attribute before it, has been seen.
-    kind: Option<Kind>,
+    kind: Option<ReplyKind>,
     head: [u8; HEAD],
     head_len: usize,
     line: [u8; MAX_LINE],
@@ -142,7 +142,7 @@ impl ReplyScanner {
     }
 
     /// What the unfinished reply is, once its type byte is known; `None` between replies.
-    pub fn kind(&self) -> Option<Kind> {
+    pub fn kind(&self) -> Option<ReplyKind> {
         self.kind
     }
 
@@ -158,7 +158,7 @@ impl ReplyScanner {
             at += used;
             if self.stack.is_empty() {
                 self.stack.shrink_to_fit();
-                let kind = self.kind.take().unwrap_or(Kind::Value);
+                let kind = self.kind.take().unwrap_or(ReplyKind::Value);
                 return Ok(Some(Extent { end: at, kind }));
             }
             if self.kind.is_none() && self.stack.len() == 1 && self.state == State::Type {
@@ -347,11 +347,11 @@ impl Default for ReplyScanner {
     }
 }
 
-fn kind_of(sigil: u8) -> Kind {
+fn kind_of(sigil: u8) -> ReplyKind {
     match sigil {
-        b'-' | b'!' => Kind::Error,
-        b'>' => Kind::Push,
-        _ => Kind::Value,
+        b'-' | b'!' => ReplyKind::Error,
+        b'>' => ReplyKind::Push,
+        _ => ReplyKind::Value,
     }
 }
 

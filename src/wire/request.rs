@@ -21,7 +21,7 @@ use super::number::{integer, quick_length};
 
 /// What a client may send. Everything else about a command is bounded by the bytes that really arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Most arguments of one command. Redis 7.0 allows `INT_MAX`; up to 6.2 it was 1,048,576, as such a server says
     /// itself when it gets more.
     pub max_args: usize,
@@ -36,7 +36,7 @@ pub struct Limits {
     pub before_auth: bool,
 }
 
-impl Limits {
+impl RequestLimits {
     /// The limits of a client that may run commands.
     pub const DEFAULT: Self = Self {
         max_args: i32::MAX as usize,
@@ -51,7 +51,7 @@ impl Limits {
         Self { max_args: 10, max_bulk: 16 << 10, before_auth: true, ..Self::DEFAULT };
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
         Self::DEFAULT
     }
@@ -77,7 +77,7 @@ pub enum Scan {
 /// spans of its arguments; allocates only while it meets larger commands than before.
 #[derive(Debug)]
 pub struct RequestScanner {
-    limits: Limits,
+    limits: RequestLimits,
     /// The start of the line or payload to be read next.
     pos: usize,
     /// How far the present line has been searched for its end.
@@ -101,7 +101,7 @@ pub struct RequestScanner {
 
 impl RequestScanner {
     /// A scanner at the start of a connection.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: RequestLimits) -> Self {
         Self {
             limits,
             pos: 0,
@@ -120,7 +120,7 @@ impl RequestScanner {
 
     /// Changes the limits for the lines not yet read. As in Redis, where `AUTH` takes effect for the next
     /// command in the same buffer, the caller runs `AUTH` before it scans on.
-    pub fn set_limits(&mut self, limits: Limits) {
+    pub fn set_limits(&mut self, limits: RequestLimits) {
         self.limits = limits;
     }
 
@@ -277,8 +277,11 @@ impl RequestScanner {
         if first != b'$' {
             return Err(RequestError::ExpectedDollar(first));
         }
-        let ceiling =
-            self.limits.max_bulk.max(if self.limits.before_auth { Limits::DEFAULT.max_bulk } else { 0 });
+        let ceiling = self.limits.max_bulk.max(if self.limits.before_auth {
+            RequestLimits::DEFAULT.max_bulk
+        } else {
+            0
+        });
         let length = integer(&buf[self.pos + 1..end])
             .and_then(|length| usize::try_from(length).ok())
             .filter(|length| *length <= ceiling)

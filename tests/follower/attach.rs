@@ -1,8 +1,8 @@
 //! Attaching: without a dump where there is a backlog, past a dump of either form where there is none; and as a
 //! guest that nobody counts.
 
-use redweir::control::follower::Limits;
-use redweir::core::address::Credentials;
+use redweir::control::follower::FollowerLimits;
+use redweir::core::address::Login;
 
 use crate::ear::Ear;
 use crate::eventually;
@@ -34,8 +34,8 @@ fn past_a_dump(diskless: &str, filtered: bool) -> usize {
     server.tell("DEBUG POPULATE 40000 key 1000");
     server.tell("ACL SETUSER guest on >secret +@all -replconf +replconf|capa +replconf|ack");
     // This user may not ask for an empty dump, as if the server were older.
-    let guest = Credentials { username: Some("guest".to_owned()), password: "secret".to_owned() };
-    let ear = Ear::with(server.address(), (!filtered).then_some(guest), Limits::DEFAULT);
+    let guest = Login { username: Some("guest".to_owned()), password: "secret".to_owned() };
+    let ear = Ear::with(server.address(), (!filtered).then_some(guest), FollowerLimits::DEFAULT);
     ear.is_attached(1);
     server.tell("SET k v");
     eventually("the command comes", || ear.heard().count("SET") == 1);
@@ -105,8 +105,8 @@ fn refusals_have_names() {
     let server = Server::start(&[]);
     server.tell("ACL SETUSER guest on >secret +@all -psync");
     let with = |user: &str, password: &str| {
-        let guest = Credentials { username: Some(user.to_owned()), password: password.to_owned() };
-        Ear::with(server.address(), Some(guest), Limits::DEFAULT)
+        let guest = Login { username: Some(user.to_owned()), password: password.to_owned() };
+        Ear::with(server.address(), Some(guest), FollowerLimits::DEFAULT)
     };
     with("guest", "secret").is_refused("not_permitted");
     with("guest", "wrong").is_refused("auth");

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use redweir::control::follower::Limits;
+use redweir::control::follower::FollowerLimits;
 use redweir::core::address::Address;
 use redweir::core::position::Offset;
 
@@ -76,7 +76,7 @@ fn answers_that_make_no_sense_are_refused() {
 
 #[test]
 fn a_source_that_falls_silent_is_left() {
-    let limits = Limits { silence: Duration::from_secs(1), ..Limits::DEFAULT };
+    let limits = FollowerLimits { silence: Duration::from_secs(1), ..FollowerLimits::DEFAULT };
     let ear = Ear::with(source(100, "+CONTINUE\r\n"), None, limits);
     ear.is_refused("silent");
     ear.is_attached(2);

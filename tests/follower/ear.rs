@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use redweir::control::follower::{Detached, Follower, Limits, Source, StreamSink};
-use redweir::core::address::{Address, Credentials};
+use redweir::control::follower::{Detached, Follower, FollowerLimits, Source, StreamSink};
+use redweir::core::address::{Address, Login};
 use redweir::core::argv::Args as _;
 use redweir::core::nodes::node::NodeId;
 use redweir::core::position::{Offset, ReplId};
@@ -93,7 +93,7 @@ pub(crate) struct Ear {
 impl Ear {
     /// A follower of node 0 at this address.
     pub(crate) fn of(address: Address) -> Self {
-        Self::with(address, None, Limits::DEFAULT)
+        Self::with(address, None, FollowerLimits::DEFAULT)
     }
 
     /// A follower of this server, attached.
@@ -103,7 +103,7 @@ impl Ear {
         ear
     }
 
-    pub(crate) fn with(address: Address, credentials: Option<Credentials>, limits: Limits) -> Self {
+    pub(crate) fn with(address: Address, credentials: Option<Login>, limits: FollowerLimits) -> Self {
         let (wanted, receiver) = watch::channel(Some(Source { node: NodeId(0), address }));
         let heard = Arc::new(Mutex::new(Heard::default()));
         let follower = Follower::new(receiver, credentials, limits, Sink(Arc::clone(&heard)));

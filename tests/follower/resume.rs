@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redweir::control::follower::Limits;
+use redweir::control::follower::FollowerLimits;
 
 use crate::ear::Ear;
 use crate::eventually;
@@ -66,8 +66,11 @@ fn dumps_are_rationed() {
     // Without replicas for a second, the server frees its backlog and takes another replication ID.
     let server = Server::start(&["--repl-backlog-ttl", "1"]);
     let patient = Ear::at(&server);
-    let hasty =
-        Ear::with(server.address(), None, Limits { full_resync_every: Duration::ZERO, ..Limits::DEFAULT });
+    let hasty = Ear::with(
+        server.address(),
+        None,
+        FollowerLimits { full_resync_every: Duration::ZERO, ..FollowerLimits::DEFAULT },
+    );
     hasty.is_attached(1);
     let first = hasty.last();
     patient.leave();

@@ -14,11 +14,11 @@ use redweir::core::fence::{AnchorCounter, AnchorSeq, FenceTable, Slot};
 use redweir::core::moment::Moment;
 use redweir::core::nodes::node::{Link, NodeId};
 use redweir::core::nodes::proof::Proofs;
-use redweir::core::nodes::view::{Limits, Observation, Tracker, View};
+use redweir::core::nodes::view::{Observation, Patience, Tracker, View};
 use redweir::core::policy::{Consistency, Policies, Policy};
 use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::session::Session;
-use redweir::core::stream::coverage::Precise;
+use redweir::core::stream::coverage::Coverage;
 use redweir::core::stream::resume::Reached;
 
 pub(crate) const NODES: usize = 3;
@@ -202,7 +202,7 @@ pub(crate) struct World {
     fences: FenceTable,
     slots: [Slot; KEYS],
     anchors: u64,
-    precise: Precise,
+    precise: Coverage,
     stream: Option<Stream>,
     reached: Option<Reached>,
     asked: [Option<Asked>; NODES],
@@ -269,7 +269,7 @@ pub(crate) fn policies() -> &'static Policies {
 impl World {
     /// Three nodes that agree, known and published; the stream is attached.
     pub(crate) fn new(scenario: &'static Scenario) -> Self {
-        let limits = Limits { silence: Duration::from_secs(9), hold: Duration::from_secs(9) };
+        let limits = Patience { silence: Duration::from_secs(9), hold: Duration::from_secs(9) };
         let names = (0..NODES).map(|n| format!("n{n}")).collect();
         let tracker = Rc::new(Tracker::new(names, Some(NodeId(0)), policies().clone(), limits));
         let server = |node: usize| Server {
@@ -296,7 +296,7 @@ impl World {
             fences,
             slots,
             anchors: 0,
-            precise: Precise::default(),
+            precise: Coverage::default(),
             stream: None,
             reached: None,
             asked: [None; NODES],

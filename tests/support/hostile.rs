@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use redweir::wire::reply::{Kind, ReplyScanner};
+use redweir::wire::reply::{ReplyKind, ReplyScanner};
 
 use super::resp::encode;
 
@@ -123,7 +123,7 @@ impl Behind {
         loop {
             let found = scanner.scan(&self.buffer[at..]).map_err(|_| ErrorKind::InvalidData)?;
             match found {
-                Some(extent) if extent.kind == Kind::Push => at += extent.end,
+                Some(extent) if extent.kind == ReplyKind::Push => at += extent.end,
                 Some(extent) => return Ok(self.buffer.drain(..at + extent.end).collect()),
                 None => {
                     at = self.buffer.len();

@@ -22,7 +22,7 @@ use crate::core::position::Offset;
 use crate::core::stream::resume::{Breaker, Offer, Reached, Start};
 use crate::net::runtime::clock;
 use crate::net::socket::call::{ControlLink, encode, words};
-use crate::net::socket::dial::Connection;
+use crate::net::socket::dial::ByteStream;
 use crate::wire::info::{Info, Role};
 use crate::wire::psync::{Event, PsyncDecoder, PsyncError};
 use crate::wire::stream::StreamCommand;
@@ -60,7 +60,7 @@ impl<S: StreamSink> Reader<S> {
 
     /// Everything up to and including the question: the connection, what was read beyond the handshake, and what
     /// was asked for.
-    async fn attach(&self, source: &Source) -> Result<(Box<dyn Connection>, Vec<u8>, Start), Detached> {
+    async fn attach(&self, source: &Source) -> Result<(Box<dyn ByteStream>, Vec<u8>, Start), Detached> {
         let within = self.limits.connect;
         let (dialer, credentials) = (&self.dialer, self.credentials.as_ref());
         let mut link = ControlLink::connect(dialer, &source.address, credentials, within).await?;
@@ -123,7 +123,7 @@ struct Ear<'a, S> {
 
 impl<S: StreamSink> Link<'_, S> {
     /// Reads until the link ends. Acknowledgements are written beside the reading, which never waits for them.
-    async fn read(mut self, socket: Box<dyn Connection>, early: &[u8], silence: Duration) -> Detached {
+    async fn read(mut self, socket: Box<dyn ByteStream>, early: &[u8], silence: Duration) -> Detached {
         if let Err(why) = self.hear(early) {
             return why;
         }

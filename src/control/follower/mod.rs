@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 pub use self::detached::Detached;
-use crate::core::address::{Address, Credentials};
+use crate::core::address::{Address, Login};
 use crate::core::nodes::node::NodeId;
 use crate::core::position::{Offset, ReplId};
 use crate::core::stream::resume::{Breaker, Reached};
@@ -60,9 +60,9 @@ pub struct Source {
     pub address: Address,
 }
 
-/// Limits in time.
+/// FollowerLimits in time.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct FollowerLimits {
     /// To connect, and for each answer of the handshake.
     pub connect: Duration,
     /// A link that says nothing for so long is dead. A source speaks every `repl-ping-replica-period`, 10 s.
@@ -71,7 +71,7 @@ pub struct Limits {
     pub full_resync_every: Duration,
 }
 
-impl Limits {
+impl FollowerLimits {
     /// The limits for a server with its usual configuration.
     pub const DEFAULT: Self = Self {
         connect: Duration::from_secs(1),
@@ -92,8 +92,8 @@ pub struct Follower<S> {
 struct Reader<S> {
     sink: S,
     dialer: Dialer,
-    credentials: Option<Credentials>,
-    limits: Limits,
+    credentials: Option<Login>,
+    limits: FollowerLimits,
     /// How far the stream was read; `None` when nothing can be resumed.
     reached: Option<Reached>,
     breaker: Breaker,
@@ -103,8 +103,8 @@ impl<S: StreamSink> Follower<S> {
     /// A follower of the node that `wanted` names, if any.
     pub fn new(
         wanted: watch::Receiver<Option<Source>>,
-        credentials: Option<Credentials>,
-        limits: Limits,
+        credentials: Option<Login>,
+        limits: FollowerLimits,
         sink: S,
     ) -> Self {
         let breaker = Breaker::new(limits.full_resync_every);

@@ -9,12 +9,12 @@
 //! options finds; in [`modules`]: what modules say wrongly, and whose word counts.
 
 mod entry;
+pub mod in_force;
 mod keys;
 mod modules;
 mod options;
 mod rule;
 mod table;
-pub mod vocabulary;
 
 pub use entry::{Arity, CommandEntry, Flags};
 pub use keys::{Begin, Find, KeySpec, Keys};

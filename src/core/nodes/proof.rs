@@ -160,11 +160,11 @@ pub fn suffices(proof: Option<Offset>, need: Offset) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::nodes::view::{Limits, Observation, Tracker};
+    use crate::core::nodes::view::{Observation, Patience, Tracker};
     use crate::core::policy::Policies;
 
     fn view() -> View {
-        let limits = Limits { silence: Duration::from_secs(1), hold: Duration::from_secs(1) };
+        let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(1) };
         let policies = Policies { all: Vec::new(), routes: Vec::new() };
         let names = vec!["primary".to_owned(), "replica".to_owned()];
         Tracker::new(names, Some(NodeId(0)), policies, limits).view().clone()
@@ -224,7 +224,7 @@ mod tests {
     fn a_node_that_has_emptied_its_data_is_in_doubt_until_it_has_answered_again() {
         let (mut proofs, node) = (Proofs::new(2), NodeId(1));
         let at = Moment::from_millis;
-        let limits = Limits { silence: Duration::from_secs(1), hold: Duration::from_secs(1) };
+        let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(1) };
         let names = vec!["primary".to_owned(), "replica".to_owned()];
         let mut tracker = Tracker::new(names, None, Policies { all: Vec::new(), routes: Vec::new() }, limits);
         let asked_in = proofs.generation(node);

@@ -201,7 +201,7 @@ pub struct Tracker {
 
 impl Tracker {
     /// Starts with nodes nobody has heard of. `primary` is the configured one, if any.
-    pub fn new(names: Vec<String>, primary: Option<NodeId>, policies: Policies, limits: Limits) -> Self {
+    pub fn new(names: Vec<String>, primary: Option<NodeId>, policies: Policies, limits: Patience) -> Self {
         let count = policies.all.len();
         let nodes = names.into_iter().zip(0..).map(|(name, id)| Node::new(NodeId(id), name, count)).collect();
         let view = View {
@@ -482,9 +482,9 @@ impl Tracker {
     }
 }
 
-/// Limits in time that the view carries for decisions.
+/// Patience in time that the view carries for decisions.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct Patience {
     /// How long a node may be silent before it is left out.
     pub silence: Duration,
     /// How long the primary may be silent before requests for it are refused.

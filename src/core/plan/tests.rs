@@ -38,10 +38,10 @@ fn nodes() -> View {
 
 fn planned_at(line: &str, situation: Situation, level: Consistency, view: &View) -> Plan {
     let deny = ["shutdown", "config|set"].map(str::to_owned);
-    let vocabulary = Vocabulary::builtin(&deny);
+    let commands = Commands::builtin(&deny);
     let args = words(line);
-    let intent = vocabulary.table.classify(args.as_slice());
-    plan(args.as_slice(), intent, &vocabulary, situation, (view, NOW), || level)
+    let intent = commands.table.classify(args.as_slice());
+    plan(args.as_slice(), intent, &commands, situation, (view, NOW), || level)
 }
 
 fn planned_in(line: &str, situation: Situation) -> Plan {

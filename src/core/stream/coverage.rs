@@ -17,7 +17,7 @@ use crate::core::position::{Offset, ReplId};
 /// `next` is always the number of the next anchor ([`crate::core::fence::AnchorCounter::next`]), taken when it was heard;
 /// `ours` the view's history.
 #[derive(Clone, Debug, Default)]
-pub struct Precise {
+pub struct Coverage {
     followed: Option<Followed>,
 }
 
@@ -30,7 +30,7 @@ struct Followed {
     life: u64,
 }
 
-impl Precise {
+impl Coverage {
     /// A link stands, in history `id`; every command that ends after `from` will be told. `resumed`: nothing is
     /// missing between what was told before and `from`.
     pub fn attached(
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_floor_falls_to_where_the_stream_began_once_it_is_passed() {
-        let (table, mut precise) = (table(), Precise::default());
+        let (table, mut precise) = (table(), Coverage::default());
         precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(150)));
         table.raise_floor(AnchorSeq(2));
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_write_to_any_key_stays_fenced() {
-        let (table, mut precise) = (table(), Precise::default());
+        let (table, mut precise) = (table(), Coverage::default());
         precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
         precise.wrote_anything(&table, Offset::new(200), Some(id()), NEXT);
         precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_gap_raises_the_floor_and_a_resumed_link_does_not() {
-        let (table, mut precise) = (table(), Precise::default());
+        let (table, mut precise) = (table(), Coverage::default());
         precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
         precise.attached(&table, (id(), Offset::new(400)), true, Some(id()), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(150)));
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn an_emptied_table_is_precise_only_from_then_on() {
-        let (table, mut precise) = (table(), Precise::default());
+        let (table, mut precise) = (table(), Coverage::default());
         precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
         table.restart(|| AnchorSeq(5));
         table.settle_floor(AnchorSeq(5), Offset::new(160));
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_ahead_of_the_view_stamps_nothing_in_numbers() {
-        let (table, mut precise) = (table(), Precise::default());
+        let (table, mut precise) = (table(), Coverage::default());
         let (old, slot) = (ReplId::parse(&[b'b'; 40]), table.slot(b"k"));
         precise.attached(&table, (id(), Offset::new(50)), false, Some(id()), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(100)));

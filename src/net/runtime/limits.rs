@@ -106,10 +106,10 @@ pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 pub const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Clean exclusive lanes that a worker keeps per key.
-pub const SPARE_KEPT: usize = 16;
+pub const IDLE_KEPT: usize = 16;
 
-/// How often spare exclusive lanes are asked whether they still work. One that has not answered by then is closed.
-pub const SPARE_CHECK: Duration = Duration::from_secs(5);
+/// How often idle exclusive lanes are asked whether they still work. One that has not answered by then is closed.
+pub const IDLE_CHECK: Duration = Duration::from_secs(5);
 
 /// A lane that no client has had at hand for this long is closed, unless it is one that every client uses.
 pub const LANE_IDLE: Duration = Duration::from_mins(1);
@@ -123,7 +123,7 @@ pub const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// `AUTH` attempts that a worker has verified by the primary at a time; the others wait for their turn.
 pub const VERIFIED_AT_ONCE: usize = 8;
 
-/// How long a stranger is told that it needs a password before the primary is asked again.
+/// How long a client that gave no password is told that it needs one before the primary is asked again.
 pub const REFUSAL_KEPT: Duration = Duration::from_millis(100);
 
 /// How long the workers may take to report on their clients.

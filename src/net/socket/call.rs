@@ -9,9 +9,9 @@ use redis_protocol::resp2::types::BytesFrame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::core::address::{Address, Credentials};
+use crate::core::address::{Address, Login};
 use crate::net::runtime::limits;
-use crate::net::socket::dial::{Connection, Dialer};
+use crate::net::socket::dial::{ByteStream, Dialer};
 use crate::wire::answer::AnswerDecoder;
 
 /// Why a call failed.
@@ -75,7 +75,7 @@ impl ControlError {
 
 /// One connection to a node, in RESP2, with one caller at a time.
 pub struct ControlLink {
-    socket: Box<dyn Connection>,
+    socket: Box<dyn ByteStream>,
     inbound: BytesMut,
     decoder: AnswerDecoder,
     outbound: Vec<u8>,
@@ -88,7 +88,7 @@ impl ControlLink {
     pub async fn connect(
         dialer: &Dialer,
         address: &Address,
-        credentials: Option<&Credentials>,
+        credentials: Option<&Login>,
         within: Duration,
     ) -> Result<Self, ControlError> {
         let socket = dialer.dial(address, within).await.map_err(|error| match error.kind() {
@@ -102,7 +102,7 @@ impl ControlLink {
         Ok(link)
     }
 
-    fn over(socket: Box<dyn Connection>) -> Self {
+    fn over(socket: Box<dyn ByteStream>) -> Self {
         let decoder = AnswerDecoder::default();
         Self { socket, inbound: BytesMut::new(), decoder, outbound: Vec::new(), owed: 0 }
     }
@@ -141,7 +141,7 @@ impl ControlLink {
 
     /// Gives up the link for its connection, with the bytes that were read beyond the last answer. To be called
     /// when no answer is owed.
-    pub fn into_parts(self) -> (Box<dyn Connection>, BytesMut) {
+    pub fn into_parts(self) -> (Box<dyn ByteStream>, BytesMut) {
         (self.socket, self.inbound)
     }
 
@@ -174,7 +174,7 @@ impl ControlLink {
         }
     }
 
-    async fn authenticate(&mut self, who: &Credentials, within: Duration) -> Result<(), ControlError> {
+    async fn authenticate(&mut self, who: &Login, within: Duration) -> Result<(), ControlError> {
         let password = who.password.as_bytes();
         let answer = match &who.username {
             Some(user) => self.call(&[b"AUTH", user.as_bytes(), password], within).await,

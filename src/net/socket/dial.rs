@@ -24,31 +24,31 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// A connection to a node, whatever carries it.
-pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + Sync {
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     /// Another handle to its socket, to see whether anything has come that was not read yet.
     fn tap(&self) -> io::Result<Socket>;
 }
 
-impl Connection for TcpStream {
+impl ByteStream for TcpStream {
     fn tap(&self) -> io::Result<Socket> {
         SockRef::from(self).try_clone()
     }
 }
 
-impl Connection for UnixStream {
+impl ByteStream for UnixStream {
     fn tap(&self) -> io::Result<Socket> {
         SockRef::from(self).try_clone()
     }
 }
 
-impl Connection for TlsStream<TcpStream> {
+impl ByteStream for TlsStream<TcpStream> {
     fn tap(&self) -> io::Result<Socket> {
         self.get_ref().0.tap()
     }
 }
 
 #[cfg(test)]
-impl Connection for tokio::io::DuplexStream {
+impl ByteStream for tokio::io::DuplexStream {
     fn tap(&self) -> io::Result<Socket> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -56,18 +56,18 @@ impl Connection for tokio::io::DuplexStream {
 
 /// How nodes are reached: as they are, or by TLS.
 #[derive(Clone, Debug, Default)]
-pub struct Dialer(Option<Arc<tls::Client>>);
+pub struct Dialer(Option<Arc<tls::TlsConnector>>);
 
 impl Dialer {
     /// By TLS, if there is any.
-    pub fn new(tls: Option<Arc<tls::Client>>) -> Self {
+    pub fn new(tls: Option<Arc<tls::TlsConnector>>) -> Self {
         Self(tls)
     }
 
     /// Connects within `within`, name resolution and TLS included. TCP connections send small writes at once and are
     /// probed when silent. Errors are the operating system's, or rustls' as `InvalidData`; `TimedOut` when the time is
     /// up, unless it was up for TLS alone. Cancel-safe: dropping it drops the socket.
-    pub async fn dial(&self, address: &Address, within: Duration) -> io::Result<Box<dyn Connection>> {
+    pub async fn dial(&self, address: &Address, within: Duration) -> io::Result<Box<dyn ByteStream>> {
         let begun = clock::now();
         let (host, port) = match address {
             Address::Unix(path) => return Ok(Box::new(timeout(within, UnixStream::connect(path)).await??)),

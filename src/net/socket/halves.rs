@@ -18,7 +18,7 @@ pub enum Stream {
     /// TCP
     Tcp(TcpStream),
     /// TLS over TCP
-    Tls(Box<tls::Session>),
+    Tls(Box<tls::TlsStream>),
     /// Unix
     Unix(UnixStream),
 }
@@ -34,7 +34,7 @@ pub struct WriteHalf(Writer);
 #[derive(Debug)]
 enum Reader {
     Tcp(tcp::OwnedReadHalf),
-    Tls(Rc<tls::Session>),
+    Tls(Rc<tls::TlsStream>),
     Unix(unix::OwnedReadHalf),
 }
 
@@ -42,7 +42,7 @@ enum Reader {
 enum Writer {
     Nowhere,
     Tcp(tcp::OwnedWriteHalf),
-    Tls(Rc<tls::Session>),
+    Tls(Rc<tls::TlsStream>),
     Unix(unix::OwnedWriteHalf),
 }
 

@@ -26,8 +26,8 @@ pub struct Status {
     pub input: Cell<(usize, usize)>,
     /// As whom it acts.
     pub identity: Cell<IdentityId>,
-    /// Says that the anonymous identity is open to it, as long as it is the worker's own.
-    pub pass: Cell<u32>,
+    /// The epoch in which it was admitted without a password: it is, as long as that is the present one.
+    pub auth_epoch: Cell<u32>,
     /// When it began to be anonymous: only what the primary says later is about it.
     pub anonymous_since: Cell<Moment>,
     /// The anchor that covers its last acknowledged write, and the history of that time.
@@ -49,7 +49,7 @@ impl Default for Status {
             seen: Cell::default(),
             input: Cell::default(),
             identity: Cell::default(),
-            pass: Cell::new(0),
+            auth_epoch: Cell::new(0),
             anonymous_since: Cell::default(),
             wrote: Cell::new(None),
             waits: Cell::new(false),
@@ -63,7 +63,7 @@ impl Default for Status {
 impl Status {
     /// Whether it may act as nobody in particular is to be found out anew.
     pub fn put_out(&self, now: Moment) {
-        self.pass.set(0);
+        self.auth_epoch.set(0);
         self.anonymous_since.set(now);
     }
 

@@ -7,7 +7,7 @@ use crate::net::runtime::clock;
 use crate::proxy::local::client_list;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::Proto;
-use crate::proxy::worker::errands::report_of;
+use crate::proxy::worker::mailbox::report_of;
 use crate::wire::request::Request;
 use crate::wire::say;
 
@@ -96,10 +96,6 @@ fn info(connection: &Connection, now: Moment) -> String {
     let (shared, client) = (&connection.worker.shared, &connection.client);
     let Some(entry) = shared.clients.get(&client.id) else { return String::new() };
     let mut text = String::new();
-    client_list::Row::new(entry.clone(), report_of(client)).describe(
-        &mut text,
-        &shared.vocabulary.load(),
-        now,
-    );
+    client_list::Row::new(entry.clone(), report_of(client)).describe(&mut text, &shared.commands.load(), now);
     text
 }

@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
 use crate::proxy::session::connection::Connection;
@@ -63,12 +63,12 @@ impl Row {
 
     /// One line (`networking.c`, `catClientInfoString`), in Redis' order. What is inside the server and has no meaning
     /// here (`fd`, reply lists) is -1 or 0.
-    pub(crate) fn describe(&self, out: &mut String, vocabulary: &Vocabulary, now: Moment) {
+    pub(crate) fn describe(&self, out: &mut String, commands: &Commands, now: Moment) {
         let (age, idle) = (now.since(self.entry.since).as_secs(), now.since(self.report.seen).as_secs());
         let ClientEntry { peer, local, name, user, lib_name, lib_version, db, resp, .. } = &self.entry;
         let Report { id, input: (used, free), output, .. } = self.report;
         let total = used + free + output;
-        let command = self.report.command.map_or("NULL", |id| vocabulary.table.name(id));
+        let command = self.report.command.map_or("NULL", |id| commands.table.name(id));
         let server = |field, otherwise| self.of_server(field, otherwise);
         let _ = writeln!(
             out,
@@ -125,10 +125,10 @@ pub(crate) async fn list(connection: &Connection, args: &[Vec<u8>]) -> Answer {
         Some(ids) => ids.iter().filter_map(|id| rows.get(&u64::try_from(*id).ok()?)).collect(),
         None => rows.values().filter(|row| kind.is_none_or(|kind| row.kind() == kind)).collect(),
     };
-    let (vocabulary, now) = (connection.worker.shared.vocabulary.load(), clock::now());
+    let (commands, now) = (connection.worker.shared.commands.load(), clock::now());
     let mut text = String::new();
     for row in shown {
-        row.describe(&mut text, &vocabulary, now);
+        row.describe(&mut text, &commands, now);
     }
     Ok(say::text(&text, connection.proto == Proto::Resp3))
 }
@@ -201,7 +201,7 @@ pub(crate) async fn kill(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     let mut doomed: Vec<u64> = doomed.filter(|id| *id != me || !filter.spares_me).collect();
     let myself = doomed.contains(&me);
     doomed.retain(|id| *id != me);
-    let killed = connection.worker.shared.desks.kill(doomed).await.len() + usize::from(myself);
+    let killed = connection.worker.shared.mailboxes.kill(doomed).await.len() + usize::from(myself);
     if myself {
         // Once the reply is written, which is given to it before anything else runs.
         connection.client.end();
@@ -225,14 +225,14 @@ pub(crate) async fn unblock(connection: &Connection, args: &[Vec<u8>]) -> Answer
         Some(_) => return Err(say::error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
     };
     let id = args.get(2).and_then(|id| number::integer(id)).ok_or_else(|| say::BAD_DB.to_vec())?;
-    let desks = &connection.worker.shared.desks;
-    let target = desks.reports().await.into_iter().find(|report| i64::try_from(report.id) == Ok(id));
+    let mailboxes = &connection.worker.shared.mailboxes;
+    let target = mailboxes.reports().await.into_iter().find(|report| i64::try_from(report.id) == Ok(id));
     let server_id = target.as_ref().and_then(|report| report.server_id).unwrap_or(0).to_string();
     let word: &[u8] = if how == Release::Error { b"ERROR" } else { b"TIMEOUT" };
     let unblocked = ask_primary(connection, &[b"CLIENT", b"UNBLOCK", server_id.as_bytes(), word]).await?;
     let waits = target.filter(|report| report.waits);
     let released = match waits {
-        Some(report) => desks.release(report.id, how).await,
+        Some(report) => mailboxes.release(report.id, how).await,
         None => unblocked == BytesFrame::Integer(1),
     };
     Ok(say::integer(i64::from(released)))
@@ -246,7 +246,7 @@ async fn rows(connection: &Connection, kill: Option<&[&[u8]]>) -> Answer<BTreeMa
         let report = Report { id: *entry.key(), seen: entry.since, ..Report::default() };
         rows.insert(report.id, Row::new(entry.value().clone(), report));
     }
-    for report in shared.desks.reports().await {
+    for report in shared.mailboxes.reports().await {
         if let Some(row) = rows.get_mut(&report.id) {
             row.report = report;
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::core::argv::Args;
 use crate::core::command::Local;
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::net::runtime::clock;
@@ -31,7 +31,7 @@ pub(crate) fn answer(
     which: Local,
     request: &Request<'_>,
     view: &View,
-    vocabulary: &Vocabulary,
+    commands: &Commands,
     now: Moment,
 ) -> Step {
     if connection.needs_leave(request, view) {
@@ -56,7 +56,7 @@ pub(crate) fn answer(
             return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
         }
         Local::Redweir => {
-            let reply = redweir(connection, request, view, vocabulary, now);
+            let reply = redweir(connection, request, view, commands, now);
             connection.say(&reply);
         }
     }
@@ -83,7 +83,7 @@ async fn answered(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
         "redweir" if token::is_about(args) => token::answer(connection, args).await,
         "redweir" => {
             let shared = Arc::clone(&connection.worker.shared);
-            Ok(redweir(connection, args, &shared.view.load(), &shared.vocabulary.load(), clock::now()))
+            Ok(redweir(connection, args, &shared.view.load(), &shared.commands.load(), clock::now()))
         }
         "client" => client::answer_later(connection, args).await,
         "waitaof" => Err(say::WAITAOF.to_vec()),
@@ -215,13 +215,16 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
 /// Waits until it is known whether the client may go on without a password, if it has given none.
 async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
     let begun = clock::now();
-    while connection.is_stranger() {
+    while connection.is_unauthenticated() {
         let worker = Rc::clone(&connection.worker);
         let changed = worker.admission.changes();
         let patience = worker.shared.view.load().hold.checked_sub(clock::now().since(begun));
-        match connection.worker.admission.knock(connection.client.status.anonymous_since.get(), clock::now())
+        match connection
+            .worker
+            .admission
+            .verdict(connection.client.status.anonymous_since.get(), clock::now())
         {
-            Verdict::Admitted(pass) => connection.client.status.pass.set(pass),
+            Verdict::Admitted(epoch) => connection.client.status.auth_epoch.set(epoch),
             Verdict::Guest => return Ok(()),
             Verdict::Refused => return Err(say::HELLO_NOAUTH.to_vec()),
             Verdict::Nobody if patience.is_none() => {
@@ -263,7 +266,7 @@ fn redweir<A: Args + ?Sized>(
     connection: &mut Connection,
     request: &A,
     view: &View,
-    vocabulary: &Vocabulary,
+    commands: &Commands,
     now: Moment,
 ) -> Vec<u8> {
     let resp3 = connection.proto == Proto::Resp3;
@@ -288,7 +291,7 @@ fn redweir<A: Args + ?Sized>(
         }
         (b"explain", 3..) => {
             let args: Vec<&[u8]> = (2..request.count()).map(|i| request.arg(i)).collect();
-            say::text(&connection.explain(args.as_slice(), view, vocabulary, now), resp3)
+            say::text(&connection.explain(args.as_slice(), view, commands, now), resp3)
         }
         (b"help" | b"view" | b"policy" | b"explain" | b"", _) => {
             say::wrong_arity(&format!("redweir|{}", String::from_utf8_lossy(&word)))

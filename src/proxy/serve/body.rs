@@ -8,7 +8,7 @@ use std::task::Poll;
 use bytes::{Buf, BytesMut};
 
 use super::{Event, Server};
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::net::runtime::limits;
@@ -19,13 +19,13 @@ use crate::wire::request::RequestError;
 
 impl Server {
     /// Dispatches the command at the front of the input, of which only the beginning has arrived.
-    pub(super) fn advance_long(&mut self, view: &View, vocabulary: &Vocabulary, now: Moment) -> Step {
+    pub(super) fn advance_long(&mut self, view: &View, commands: &Commands, now: Moment) -> Step {
         if !self.client.has_room() {
             return Step::Room;
         }
         let input = &mut self.input;
         let request = input.scanner.beginning(&input.buffer[input.at..]);
-        match self.connection.dispatch(&request, view, vocabulary, now) {
+        match self.connection.dispatch(&request, view, commands, now) {
             Step::Done => {
                 input.at += input.scanner.let_go();
                 input.buffer.advance(std::mem::take(&mut input.at));

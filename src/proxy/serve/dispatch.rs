@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::core::argv::Args as _;
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::command::{Access, Handling, Intent, Keys, Local, Why, WriteKeys};
 use crate::core::demand::Slots;
 use crate::core::demand::stamps_of;
@@ -25,37 +25,31 @@ use crate::wire::say;
 
 impl Connection {
     /// Decides where one command goes and sends it there.
-    pub fn dispatch(
-        &mut self,
-        request: &Request<'_>,
-        view: &View,
-        vocabulary: &Vocabulary,
-        now: Moment,
-    ) -> Step {
+    pub fn dispatch(&mut self, request: &Request<'_>, view: &View, commands: &Commands, now: Moment) -> Step {
         if mutant::is("allocates-per-command") {
             drop(std::hint::black_box(Box::new(now)));
         }
-        let intent = self.last.classify(request, vocabulary);
-        if let Some(step) = self.follow_beaten_path(request, intent, view, now) {
+        let intent = self.last.classify(request, commands);
+        if let Some(step) = self.follow_fast_path(request, intent, view, now) {
             return step;
         }
         // Any other command may change whatever the connection is.
-        self.alike = None;
-        let mut plan = self.plan(request, intent, Admittance::Admitted, view, vocabulary, now);
+        self.fast_path = None;
+        let mut plan = self.plan(request, intent, Admittance::Admitted, view, commands, now);
         if self.pin.is_some()
-            && let Some(step) = self.dispatch_relayed(request, (intent, plan), view, vocabulary, now)
+            && let Some(step) = self.dispatch_relayed(request, (intent, plan), view, commands, now)
         {
             return step;
         }
-        if self.is_stranger() && plan != Plan::Refuse(Reason::CrossProtocol) {
+        if self.is_unauthenticated() && plan != Plan::Refuse(Reason::CrossProtocol) {
             plan = match self.admit(intent, view, now) {
-                Ok(admittance) => self.plan(request, intent, admittance, view, vocabulary, now),
+                Ok(admittance) => self.plan(request, intent, admittance, view, commands, now),
                 Err(step) => return step,
             };
         }
         self.client.status.command.set(Some(intent.id));
         if let Plan::Refuse(reason) = plan {
-            return self.decline(intent, reason, vocabulary);
+            return self.decline(intent, reason, commands);
         }
         if intent.handling == Handling::Local(Local::Reset)
             && let Some(step) = self.wait_to_reset(request)
@@ -63,7 +57,7 @@ impl Connection {
             return step;
         }
         if (self.pin.is_some() || matches!(intent.handling, Handling::Pin(_)) || request.is_partial())
-            && let Some(step) = self.dispatch_pinned(request, intent, view, vocabulary, now)
+            && let Some(step) = self.dispatch_pinned(request, intent, view, commands, now)
         {
             return step;
         }
@@ -71,19 +65,19 @@ impl Connection {
             return step;
         }
         match (plan, intent.handling) {
-            (Plan::Read, _) => self.read(request, intent, view, vocabulary, now),
+            (Plan::Read, _) => self.read(request, intent, view, commands, now),
             (Plan::Primary(reason), _) => {
-                self.take_to_primary(request, (intent, reason), view, vocabulary, now)
+                self.take_to_primary(request, (intent, reason), view, commands, now)
             }
             (Plan::Continue { tag, own }, _) => {
-                self.next_step_of_scan(request, (tag, own), intent, view, vocabulary, now)
+                self.next_step_of_scan(request, (tag, own), intent, view, commands, now)
             }
             (Plan::Answer, Handling::Local(which)) => {
-                local::answer(self, which, request, view, vocabulary, now)
+                local::answer(self, which, request, view, commands, now)
             }
             // No other command is answered here.
             (Plan::Answer, _) => Step::Close,
-            (Plan::Refuse(reason), _) => self.decline(intent, reason, vocabulary),
+            (Plan::Refuse(reason), _) => self.decline(intent, reason, commands),
         }
     }
 
@@ -93,11 +87,11 @@ impl Connection {
         request: &Request<'_>,
         (intent, reason): (Intent, Reason),
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Step {
         match (intent.handling, intent.access) {
-            (Handling::Script, _) => self.script(request, (intent, reason), view, vocabulary, now),
+            (Handling::Script, _) => self.script(request, (intent, reason), view, commands, now),
             (Handling::Operation, _) => {
                 self.operate(request, Outgoing { reason, ..Outgoing::other(now) }, view)
             }
@@ -107,19 +101,19 @@ impl Connection {
                 self.scan_at_primary(request, reason, view, now)
             }
             (_, Access::Read | Access::PrimaryRead(Why::KeyState)) => {
-                let outgoing = self.read_of_primary(request, (intent, reason), vocabulary, now);
+                let outgoing = self.read_of_primary(request, (intent, reason), commands, now);
                 self.send_to_primary(Bytes::Request(request), outgoing, view)
             }
             (_, Access::PrimaryRead(Why::NotReadonly)) => {
-                let flushes = vocabulary.table.name(intent.id) == "script|flush";
+                let flushes = commands.table.name(intent.id) == "script|flush";
                 let outgoing = Outgoing { reason, ..other(flushes, now) };
                 self.send_to_primary(Bytes::Request(request), outgoing, view)
             }
             (_, Access::Write { .. }) => {
-                let stamps = self.stamps(request, intent, vocabulary);
+                let stamps = self.stamps(request, intent, commands);
                 let step = self.write(request, Outgoing::write(reason, stamps, now), view);
                 if matches!(step, Step::Done) && reason == Reason::Write {
-                    self.beat_path_of_writes(request, intent, view, vocabulary, now);
+                    self.cache_route_of_writes(request, intent, view, commands, now);
                 }
                 step
             }
@@ -136,12 +130,12 @@ impl Connection {
         request: &Request<'_>,
         (intent, plan): (Intent, Plan),
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Option<Step> {
-        Some(match self.relay(request, (intent, plan), view, vocabulary, now)? {
+        Some(match self.relay(request, (intent, plan), view, commands, now)? {
             Relayed::Step(step) => step,
-            Relayed::Own => local::answer(self, Local::Redweir, request, view, vocabulary, now),
+            Relayed::Own => local::answer(self, Local::Redweir, request, view, commands, now),
         })
     }
 
@@ -157,7 +151,7 @@ impl Connection {
     }
 
     /// The fences that the command's acknowledgement stamps.
-    pub fn stamps(&self, request: &Request<'_>, intent: Intent, vocabulary: &Vocabulary) -> Stamps {
+    pub fn stamps(&self, request: &Request<'_>, intent: Intent, commands: &Commands) -> Stamps {
         let fences = &self.worker.shared.fences;
         let mut stamps = Stamps::None;
         if !self.worker.shared.fencing {
@@ -167,11 +161,11 @@ impl Connection {
             return Stamps::All;
         }
         if request.is_partial() {
-            return self.stamps_of_long(request, intent, vocabulary);
+            return self.stamps_of_long(request, intent, commands);
         }
         // What it only reads as well: its reply, or what it writes (`COPY`, `SUNIONSTORE`), shows of those keys what no
         // replica may take back.
-        let (table, mut add) = (&vocabulary.table, |key: &[u8]| stamps.add(fences.slot(key)));
+        let (table, mut add) = (&commands.table, |key: &[u8]| stamps.add(fences.slot(key)));
         let keys = if mutant::is("written-keys-only") {
             table.for_each_written_key(intent.id, request, &mut add)
         } else {
@@ -188,13 +182,13 @@ impl Connection {
         &self,
         request: &Request<'_>,
         (intent, reason): (Intent, Reason),
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Outgoing {
         let (shared, mut slots) = (&self.worker.shared, Slots::new());
         if shared.fencing {
             let mut add = |key: &[u8]| slots.push(shared.fences.slot(key));
-            if vocabulary.table.for_each_key(intent.id, request, &mut add) == Keys::Unknowable {
+            if commands.table.for_each_key(intent.id, request, &mut add) == Keys::Unknowable {
                 slots.clear();
             }
         }

@@ -9,7 +9,7 @@ use crate::net::runtime::limits;
 use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::worker::Worker;
-use crate::wire::request::{Limits, RequestScanner};
+use crate::wire::request::{RequestLimits, RequestScanner};
 
 /// The bytes a client has sent and that are not dispatched yet.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Input {
             buffer: BytesMut::new(),
             at: 0,
             current: None,
-            scanner: RequestScanner::new(Limits::DEFAULT),
+            scanner: RequestScanner::new(RequestLimits::DEFAULT),
             drained: false,
             ended: false,
         }

@@ -32,7 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Accepted {
     socket: Socket,
-    tls: Option<Arc<tls::Server>>,
+    tls: Option<Arc<tls::TlsAcceptor>>,
     /// The address that it connected to, as `CLIENT LIST` tells it.
     pub local: String,
     /// The policy of the listener.
@@ -90,7 +90,7 @@ pub struct Listener {
     socket: Bound,
     name: String,
     policy: PolicyId,
-    tls: Option<Arc<tls::Server>>,
+    tls: Option<Arc<tls::TlsAcceptor>>,
 }
 
 #[derive(Debug)]
@@ -117,13 +117,13 @@ impl Listener {
             }
         };
         let name = listen.address.to_string();
-        let tls = listen.tls.clone().map(|files| tls::Server::new(name.clone(), files)).transpose();
+        let tls = listen.tls.clone().map(|files| tls::TlsAcceptor::new(name.clone(), files)).transpose();
         let tls = tls.map_err(io::Error::other)?.map(Arc::new);
         Ok(Self { socket, name, policy: listen.policy, tls })
     }
 
     /// Its TLS.
-    pub fn tls(&self) -> Option<&Arc<tls::Server>> {
+    pub fn tls(&self) -> Option<&Arc<tls::TlsAcceptor>> {
         self.tls.as_ref()
     }
 

@@ -6,9 +6,9 @@
 
 mod body;
 pub(crate) mod dispatch;
-mod in_line;
 mod input;
 pub mod listener;
+mod permit;
 pub mod thread;
 
 use std::future::poll_fn;
@@ -33,7 +33,7 @@ use crate::proxy::serve::listener::Accepted;
 use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::worker::Worker;
 use crate::shard::shared::ClientEntry;
-use crate::wire::request::{Limits, Scan};
+use crate::wire::request::{RequestLimits, Scan};
 use input::Input;
 
 /// Serves one client until it leaves or is made to.
@@ -60,7 +60,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     worker.stats.accepted.add(1);
     let connection = Connection::new(Rc::clone(&worker), Rc::clone(&client), policy);
     // The answer will be there when the first command is.
-    worker.admission.knock(client.status.anonymous_since.get(), clock::now());
+    worker.admission.verdict(client.status.anonymous_since.get(), clock::now());
     let input = Input::new();
     let mut server = Server {
         worker: Rc::clone(&worker),
@@ -156,13 +156,13 @@ impl Server {
                 Step::Drain => self.wait(|client, _| client.is_drained()).await,
                 Step::Retry => Box::pin(self.pause()).await,
                 Step::Find(client) => {
-                    let reports = Box::pin(self.worker.shared.desks.reports()).await;
+                    let reports = Box::pin(self.worker.shared.mailboxes.reports()).await;
                     let there = reports.iter().find(|report| report.id == client);
                     let server_id = there.and_then(|report| report.server_id).unwrap_or(0);
                     self.connection.redirect = Some((client, server_id));
                     continue;
                 }
-                Step::InLine => Box::pin(self.stand_in_line()).await,
+                Step::Permit => Box::pin(self.wait_for_permit()).await,
                 Step::Body => match Box::pin(self.body()).await {
                     Ok(()) => continue,
                     Err(why) => return why,
@@ -192,17 +192,22 @@ impl Server {
     /// Dispatches what is complete. `Done` when more bytes are needed.
     fn advance(&mut self) -> Step {
         let worker = Rc::clone(&self.worker);
-        let known = worker.present.look();
-        let (view, vocabulary, now) = (&*known.view, &*known.vocabulary, clock::now());
+        let known = worker.snapshot.look();
+        let (view, commands, now) = (&*known.view, &*known.commands, clock::now());
         let shared = &worker.shared;
         self.decided_at = shared.stream.offset();
         let (length, capacity) = (self.input.buffer.len(), self.input.buffer.capacity());
         self.client.status.input.set((length, capacity - length));
         let input = &mut self.input;
-        let stranger = self.connection.is_stranger() && shared.auth_required.load(Ordering::Relaxed);
+        let unauthenticated =
+            self.connection.is_unauthenticated() && shared.auth_required.load(Ordering::Relaxed);
         self.client.status.seen.set(now);
-        self.connection.resume_path(view, vocabulary, now);
-        input.scanner.set_limits(if stranger { Limits::BEFORE_AUTH } else { Limits::DEFAULT });
+        self.connection.resume_fast_path(view, commands, now);
+        input.scanner.set_limits(if unauthenticated {
+            RequestLimits::BEFORE_AUTH
+        } else {
+            RequestLimits::DEFAULT
+        });
         loop {
             let rest = &input.buffer[input.at..];
             if input.current.is_none() {
@@ -212,7 +217,7 @@ impl Server {
                 }
                 match input.scanner.scan(rest) {
                     Ok(Scan::Need) if input.scanner.is_long(rest) => {
-                        return self.advance_long(view, vocabulary, now);
+                        return self.advance_long(view, commands, now);
                     }
                     Ok(Scan::Need) => break,
                     Ok(Scan::Skip(n)) => {
@@ -234,7 +239,7 @@ impl Server {
             }
             let request = input.scanner.request(rest);
             task::provoke("worker", || request.arg(1) == b"panic!");
-            match self.connection.dispatch(&request, view, vocabulary, now) {
+            match self.connection.dispatch(&request, view, commands, now) {
                 Step::Done => input.consume(),
                 other => return other,
             }

@@ -12,8 +12,8 @@ use crate::net::runtime::task;
 use crate::proxy::serve;
 use crate::proxy::serve::listener::Accepted;
 use crate::proxy::worker::Worker;
-use crate::proxy::worker::errands;
 use crate::proxy::worker::lanes::connect;
+use crate::proxy::worker::mailbox;
 use crate::shard::shared::Shared;
 
 /// Serves until the process drains; returns when its clients are gone or `drain-timeout` has passed.
@@ -36,8 +36,8 @@ pub fn serve_thread(
         task::supervise_local("idle lanes", move || Rc::clone(&keeper).check_idle_lanes());
         task::supervise_local("drain", move || Rc::clone(&drainer).drain());
         task::supervise_local("upkeep", move || Rc::clone(&looker).look_after());
-        if let Some(errands) = worker.shared.desks.take(index) {
-            task::spawn_local("errands", errands::run(Rc::clone(&worker), errands));
+        if let Some(messages) = worker.shared.mailboxes.take(index) {
+            task::spawn_local("mailbox", mailbox::run(Rc::clone(&worker), messages));
         }
         while let Some(accepted) = accepted.recv().await {
             task::spawn_hot(serve::serve(Rc::clone(&worker), accepted));

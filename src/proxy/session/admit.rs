@@ -14,9 +14,9 @@ impl Connection {
         if !needs_admission(intent) {
             return Ok(Admittance::Admitted);
         }
-        match self.worker.admission.knock(self.client.status.anonymous_since.get(), now) {
-            Verdict::Admitted(pass) => {
-                self.client.status.pass.set(pass);
+        match self.worker.admission.verdict(self.client.status.anonymous_since.get(), now) {
+            Verdict::Admitted(epoch) => {
+                self.client.status.auth_epoch.set(epoch);
                 self.waiting_since = None;
                 Ok(Admittance::Admitted)
             }

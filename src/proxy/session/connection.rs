@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::core::argv::Args;
-use crate::core::command::vocabulary::LastCommand;
+use crate::core::command::in_force::LastCommand;
 use crate::core::demand::Reader;
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
@@ -20,9 +20,9 @@ use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
-use crate::proxy::session::exclusive::pin::{InLine, Pin};
+use crate::proxy::session::exclusive::pin::{Permit, Pin};
 use crate::proxy::session::order::Run;
-use crate::proxy::session::route_cache::{Alike, Beaten};
+use crate::proxy::session::route_cache::{CachedRoute, FastPath};
 use crate::proxy::upstream::lane::{Lane, LaneKey, Proto, Purpose, Redirect};
 use crate::proxy::upstream::load::Stay;
 use crate::proxy::worker::Worker;
@@ -44,7 +44,7 @@ pub enum Step {
     /// Again when it is known what the primary calls this client.
     Find(u64),
     /// Again when there is a place for another exclusive connection.
-    InLine,
+    Permit,
     /// To be answered by Redweir itself, which has to ask somebody first.
     Later(Vec<Vec<u8>>),
     /// The connection ends.
@@ -99,9 +99,9 @@ pub struct Connection {
     pub listener_policy: PolicyId,
     sticky: Option<Stay>,
     /// Where its reads go at the moment.
-    pub(crate) beaten: Option<Beaten>,
+    pub(crate) cached_route: Option<CachedRoute>,
     /// What was sent last, if another one like it may follow.
-    pub(crate) alike: Option<Alike>,
+    pub(crate) fast_path: Option<FastPath>,
     /// The primary that its last command for one went to, and that command's sequence number.
     pub(crate) last_at_primary: Option<(NodeId, u64)>,
     /// Since when reads of a key follow one another to the primary, and the sequence number of the last.
@@ -119,7 +119,7 @@ pub struct Connection {
     /// Whom `CLIENT TRACKING … REDIRECT` names, once that was found out.
     pub redirect: Option<Redirect>,
     /// Whether it stands in line for one.
-    pub in_line: InLine,
+    pub permit: Permit,
     /// What was sent last on a lane of its own.
     pub(crate) run: Option<Run>,
     /// Since when the present command waits for a node.
@@ -156,8 +156,8 @@ impl Connection {
             policy,
             listener_policy: policy,
             sticky: None,
-            beaten: None,
-            alike: None,
+            cached_route: None,
+            fast_path: None,
             last_at_primary: None,
             following: None,
             balance_at: Cell::default(),
@@ -166,7 +166,7 @@ impl Connection {
             own_lanes: [None, None],
             pin: None,
             redirect: None,
-            in_line: InLine::No,
+            permit: Permit::No,
             run: None,
             waiting_since: None,
             retry: Retry { until: Moment::default(), on: On::View },
@@ -192,7 +192,7 @@ impl Connection {
         let generation = |node| self.worker.proofs.borrow().generation(node);
         let home = node.map(|node| Home { node, generation: generation(node) });
         self.client.session.borrow_mut().home = home;
-        self.beaten = None;
+        self.cached_route = None;
     }
 
     /// Whether its replica serves clearly more connections than one that could serve it as well: after a replica has
@@ -246,7 +246,7 @@ impl Connection {
             key.purpose = Purpose::Large((self.client.id % limits::LARGE_LANES) as u8);
         }
         let known = self.lanes.get_mut(node.index()).ok_or(Step::Close)?;
-        present(known, key, &self.worker, drained)
+        current_lane(known, key, &self.worker, drained)
     }
 
     /// Whether a command to `node` would take the lane that the last one took.
@@ -264,18 +264,18 @@ impl Connection {
         if known.as_ref().is_some_and(|(lane, _)| lane.key != key) {
             *known = None;
         }
-        present(known, key, &self.worker, drained)
+        current_lane(known, key, &self.worker, drained)
     }
 
     /// It acts as nobody in particular, and the primary has not said yet that this needs no password.
-    pub fn is_stranger(&self) -> bool {
+    pub fn is_unauthenticated(&self) -> bool {
         self.identity == IdentityId::ANONYMOUS
-            && self.client.status.pass.get() != self.worker.admission.pass()
+            && self.client.status.auth_epoch.get() != self.worker.admission.epoch()
     }
 
     /// Acts as somebody else from now on; `None`: as nobody in particular, who has to be admitted anew.
     pub fn act_as(&mut self, identity: Option<Arc<Identity>>) {
-        (self.beaten, self.free_under) = (None, None);
+        (self.cached_route, self.free_under) = (None, None);
         self.identity = identity.as_ref().map_or(IdentityId::ANONYMOUS, |identity| identity.id);
         self.user = identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
         self.held = identity;
@@ -355,7 +355,7 @@ impl Connection {
 }
 
 /// The lane that a client uses, or the one that has taken its place.
-fn present(
+fn current_lane(
     known: &mut Option<(Rc<Lane>, u32)>,
     key: LaneKey,
     worker: &Rc<Worker>,

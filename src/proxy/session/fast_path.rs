@@ -1,10 +1,10 @@
-//! The beaten path: a command like the one before it.
+//! The cached_route path: a command like the one before it.
 //!
 //! If both arrived together, nothing is different but the key: not the clock, the view, the rules of the command, the
 //! policy, the node or its lane, nor what is demanded for all keys. So only the key's own fence is looked at, and what
 //! the connection itself has on its way or seen of it; whoever fails that is decided from the beginning, as is every
 //! command of another name. If it arrived later, those are looked at again, once for all that arrived with it
-//! ([`Connection::resume_path`]); what the replica is fit for is decided once per view, for all connections
+//! ([`Connection::resume_fast_path`]); what the replica is fit for is decided once per view, for all connections
 //! ([`crate::shard::snapshot`]).
 //!
 //! **Why what holds for all keys need not be looked at again**: it was looked at after the bytes of all these commands
@@ -14,7 +14,7 @@
 use std::rc::Rc;
 
 use crate::core::argv::Args as _;
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::command::{Access, Handling, Intent, WriteKeys};
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
@@ -23,7 +23,7 @@ use crate::core::reason::Reason;
 use crate::core::session::{Home, Stamps};
 use crate::mutant;
 use crate::proxy::session::connection::{Connection, Step};
-use crate::proxy::session::route_cache::{Alike, Beaten};
+use crate::proxy::session::route_cache::{CachedRoute, FastPath};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
 use crate::telemetry::{self, Target};
@@ -31,101 +31,97 @@ use crate::wire::request::Request;
 
 impl Connection {
     /// A read was sent where all go: the next like it may follow.
-    pub(crate) fn beat_path(
+    pub(crate) fn cache_route(
         &mut self,
         request: &Request<'_>,
         intent: Intent,
         policy: &Policy,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
     ) {
         let keyed = policy.consistency >= Consistency::Session;
         // A read that was tried again kept its barrier, which is none for what arrived meanwhile.
         let barrier = self.barrier.is_some_and(|(_, arrival)| arrival == self.arrivals);
-        let alike = intent.handling == Handling::Shared
+        let fast_path = intent.handling == Handling::Shared
             && (policy.consistency < Consistency::Strong || barrier)
             && self.worker.shared.config.policies.routes.is_empty()
             && !request.is_partial()
-            && (!keyed || vocabulary.table.has_one_key(intent.id));
-        let arity = vocabulary.table.arity(intent.id).from(2);
-        self.alike = self.beaten.filter(|_| alike).zip(arity).map(|(beaten, arity)| Alike {
-            command: intent.id,
-            arity,
-            version: vocabulary.version,
-            node: beaten.node,
-            keyed,
-            read: Some(beaten),
-        });
+            && (!keyed || commands.table.has_one_key(intent.id));
+        let arity = commands.table.arity(intent.id).from(2);
+        self.fast_path =
+            self.cached_route.filter(|_| fast_path).zip(arity).map(|(cached_route, arity)| FastPath {
+                command: intent.id,
+                arity,
+                version: commands.version,
+                node: cached_route.node,
+                keyed,
+                read: Some(cached_route),
+            });
     }
 
     /// A write was sent to the primary: the next like it may follow.
-    pub(crate) fn beat_path_of_writes(
+    pub(crate) fn cache_route_of_writes(
         &mut self,
         request: &Request<'_>,
         intent: Intent,
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) {
         let Access::Write { keys } = intent.access else { return };
-        let alike = intent.handling == Handling::Shared
+        let fast_path = intent.handling == Handling::Shared
             && keys != WriteKeys::Unknowable
             && !request.is_partial()
-            && vocabulary.table.writes_one_key(intent.id);
+            && commands.table.writes_one_key(intent.id);
         let keyed = self.worker.shared.fencing;
-        let arity = vocabulary.table.arity(intent.id).from(2);
-        self.alike = view.usable_primary(now).filter(|_| alike).zip(arity).map(|(node, arity)| Alike {
-            command: intent.id,
-            arity,
-            version: vocabulary.version,
-            node,
-            keyed,
-            read: None,
+        let arity = commands.table.arity(intent.id).from(2);
+        self.fast_path = view.usable_primary(now).filter(|_| fast_path).zip(arity).map(|(node, arity)| {
+            FastPath { command: intent.id, arity, version: commands.version, node, keyed, read: None }
         });
     }
 
     /// More has arrived. What is the same for all that comes with it is looked at once more; only what depends on the
     /// view and the clock alone is known from others that have come since either changed.
-    pub(crate) fn resume_path(&mut self, view: &View, vocabulary: &Vocabulary, now: Moment) {
-        self.beaten = None;
-        let Some(alike) = self.alike.take() else { return };
-        let same = alike.version == vocabulary.version
+    pub(crate) fn resume_fast_path(&mut self, view: &View, commands: &Commands, now: Moment) {
+        self.cached_route = None;
+        let Some(fast_path) = self.fast_path.take() else { return };
+        let same = fast_path.version == commands.version
             && self.pin.is_none()
             && self.waiting_since.is_none()
-            && !self.is_stranger()
-            && self.keeps_lane_to(alike.node);
-        let Some(beaten) = alike.read else {
+            && !self.is_unauthenticated()
+            && self.keeps_lane_to(fast_path.node);
+        let Some(cached_route) = fast_path.read else {
             if same
-                && view.usable_primary(now) == Some(alike.node)
-                && !self.owes_another_primary(alike.node)
+                && view.usable_primary(now) == Some(fast_path.node)
+                && !self.owes_another_primary(fast_path.node)
                 && self.worker.held.is_empty()
             {
-                self.alike = Some(alike);
+                self.fast_path = Some(fast_path);
             }
             return;
         };
         if !same
-            || self.sticky() != Some(beaten.node)
+            || self.sticky() != Some(cached_route.node)
             || self.is_to_balance(now)
-            || self.is_barred(beaten.node, view, now)
+            || self.is_barred(cached_route.node, view, now)
             || self.worker.shared.reads_are_paused(now)
         {
             return;
         }
         let shared = &self.worker.shared;
-        let Some(policy) = shared.config.policies.all.get(usize::from(beaten.policy.0)) else { return };
+        let Some(policy) = shared.config.policies.all.get(usize::from(cached_route.policy.0)) else { return };
         let (writes, session) = (shared.writes(view), self.client.session.borrow());
-        let generation = self.worker.proofs.borrow().generation(beaten.node);
-        let present = Home { node: beaten.node, generation };
-        self.alike = self
+        let generation = self.worker.proofs.borrow().generation(cached_route.node);
+        let present = Home { node: cached_route.node, generation };
+        self.fast_path = self
             .worker
-            .present
-            .fit(beaten.policy, beaten.node, now)
+            .snapshot
+            .fit(cached_route.policy, cached_route.node, now)
             .filter(|applied| writes.may_resume(&session, present, policy.consistency, *applied))
-            .map(|applied| Alike { read: Some(Beaten { applied, ..beaten }), ..alike });
+            .map(|applied| FastPath { read: Some(CachedRoute { applied, ..cached_route }), ..fast_path });
     }
 
     /// Sends a command after the one before it. `None`: it has to be decided.
-    pub(crate) fn follow_beaten_path(
+    pub(crate) fn follow_fast_path(
         &mut self,
         request: &Request<'_>,
         intent: Intent,
@@ -134,36 +130,36 @@ impl Connection {
     ) -> Option<Step> {
         // `XREAD` blocks or does not, as its arguments say.
         let shared = intent.handling == Handling::Shared;
-        let alike = self.alike.filter(|alike| shared && alike.command == intent.id)?;
-        let (lane, _) = self.lanes.get(alike.node.index())?.as_ref()?;
-        if request.is_partial() || !alike.arity.allows(request.count()) || !lane.has_room() {
+        let fast_path = self.fast_path.filter(|fast_path| shared && fast_path.command == intent.id)?;
+        let (lane, _) = self.lanes.get(fast_path.node.index())?.as_ref()?;
+        if request.is_partial() || !fast_path.arity.allows(request.count()) || !lane.has_room() {
             return None;
         }
-        let stamps = if alike.keyed {
+        let stamps = if fast_path.keyed {
             Stamps::One(self.worker.shared.fences.slot(request.arg(1)))
         } else {
             Stamps::None
         };
-        if !self.may_follow(alike, &stamps, view) {
+        if !self.may_follow(fast_path, &stamps, view) {
             return None;
         }
-        let (access, target, reason) = match alike.read {
+        let (access, target, reason) = match fast_path.read {
             Some(_) => (telemetry::Access::Read, Target::Replica, Reason::Fresh),
             None => (telemetry::Access::Write, Target::Primary, Reason::Write),
         };
         self.worker.stats.command(access, target, reason);
-        if alike.read.is_none() {
-            self.last_at_primary = Some((alike.node, self.client.next()));
+        if fast_path.read.is_none() {
+            self.last_at_primary = Some((fast_path.node, self.client.next()));
         }
         let pending = Pending {
             client: Rc::clone(&self.client),
             seq: self.client.open(),
             len: 0,
-            kind: if alike.read.is_some() { Kind::Read } else { Kind::Write },
+            kind: if fast_path.read.is_some() { Kind::Read } else { Kind::Write },
             rewrite: Rewrite::None,
-            policy: alike.read.map_or_else(PolicyId::default, |beaten| beaten.policy),
+            policy: fast_path.read.map_or_else(PolicyId::default, |cached_route| cached_route.policy),
             stamps,
-            at_primary: alike.read.is_none(),
+            at_primary: fast_path.read.is_none(),
             sees_all: false,
             need: None,
             void: false,
@@ -175,21 +171,21 @@ impl Connection {
     }
 
     /// Whether the key makes no difference. If so, the session takes the command as sent.
-    fn may_follow(&self, alike: Alike, stamps: &Stamps, view: &View) -> bool {
+    fn may_follow(&self, fast_path: FastPath, stamps: &Stamps, view: &View) -> bool {
         let (seq, oldest) = self.client.next_and_oldest();
         let mut session = self.client.session.borrow_mut();
-        match (alike.read, stamps) {
-            (Some(beaten), Stamps::One(slot)) => {
+        match (fast_path.read, stamps) {
+            (Some(cached_route), Stamps::One(slot)) => {
                 let writes = self.worker.shared.writes(view);
-                let free = writes.may_follow(&mut session, *slot, beaten.applied, oldest);
+                let free = writes.may_follow(&mut session, *slot, cached_route.applied, oldest);
                 if free {
-                    session.reads(seq, &[*slot], beaten.node, oldest);
+                    session.reads(seq, &[*slot], cached_route.node, oldest);
                 }
                 free
             }
             (Some(_), _) => true,
             (None, stamps) => {
-                let waits = session.overtakes(stamps, oldest) && !mutant::is("beaten-blindly");
+                let waits = session.overtakes(stamps, oldest) && !mutant::is("followed-blindly");
                 if !waits && *stamps != Stamps::None {
                     session.sent(seq, stamps, oldest);
                 }

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use crate::core::argv::Args;
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::command::{Handling, Intent, Keys, Local};
 use crate::core::session::Stamps;
 use crate::proxy::session::connection::{Connection, Step};
@@ -56,11 +56,11 @@ impl Connection {
         &self,
         request: &Request<'_>,
         intent: Intent,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
     ) -> Stamps {
         let beginning = Beginning { request, missed: Cell::new(false) };
         let (fences, mut stamps) = (&self.worker.shared.fences, Stamps::None);
-        let keys = vocabulary.table.for_each_key(intent.id, &beginning, &mut |key| {
+        let keys = commands.table.for_each_key(intent.id, &beginning, &mut |key| {
             if !beginning.missed.get() {
                 stamps.merge(Stamps::One(fences.slot(key)));
             }

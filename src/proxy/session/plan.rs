@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::core::argv::Args;
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::command::{CommandId, Intent};
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
@@ -29,7 +29,7 @@ impl Connection {
         intent: Intent,
         admittance: Admittance,
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Plan {
         let situation = Situation {
@@ -38,7 +38,7 @@ impl Connection {
             cross_protocol: intent.id == CommandId::OTHER && is_cross_protocol(request.name()),
             ..self.situation(now)
         };
-        plan(request, intent, vocabulary, situation, (view, now), || self.level(request, intent, vocabulary))
+        plan(request, intent, commands, situation, (view, now), || self.level(request, intent, commands))
     }
 
     /// Explains one command, which is not executed.
@@ -46,14 +46,14 @@ impl Connection {
         &self,
         args: &A,
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> String {
-        let admittance = if self.is_stranger() { Admittance::Guest } else { Admittance::Admitted };
+        let admittance = if self.is_unauthenticated() { Admittance::Guest } else { Admittance::Admitted };
         let asker =
             Asker { reader: self.reader(), situation: Situation { admittance, ..self.situation(now) } };
         let shared = &self.worker.shared;
-        let explained = report::explain(shared, &asker, args, (view, vocabulary), now, |ask, then| {
+        let explained = report::explain(shared, &asker, args, (view, commands), now, |ask, then| {
             self.with_ask(ask.policy, ask.policy_id, ask.demand, view, now, |ask| then(ask));
         });
         explained.text()
@@ -75,10 +75,10 @@ impl Connection {
         &self,
         args: &A,
         intent: Intent,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
     ) -> Consistency {
         let policies = &self.worker.shared.config.policies;
-        let id = self.reader().policy_of(policies, args, intent, vocabulary);
+        let id = self.reader().policy_of(policies, args, intent, commands);
         policies.all.get(usize::from(id.0)).map_or(Consistency::Strong, |policy| policy.consistency)
     }
 
@@ -88,7 +88,7 @@ impl Connection {
     }
 
     /// Says that a command is not executed, and why.
-    pub(crate) fn decline(&mut self, intent: Intent, reason: Reason, vocabulary: &Vocabulary) -> Step {
+    pub(crate) fn decline(&mut self, intent: Intent, reason: Reason, commands: &Commands) -> Step {
         let stats = &self.worker.stats;
         let reply = match reason {
             Reason::CrossProtocol => {
@@ -97,7 +97,7 @@ impl Connection {
             }
             Reason::DeniedCommand => {
                 stats.denied.add(1);
-                say::denied(vocabulary.table.name(intent.id))
+                say::denied(commands.table.name(intent.id))
             }
             Reason::Unauthenticated => say::NOAUTH.to_vec(),
             _ => return end_if_needed(intent, self.refuse(Access::Other, reason)),

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::command::{Handling, Intent};
 use crate::core::demand::{Reader, Subject};
 use crate::core::fence::AnchorSeq;
@@ -15,7 +15,7 @@ use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::session::{Follows, Stamps};
 use crate::net::runtime::limits;
 use crate::proxy::session::connection::{Connection, On, Step};
-use crate::proxy::session::route_cache::Beaten;
+use crate::proxy::session::route_cache::CachedRoute;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::shard::shared::Shared;
@@ -29,7 +29,7 @@ impl Connection {
         request: &Request<'_>,
         intent: Intent,
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Step {
         let worker = Rc::clone(&self.worker);
@@ -37,13 +37,13 @@ impl Connection {
         self.leave_generation(view, now);
         let barrier = self.barrier(shared);
         let reader = Reader { barrier: Some(barrier), ..self.reader() };
-        let policy_id = reader.policy_of(&shared.config.policies, request, intent, vocabulary);
+        let policy_id = reader.policy_of(&shared.config.policies, request, intent, commands);
         let Some(policy) = shared.config.policies.all.get(usize::from(policy_id.0)) else {
             return Step::Close;
         };
         let mut subject = Subject::default();
         let demand =
-            shared.demand(&reader, policy.consistency, (request, intent), (view, vocabulary), &mut subject);
+            shared.demand(&reader, policy.consistency, (request, intent), (view, commands), &mut subject);
         let stamps = subject.stamps();
         let outgoing = |reason| outgoing_read(intent, policy_id, policy, &subject, reason, now);
         let follows = self.client.session.borrow_mut().follows(&stamps, self.client.oldest());
@@ -58,18 +58,19 @@ impl Connection {
             }
             Follows::To(_) | Follows::All => return Step::Drain,
         }
-        if let Some(Beaten { node, .. }) =
-            self.beaten.filter(|beaten| beaten.policy == policy_id && demand.is_met_by(beaten.applied))
+        if let Some(CachedRoute { node, .. }) = self
+            .cached_route
+            .filter(|cached_route| cached_route.policy == policy_id && demand.is_met_by(cached_route.applied))
         {
             let step = self.send_to_replica(node, request, outgoing(Reason::Fresh), &stamps, view);
-            self.beat_path(request, intent, policy, vocabulary);
+            self.cache_route(request, intent, policy, commands);
             return step;
         }
         let (decision, crowded) = self.weigh(policy, policy_id, demand, view, now);
         if crowded || self.moves(decision, view) {
             // What it has seen counts from now on: the question is another one.
             return match self.move_on(shared) {
-                Ok(()) => self.read(request, intent, view, vocabulary, now),
+                Ok(()) => self.read(request, intent, view, commands, now),
                 Err(step) => step,
             };
         }
@@ -82,12 +83,12 @@ impl Connection {
                 // The same clock, the same view: only what the key demands can make a difference.
                 let applied = view.node(node).and_then(|node| node.applied);
                 let fresh = reason == Reason::Fresh && matches!(step, Step::Done);
-                self.beaten =
-                    applied.filter(|_| fresh).map(|applied| Beaten { policy: policy_id, node, applied });
-                if let Some(beaten) = self.beaten {
-                    worker.present.found_fit(view, policy_id, policy, node, beaten.applied);
+                self.cached_route =
+                    applied.filter(|_| fresh).map(|applied| CachedRoute { policy: policy_id, node, applied });
+                if let Some(cached_route) = self.cached_route {
+                    worker.snapshot.found_fit(view, policy_id, policy, node, cached_route.applied);
                 }
-                self.beat_path(request, intent, policy, vocabulary);
+                self.cache_route(request, intent, policy, commands);
                 step
             }
             Decision::Try { node, need } => {

@@ -8,7 +8,7 @@ use crate::core::position::Offset;
 
 /// Where the reads of a connection go as long as their keys demand no more than this.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Beaten {
+pub(crate) struct CachedRoute {
     /// Under this policy.
     pub policy: PolicyId,
     /// To this replica.
@@ -19,15 +19,15 @@ pub(crate) struct Beaten {
 
 /// What was sent last, if another one like it may follow.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Alike {
+pub(crate) struct FastPath {
     pub command: CommandId,
     /// With so many arguments, two at least.
     pub arity: Arity,
-    /// In this version of the vocabulary.
+    /// In this version of the commands.
     pub version: u32,
     pub node: NodeId,
     /// The key matters.
     pub keyed: bool,
     /// As for reads; `None`: it writes.
-    pub read: Option<Beaten>,
+    pub read: Option<CachedRoute>,
 }

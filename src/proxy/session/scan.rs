@@ -9,7 +9,7 @@
 //! that says to begin again; a scan is never silently incomplete.
 
 use crate::core::argv::Args as _;
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::command::{Handling, Intent};
 use crate::core::cursor::{Cursor, Tag};
 use crate::core::demand::Subject;
@@ -59,11 +59,11 @@ impl Connection {
         (tag, own): (Tag, u64),
         intent: Intent,
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Step {
         let Handling::Scan { cursor: at } = intent.handling else { return Step::Close };
-        let node = match next_step(view, tag, || self.level(request, intent, vocabulary)) {
+        let node = match next_step(view, tag, || self.level(request, intent, commands)) {
             _ if mutant::is("cursor-anywhere") => view.primary,
             NextStep::At(node) => Some(node),
             NextStep::OfReplica => return self.refuse_cursor(say::CURSOR_OF_REPLICA),
@@ -71,17 +71,17 @@ impl Connection {
         };
         let Some(node) = node else { return self.refuse_cursor(say::CURSOR_GONE) };
         let bytes = with_cursor(request, at, own);
-        self.continue_scan(&NextStepOfScan { request, intent, node, tag, bytes }, view, vocabulary, now)
+        self.continue_scan(&NextStepOfScan { request, intent, node, tag, bytes }, view, commands, now)
     }
 
     fn continue_scan(
         &mut self,
         step: &NextStepOfScan<'_>,
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Step {
-        if view.primary != Some(step.node) && !self.may_serve(step, view, vocabulary, now) {
+        if view.primary != Some(step.node) && !self.may_serve(step, view, commands, now) {
             let patience = view.hold;
             let since = *self.waiting_since.get_or_insert(now);
             return if now.since(since) > patience {
@@ -105,22 +105,16 @@ impl Connection {
     }
 
     /// Whether the policy allows the replica that the scan is on to serve its next step.
-    fn may_serve(
-        &self,
-        step: &NextStepOfScan<'_>,
-        view: &View,
-        vocabulary: &Vocabulary,
-        now: Moment,
-    ) -> bool {
+    fn may_serve(&self, step: &NextStepOfScan<'_>, view: &View, commands: &Commands, now: Moment) -> bool {
         let shared = &self.worker.shared;
         let reader = self.reader();
-        let id = reader.policy_of(&shared.config.policies, step.request, step.intent, vocabulary);
+        let id = reader.policy_of(&shared.config.policies, step.request, step.intent, commands);
         let Some(policy) = shared.config.policies.all.get(usize::from(id.0)) else { return false };
         let demand = shared.demand(
             &reader,
             policy.consistency,
             (step.request, step.intent),
-            (view, vocabulary),
+            (view, commands),
             &mut Subject::default(),
         );
         self.with_ask(policy, id, demand, view, now, |ask| {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::core::command::Intent;
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
@@ -147,10 +147,10 @@ impl Connection {
         request: &Request<'_>,
         (intent, reason): (Intent, Reason),
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Step {
-        let outgoing = Outgoing::write(reason, self.stamps(request, intent, vocabulary), now);
+        let outgoing = Outgoing::write(reason, self.stamps(request, intent, commands), now);
         self.send_on_own_lane(Purpose::Scripts, request, outgoing, view)
     }
 

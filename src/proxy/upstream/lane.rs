@@ -52,7 +52,7 @@ pub struct Lane {
     pub watched: Cell<bool>,
     /// When it was connected.
     pub connected: Cell<Option<Moment>>,
-    /// When it was given back, if it is spare.
+    /// When it was given back, if it is idle.
     pub idle_since: Cell<Moment>,
     /// Who it acts as; `None` for the anonymous identity.
     pub identity: Option<Arc<Identity>>,

@@ -22,7 +22,7 @@ pub enum Kind {
     Proof,
     /// It was sent again on another lane: the reply goes to the drain.
     Moved,
-    /// `PING`, to see whether a spare connection is still good: the reply goes to the drain.
+    /// `PING`, to see whether an idle connection is still good: the reply goes to the drain.
     Check,
 }
 

@@ -1,12 +1,12 @@
 //! Whether somebody who gave no password may come in.
 //!
 //! Redis decides that when a connection is made: whoever came before `requirepass` was set stays in, whoever comes
-//! after it has to log in. On a lane that was opened before, a stranger would pass. So every client that acts as
+//! after it has to log in. On a lane that was opened before, such a client would be let in. So every client that acts as
 //! nobody in particular needs an answer of the primary that was asked for *after* it had connected; one question
 //! serves all that wait, one is in flight per worker, and nothing is asked while nobody comes. The bound is therefore
 //! nil: no client is admitted on an answer older than itself.
 //!
-//! While the primary is silent, what it said last counts: if it let strangers in, or has said nothing yet, a replica that can
+//! While the primary is silent, what it said last counts: if it let newcomers in, or has said nothing yet, a replica that can
 //! be read decides who may read, and nothing else. Such a guest asks again once the primary answers.
 //!
 //! The question is `RESET`, which makes the server decide anew for that connection, and `PING`, which tells the
@@ -41,8 +41,8 @@ pub struct Admission {
     /// The primary that can be asked, as far as is known.
     askable: Cell<Option<NodeId>>,
     /// What clients hold that were admitted; another one when all have to be admitted anew.
-    pass: Cell<u32>,
-    /// The primary that gave the passes of now.
+    epoch: Cell<u32>,
+    /// The primary of the present epoch.
     given_by: Cell<Option<NodeId>>,
     answer: Cell<Option<Answer>>,
     asking: Cell<bool>,
@@ -58,16 +58,16 @@ struct Answer {
     open: bool,
 }
 
-/// What is said to who knocks.
+/// What a client is told that gave no password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Come in, with this pass.
+    /// It may come in, in this epoch.
     Admitted(u32),
     /// A replica lets it in, as long as the primary cannot be asked.
     Guest,
     /// The default user needs a password.
     Refused,
-    /// Somebody is being asked; knock again.
+    /// Somebody is being asked; verdict again.
     Asking,
     /// Nobody answers who could be asked.
     Nobody,
@@ -76,7 +76,7 @@ pub enum Verdict {
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission")
-            .field("pass", &self.pass)
+            .field("epoch", &self.epoch)
             .field("answer", &self.answer)
             .finish_non_exhaustive()
     }
@@ -85,14 +85,14 @@ impl fmt::Debug for Admission {
 impl Admission {
     pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
         let (answer, asking, failed_at) = (Cell::new(None), Cell::new(false), Cell::new(None));
-        let (pass, given_by, link) = (Cell::new(1), Cell::new(None), RefCell::default());
+        let (epoch, given_by, link) = (Cell::new(1), Cell::new(None), RefCell::default());
         let (answered, askable) = (Notify::new(), Cell::default());
-        Rc::new(Self { shared, answered, askable, pass, given_by, answer, asking, failed_at, link })
+        Rc::new(Self { shared, answered, askable, epoch, given_by, answer, asking, failed_at, link })
     }
 
-    /// The pass that is valid now.
-    pub fn pass(&self) -> u32 {
-        self.pass.get()
+    /// The present epoch: who was admitted in another one has to be admitted anew.
+    pub fn epoch(&self) -> u32 {
+        self.epoch.get()
     }
 
     /// The view has changed. Another primary may have other passwords.
@@ -111,16 +111,16 @@ impl Admission {
         self.answered.notified()
     }
 
-    /// Passes are from this primary from now on.
+    /// Who is admitted from now on is admitted by this primary.
     fn is_given_by(&self, primary: NodeId) {
         if self.given_by.replace(Some(primary)).is_some_and(|before| before != primary) {
-            self.pass.set(self.pass.get().wrapping_add(1).max(1));
+            self.epoch.set(self.epoch.get().wrapping_add(1).max(1));
             self.answer.set(None);
         }
     }
 
     /// Whether a client that has been anonymous since then may come in.
-    pub(crate) fn knock(self: &Rc<Self>, since: Moment, now: Moment) -> Verdict {
+    pub(crate) fn verdict(self: &Rc<Self>, since: Moment, now: Moment) -> Verdict {
         let view = self.shared.view.load();
         if let Some(answer) = self.answer.get()
             && (answer.asked_at >= since || mutant::is("door-left-open"))
@@ -128,7 +128,7 @@ impl Admission {
         {
             if answer.open {
                 let guest = view.primary != Some(answer.by);
-                return if guest { Verdict::Guest } else { Verdict::Admitted(self.pass()) };
+                return if guest { Verdict::Guest } else { Verdict::Admitted(self.epoch()) };
             }
             if now.since(answer.asked_at) < limits::REFUSAL_KEPT {
                 return Verdict::Refused;

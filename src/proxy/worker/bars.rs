@@ -66,11 +66,11 @@ impl Worker {
 
     /// Once for each node and identity.
     fn tell_of_acl(&self, lane: &Lane, what: &str) {
-        let mut told = self.told.borrow_mut();
-        if told.len() >= TOLD_KEPT {
-            told.clear();
+        let mut warned = self.warned.borrow_mut();
+        if warned.len() >= TOLD_KEPT {
+            warned.clear();
         }
-        if told.insert((lane.key.node, lane.key.identity)) {
+        if warned.insert((lane.key.node, lane.key.identity)) {
             let user =
                 lane.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
             let node = self.shared.address(lane.key.node).map(ToString::to_string);
@@ -82,5 +82,5 @@ impl Worker {
 /// How long a replica that has refused an identity gets none of its reads.
 const SHUT_OUT: Duration = Duration::from_secs(10);
 
-/// Pairs of node and identity whose differing access rules were told of.
+/// Pairs of node and identity whose differing access rules were warned of.
 const TOLD_KEPT: usize = 1024;

@@ -3,11 +3,11 @@
 
 pub mod admission;
 pub(crate) mod bars;
-pub(crate) mod errands;
 mod fencing;
 pub(crate) mod held;
 pub(crate) mod inquiry;
 pub(crate) mod lanes;
+pub(crate) mod mailbox;
 pub(crate) mod proof;
 pub(crate) mod retry;
 pub(crate) mod upkeep;
@@ -43,7 +43,7 @@ use crate::proxy::worker::inquiry::Inquiry;
 use crate::proxy::worker::lanes::Lanes;
 use crate::shard::identity::IdentityId;
 use crate::shard::shared::Shared;
-use crate::shard::snapshot::Present;
+use crate::shard::snapshot::Snapshot;
 use crate::telemetry::Stats;
 use crate::wire::reply::ErrorCode;
 use crate::wire::say;
@@ -62,7 +62,7 @@ pub struct Worker {
     /// How its clients are written.
     pub output: Output,
     /// What it knows at present.
-    pub present: Present,
+    pub snapshot: Snapshot,
     /// What the nodes have proven on this worker's connections.
     pub proofs: RefCell<Proofs>,
     /// How many times each replica was heard to empty its data.
@@ -74,7 +74,7 @@ pub struct Worker {
     /// The view has changed: whoever waits looks again.
     pub changed: Notify,
     /// Who gets replies that nobody else gets.
-    nobody: Rc<Client>,
+    discard: Rc<Client>,
     /// How busy each node is.
     pub load: Rc<Load>,
     /// Its clients, by their ID.
@@ -90,14 +90,14 @@ pub struct Worker {
     /// Replicas that have refused an identity, and until when they get none of its reads.
     pub(crate) shut_out: RefCell<FxHashMap<(NodeId, IdentityId), Moment>>,
     /// Whose differing access rules were told of.
-    pub(crate) told: RefCell<FxHashSet<(NodeId, IdentityId)>>,
+    pub(crate) warned: RefCell<FxHashSet<(NodeId, IdentityId)>>,
     /// Its connections to the nodes.
     pub(crate) lanes: Lanes,
     /// The fences of what they have acknowledged.
     pub(crate) fencing: Fencing,
     /// Read buffers that no client is using.
     buffers: RefCell<Vec<BytesMut>>,
-    dice: Cell<u32>,
+    rng: Cell<u32>,
 }
 
 /// The reply to a command that was counted.
@@ -117,7 +117,7 @@ impl Worker {
         let schedule = Rc::<Schedule>::default();
         let output = Output { dirty: DirtyList::new(&schedule), buffers: Rc::<Buffers>::default() };
         Rc::new(Self {
-            present: Present::new(&shared),
+            snapshot: Snapshot::new(&shared),
             heard: RefCell::new(vec![0; nodes]),
             noticed: RefCell::new(shared.view.load_full()),
             admission: Admission::new(Arc::clone(&shared)),
@@ -129,7 +129,7 @@ impl Worker {
             proofs: RefCell::new(Proofs::new(nodes)),
             draining: Cell::new(false),
             changed: Notify::new(),
-            nobody: Client::drain(output.clone()),
+            discard: Client::drain(output.clone()),
             output,
             dirty_lanes: DirtyList::new(&schedule),
             schedule,
@@ -138,24 +138,24 @@ impl Worker {
             held: Held::default(),
             era: Cell::default(),
             shut_out: RefCell::default(),
-            told: RefCell::default(),
+            warned: RefCell::default(),
             buffers: RefCell::default(),
-            dice: Cell::new(0x9e37_79b9 ^ (index as u32 + 1)),
+            rng: Cell::new(0x9e37_79b9 ^ (index as u32 + 1)),
         })
     }
 
     /// Who gets replies that nobody else gets.
-    pub fn nobody(&self) -> Rc<Client> {
-        Rc::clone(&self.nobody)
+    pub fn discard(&self) -> Rc<Client> {
+        Rc::clone(&self.discard)
     }
 
     /// A random number (xorshift); good enough to break ties.
     pub fn roll(&self) -> u32 {
-        let mut x = self.dice.get();
+        let mut x = self.rng.get();
         x ^= x << 13;
         x ^= x >> 17;
         x ^= x << 5;
-        self.dice.set(x);
+        self.rng.set(x);
         x
     }
 

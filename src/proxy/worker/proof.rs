@@ -21,7 +21,7 @@ impl Worker {
     pub fn ask_for_proof(&self, lane: &Rc<Lane>, now: Moment) {
         let generation = self.proofs.borrow().generation(lane.key.node);
         lane.ask(|| Pending {
-            client: self.nobody(),
+            client: self.discard(),
             seq: generation.0,
             len: 0,
             kind: Kind::Proof,
@@ -63,7 +63,7 @@ impl Worker {
     /// instead, and it gets no reads until it has said what it holds.
     pub fn doubt(&self, node: NodeId, now: Moment) {
         self.proofs.borrow_mut().doubt(node, now);
-        self.present.forget_fit();
+        self.snapshot.forget_fit();
         self.void_reads_at(node);
         self.shared.attention.look_now();
     }
@@ -88,7 +88,7 @@ impl Worker {
 
     /// Looks whether the view tells of replicas that may have gone back, before a reply of one is handed on.
     pub fn notice_view(&self, now: Moment) {
-        let known = self.present.look();
+        let known = self.snapshot.look();
         if Arc::ptr_eq(&known.view, &self.noticed.borrow()) {
             return;
         }

@@ -19,7 +19,7 @@ use crate::proxy::upstream::pending::{Kind, Pending};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::upkeep;
 use crate::shard::identity::IdentityId;
-use crate::wire::request::{Limits, RequestScanner, Scan};
+use crate::wire::request::{RequestLimits, RequestScanner, Scan};
 use crate::wire::say;
 
 impl Worker {
@@ -52,16 +52,16 @@ impl Worker {
         let user = failed.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
         let (identity, failed) = (failed.key.identity, failed.key.node);
         let (shared, now) = (&self.shared, clock::now());
-        let (view, vocabulary) = (shared.view.load(), shared.vocabulary.load());
+        let (view, commands) = (shared.view.load(), shared.commands.load());
         if let Some(primary) = view.usable_primary(now).filter(|node| *node != failed)
             && view.node(primary).is_some_and(|node| node.silent_since.is_none())
         {
             return Some(primary);
         }
-        let mut scanner = RequestScanner::new(Limits::DEFAULT);
+        let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
         let Ok(Scan::Command { .. }) = scanner.scan(request) else { return None };
         let request = scanner.request(request);
-        let intent = vocabulary.table.classify(&request);
+        let intent = commands.table.classify(&request);
         if intent.access != Access::Read {
             return None;
         }
@@ -79,7 +79,7 @@ impl Worker {
             &reader,
             policy.consistency,
             (&request, intent),
-            (&view, &vocabulary),
+            (&view, &commands),
             &mut Subject::default(),
         );
         let keyed = policy.consistency >= Consistency::Session;

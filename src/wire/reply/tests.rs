@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Found = (usize, Kind, Vec<u8>);
+type Found = (usize, ReplyKind, Vec<u8>);
 
 /// Every reply with its end in `input`, kind and head; the error that stopped it; whether a reply is open.
 fn run(input: &[u8], cuts: impl IntoIterator<Item = usize>) -> (Vec<Found>, Option<ReplyError>, bool) {
@@ -36,40 +36,40 @@ fn whole(input: &[u8]) -> (Vec<Found>, Option<ReplyError>, bool) {
     at_once
 }
 
-const SAMPLES: &[(&[u8], Kind)] = &[
-    (b"+OK\r\n", Kind::Value),
-    (b"+\r\n", Kind::Value),
-    (b"+a\rb\nc\r\n", Kind::Value),
-    (b"+a\r\r\n", Kind::Value),
-    (b"-ERR unknown command 'f\xff', with args beginning with: \r\n", Kind::Error),
-    (b":0\r\n", Kind::Value),
-    (b":-12\r\n", Kind::Value),
-    (b":9223372036854775807\r\n", Kind::Value),
-    (b"$-1\r\n", Kind::Value),
-    (b"$0\r\n\r\n", Kind::Value),
-    (b"$5\r\n\r\n\0+O\r\n", Kind::Value),
-    (b"*-1\r\n", Kind::Value),
-    (b"*0\r\n", Kind::Value),
-    (b"*2\r\n$1\r\na\r\n*2\r\n:1\r\n-ERR no\r\n", Kind::Value),
-    (b"_\r\n", Kind::Value),
-    (b"#t\r\n", Kind::Value),
-    (b"#f\r\n", Kind::Value),
-    (b",3.1400000000000001\r\n", Kind::Value),
-    (b",inf\r\n", Kind::Value),
-    (b"(3492890328409238509324850943850943825024385\r\n", Kind::Value),
-    (b"!21\r\nSYNTAX invalid syntax\r\n", Kind::Error),
-    (b"=15\r\ntxt:Some string\r\n", Kind::Value),
-    (b"=5\r\nabc:x\r\n", Kind::Value),
-    (b"%2\r\n+a\r\n:1\r\n+b\r\n*1\r\n:2\r\n", Kind::Value),
-    (b"%0\r\n", Kind::Value),
-    (b"~1\r\n*2\r\n:1\r\n:2\r\n", Kind::Value),
-    (b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n", Kind::Push),
-    (b"*1\r\n|1\r\n+k\r\n+v\r\n:1\r\n", Kind::Value),
-    (b"$?\r\n;4\r\nHell\r\n;5\r\no wor\r\n;0\r\n", Kind::Value),
-    (b"$?\r\n;0\r\n", Kind::Value),
-    (b"*?\r\n:1\r\n$?\r\n;1\r\na\r\n;0\r\n*?\r\n.\r\n.\r\n", Kind::Value),
-    (b"%?\r\n+a\r\n:1\r\n.\r\n", Kind::Value),
-    (b"~?\r\n|1\r\n+k\r\n+v\r\n:1\r\n.\r\n", Kind::Value),
+const SAMPLES: &[(&[u8], ReplyKind)] = &[
+    (b"+OK\r\n", ReplyKind::Value),
+    (b"+\r\n", ReplyKind::Value),
+    (b"+a\rb\nc\r\n", ReplyKind::Value),
+    (b"+a\r\r\n", ReplyKind::Value),
+    (b"-ERR unknown command 'f\xff', with args beginning with: \r\n", ReplyKind::Error),
+    (b":0\r\n", ReplyKind::Value),
+    (b":-12\r\n", ReplyKind::Value),
+    (b":9223372036854775807\r\n", ReplyKind::Value),
+    (b"$-1\r\n", ReplyKind::Value),
+    (b"$0\r\n\r\n", ReplyKind::Value),
+    (b"$5\r\n\r\n\0+O\r\n", ReplyKind::Value),
+    (b"*-1\r\n", ReplyKind::Value),
+    (b"*0\r\n", ReplyKind::Value),
+    (b"*2\r\n$1\r\na\r\n*2\r\n:1\r\n-ERR no\r\n", ReplyKind::Value),
+    (b"_\r\n", ReplyKind::Value),
+    (b"#t\r\n", ReplyKind::Value),
+    (b"#f\r\n", ReplyKind::Value),
+    (b",3.1400000000000001\r\n", ReplyKind::Value),
+    (b",inf\r\n", ReplyKind::Value),
+    (b"(3492890328409238509324850943850943825024385\r\n", ReplyKind::Value),
+    (b"!21\r\nSYNTAX invalid syntax\r\n", ReplyKind::Error),
+    (b"=15\r\ntxt:Some string\r\n", ReplyKind::Value),
+    (b"=5\r\nabc:x\r\n", ReplyKind::Value),
+    (b"%2\r\n+a\r\n:1\r\n+b\r\n*1\r\n:2\r\n", ReplyKind::Value),
+    (b"%0\r\n", ReplyKind::Value),
+    (b"~1\r\n*2\r\n:1\r\n:2\r\n", ReplyKind::Value),
+    (b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n", ReplyKind::Push),
+    (b"*1\r\n|1\r\n+k\r\n+v\r\n:1\r\n", ReplyKind::Value),
+    (b"$?\r\n;4\r\nHell\r\n;5\r\no wor\r\n;0\r\n", ReplyKind::Value),
+    (b"$?\r\n;0\r\n", ReplyKind::Value),
+    (b"*?\r\n:1\r\n$?\r\n;1\r\na\r\n;0\r\n*?\r\n.\r\n.\r\n", ReplyKind::Value),
+    (b"%?\r\n+a\r\n:1\r\n.\r\n", ReplyKind::Value),
+    (b"~?\r\n|1\r\n+k\r\n+v\r\n:1\r\n.\r\n", ReplyKind::Value),
 ];
 
 #[test]
@@ -171,13 +171,13 @@ fn bombs_are_refused_at_constant_memory() {
 fn a_long_payload_streams_through() {
     let mut scanner = ReplyScanner::new();
     assert_eq!(scanner.scan(b"$536870912\r\n"), Ok(None));
-    assert_eq!(scanner.kind(), Some(Kind::Value));
+    assert_eq!(scanner.kind(), Some(ReplyKind::Value));
     let piece = vec![b'-'; 1 << 20];
     for _ in 0..512 {
         assert_eq!(scanner.scan(&piece), Ok(None));
     }
     assert!(!scanner.is_between());
-    assert_eq!(scanner.scan(b"\r\n+OK\r\n"), Ok(Some(Extent { end: 2, kind: Kind::Value })));
+    assert_eq!(scanner.scan(b"\r\n+OK\r\n"), Ok(Some(Extent { end: 2, kind: ReplyKind::Value })));
     assert!(scanner.head().starts_with(b"$536870912\r\n----"));
 }
 
@@ -190,10 +190,10 @@ fn a_long_status_from_a_script_is_no_error() {
 #[test]
 fn the_kind_is_known_from_the_first_byte() {
     for (start, kind) in [
-        ("-LOAD", Kind::Error),
-        ("!3", Kind::Error),
-        (">2\r\n+a", Kind::Push),
-        ("*2\r\n-ERR x\r\n", Kind::Value),
+        ("-LOAD", ReplyKind::Error),
+        ("!3", ReplyKind::Error),
+        (">2\r\n+a", ReplyKind::Push),
+        ("*2\r\n-ERR x\r\n", ReplyKind::Value),
     ] {
         let mut scanner = ReplyScanner::new();
         assert_eq!(scanner.scan(start.as_bytes()), Ok(None));
@@ -211,14 +211,14 @@ fn error_codes_are_readable_across_chunks() {
     let mut scanner = ReplyScanner::new();
     assert_eq!(scanner.scan(b"-LOA"), Ok(None));
     let rest = b"DING Redis is loading the dataset in memory\r\n";
-    assert_eq!(scanner.scan(rest), Ok(Some(Extent { end: rest.len(), kind: Kind::Error })));
+    assert_eq!(scanner.scan(rest), Ok(Some(Extent { end: rest.len(), kind: ReplyKind::Error })));
     assert_eq!(scanner.head(), b"-LOADING Redis is loading the da");
 }
 
 fn reply() -> impl Strategy<Value = Vec<u8>> {
     let leaf = prop_oneof![
         prop::sample::select(SAMPLES)
-            .prop_filter("a push does not nest", |(_, kind)| *kind != Kind::Push)
+            .prop_filter("a push does not nest", |(_, kind)| *kind != ReplyKind::Push)
             .prop_map(|(sample, _)| sample.to_vec()),
         prop::collection::vec(any::<u8>(), 0..600).prop_map(|payload| {
             [format!("${}\r\n", payload.len()).as_bytes(), &payload, b"\r\n"].concat()

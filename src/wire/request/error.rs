@@ -7,17 +7,17 @@ use bytes::{BufMut, BytesMut};
 /// A protocol error of the client. Its text is what Redis writes behind `-ERR `; the connection then closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
-    /// A `*` line longer than [`super::Limits::max_line`].
+    /// A `*` line longer than [`super::RequestLimits::max_line`].
     TooBigMultibulkCount,
-    /// A `$` line longer than [`super::Limits::max_line`].
+    /// A `$` line longer than [`super::RequestLimits::max_line`].
     TooBigBulkCount,
-    /// An inline command longer than [`super::Limits::max_inline`].
+    /// An inline command longer than [`super::RequestLimits::max_inline`].
     TooBigInline,
     /// A quote in an inline command that does not close, or closes inside a word.
     UnbalancedQuotes,
-    /// `*` without a proper number, or more than [`super::Limits::max_args`].
+    /// `*` without a proper number, or more than [`super::RequestLimits::max_args`].
     InvalidMultibulkLength,
-    /// `$` without a proper number, or more than [`super::Limits::max_bulk`].
+    /// `$` without a proper number, or more than [`super::RequestLimits::max_bulk`].
     InvalidBulkLength,
     /// An argument that starts with this byte instead of `$`.
     ExpectedDollar(u8),

@@ -17,7 +17,7 @@ struct Outcome {
 }
 
 /// Feeds `input` in pieces that end at `cuts` (ascending) as a connection would.
-fn run(limits: Limits, input: &[u8], cuts: impl IntoIterator<Item = usize>) -> Outcome {
+fn run(limits: RequestLimits, input: &[u8], cuts: impl IntoIterator<Item = usize>) -> Outcome {
     let mut outcome = Outcome::default();
     let mut scanner = RequestScanner::new(limits);
     let mut start = 0;
@@ -50,9 +50,9 @@ fn run(limits: Limits, input: &[u8], cuts: impl IntoIterator<Item = usize>) -> O
 }
 
 fn whole(input: &[u8]) -> Outcome {
-    let outcome = run(Limits::DEFAULT, input, []);
+    let outcome = run(RequestLimits::DEFAULT, input, []);
     assert_eq!(
-        run(Limits::DEFAULT, input, 0..=input.len()),
+        run(RequestLimits::DEFAULT, input, 0..=input.len()),
         outcome,
         "byte by byte: {}",
         input.escape_ascii()
@@ -138,7 +138,7 @@ fn protocol_errors_have_the_words_of_redis() {
 
 #[test]
 fn lines_are_bounded_to_the_byte() {
-    let limit = Limits::DEFAULT.max_line;
+    let limit = RequestLimits::DEFAULT.max_line;
     for (head, end, too_big) in [
         ("*", "\r\n", RequestError::TooBigMultibulkCount),
         ("*1\r\n$", "\r\n", RequestError::TooBigBulkCount),
@@ -147,13 +147,21 @@ fn lines_are_bounded_to_the_byte() {
         let before = head.rfind('\n').map_or(0, |at| at + 1);
         let fill = limit - (head.len() - before);
         let fits = format!("{head}{}", "1".repeat(fill));
-        assert_eq!(run(Limits::DEFAULT, fits.as_bytes(), []).error, None, "{head} and nothing more yet");
-        assert_ne!(run(Limits::DEFAULT, format!("{fits}{end}").as_bytes(), []).error, Some(too_big));
+        assert_eq!(
+            run(RequestLimits::DEFAULT, fits.as_bytes(), []).error,
+            None,
+            "{head} and nothing more yet"
+        );
+        assert_ne!(run(RequestLimits::DEFAULT, format!("{fits}{end}").as_bytes(), []).error, Some(too_big));
         for tail in ["1", "1\r\n", "11111"] {
             let input = format!("{fits}{tail}");
-            assert_eq!(run(Limits::DEFAULT, input.as_bytes(), []).error, Some(too_big), "{head}");
+            assert_eq!(run(RequestLimits::DEFAULT, input.as_bytes(), []).error, Some(too_big), "{head}");
             let near = limit - 3..input.len();
-            assert_eq!(run(Limits::DEFAULT, input.as_bytes(), near).error, Some(too_big), "{head} in pieces");
+            assert_eq!(
+                run(RequestLimits::DEFAULT, input.as_bytes(), near).error,
+                Some(too_big),
+                "{head} in pieces"
+            );
         }
     }
 }
@@ -168,13 +176,13 @@ fn a_nul_hides_the_end_of_a_line_as_strchr_has_it() {
         assert!(whole(input).commands.is_empty(), "{}", input.escape_ascii());
         let mut long = input.to_vec();
         long.resize(65 << 10, b'\n');
-        assert_eq!(run(Limits::DEFAULT, &long, []).error, Some(too_big));
+        assert_eq!(run(RequestLimits::DEFAULT, &long, []).error, Some(too_big));
     }
 }
 
 #[test]
 fn before_authentication_commands_are_small() {
-    let run = |input: &str| run(Limits::BEFORE_AUTH, input.as_bytes(), []);
+    let run = |input: &str| run(RequestLimits::BEFORE_AUTH, input.as_bytes(), []);
     assert_eq!(run("*10\r\n").error, None);
     assert_eq!(run("*11\r\n").error, Some(RequestError::UnauthenticatedMultibulk));
     assert_eq!(run("*2147483647\r\n").error, Some(RequestError::UnauthenticatedMultibulk));
@@ -191,7 +199,7 @@ fn before_authentication_commands_are_small() {
 
 #[test]
 fn memory_follows_received_bytes_not_declared_lengths() {
-    let mut scanner = RequestScanner::new(Limits::DEFAULT);
+    let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
     assert_eq!(scanner.wanted(), None);
     let mut buf = b"*1048576\r\n$536870912\r\n".to_vec();
     let header = buf.len();
@@ -201,14 +209,14 @@ fn memory_follows_received_bytes_not_declared_lengths() {
     buf.resize(header + (1 << 20), b'x');
     assert_eq!(scanner.scan(&buf), Ok(Scan::Need));
     assert_eq!(scanner.wanted(), Some(1 << 20));
-    let mut scanner = RequestScanner::new(Limits::DEFAULT);
+    let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
     assert_eq!(scanner.scan(b"*1\r\n$9\r\nabc"), Ok(Scan::Need));
     assert_eq!(scanner.wanted(), Some(8));
 }
 
 #[test]
 fn room_is_kept_between_commands_and_given_back_after_a_spike() {
-    let mut scanner = RequestScanner::new(Limits::DEFAULT);
+    let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
     let small = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n";
     let mut big = b"*5000\r\n".to_vec();
     big.extend(b"$1\r\nx\r\n".repeat(5000));
@@ -229,7 +237,7 @@ fn room_is_kept_between_commands_and_given_back_after_a_spike() {
 fn a_finished_argument_is_never_looked_at_again() {
     // Bytes already scanned are wiped between calls; only unfinished lines and payloads may still matter.
     let input = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$4\r\nbody\r\n";
-    let mut scanner = RequestScanner::new(Limits::DEFAULT);
+    let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
     let mut buf = input[..24].to_vec();
     assert_eq!(scanner.scan(&buf), Ok(Scan::Need));
     buf.fill(b'?');
@@ -243,7 +251,7 @@ fn whatever_is_forwarded_is_canonical() {
     for input in
         [b"*2\r\n$4\r\nECHO\r\n$2\r\nhiXX".as_slice(), b"ECHO 'hi'\n", b"*2\r\n$4\r\nECHO\r\n$2\r\nhi\r\n"]
     {
-        let mut scanner = RequestScanner::new(Limits::DEFAULT);
+        let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
         assert!(matches!(scanner.scan(input), Ok(Scan::Command { .. })));
         let mut out = BytesMut::new();
         scanner.request(input).encode_into(&mut out);
@@ -253,7 +261,7 @@ fn whatever_is_forwarded_is_canonical() {
 
 #[test]
 fn a_request_without_a_command_is_empty() {
-    let mut scanner = RequestScanner::new(Limits::DEFAULT);
+    let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
     assert_eq!(scanner.request(b"abc").count(), 0);
     assert_eq!(scanner.scan(b"*1\r\n"), Ok(Scan::Need));
     assert_eq!(scanner.request(b"*1\r\n").name(), b"");
@@ -292,10 +300,10 @@ proptest! {
     fn the_result_does_not_depend_on_the_chunks(input in games(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
         cuts.sort_unstable();
-        let at_once = run(Limits::DEFAULT, &input, []);
-        prop_assert_eq!(&run(Limits::DEFAULT, &input, cuts.clone()), &at_once);
-        prop_assert_eq!(&run(Limits::DEFAULT, &input, 0..=input.len()), &at_once);
-        let tight = Limits { max_args: 2, max_bulk: 5, max_line: 6, max_inline: 8, before_auth: false };
+        let at_once = run(RequestLimits::DEFAULT, &input, []);
+        prop_assert_eq!(&run(RequestLimits::DEFAULT, &input, cuts.clone()), &at_once);
+        prop_assert_eq!(&run(RequestLimits::DEFAULT, &input, 0..=input.len()), &at_once);
+        let tight = RequestLimits { max_args: 2, max_bulk: 5, max_line: 6, max_inline: 8, before_auth: false };
         prop_assert_eq!(run(tight, &input, cuts), run(tight, &input, []));
     }
 
@@ -308,7 +316,7 @@ proptest! {
             bytes.put_slice(argument);
             bytes.put_slice(b"\r\n");
         }
-        let outcome = run(Limits::DEFAULT, &bytes, []);
+        let outcome = run(RequestLimits::DEFAULT, &bytes, []);
         prop_assert_eq!(outcome.commands, vec![(arguments, true)]);
         prop_assert_eq!(outcome.left, 0);
     }
@@ -336,7 +344,7 @@ proptest! {
         let next = b"*1\r\n$4\r\nPING\r\n";
         let length = sent.len();
         sent.extend_from_slice(next);
-        let mut scanner = RequestScanner::new(Limits::DEFAULT);
+        let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
         let held = held.index(length);
         prop_assert_eq!(scanner.scan(&sent[..held]), Ok(Scan::Need));
         prop_assume!(scanner.left.is_some());
@@ -359,11 +367,11 @@ proptest! {
 
 #[test]
 fn a_command_is_long_once_it_is_declared_or_has_arrived() {
-    let mut scanner = RequestScanner::new(Limits::DEFAULT);
+    let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
     let declared = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${LONGEST_HELD}\r\n");
     assert_eq!(scanner.scan(declared.as_bytes()), Ok(Scan::Need));
     assert!(scanner.is_long(declared.as_bytes()));
-    let mut scanner = RequestScanner::new(Limits::DEFAULT);
+    let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
     let mut many = b"*100000\r\n".to_vec();
     many.extend(b"$10\r\n0123456789\r\n".repeat(50_000));
     assert_eq!(scanner.scan(&many), Ok(Scan::Need));

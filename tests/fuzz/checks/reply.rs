@@ -1,10 +1,10 @@
 //! Rules for the reply scanner, and its comparison with `redis-protocol`.
 
 use redis_protocol::{resp2, resp3};
-use redweir::wire::reply::{Extent, Kind, ReplyError, ReplyScanner};
+use redweir::wire::reply::{Extent, ReplyError, ReplyKind, ReplyScanner};
 
 /// The ends, kinds and heads of replies; the error; whether a reply is unfinished.
-pub(crate) type Found = (Vec<(usize, Kind, Vec<u8>)>, Option<ReplyError>, bool);
+pub(crate) type Found = (Vec<(usize, ReplyKind, Vec<u8>)>, Option<ReplyError>, bool);
 
 /// Scans `input` as it arrives in pieces of the lengths that `piece` gives.
 pub(crate) fn scan(input: &[u8], mut piece: impl FnMut() -> usize) -> Found {

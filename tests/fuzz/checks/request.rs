@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use redweir::core::argv::Args;
-use redweir::wire::request::{Limits, RequestError, RequestScanner, Scan};
+use redweir::wire::request::{RequestError, RequestLimits, RequestScanner, Scan};
 
 /// What a scanner makes of some bytes.
 #[derive(Debug, Default, PartialEq, Eq, Clone)]
@@ -18,7 +18,7 @@ pub(crate) struct Found {
 }
 
 /// Scans `input` as it arrives in pieces of the lengths that `piece` gives.
-pub(crate) fn scan(limits: Limits, input: &[u8], mut piece: impl FnMut() -> usize) -> Found {
+pub(crate) fn scan(limits: RequestLimits, input: &[u8], mut piece: impl FnMut() -> usize) -> Found {
     let mut found = Found::default();
     let mut scanner = RequestScanner::new(limits);
     let mut forwarded = BytesMut::new();
@@ -56,15 +56,15 @@ pub(crate) fn scan(limits: Limits, input: &[u8], mut piece: impl FnMut() -> usiz
 
 /// The result depends neither on the pieces nor on who re-encodes; what is forwarded is canonical.
 pub(crate) fn check(input: &[u8]) {
-    let tight = Limits { max_args: 3, max_bulk: 20, max_line: 8, max_inline: 12, before_auth: false };
-    for limits in [Limits::DEFAULT, Limits::BEFORE_AUTH, tight] {
+    let tight = RequestLimits { max_args: 3, max_bulk: 20, max_line: 8, max_inline: 12, before_auth: false };
+    for limits in [RequestLimits::DEFAULT, RequestLimits::BEFORE_AUTH, tight] {
         let whole = scan(limits, input, || input.len());
         let step = usize::from(input.first().copied().unwrap_or(0)) % 17 + 2;
         assert_eq!(scan(limits, input, || step), whole, "in pieces of {step}");
         if input.len() <= 4096 {
             assert_eq!(scan(limits, input, || 1), whole, "byte by byte");
         }
-        let again = scan(Limits::DEFAULT, &whole.forwarded, || usize::MAX >> 1);
+        let again = scan(RequestLimits::DEFAULT, &whole.forwarded, || usize::MAX >> 1);
         assert_eq!(again.commands, whole.commands, "what is forwarded says the same");
         assert_eq!((again.error, again.used), (None, whole.forwarded.len()));
         assert_eq!(again.forwarded, whole.forwarded, "what is forwarded is canonical");

@@ -43,7 +43,7 @@ impl World {
     fn with(primary: Option<NodeId>, policy: Policy) -> Self {
         let names = ["p", "r", "s"].map(str::to_owned).to_vec();
         let policies = Policies { all: vec![policy], routes: vec![] };
-        let limits = Limits { silence: Duration::from_secs(1), hold: HOLD };
+        let limits = Patience { silence: Duration::from_secs(1), hold: HOLD };
         Self { tracker: Tracker::new(names, primary, policies, limits), seq: 0 }
     }
 

@@ -15,7 +15,7 @@ use rustls::{ClientConfig, InvalidMessage, ServerConfig};
 use tokio::net::TcpStream;
 
 use self::renew::Renewable;
-pub use self::session::Session;
+pub use self::session::TlsStream;
 use crate::config::tls::TlsFault;
 use crate::config::{ListenTls, UpstreamTls};
 use crate::core::address::Address;
@@ -23,7 +23,7 @@ use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 
 /// The TLS of a listener.
-pub struct Server {
+pub struct TlsAcceptor {
     name: String,
     files: ListenTls,
     config: ArcSwap<ServerConfig>,
@@ -32,12 +32,12 @@ pub struct Server {
 }
 
 /// The TLS of connections to nodes.
-pub struct Client {
+pub struct TlsConnector {
     files: UpstreamTls,
     config: ArcSwap<ClientConfig>,
 }
 
-impl Server {
+impl TlsAcceptor {
     /// For the listener called `name`.
     pub fn new(name: String, files: ListenTls) -> Result<Self, TlsFault> {
         let config = ArcSwap::from_pointee(files.server_config()?);
@@ -45,8 +45,8 @@ impl Server {
     }
 
     /// Shakes hands with a client. Dropping the future drops the connection.
-    pub async fn accept(&self, socket: TcpStream) -> io::Result<Session> {
-        Session::accept(socket, self.config.load_full()).await
+    pub async fn accept(&self, socket: TcpStream) -> io::Result<TlsStream> {
+        TlsStream::accept(socket, self.config.load_full()).await
     }
 
     /// Tells of a handshake that came to nothing. A scanner must not fill the log: most are told to those who debug.
@@ -61,7 +61,7 @@ impl Server {
     }
 }
 
-impl Client {
+impl TlsConnector {
     /// For all nodes.
     pub fn new(files: UpstreamTls) -> Result<Self, TlsFault> {
         let config = ArcSwap::from_pointee(files.client_config()?);
@@ -69,8 +69,8 @@ impl Client {
     }
 
     /// Shakes hands with the node at `address`, for a worker. Dropping the future drops the connection.
-    pub async fn connect(&self, address: &Address, socket: TcpStream) -> io::Result<Session> {
-        Session::connect(socket, self.config.load_full(), self.name_of(address)?).await
+    pub async fn connect(&self, address: &Address, socket: TcpStream) -> io::Result<TlsStream> {
+        TlsStream::connect(socket, self.config.load_full(), self.name_of(address)?).await
     }
 
     /// The same for other threads.
@@ -95,7 +95,7 @@ impl Client {
     }
 }
 
-impl Renewable for Server {
+impl Renewable for TlsAcceptor {
     fn name(&self) -> &str {
         &self.name
     }
@@ -114,7 +114,7 @@ impl Renewable for Server {
     }
 }
 
-impl Renewable for Client {
+impl Renewable for TlsConnector {
     fn name(&self) -> &'static str {
         "upstream"
     }
@@ -133,15 +133,18 @@ impl Renewable for Client {
     }
 }
 
-impl fmt::Debug for Server {
+impl fmt::Debug for TlsAcceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("name", &self.name).field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("TlsAcceptor")
+            .field("name", &self.name)
+            .field("files", &self.files)
+            .finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for TlsConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("TlsConnector").field("files", &self.files).finish_non_exhaustive()
     }
 }
 

@@ -22,7 +22,7 @@ use crate::net::runtime::limits;
 
 /// A TLS connection whose handshake is done.
 #[derive(Debug)]
-pub struct Session(RefCell<State>);
+pub struct TlsStream(RefCell<State>);
 
 struct State {
     socket: TcpStream,
@@ -36,7 +36,7 @@ thread_local! {
     static CIPHERTEXT: RefCell<Vec<u8>> = RefCell::new(vec![0; limits::LANE_READ]);
 }
 
-impl Session {
+impl TlsStream {
     /// Shakes hands with a client. Dropping the future drops the connection.
     pub(super) async fn accept(socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<Self> {
         let tls = ServerConnection::new(config).map_err(io::Error::other)?;
@@ -266,7 +266,7 @@ mod tests {
     /// A client in a thread, and the session with it. Sockets take little at once.
     async fn session<T: Send + 'static>(
         client: impl FnOnce(StreamOwned<ClientConnection, std::net::TcpStream>) -> T + Send + 'static,
-    ) -> (Session, thread::JoinHandle<T>) {
+    ) -> (TlsStream, thread::JoinHandle<T>) {
         let (server, config) = configs();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
@@ -280,7 +280,7 @@ mod tests {
             client(StreamOwned::new(tls, socket))
         });
         let (socket, _) = listener.accept().await.unwrap();
-        (Session::accept(socket, server).await.unwrap(), peer)
+        (TlsStream::accept(socket, server).await.unwrap(), peer)
     }
 
     #[tokio::test]

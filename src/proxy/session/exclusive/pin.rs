@@ -17,7 +17,7 @@ type Place = OwnedSemaphorePermit;
 
 /// Where a connection stands in line for a [`Place`].
 #[derive(Debug, Default)]
-pub enum InLine {
+pub enum Permit {
     /// It wants none.
     #[default]
     No,

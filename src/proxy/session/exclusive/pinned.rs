@@ -14,7 +14,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
@@ -24,7 +24,7 @@ use crate::core::route::Decision;
 use crate::core::session::Stamps;
 use crate::mutant;
 use crate::proxy::session::connection::{Connection, On, Step};
-use crate::proxy::session::exclusive::pin::{InLine, Pin};
+use crate::proxy::session::exclusive::pin::{Permit, Pin};
 use crate::proxy::session::exclusive::reply_mode;
 use crate::proxy::session::exclusive::tracking;
 use crate::proxy::upstream::lane::Closed;
@@ -42,7 +42,7 @@ impl Connection {
         request: &Request<'_>,
         intent: Intent,
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Option<Step> {
         if request.is_partial()
@@ -116,7 +116,7 @@ impl Connection {
                 }
             }
         }
-        Some(self.send_pinned(request, intent, view, vocabulary, now))
+        Some(self.send_pinned(request, intent, view, commands, now))
     }
 
     /// Takes an exclusive connection, if there is a primary and a place.
@@ -124,7 +124,7 @@ impl Connection {
         let primary = match to_primary(view, Reason::Pinned, now, self.has_waited(now)) {
             Decision::Send { node, .. } => node,
             Decision::Refuse { reason } => {
-                self.in_line = InLine::No;
+                self.permit = Permit::No;
                 let step = self.refuse(telemetry::Access::Other, reason);
                 return Err(end_if_needed(intent, step));
             }
@@ -132,13 +132,13 @@ impl Connection {
                 return Err(self.wait(On::View, view.hold, now));
             }
         };
-        let place = match std::mem::take(&mut self.in_line) {
-            InLine::Served(place) => place,
-            InLine::No => match Arc::clone(&self.worker.shared.exclusive).try_acquire_owned() {
+        let place = match std::mem::take(&mut self.permit) {
+            Permit::Served(place) => place,
+            Permit::No => match Arc::clone(&self.worker.shared.exclusive).try_acquire_owned() {
                 Ok(place) => place,
-                Err(_) => return Err(Step::InLine),
+                Err(_) => return Err(Step::Permit),
             },
-            InLine::GaveUp => {
+            Permit::GaveUp => {
                 self.worker.stats.command(telemetry::Access::Other, Target::Refused, Reason::Pinned);
                 self.client.answer(say::MAX_EXCLUSIVE);
                 return Err(Step::Close);
@@ -156,11 +156,11 @@ impl Connection {
         request: &Request<'_>,
         intent: Intent,
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Step {
         let written = match intent.access {
-            Access::Write { .. } | Access::Unknown => self.stamps(request, intent, vocabulary),
+            Access::Write { .. } | Access::Unknown => self.stamps(request, intent, commands),
             _ => Stamps::None,
         };
         let Some(pin) = &mut self.pin else { return Step::Close };
@@ -181,7 +181,7 @@ impl Connection {
                 return Step::Drain;
             }
             self.begin_relay();
-            return self.push_relayed(request, intent, view, vocabulary, now);
+            return self.push_relayed(request, intent, view, commands, now);
         }
         if pin.poisoned && matches!(intent.handling, Handling::Pin(Pins::Exec)) {
             return self.abort_transaction();

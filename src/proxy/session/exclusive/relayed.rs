@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use crate::core::command::vocabulary::Vocabulary;
+use crate::core::command::in_force::Commands;
 use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
@@ -39,7 +39,7 @@ impl Connection {
         request: &Request<'_>,
         (intent, plan): (Intent, Plan),
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Option<Relayed> {
         if self.pin.as_ref()?.is_to_be_raw() {
@@ -67,10 +67,10 @@ impl Connection {
             return Some(Relayed::Step(Step::Room));
         }
         Some(match (plan, intent.handling) {
-            (Plan::Refuse(reason), _) => Relayed::Step(self.decline(intent, reason, vocabulary)),
+            (Plan::Refuse(reason), _) => Relayed::Step(self.decline(intent, reason, commands)),
             (Plan::Answer, Handling::Local(Local::Reset)) => Relayed::Step(self.begin_reset(request)),
             (Plan::Answer, _) => Relayed::Own,
-            _ => Relayed::Step(self.push_relayed(request, intent, view, vocabulary, now)),
+            _ => Relayed::Step(self.push_relayed(request, intent, view, commands, now)),
         })
     }
 
@@ -88,14 +88,14 @@ impl Connection {
         request: &Request<'_>,
         intent: Intent,
         view: &View,
-        vocabulary: &Vocabulary,
+        commands: &Commands,
         now: Moment,
     ) -> Step {
         if let Some(step) = self.look_for_redirect(request, intent) {
             return step;
         }
         let written = match intent.access {
-            Access::Write { .. } | Access::Unknown => self.stamps(request, intent, vocabulary),
+            Access::Write { .. } | Access::Unknown => self.stamps(request, intent, commands),
             _ => Stamps::None,
         };
         let Some(lane) = self.pin.as_ref().map(|pin| Rc::clone(&pin.lane)) else { return Step::Close };

@@ -14,7 +14,7 @@ impl Worker {
     /// Asks idle lanes, now and then, as long as the worker runs.
     pub(crate) async fn check_idle_lanes(self: Rc<Self>) {
         loop {
-            tokio::time::sleep(limits::SPARE_CHECK).await;
+            tokio::time::sleep(limits::IDLE_CHECK).await;
             let now = clock::now();
             for lane in self.lanes.to_check(now) {
                 lane.push_bytes(PING, self.check(now));
@@ -24,7 +24,7 @@ impl Worker {
 
     fn check(&self, now: Moment) -> Pending {
         Pending {
-            client: self.nobody(),
+            client: self.discard(),
             seq: 0,
             len: 0,
             kind: Kind::Check,

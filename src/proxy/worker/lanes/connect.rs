@@ -16,10 +16,10 @@ use crate::net::runtime::task;
 use crate::net::socket::halves::{ReadHalf, WriteHalf};
 use crate::proxy::upstream::lane::{Closed, Lane, OutOfStep, Phase, Process, Proto, Unreachable, Withdrawal};
 use crate::proxy::worker::Worker;
-use crate::proxy::worker::lanes::settle::Reader;
+use crate::proxy::worker::lanes::settle::ReplyReader;
 use crate::shard::ear;
 use crate::shard::identity::Credentials;
-use crate::wire::reply::{ErrorCode, Kind as ReplyKind, ReplyScanner};
+use crate::wire::reply::{ErrorCode, ReplyKind, ReplyScanner};
 use crate::wire::say;
 
 /// Runs `lane` until it ends, then hands what is left of it back to the worker.
@@ -28,7 +28,7 @@ pub(crate) async fn run(worker: Rc<Worker>, lane: Rc<Lane>) {
     let why = match open(&worker, &lane).await {
         Ok((read, write)) => {
             lane.open(write);
-            Reader::new(read).run(&worker, &lane).await
+            ReplyReader::new(read).run(&worker, &lane).await
         }
         Err(why) => why,
     };

@@ -17,16 +17,16 @@ impl Worker {
     /// was passed on. True when it was asked for again, so that what arrives is nobody's.
     pub fn make_way(self: &Rc<Self>, lane: &Rc<Lane>, afresh: bool, now: Moment) -> bool {
         let fencing = self.shared.fencing;
-        self.lanes.set_aside(lane);
-        self.send_again(lane.take_others(&self.nobody(), fencing), |key| self.lane(key), lane, now);
+        self.lanes.send_on_detour(lane);
+        self.send_again(lane.take_others(&self.discard(), fencing), |key| self.lane(key), lane, now);
         if !afresh || !lane.is_in_the_way() {
             return false;
         }
-        let own = lane.take_front(&self.nobody(), fencing);
+        let own = lane.take_front(&self.discard(), fencing);
         let moved = !own.is_empty();
         if moved {
             let apart = self.open_lane(lane.key);
-            self.lanes.set_aside(&apart);
+            self.lanes.send_on_detour(&apart);
             self.send_again(own, |_| Rc::clone(&apart), lane, now);
         }
         moved

@@ -100,7 +100,7 @@ impl Lanes {
     }
 
     /// A long reply is on the lane: nobody else gets it until that is through.
-    pub(crate) fn set_aside(&self, lane: &Rc<Lane>) {
+    pub(crate) fn send_on_detour(&self, lane: &Rc<Lane>) {
         if lane.is_on_detour() {
             return;
         }
@@ -161,7 +161,7 @@ impl Lanes {
     pub(crate) fn give_back(&self, lane: &Rc<Lane>) {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry(lane.key).or_default();
-        if lane.is_usable() && lane.is_idle() && !lane.tainted.get() && kept.len() < limits::SPARE_KEPT {
+        if lane.is_usable() && lane.is_idle() && !lane.tainted.get() && kept.len() < limits::IDLE_KEPT {
             lane.idle_since.set(clock::now());
             kept.push(Rc::clone(lane));
         } else {

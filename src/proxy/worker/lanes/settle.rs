@@ -22,11 +22,11 @@ use crate::proxy::worker::lanes::rewrite;
 use crate::proxy::worker::{Reply, Worker};
 use crate::shard::ear;
 use crate::shard::report;
-use crate::wire::reply::{Kind as ReplyKind, ReplyScanner};
+use crate::wire::reply::{ReplyKind, ReplyScanner};
 use crate::wire::say;
 
 /// The reading side of an open lane.
-pub(crate) struct Reader {
+pub(crate) struct ReplyReader {
     read: ReadHalf,
     buffer: BytesMut,
     scanner: ReplyScanner,
@@ -71,7 +71,7 @@ enum Event {
     Closed(Closed),
 }
 
-impl Reader {
+impl ReplyReader {
     pub(crate) fn new(read: ReadHalf) -> Self {
         Self {
             read,
@@ -188,7 +188,7 @@ impl Reader {
             worker.listen(lane.key.node, now);
         }
         while self.scanned < self.buffer.len() {
-            // A counted reply (to a check of the spare lane that it was, to `EXEC`) may come before what is not counted.
+            // A counted reply (to a check of the idle lane that it was, to `EXEC`) may come before what is not counted.
             if lane.exclusive && lane.is_relaying() {
                 begin += lane.hand_on(&self.buffer[begin..], now, |stamps| worker.fencing.stamp(stamps));
                 self.scanned = begin;

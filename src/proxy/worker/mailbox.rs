@@ -1,4 +1,4 @@
-//! The errands of one worker: what others ask or order about its clients.
+//! The mailbox of one worker: what others ask or order about its clients.
 
 use std::rc::Rc;
 
@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use crate::proxy::downstream::replies::{Client, Gone};
 use crate::proxy::worker::Worker;
-use crate::shard::mailbox::{Errand, Report};
+use crate::shard::mailbox::{Message, Report};
 
 /// On this client, now. To be called on its worker.
 pub(crate) fn report_of(client: &Rc<Client>) -> Report {
@@ -22,23 +22,23 @@ pub(crate) fn report_of(client: &Rc<Client>) -> Report {
     }
 }
 
-/// Does the errands of one worker.
-pub(crate) async fn run(worker: Rc<Worker>, mut errands: mpsc::Receiver<Errand>) {
-    while let Some(errand) = errands.recv().await {
+/// Does what comes, as long as the worker runs.
+pub(crate) async fn run(worker: Rc<Worker>, mut messages: mpsc::Receiver<Message>) {
+    while let Some(message) = messages.recv().await {
         let clients = worker.clients.borrow();
         // Whoever asked may have given up meanwhile.
-        match errand {
-            Errand::Report(answer) => {
+        match message {
+            Message::Report(answer) => {
                 let _ = answer.send(clients.values().map(report_of).collect());
             }
-            Errand::Kill(ids, answer) => {
+            Message::Kill(ids, answer) => {
                 let found = ids.iter().filter(|id| clients.contains_key(id)).copied().collect();
                 let _ = answer.send(found);
                 for client in ids.iter().filter_map(|id| clients.get(id)) {
                     client.leave(Gone::Ended);
                 }
             }
-            Errand::Release(id, how, answer) => {
+            Message::Release(id, how, answer) => {
                 let waits = clients.get(&id).filter(|client| client.status.waits.get());
                 let released = waits.map(|client| client.status.release.set(Some(how)));
                 worker.changed.notify_waiters();

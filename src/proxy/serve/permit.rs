@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::{Event, Server};
-use crate::proxy::session::exclusive::pin::InLine;
+use crate::proxy::session::exclusive::pin::Permit;
 
 impl Server {
     /// Waits for a place among the exclusive connections; reads ahead a little, to notice a client that leaves.
-    pub(super) async fn stand_in_line(&mut self) -> Event {
+    pub(super) async fn wait_for_permit(&mut self) -> Event {
         let shared = Arc::clone(&self.worker.shared);
         let place = Arc::clone(&shared.exclusive).acquire_owned();
         let mut place = std::pin::pin!(tokio::time::timeout(shared.config.upstream.exclusive_wait, place));
@@ -19,9 +19,9 @@ impl Server {
                     return Poll::Ready(Event::Gone(why));
                 }
                 if let Poll::Ready(place) = Future::poll(place.as_mut(), cx) {
-                    self.connection.in_line = match place {
-                        Ok(Ok(place)) => InLine::Served(place),
-                        Ok(Err(_)) | Err(_) => InLine::GaveUp,
+                    self.connection.permit = match place {
+                        Ok(Ok(place)) => Permit::Served(place),
+                        Ok(Err(_)) | Err(_) => Permit::GaveUp,
                     };
                     return Poll::Ready(Event::Changed);
                 }

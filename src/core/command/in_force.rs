@@ -11,7 +11,7 @@ static VERSIONS: AtomicU32 = AtomicU32::new(0);
 
 /// A command table with the configured refusals.
 #[derive(Debug)]
-pub struct Vocabulary {
+pub struct Commands {
     /// Names, flags, keys.
     pub table: CommandTable,
     denied: Vec<bool>,
@@ -21,7 +21,7 @@ pub struct Vocabulary {
     pub live: bool,
 }
 
-impl Vocabulary {
+impl Commands {
     /// The built-in table, until the primary's is known.
     pub fn builtin(deny: &[String]) -> Self {
         Self::new(CommandTable::builtin(), deny, false)
@@ -60,19 +60,19 @@ pub struct LastCommand {
 
 impl LastCommand {
     /// What the command is; asks the table only when it is another one than before.
-    pub fn classify<A: Args + ?Sized>(&mut self, args: &A, vocabulary: &Vocabulary) -> Intent {
+    pub fn classify<A: Args + ?Sized>(&mut self, args: &A, commands: &Commands) -> Intent {
         let name = args.arg(0);
         if let Some(intent) = self.intent
-            && self.version == vocabulary.version
+            && self.version == commands.version
             && self.name.as_slice() == name
         {
             return intent;
         }
-        let intent = vocabulary.table.classify(args);
+        let intent = commands.table.classify(args);
         self.intent =
-            (name.len() <= self.name.inline_size() && vocabulary.table.is_plain(intent.id)).then(|| {
+            (name.len() <= self.name.inline_size() && commands.table.is_plain(intent.id)).then(|| {
                 self.name = SmallVec::from_slice(name);
-                self.version = vocabulary.version;
+                self.version = commands.version;
                 intent
             });
         intent
