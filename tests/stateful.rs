@@ -81,6 +81,22 @@ fn a_blocking_command_whose_client_left_takes_nothing() {
     }
 }
 
+/// What it has blocked for is not taken for it any longer: its departure reaches the server before what others say later.
+#[test]
+fn a_client_that_leaves_while_it_blocks_takes_nothing_of_what_comes_later() {
+    let topology = Topology::start(0);
+    let proxy = Setup::of(&topology).proxy("[proxy]\nworkers = 1").start();
+    let mut other = proxy.connect();
+    for round in 0..100 {
+        let mut blocked = proxy.connect();
+        blocked.ask(&["BLPOP", "queue", "0"]);
+        eventually("it blocks", secs(5), || topology.primary.info("clients")["blocked_clients"] == "1");
+        drop(blocked);
+        assert_eq!(other.cmd(&["RPUSH", "queue", "v"]), 1, "round {round}");
+        assert_eq!(other.cmd(&["LPOP", "queue"]), "v", "round {round}");
+    }
+}
+
 #[test]
 fn a_watch_sees_what_others_write_and_nothing_else() {
     let (_topology, proxy) = one_worker();

@@ -67,6 +67,9 @@ impl<T: Flush> DirtyList<T> {
 
     /// Flushes each of them once; what becomes dirty meanwhile waits for the next round.
     pub fn flush(&self) {
+        if self.dirty.borrow().is_empty() {
+            return;
+        }
         let mut round = self.spare.take();
         std::mem::swap(&mut round, &mut *self.dirty.borrow_mut());
         for dirty in round.drain(..) {

@@ -139,6 +139,7 @@ impl Client {
         self.mark_dirty(inner);
     }
 
+    #[inline]
     fn mark_dirty(self: &Rc<Self>, mut inner: std::cell::RefMut<'_, Inner>) {
         if !inner.dirty && !inner.blocked && inner.queue.output_len() > 0 {
             inner.dirty = true;

@@ -149,6 +149,10 @@ impl Link {
         if !matches!(self.phase, Phase::Closed(_)) {
             self.end(why);
         }
+        // At once, not when the lane's task has its turn: what other clients say from now on reaches the server after this.
+        if let Some(write) = self.write.take() {
+            write.end();
+        }
         self.waiters.wake();
         self.waiters.wake_task();
     }

@@ -28,6 +28,7 @@ impl Fencing {
     }
 
     /// Fences what was just acknowledged: all keys at once, others with [`Self::stamp_fresh`].
+    #[inline]
     pub(crate) fn stamp(&self, stamps: &Stamps) {
         match stamps {
             Stamps::None => {}
@@ -39,6 +40,7 @@ impl Fencing {
 
     /// Fences all that was acknowledged in what a lane has just read: before anybody else's turn comes, before any of
     /// it is written to a client, and before a fence is looked at.
+    #[inline]
     pub(crate) fn stamp_fresh(&self) {
         let mut fresh = self.fresh.borrow_mut();
         if fresh.is_empty() {

@@ -33,6 +33,7 @@ impl ErrorCode {
         }
     }
 
+    #[cold]
     fn of_text(text: &[u8]) -> Self {
         let end = text.iter().position(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
         match &text[..end.unwrap_or(text.len())] {
