@@ -173,7 +173,7 @@ fuzz-nightly: ## The same by libFuzzer, guided by what is covered
 			tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS)
 	done
 
-mutants: deps-test ## Wake each deliberate bug, and expect the tests that tests/mutants.txt names to fail; MUTANTS="a b" for some
+mutants: deps-gate deps-test ## Wake each deliberate bug, and expect the tests that tests/mutants.txt names to fail; MUTANTS="a b" for some
 	@export REDWEIR_MUTANTS=1
 	build="cargo test --locked --quiet --target-dir target/mutants"
 	log=$$(mktemp)
@@ -183,6 +183,7 @@ mutants: deps-test ## Wake each deliberate bug, and expect the tests that tests/
 		case " $(or $(MUTANTS),$$mutant) " in *" $$mutant "*) ;; *) continue ;; esac
 		only="--test $$target"
 		if [ "$$target" = lib ]; then only=--lib; fi
+		if [ "$$target" = gate ]; then only="--bench gate"; fi
 		if REDWEIR_MUTANT=$$mutant $$build $$only $$name -- --skip support --format pretty </dev/null >"$$log" 2>&1; then
 			echo "$$mutant survived: no test of $$target failed" >&2; exit 1
 		fi
