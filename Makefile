@@ -187,7 +187,7 @@ mutants: deps-gate deps-test ## Wake each deliberate bug, and expect the tests t
 		if REDWEIR_MUTANT=$$mutant $$build $$only $$name -- --skip support --format pretty </dev/null >"$$log" 2>&1; then
 			echo "$$mutant survived: no test of $$target failed" >&2; exit 1
 		fi
-		caught=$$(grep -E '^test .* FAILED$$' "$$log" | head -1 | sed -E 's/^test (.*) \.\.\. FAILED$$/\1/')
+		caught=$$(grep -aE '^test .* FAILED$$' "$$log" | head -1 | sed -E 's/^test (.*) \.\.\. FAILED$$/\1/')
 		if [ -z "$$caught" ]; then cat "$$log" >&2; exit 1; fi
 		printf '%-24s %s: %s\n' "$$mutant" "$$target" "$$caught"
 	done
