@@ -287,7 +287,7 @@ fn every_deliberate_bug_has_tests_that_catch_it() {
         assert!(listed.insert(mutant), "{mutant} is listed twice");
     }
     assert_eq!(known, listed, "tests/mutants.txt lists what src has");
-    assert!(known.len() >= 54, "found only {} mutants", known.len());
+    assert!(known.len() >= 53, "found only {} mutants", known.len());
 }
 
 #[test]

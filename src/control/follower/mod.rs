@@ -60,7 +60,7 @@ pub struct Source {
     pub address: Address,
 }
 
-/// FollowerLimits in time.
+/// Limits in time.
 #[derive(Clone, Copy, Debug)]
 pub struct FollowerLimits {
     /// To connect, and for each answer of the handshake.

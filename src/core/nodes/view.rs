@@ -482,7 +482,7 @@ impl Tracker {
     }
 }
 
-/// Patience in time that the view carries for decisions.
+/// Limits in time that the view carries for decisions.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// How long a node may be silent before it is left out.

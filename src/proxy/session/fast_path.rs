@@ -1,4 +1,4 @@
-//! The cached_route path: a command like the one before it.
+//! The fast path: a command like the one before it.
 //!
 //! If both arrived together, nothing is different but the key: not the clock, the view, the rules of the command, the
 //! policy, the node or its lane, nor what is demanded for all keys. So only the key's own fence is looked at, and what
