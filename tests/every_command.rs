@@ -99,6 +99,11 @@ fn strong_reads_see_everything() {
 }
 
 #[test]
+fn eventual_reads_are_some_past_while_the_topology_changes() {
+    holds_while_the_topology_changes(Level::Eventual);
+}
+
+#[test]
 fn bounded_reads_are_young_while_the_topology_changes() {
     holds_while_the_topology_changes(BOUNDED);
 }
