@@ -33,10 +33,22 @@ impl Default for Histogram {
 impl Histogram {
     /// Counts one duration. One writer only.
     pub fn record(&self, nanos: u64) {
+        self.count(bucket(nanos), nanos);
+    }
+
+    /// Counts the same duration in both. One writer only.
+    pub fn record_in_both(&self, other: &Self, nanos: u64) {
+        let bucket = bucket(nanos);
+        self.count(bucket, nanos);
+        other.count(bucket, nanos);
+    }
+
+    #[inline]
+    fn count(&self, bucket: usize, nanos: u64) {
         let bump = |cell: &AtomicU64, by: u64| {
             cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
         };
-        if let Some(cell) = self.buckets.get(bucket(nanos)) {
+        if let Some(cell) = self.buckets.get(bucket) {
             bump(cell, 1);
         }
         bump(&self.sum_nanos, nanos);

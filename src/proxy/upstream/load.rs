@@ -23,12 +23,11 @@ pub struct Load {
 /// Counts, by node. With so many nodes or fewer they are no allocation.
 pub type Counts = SmallVec<[u32; 16]>;
 
-/// The commands in flight on one lane.
+/// Counts the commands in flight on one lane, which takes off what is left when it ends.
 #[derive(Debug)]
 pub struct InFlight {
     load: Rc<Load>,
     node: NodeId,
-    count: u32,
 }
 
 /// A connection stays with a node.
@@ -57,7 +56,7 @@ impl Load {
 
     /// For a lane to `node`, on which nothing is in flight.
     pub fn in_flight(self: &Rc<Self>, node: NodeId) -> InFlight {
-        InFlight { load: Rc::clone(self), node, count: 0 }
+        InFlight { load: Rc::clone(self), node }
     }
 
     /// For a connection that stays with `node`, until that is dropped.
@@ -71,22 +70,14 @@ impl Load {
 impl InFlight {
     /// One more.
     #[inline]
-    pub fn add(&mut self) {
-        self.count += 1;
+    pub fn add(&self) {
         add(&self.load.busy, self.node, 1);
     }
 
     /// So many fewer.
     #[inline]
-    pub fn remove(&mut self, count: u32) {
-        self.count = self.count.saturating_sub(count);
+    pub fn remove(&self, count: u32) {
         remove(&self.load.busy, self.node, count);
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.remove(self.count);
     }
 }
 
@@ -125,7 +116,7 @@ mod tests {
     #[test]
     fn whatever_ends_takes_its_count_with_it() {
         let load = Load::new(2);
-        let (mut lane, mut other) = (load.in_flight(NodeId(0)), load.in_flight(NodeId(1)));
+        let (lane, other) = (load.in_flight(NodeId(0)), load.in_flight(NodeId(1)));
         let stay = load.stay(NodeId(1));
         (0..3).for_each(|_| lane.add());
         other.add();
@@ -134,8 +125,8 @@ mod tests {
         assert_eq!(stay.node(), NodeId(1));
         drop(stay);
         assert_eq!((&*load.per_node(), &*load.sticky()), (&[2, 1][..], &[0, 0][..]));
-        drop(lane);
-        drop(other);
+        lane.remove(2);
+        other.remove(1);
         assert_eq!(*load.per_node(), [0, 0]);
     }
 }

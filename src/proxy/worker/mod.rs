@@ -220,8 +220,13 @@ impl Worker {
 
     /// A command was answered: its fences are stamped before anyone can see the answer.
     pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: &[u8], now: Moment) {
-        self.stats.request.record(now.nanos_since(pending.begun));
-        self.stats.upstream.record(now.nanos_since(pending.sent));
+        let (request, upstream) = (&self.stats.request, &self.stats.upstream);
+        if pending.sent == pending.begun {
+            request.record_in_both(upstream, now.nanos_since(pending.begun));
+        } else {
+            request.record(now.nanos_since(pending.begun));
+            upstream.record(now.nanos_since(pending.sent));
+        }
         if pending.kind == Kind::Write
             && ErrorCode::of(reply) == Some(ErrorCode::ReadOnly)
             && self.is_primary(lane.key.node)

@@ -189,3 +189,44 @@ fn a_streamed_command_is_let_go_as_it_is_written() {
     assert!(queue.is_streamed());
     assert!(queue.pop(|_, _| false).is_some());
 }
+
+#[test]
+fn a_connection_that_ends_takes_what_is_in_flight_with_it() {
+    for drains in [true, false] {
+        let (load, alice) = (Load::new(1), client(1));
+        let mut queue = RequestQueue::new(load.in_flight(NodeId(0)));
+        (0..3).for_each(|seq| push(&mut queue, pending(&alice, seq, Kind::Read, None), b"request"));
+        assert_eq!(*load.per_node(), [3]);
+        write(&mut queue, 7);
+        assert!(queue.pop(|_, _| false).is_some());
+        assert_eq!(*load.per_node(), [2]);
+        if drains {
+            assert_eq!(queue.drain().len(), 2);
+            assert_eq!(*load.per_node(), [0]);
+        }
+        drop(queue);
+        assert_eq!(*load.per_node(), [0]);
+    }
+}
+
+#[test]
+fn a_queue_that_never_runs_empty_keeps_every_byte_in_its_place() {
+    let (mut queue, alice) = (empty(), client(1));
+    let request = |seq: u64| [format!("{seq:04}").as_bytes(), &[b'x'; 300]].concat();
+    let mut answered = 0;
+    for seq in 0..1000 {
+        push(&mut queue, pending(&alice, seq, Kind::Read, None), &request(seq));
+        assert_eq!(write(&mut queue, 304), request(seq));
+        if seq >= 3 {
+            let (oldest, bytes) = queue.pop(|_, bytes| bytes == request(500)).expect("asked for");
+            assert_eq!(
+                (oldest.seq, bytes.map(|b| b.to_vec())),
+                (answered, (answered == 500).then(|| request(500)))
+            );
+            answered += 1;
+        }
+        assert_eq!(queue.bytes(), queue.len() * 304);
+    }
+    let left: Vec<_> = queue.drain().into_iter().map(|left| left.request.to_vec()).collect();
+    assert_eq!(left, [request(997), request(998), request(999)]);
+}

@@ -301,7 +301,6 @@ fn answer(
     cut: bool,
     now: Moment,
 ) -> Result<bool, Closed> {
-    let not_asked = Closed::Desynchronised(OutOfStep::NotAsked);
     task::provoke("lane", || reply == b"$6\r\npanic!\r\n");
     let (mut unproven, mut lacking, mut question) = (false, false, None);
     let again = |pending: &Pending, request: &[u8], proof| {
@@ -317,7 +316,9 @@ fn answer(
                 && (say::asks_for_another_node(reply, pending.at_primary)
                     || worker.differs_in_acl(lane, reply))
     };
-    let (mut pending, request) = lane.pop(again).ok_or(not_asked)?;
+    let Some((mut pending, request)) = lane.pop(again) else {
+        return Err(Closed::Desynchronised(OutOfStep::NotAsked));
+    };
     match pending.kind {
         Kind::Proof => {
             worker.take_proof(lane, &pending, reply, now);
@@ -329,23 +330,22 @@ fn answer(
     if pending.need.take().is_some() {
         worker.judge_attempt(lane.key.node, !lacking, now);
     }
-    let pending = match request {
-        Some(request) => match worker.repeat(pending, &request, lane) {
+    if let Some(request) = request {
+        match worker.repeat(pending, &request, lane) {
             Ok(()) => return Ok(false),
-            Err(pending) if unproven => {
-                return Ok(pending.client.deliver(pending.seq, say::MASTERDOWN, true));
-            }
-            Err(pending) => pending,
-        },
-        None => pending,
-    };
+            Err(back) => pending = back,
+        }
+        if unproven {
+            return Ok(pending.client.deliver(pending.seq, say::MASTERDOWN, true));
+        }
+    }
     if kind == ReplyKind::Error && lane.exclusive && !mutant::is("errors-forgotten") {
         lane.tainted.set(true);
     }
     worker.acknowledged(&pending, lane, reply, now);
     if pending.at_primary && pending.shows() {
         worker.remember(&pending, Reply { bytes: reply, question });
-    } else {
+    } else if pending.sees_all || pending.stamps != Stamps::None {
         pending.client.session.borrow_mut().seen.between(&pending.stamps, pending.sees_all);
     }
     Ok(match pending.rewrite {
