@@ -383,3 +383,75 @@ fn no_session_goes_back_to_before_its_relay() {
         assert_eq!(conn.cmd(&["GET", "k"]), "after");
     }
 }
+
+/// Its reads go to the replica again, whatever it speaks and however it has left.
+#[test]
+fn who_is_subscribed_to_nothing_is_a_client_like_any_other() {
+    let topology = Topology::start(1);
+    let proxy = one_worker(&topology).policy("default", "consistency = \"eventual\"").start();
+    topology.primary.cmd(&["SET", "k", "v"]);
+    topology.await_sync();
+    let replica = &topology.replicas[0];
+    for protocol in ["2", "3"] {
+        let mut conn = proxy.connect();
+        assert!(!conn.cmd(&["HELLO", protocol]).is_error());
+        for round in 0..3 {
+            conn.send(&pipeline(&["SUBSCRIBE c d", "PSUBSCRIBE p*"]));
+            conn.read_many(3);
+            conn.send(&pipeline(&["UNSUBSCRIBE c d"]));
+            assert_eq!(conn.read_many(2)[1].items()[2], 1, "the pattern is left");
+            let before = replica.calls("get");
+            assert!(!conn.cmd(&["PING"]).is_error());
+            assert_eq!(topology.primary.cmd(&["PUBLISH", "pa", "m"]), 1);
+            assert_eq!(conn.read().items()[3], "m");
+            assert_eq!(conn.cmd(&["PUNSUBSCRIBE"]).items()[2], 0);
+            let select = ["SELECT 3", "SELECT 0"][round % 2];
+            conn.send(&pipeline(&["GET k", select, "GET k", "SELECT 0", "GET k"]));
+            let said = conn.read_many(5);
+            assert_eq!(said[0], "v", "{said:?}");
+            assert_eq!(said[2] == "v", round % 2 == 1, "{said:?}");
+            assert_eq!(said[4], "v", "{said:?}");
+            assert_eq!(replica.calls("get") - before, 3, "RESP{protocol}, round {round}");
+        }
+        eventually("no connection is kept for it", secs(5), || {
+            !topology.primary.cmd(&["CLIENT", "LIST"]).text().contains("cmd=punsubscribe")
+        });
+    }
+    assert!(proxy.metric("redweir_upstream_desynchronised_total", &[]) < 0.5, "{}", proxy.log());
+}
+
+/// What it was subscribed to in the same breath counts, and so does what stays when it only seems to have left.
+#[test]
+fn nobody_who_is_subscribed_is_taken_off_its_relay() {
+    let topology = Topology::start(1);
+    let proxy = one_worker(&topology).start();
+    let hears = |conn: &mut Conn, channel: &str| {
+        assert_eq!(topology.primary.cmd(&["PUBLISH", channel, "news"]), 1, "{channel}");
+        assert_eq!(*conn.read().items().last().unwrap(), "news", "{channel}");
+    };
+    for round in 0..20 {
+        let mut conn = subscriber(&proxy);
+        assert_eq!(conn.cmd(&["UNSUBSCRIBE"]).items()[2], 0);
+        conn.send(&pipeline(&["SUBSCRIBE d", "GET k", "GET k"]));
+        conn.read_many(3);
+        hears(&mut conn, "d");
+        // Whoever says in a message that nobody is subscribed is believed by nobody.
+        let lie = "*3\r\n$11\r\nunsubscribe\r\n$1\r\nd\r\n:0";
+        assert_eq!(topology.primary.cmd(&["PUBLISH", "d", lie]), 1);
+        conn.read();
+        conn.cmd(&["GET", "k"]);
+        hears(&mut conn, "d");
+        if round % 2 == 0 {
+            conn.send(&pipeline(&["SSUBSCRIBE s", "UNSUBSCRIBE d", "GET k", "GET k"]));
+            conn.read_many(4);
+            conn.cmd(&["GET", "k"]);
+            assert_eq!(topology.primary.cmd(&["SPUBLISH", "s", "news"]), 1);
+            assert_eq!(conn.read().items()[0], "smessage");
+        } else {
+            conn.send(&pipeline(&["UNSUBSCRIBE d", "MULTI", "SUBSCRIBE e", "EXEC"]));
+            conn.read_many(4);
+            conn.cmd(&["GET", "k"]);
+            hears(&mut conn, "e");
+        }
+    }
+}

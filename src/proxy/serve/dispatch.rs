@@ -35,6 +35,9 @@ impl Connection {
         }
         // Any other command may change whatever the connection is.
         self.fast_path = None;
+        if let Some(step) = self.return_from_relay(intent) {
+            return step;
+        }
         let mut plan = self.plan(request, intent, Admittance::Admitted, view, commands, now);
         if self.pin.is_some()
             && let Some(step) = self.dispatch_relayed(request, (intent, plan), view, commands, now)

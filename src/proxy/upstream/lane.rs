@@ -484,6 +484,16 @@ impl Lane {
         self.mark(|relay| Some(relay.mark(text, Some(seq))));
     }
 
+    /// The same, if the client is subscribed to nothing by then. If it is, the relay goes on behind the command.
+    pub(crate) fn end_relay_if_unsubscribed(self: &Rc<Self>, seq: u64) {
+        self.mark(|relay| Some(relay.mark_if_unsubscribed(seq)));
+    }
+
+    /// Whether the node has said that the client is subscribed to nothing, as far as was read.
+    pub(crate) fn is_unsubscribed(&self) -> bool {
+        self.inner.borrow().relay.as_ref().is_some_and(|relay| relay.is_unsubscribed())
+    }
+
     /// Puts a mark behind what was written, if it is time to.
     pub(crate) fn forget_soon(self: &Rc<Self>, now: Moment) {
         let may = {
@@ -520,7 +530,7 @@ impl Lane {
             inner.link.close(Closed::Idle);
         }
         drop(inner);
-        if let (Some(seq), Some(client)) = (done.ends, listener) {
+        if let (Some(seq), Some(client)) = (done.ends.or(done.stays), listener) {
             client.deliver(seq, b"", true);
         }
         self.forget_soon(now);

@@ -4,6 +4,7 @@
 //! answered: an answer of its own, the end of the relay, or that whatever was written before has been executed.
 
 mod marks;
+mod subscriptions;
 
 use std::rc::Rc;
 
@@ -14,6 +15,7 @@ use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
 use marks::{Found, Marks};
+use subscriptions::Subscriptions;
 
 /// What is remembered of a plain relay.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(super) struct Relay {
     odd: bool,
     /// What is said to it are no commands any longer.
     is_opaque: bool,
+    /// What its replies have said of its client's subscriptions.
+    subscriptions: Subscriptions,
 }
 
 /// What is done where a mark is answered.
@@ -44,6 +48,8 @@ struct Mark {
     text: Vec<u8>,
     /// The relay ends, and with it this command of the client, which has waited for that.
     ends: Option<u64>,
+    /// It ends only if the client is subscribed to nothing; what has waited is over in any case.
+    if_unsubscribed: bool,
     /// What had been written since the mark before it: it was executed.
     covers: Stamps,
     forgets: bool,
@@ -77,6 +83,8 @@ pub(super) struct HandedOn {
     pub frees: bool,
     /// The relay ends, and with it this command of the client.
     pub ends: Option<u64>,
+    /// It does not, but this command is over.
+    pub stays: Option<u64>,
 }
 
 impl Relay {
@@ -92,6 +100,7 @@ impl Relay {
             skips: false,
             odd: false,
             is_opaque: false,
+            subscriptions: Subscriptions::default(),
         }
     }
 
@@ -115,6 +124,17 @@ impl Relay {
     /// Returns the command that the node has to be sent.
     pub(super) fn mark(&mut self, text: &[u8], ends: Option<u64>) -> Vec<u8> {
         self.put(Mark { text: text.to_vec(), ends, ..Mark::default() })
+    }
+
+    /// Puts a mark where the relay ends with command `ends` of the client, unless the client is subscribed to anything
+    /// there.
+    pub(super) fn mark_if_unsubscribed(&mut self, ends: u64) -> Vec<u8> {
+        self.put(Mark { ends: Some(ends), if_unsubscribed: true, ..Mark::default() })
+    }
+
+    /// Whether the server has said that the client is subscribed to nothing, as far as was read.
+    pub(super) fn is_unsubscribed(&self) -> bool {
+        self.subscriptions.are_none()
     }
 
     /// Puts a mark behind what was written, if it is time to.
@@ -149,6 +169,7 @@ impl Relay {
             if let Some(client) = client {
                 client.push_raw(&bytes[done.used..done.used + plain]);
             }
+            self.subscriptions.read(&bytes[done.used..done.used + plain]);
             done.used += plain;
             let Some((len, mark)) = answer else { break };
             done.used += len;
@@ -156,7 +177,9 @@ impl Relay {
             self.forgetting = self.marks.iter().any(|mark| mark.forgets);
             let (Some(mark), Some(to)) = (mark, client) else { continue };
             to.push_raw(&mark.text);
-            if mark.ends.is_some() {
+            if mark.if_unsubscribed && !self.is_unsubscribed() && !mutant::is("relay-left-early") {
+                done.stays = mark.ends;
+            } else if mark.ends.is_some() {
                 // What comes now is nothing that the client has asked for.
                 (done.ends, client) = (mark.ends, None);
             }

@@ -54,6 +54,10 @@ pub struct Pin {
     pub(crate) poisoned: bool,
     /// A plain relay that ends as soon as it has answered `RESET`.
     pub ending: bool,
+    /// A plain relay on which nothing was said that would leave anything behind but subscriptions.
+    subscribes_only: bool,
+    /// A plain relay that ends if its client is found to be subscribed to nothing.
+    pub(crate) returning: bool,
 }
 
 impl Pin {
@@ -71,6 +75,8 @@ impl Pin {
             queued: Stamps::None,
             poisoned: false,
             ending: false,
+            subscribes_only: false,
+            returning: false,
         }
     }
 
@@ -89,6 +95,30 @@ impl Pin {
             () if self.holds_state() => Hold::State,
             () => Hold::Nothing,
         }
+    }
+
+    /// It is a plain relay from now on.
+    pub(crate) fn become_relay(&mut self) {
+        self.subscribes_only = !self.holds_state();
+        self.raw = true;
+    }
+
+    /// Follows what the command leaves behind on the plain relay. `name`: the command's.
+    pub(crate) fn follow_relayed(&mut self, intent: Intent, name: &str) {
+        self.subscribes_only &= match intent.handling {
+            // Shard channels are counted apart.
+            Handling::Pin(Pins::Subscribe | Pins::Unsubscribe) => {
+                !matches!(name, "ssubscribe" | "sunsubscribe")
+            }
+            Handling::Shared | Handling::Scan { .. } | Handling::ReadOnlyScript | Handling::Script => true,
+            Handling::Pin(Pins::Blocking) => true,
+            Handling::Operation | Handling::Local(_) | Handling::Pin(_) => false,
+        };
+    }
+
+    /// Whether its client may go on without it, for all that is known: it was subscribed, and is no more.
+    pub(crate) fn may_return(&self) -> bool {
+        self.raw && self.subscribes_only && !self.ending && self.lane.is_unsubscribed()
     }
 
     /// The transaction that subscribed is over.

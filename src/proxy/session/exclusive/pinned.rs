@@ -3,8 +3,8 @@
 //!
 //! A transaction or a blocking command gives its connection back clean as soon as its state is gone, so that the next
 //! client may use it. A subscription (and whatever else makes the server speak unasked, or stay silent) turns the
-//! connection into a plain relay ([`crate::proxy::session::exclusive::relayed`]), until the client leaves or says `RESET`; then it is closed, when
-//! what was said on it is executed. The order of a pipeline is kept by entering and leaving only with nothing
+//! connection into a plain relay ([`crate::proxy::session::exclusive::relayed`]), until the client leaves, says `RESET`, or is
+//! subscribed to nothing any more; then it is closed, when what was said on it is executed. The order of a pipeline is kept by entering and leaving only with nothing
 //! outstanding.
 //!
 //! There are at most `max-exclusive-connections` at a time. Who comes too late waits in line, first come, first served;

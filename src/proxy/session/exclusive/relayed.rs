@@ -74,10 +74,35 @@ impl Connection {
         })
     }
 
+    /// A client that was subscribed, and is no more, is one like any other: what it says next needs no relay. The server has
+    /// the last word: it may have been asked to subscribe again meanwhile. `None`: the command goes on its way, there or
+    /// here.
+    pub(crate) fn return_from_relay(&mut self, intent: Intent) -> Option<Step> {
+        let pin = self.pin.as_mut()?;
+        if pin.returning {
+            if !self.client.is_drained() {
+                return Some(Step::Drain);
+            }
+            pin.returning = false;
+            if matches!(pin.lane.phase(), Phase::Closed(Closed::Idle)) {
+                self.release_pin(false);
+            }
+            return None;
+        }
+        let needs_relay =
+            matches!(intent.handling, Handling::Pin(_) | Handling::Local(Local::Reset | Local::Quit));
+        if needs_relay || !pin.may_return() || !pin.lane.is_usable() || !pin.lane.has_room() {
+            return None;
+        }
+        pin.returning = true;
+        pin.lane.end_relay_if_unsubscribed(self.client.open());
+        Some(Step::Drain)
+    }
+
     /// From now on replies on the exclusive connection are not counted. Everything before is answered.
     pub(crate) fn begin_relay(&mut self) {
         if let Some(pin) = &mut self.pin {
-            pin.raw = true;
+            pin.become_relay();
             pin.lane.relay(Rc::clone(&self.client));
         }
     }
@@ -98,7 +123,9 @@ impl Connection {
             Access::Write { .. } | Access::Unknown => self.stamps(request, intent, commands),
             _ => Stamps::None,
         };
-        let Some(lane) = self.pin.as_ref().map(|pin| Rc::clone(&pin.lane)) else { return Step::Close };
+        let Some(pin) = self.pin.as_mut() else { return Step::Close };
+        pin.follow_relayed(intent, commands.table.name(intent.id));
+        let lane = Rc::clone(&pin.lane);
         let changed = match Self::own_cursor(request, intent, &lane, view) {
             Ok(changed) => changed.or_else(|| self.redirected(request, intent)),
             Err(None) => return self.wait(On::Nodes, view.hold, now),
