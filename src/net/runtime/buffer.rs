@@ -51,6 +51,12 @@ impl Queued {
         self.bytes.split_to(n)
     }
 
+    /// Puts `bytes` in the place of all from `begin` on.
+    pub(crate) fn replace_from(&mut self, begin: usize, bytes: &[u8]) {
+        self.bytes.truncate(self.dropped + begin);
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// Drops everything, and keeps the room.
     #[inline]
     pub(crate) fn clear(&mut self) {

@@ -2,7 +2,7 @@
 //! how much of them is written, and the commands whose replies are outstanding.
 //!
 //! A request stays in the buffer until it is answered, so that a read can be sent again elsewhere without having been
-//! copied before. Whatever leaves the order early leaves a tombstone, which takes the reply that still comes: a server
+//! copied before. Whatever was asked for and leaves the order early leaves a tombstone, which takes the reply that still comes: a server
 //! answers in the order in which it was asked, and nothing else tells which reply belongs to which command.
 //!
 //! Invariants: without uncounted bytes and without a streamed command the buffer is as long as all outstanding requests
@@ -321,19 +321,37 @@ impl RequestQueue {
         own
     }
 
+    /// What was not offered to the server yet is not asked for at all; the rest leaves tombstones.
     fn take_out(
         &mut self,
         drain: &Rc<Client>,
         chosen: impl Fn(&Pending) -> bool,
     ) -> Vec<(Pending, BytesMut)> {
-        let (mut at, mut taken) = (0, Vec::new());
-        for pending in &mut self.pending {
+        let asked = if self.is_streaming() { self.buffer.len() } else { self.sent.max(self.offered) };
+        let (mut at, mut taken, mut rest) = (0, Vec::new(), None);
+        for mut pending in std::mem::take(&mut self.pending) {
             let bytes = at..at + pending.len;
             at = bytes.end;
-            if pending.may_move() && pending.client.gone().is_none() && chosen(pending) {
-                let tombstone = pending.tombstone(drain);
-                taken.push((std::mem::replace(pending, tombstone), BytesMut::from(&self.buffer[bytes])));
+            let moves = pending.may_move() && pending.client.gone().is_none() && chosen(&pending);
+            if bytes.start >= asked {
+                let (_, rest) = rest.get_or_insert_with(|| (bytes.start, BytesMut::new()));
+                if !moves {
+                    rest.extend_from_slice(&self.buffer[bytes.clone()]);
+                }
             }
+            if moves {
+                let tombstone = pending.tombstone(drain);
+                let request = BytesMut::from(&self.buffer[bytes.clone()]);
+                taken.push((std::mem::replace(&mut pending, tombstone), request));
+            }
+            if moves && bytes.start >= asked {
+                self.in_flight.remove(1);
+            } else {
+                self.pending.push_back(pending);
+            }
+        }
+        if let Some((begin, rest)) = rest {
+            self.buffer.replace_from(begin, &rest);
         }
         taken
     }

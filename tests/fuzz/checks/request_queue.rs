@@ -1,5 +1,5 @@
-//! Rules for the requests of one connection: whatever is taken, moved, voided and cut, the server gets each request once,
-//! byte for byte and in the order in which they were taken, and each of its replies finds the command that it answers.
+//! Rules for the requests of one connection: whatever is taken, moved, voided and cut, the server gets each request once
+//! (or never, if it moves before it is offered), byte for byte and in the order in which they were taken, and each of its replies finds the command that it answers.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -212,11 +212,20 @@ impl Model {
                 own != others && self.is_free(entry, fencing)
             };
             let chosen: Vec<usize> = (0..self.entries.len()).filter(|n| chosen(&self.entries[*n])).collect();
-            for n in chosen {
+            // From the end on, so that what has yet to be looked at keeps its place.
+            for n in chosen.into_iter().rev() {
+                let begin =
+                    self.answered + self.entries.range(..n).map(|entry| entry.bytes.len()).sum::<usize>();
                 let entry = &mut self.entries[n];
                 expected.push(entry.clone());
-                *entry = Entry { seq: 0, kind: Kind::Moved, slot: None, void: false, ..entry.clone() };
+                if begin >= self.wire.len().max(self.offered) {
+                    self.asked.drain(begin..begin + entry.bytes.len());
+                    self.entries.remove(n);
+                } else {
+                    *entry = Entry { seq: 0, kind: Kind::Moved, slot: None, void: false, ..entry.clone() };
+                }
             }
+            expected.reverse();
         }
         if !others {
             expected.sort_by_key(|entry| entry.seq);

@@ -112,19 +112,26 @@ fn a_reply_that_has_begun_is_not_voided() {
 #[test]
 fn what_moves_leaves_a_tombstone_that_takes_its_reply() {
     let (mut queue, drain) = (empty(), Client::drain(output()));
-    let (slow, other, gone) = (client(1), client(2), client(3));
+    let (slow, other, gone, apart) = (client(1), client(2), client(3), client(4));
     push(&mut queue, pending(&slow, 0, Kind::Read, None), b"long");
     push(&mut queue, pending(&other, 4, Kind::Read, None), b"read");
     push(&mut queue, pending(&other, 5, Kind::Write, None), b"write");
     push(&mut queue, pending(&gone, 0, Kind::Read, None), b"left");
     push(&mut queue, pending(&slow, 1, Kind::Read, None), b"next");
+    push(&mut queue, pending(&apart, 9, Kind::Read, None), b"late");
     gone.leave(Gone::Left);
     assert!(queue.is_in_the_way());
+    let asked = write(&mut queue, 5);
     let taken = queue.take_others(&drain, true);
     let moved: Vec<_> =
         taken.iter().map(|(pending, bytes)| (pending.client.id, pending.seq, &bytes[..])).collect();
-    assert_eq!(moved, [(2, 4, &b"read"[..])]);
-    assert_eq!(write(&mut queue, 21), b"longreadwriteleftnext", "the server is asked all the same");
+    assert_eq!(moved, [(2, 4, &b"read"[..]), (4, 9, b"late")]);
+    let asked = [asked, write(&mut queue, 16)].concat();
+    assert_eq!(
+        asked, b"longreadwriteleftnext",
+        "for what was not offered yet the server is not asked at all"
+    );
+    assert_eq!((queue.unsent(), queue.len()), (0, 5));
     let kinds: Vec<Kind> =
         std::iter::from_fn(|| queue.pop(|_, _| false)).map(|popped| popped.0.kind).collect();
     assert_eq!(kinds, [Kind::Read, Kind::Moved, Kind::Write, Kind::Read, Kind::Read]);
