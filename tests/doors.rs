@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Conn, Redis, Setup, Topology, Value, eventually, http_get, ms, secs, sleep_ms};
+use support::hostile::{Act, Role};
+use support::{
+    Conn, Hostile, Redis, Setup, Topology, Value, eventually, http_get, ms, secs, sleep_ms,
+};
 
 const USERS: &[&str] = &[
     "--user",
@@ -106,6 +109,90 @@ fn who_guesses_passwords_costs_the_primary_neither_connections_nor_time() {
     // Somebody whom nobody knew yet gets in, too.
     let mut late = Conn::open(proxy.port);
     assert_eq!(late.patience(secs(5)).cmd(&["AUTH", "admin", "admin-pw"]), "OK");
+}
+
+/// The fastest of some logins of users that nobody knows yet. Whoever is suspect waits 20 ms at least.
+fn fastest_login(root: &mut Conn, port: u16, name: &str) -> Duration {
+    let login = |n: usize| {
+        let user = format!("{name}-{n}");
+        assert_eq!(root.cmd(&["ACL", "SETUSER", &user, "on", ">pw", "~*", "+@all"]), "OK");
+        let mut conn = Conn::open(port);
+        let since = Instant::now();
+        assert_eq!(conn.cmd(&["AUTH", &user, "pw"]), "OK");
+        since.elapsed()
+    };
+    (0..10).map(login).min().unwrap()
+}
+
+/// Many connections that guess the password of one user keep nobody else who comes from there waiting behind all of them.
+#[test]
+fn who_is_new_waits_for_one_guess_at_somebody_else_and_not_for_all() {
+    let primary = Redis::start(USERS);
+    let mut root = login(primary.port, "admin", "admin-pw");
+    for user in ["bob", "carol", "dave"] {
+        assert_eq!(root.cmd(&["ACL", "SETUSER", user, "on", ">pw", "~*", "+@all"]), "OK");
+    }
+    let proxy = Setup::to(primary.port, &[]).upstream(LOGIN).proxy("[proxy]\nworkers = 1").start();
+    // In line they wait for 4 seconds, at 20 ms each.
+    let mut guessers: Vec<Conn> = (0..200).map(|_| proxy.connect()).collect();
+    for conn in &mut guessers {
+        conn.patience(secs(30));
+        for n in 0..3 {
+            conn.ask(&["AUTH", "alice", &format!("guess-{n}")]);
+        }
+    }
+    for conn in &mut guessers {
+        assert!(conn.read().error().starts_with("WRONGPASS"));
+    }
+    for user in ["bob", "carol", "dave"] {
+        let since = Instant::now();
+        let mut conn = Conn::open(proxy.port);
+        assert_eq!(conn.patience(secs(20)).cmd(&["AUTH", user, "pw"]), "OK");
+        println!("{user} was let in after {:?}", since.elapsed());
+        assert!(since.elapsed() < ms(1000), "{user} waited for {:?}", since.elapsed());
+    }
+    // Nobody waits for ever, either.
+    assert!(guessers[20].read().error().starts_with("WRONGPASS"));
+}
+
+/// Whoever cannot be told whether a password is right has not guessed one.
+#[test]
+fn a_primary_that_cannot_say_makes_nobody_suspect() {
+    const TIMES: u64 = 20;
+    let mut primary = Redis::start(USERS);
+    let busy = |real: Vec<u8>, played: u64, _: u16| match played / TIMES {
+        0 => b"-LOADING Redis is loading the dataset in memory\r\n".to_vec(),
+        1 => b"-ERR max number of clients reached\r\n".to_vec(),
+        _ => real,
+    };
+    let node = Hostile::playing(&Role { name: "busy", on: &["AUTH"], act: Act::Change(busy) }, primary.port);
+    let proxy = Setup::to(node.port, &[]).proxy("[proxy]\nworkers = 1").start();
+    let told = |what: &str| {
+        let mut conn = Conn::open(proxy.port);
+        for _ in 0..TIMES {
+            assert!(conn.cmd(&["AUTH", "alice", "alice-pw"]).error().starts_with(what), "{what}");
+        }
+    };
+    told("LOADING");
+    told("ERR max number of clients");
+    let mut root = login(primary.port, "admin", "admin-pw");
+    let after_busy = fastest_login(&mut root, proxy.port, "busy");
+    assert!(after_busy < ms(15), "a login took {after_busy:?}");
+    primary.kill();
+    told("MASTERDOWN");
+    primary.restart();
+    eventually("the primary is back", secs(5), || proxy.get("/readyz").0 == 200);
+    let mut root = login(primary.port, "admin", "admin-pw");
+    let after_down = fastest_login(&mut root, proxy.port, "down");
+    assert!(after_down < ms(15), "a login took {after_down:?}");
+    // So it would have been seen.
+    let mut conn = Conn::open(proxy.port);
+    for _ in 0..TIMES {
+        assert!(conn.cmd(&["AUTH", "alice", "guess"]).error().starts_with("WRONGPASS"));
+    }
+    let suspect = fastest_login(&mut root, proxy.port, "suspect");
+    assert!(suspect >= ms(20), "a login took {suspect:?}");
+    println!("logins: {after_busy:?}, {after_down:?}, {suspect:?} as a suspect");
 }
 
 /// A connection on which nothing is read.
@@ -332,6 +419,49 @@ fn a_deleted_user_reads_nothing_after_the_next_poll() {
             assert!(deleted.elapsed() < ms(400), "reads are served after {:?}", deleted.elapsed());
         }
         println!("the last read was served {:?} after DELUSER", deleted.elapsed());
+    }
+}
+
+/// S8: who comes back under the same name has the rules of now, and so has whoever was there.
+#[test]
+fn a_user_who_is_made_anew_has_the_new_rules() {
+    let topology = Topology::with(USERS, 1, USERS);
+    let proxy = Setup::of(&topology).upstream(LOGIN).start();
+    let mut root = login(topology.primary.port, "admin", "admin-pw");
+    let mut on_replica = login(topology.replicas[0].port, "admin", "admin-pw");
+    assert_eq!(root.cmd(&["MSET", "secret", "hidden", "pub:1", "open"]), "OK");
+    topology.await_sync();
+    let wide = ["ACL", "SETUSER", "guest", "reset", "on", ">pw", "~*", "+@all", "-debug"];
+    for password in [">pw", ">pw", ">another"] {
+        for server in [&mut root, &mut on_replica] {
+            assert_eq!(server.cmd(&wide), "OK");
+        }
+        on_replica.cmd(&["CONFIG", "RESETSTAT"]);
+        let mut old = login(proxy.port, "guest", "pw");
+        eventually("a replica serves the guest", secs(5), || {
+            assert_eq!(old.cmd(&["GET", "secret"]), "hidden");
+            on_replica.cmd(&["INFO", "commandstats"]).text().contains("cmdstat_get:calls=")
+        });
+        // At once: no poll sees that there is no such user.
+        root.ask(&["ACL", "DELUSER", "guest"]);
+        root.ask(&["ACL", "SETUSER", "guest", "on", password, "~pub:*", "+@read", "+@connection"]);
+        assert_eq!(root.read(), Value::Int(1));
+        assert_eq!(root.read(), "OK");
+        let changed = Instant::now();
+        let mut new = login(proxy.port, "guest", &password[1..]);
+        let mut last = Duration::ZERO;
+        while changed.elapsed() < ms(1500) {
+            let is_served = |conn: &mut Conn| conn.try_cmd(&["GET", "secret"]).is_ok_and(|v| v == "hidden");
+            if is_served(&mut new) | is_served(&mut old) {
+                last = changed.elapsed();
+            }
+            assert_eq!(new.cmd(&["GET", "pub:1"]), "open");
+            if password == ">another" && changed.elapsed() > ms(400) {
+                assert!(old.try_cmd(&["GET", "pub:1"]).is_err(), "who knows the old password is still there");
+            }
+        }
+        assert!(last < ms(400), "reads were served by the old rules until {last:?}");
+        println!("the last read was served by the old rules {last:?} after the change");
     }
 }
 
