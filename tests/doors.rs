@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use support::hostile::{Act, Role};
 use support::{
-    Conn, Hostile, Redis, Setup, Topology, Value, eventually, http_get, ms, secs, sleep_ms,
+    Conn, Hostile, Redis, Server, Setup, Topology, Value, eventually, http_get, ms, secs, sleep_ms,
 };
 
 const USERS: &[&str] = &[
@@ -394,6 +394,136 @@ fn what_only_redweir_knows_is_told_to_those_who_may_know() {
         }
     }
     assert!(reader.cmd(&["INFO", "redweir"]).text().starts_with("# Redweir\r\n"));
+}
+
+/// What Redweir answers about a connection.
+const ABOUT_A_CONNECTION: [&[&str]; 17] = [
+    &["CLIENT", "GETNAME"],
+    &["CLIENT", "SETNAME", "me"],
+    &["CLIENT", "NO-EVICT", "on"],
+    &["CLIENT", "REPLY", "ON"],
+    &["CLIENT", "REPLY", "what"],
+    &["CLIENT", "ID"],
+    &["CLIENT", "INFO"],
+    &["SELECT", "0"],
+    &["SELECT", "1"],
+    &["SELECT", "1"],
+    &["SELECT", "99"],
+    &["select", "0"],
+    &["WATCH", "k"],
+    &["CLIENT", "SETNAME", "me"],
+    &["CLIENT", "REPLY", "ON"],
+    &["UNWATCH"],
+    &["CLIENT", "REPLY", "OFF"],
+];
+
+/// What is told to everybody, except by Redis 6.2.
+const MALFORMED: [&[&str]; 4] =
+    [&["CLIENT", "GETNAME", "x"], &["CLIENT", "ID", "x"], &["CLIENT", "SETNAME"], &["SELECT"]];
+
+/// S8: what Redweir answers about a client's connection is denied where the primary denies it.
+#[test]
+fn what_is_about_a_connection_is_denied_as_by_the_primary() {
+    let topology = Topology::with(USERS, 0, USERS);
+    let mut root = login(topology.primary.port, "admin", "admin-pw");
+    let rules = [
+        "+@all",
+        "+@all -debug",
+        "+@all -client|setname",
+        "+@all -client|reply -client|no-evict",
+        "+@all -client",
+        "+@all -select",
+        "+@all -@connection",
+        "+@all -@connection +select",
+        "+@all -@dangerous",
+        "-@all +@connection",
+        "-@all +client|getname +select",
+        "-@all (+@all ~*)",
+        "-@all",
+    ];
+    let (is_old, mut denied) = (topology.primary.kind == Server::Redis62, 0);
+    let mut users = Vec::new();
+    for (n, rules) in rules.iter().enumerate() {
+        let user = format!("user-{n}");
+        let (plain, selector) = rules.split_once(" (").unwrap_or((rules, ""));
+        let selector = format!("({selector}");
+        let words = ["ACL", "SETUSER", &user, "on", ">pw", "~*"].into_iter().chain(plain.split(' '));
+        let words: Vec<&str> = words.chain((selector.len() > 1).then_some(&*selector)).collect();
+        // An older server has no rules for subcommands, and no selectors.
+        if root.cmd(&words) == "OK" {
+            users.push((user, rules));
+        }
+    }
+    for acl in ["verify", "trust"] {
+        let security = format!("[security]\nreplica-acl = \"{acl}\"\n");
+        let proxy = Setup::of(&topology).upstream(LOGIN).toml(&security).start();
+        for (user, rules) in &users {
+            let (mut through, mut direct) =
+                (login(proxy.port, user, "pw"), login(topology.primary.port, user, "pw"));
+            for command in ABOUT_A_CONNECTION.into_iter().chain(MALFORMED) {
+                let is_silenced = command.contains(&"OFF") && !rules.ends_with("-client");
+                if is_silenced || is_old && MALFORMED.contains(&command) {
+                    continue;
+                }
+                let (ours, theirs) = (through.cmd(command), direct.cmd(command));
+                let is_denied = |value: &Value| value.is_error() && value.error().starts_with("NOPERM");
+                // Redis 6.2 does not know all of them.
+                let is_told = is_denied(&theirs) || theirs.is_error() && !is_old;
+                assert!(
+                    is_denied(&ours) == is_denied(&theirs) && (!is_told || ours == theirs),
+                    "{rules}, {acl}: {command:?}: {ours:?}, {theirs:?}"
+                );
+                denied += usize::from(is_denied(&theirs));
+            }
+            assert_eq!(through.cmd(&["AUTH", "alice", "alice-pw"]), "OK");
+            let name = through.cmd(&["CLIENT", "GETNAME"]);
+            assert!(!name.is_error(), "{rules}, {acl}: {name:?}");
+        }
+    }
+    assert!(denied > 100 || is_old && denied > 50, "{denied} were denied");
+}
+
+/// S8: rules that are narrowed count for who is there; who may plainly do it costs the primary nothing.
+#[test]
+fn who_may_plainly_do_it_is_not_asked_about_and_who_may_no_longer_is_denied() {
+    let topology = Topology::with(USERS, 0, USERS);
+    let mut root = login(topology.primary.port, "admin", "admin-pw");
+    for user in ["free", "nearly"] {
+        assert_eq!(root.cmd(&["ACL", "SETUSER", user, "on", ">pw", "~*", "&*", "+@all"]), "OK");
+    }
+    assert_eq!(root.cmd(&["ACL", "SETUSER", "nearly", "-debug", "-@scripting"]), "OK");
+    let proxy = Setup::of(&topology).upstream(LOGIN).start();
+    let commands: [&[&str]; 5] = [
+        &["CLIENT", "GETNAME"],
+        &["CLIENT", "SETNAME", "me"],
+        &["CLIENT", "NO-EVICT", "on"],
+        &["CLIENT", "REPLY", "ON"],
+        &["SELECT", "0"],
+    ];
+    let mut conns = [proxy.connect(), login(proxy.port, "free", "pw"), login(proxy.port, "nearly", "pw")];
+    root.cmd(&["CONFIG", "RESETSTAT"]);
+    for _ in 0..20 {
+        for conn in &mut conns {
+            for command in commands {
+                assert!(!conn.cmd(command).is_error(), "{command:?}");
+            }
+        }
+    }
+    let stats = root.cmd(&["INFO", "commandstats"]).text();
+    for asked in ["cmdstat_client|getname", "cmdstat_client|setname", "cmdstat_client|reply"] {
+        assert!(!stats.contains(asked), "{asked} in {stats}");
+    }
+    for user in ["default", "free", "nearly"] {
+        assert_eq!(root.cmd(&["ACL", "SETUSER", user, "-client", "-select"]), "OK");
+    }
+    let narrowed = Instant::now();
+    for conn in &mut conns {
+        for command in commands {
+            eventually("it is denied", ms(500), || conn.cmd(command).is_error());
+            assert!(conn.cmd(command).error().starts_with("NOPERM"), "{command:?}");
+        }
+    }
+    println!("all was denied {:?} after the rules were narrowed", narrowed.elapsed());
 }
 
 /// S8
