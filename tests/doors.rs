@@ -8,6 +8,7 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -305,6 +306,55 @@ fn descriptors_that_run_out_are_told_of_and_hurt_nobody_who_is_in() {
     eventually("there is room again", secs(5), || {
         proxy.connect().try_cmd(&["PING"]).is_ok_and(|pong| pong == "PONG")
     });
+}
+
+/// The number of the lowest descriptor that a process has free, and of the one that its admin server keeps to spare, if any.
+fn descriptors(pid: u32) -> (usize, Option<usize>) {
+    let dir = format!("/proc/{pid}/fd");
+    let numbers = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let open: Vec<usize> = numbers.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
+    let is_spare = |fd: &&usize| {
+        // What it reads from is one of those, too.
+        **fd > 2 && std::fs::read_link(format!("{dir}/{fd}")).is_ok_and(|path| path.ends_with("dev/null"))
+    };
+    let lowest_free = (0..=open.len()).find(|fd| !open.contains(fd)).unwrap();
+    (lowest_free, open.iter().find(is_spare).copied())
+}
+
+/// S6: whatever uses them up, whether the process lives can be asked.
+#[test]
+fn probes_are_answered_though_no_descriptor_is_free() {
+    let primary = Redis::start(&[]);
+    let mut proxy = Setup::to(primary.port, &[]).proxy("[proxy]\nworkers = 1").start();
+    let mut inside = proxy.connect();
+    assert_eq!(inside.cmd(&["SET", "k", "v"]), "OK");
+    let limit = |most: &str| {
+        let pid = proxy.pid().to_string();
+        let done = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={most}:")]).status();
+        assert!(done.unwrap().success());
+    };
+    // All below the limit are in use, the spare one among them.
+    let mut crowd = Vec::new();
+    let mut full = || {
+        let (free, spare) = descriptors(proxy.pid());
+        if spare.is_some_and(|spare| free < spare) {
+            crowd.push(proxy.connect());
+        }
+        spare.is_none_or(|spare| free > spare)
+    };
+    eventually("the spare descriptor is not the last", secs(5), &mut full);
+    limit(&descriptors(proxy.pid()).0.to_string());
+    for _ in 0..5 {
+        for path in ["/livez", "/readyz", "/metrics"] {
+            let since = Instant::now();
+            assert_eq!(http_get(proxy.admin_port, path).unwrap().0, 200, "{path}");
+            assert!(since.elapsed() < ms(1000), "{path} took {:?}", since.elapsed());
+        }
+        assert_eq!(inside.cmd(&["GET", "k"]), "v");
+    }
+    assert!(proxy.log().contains("accept failed on the admin address"), "there was a descriptor left");
+    drop(crowd);
+    assert_eq!(proxy.stop(), Some(0));
 }
 
 /// S7
