@@ -8,11 +8,15 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Conn, Redis, Setup, Topology, Value, eventually, http_get, ms, secs, sleep_ms};
+use support::hostile::{Act, Role};
+use support::{
+    Conn, Hostile, Redis, Server, Setup, Topology, Value, eventually, http_get, ms, secs, sleep_ms,
+};
 
 const USERS: &[&str] = &[
     "--user",
@@ -106,6 +110,90 @@ fn who_guesses_passwords_costs_the_primary_neither_connections_nor_time() {
     // Somebody whom nobody knew yet gets in, too.
     let mut late = Conn::open(proxy.port);
     assert_eq!(late.patience(secs(5)).cmd(&["AUTH", "admin", "admin-pw"]), "OK");
+}
+
+/// The fastest of some logins of users that nobody knows yet. Whoever is suspect waits 20 ms at least.
+fn fastest_login(root: &mut Conn, port: u16, name: &str) -> Duration {
+    let login = |n: usize| {
+        let user = format!("{name}-{n}");
+        assert_eq!(root.cmd(&["ACL", "SETUSER", &user, "on", ">pw", "~*", "+@all"]), "OK");
+        let mut conn = Conn::open(port);
+        let since = Instant::now();
+        assert_eq!(conn.cmd(&["AUTH", &user, "pw"]), "OK");
+        since.elapsed()
+    };
+    (0..10).map(login).min().unwrap()
+}
+
+/// Many connections that guess the password of one user keep nobody else who comes from there waiting behind all of them.
+#[test]
+fn who_is_new_waits_for_one_guess_at_somebody_else_and_not_for_all() {
+    let primary = Redis::start(USERS);
+    let mut root = login(primary.port, "admin", "admin-pw");
+    for user in ["bob", "carol", "dave"] {
+        assert_eq!(root.cmd(&["ACL", "SETUSER", user, "on", ">pw", "~*", "+@all"]), "OK");
+    }
+    let proxy = Setup::to(primary.port, &[]).upstream(LOGIN).proxy("[proxy]\nworkers = 1").start();
+    // In line they wait for 4 seconds, at 20 ms each.
+    let mut guessers: Vec<Conn> = (0..200).map(|_| proxy.connect()).collect();
+    for conn in &mut guessers {
+        conn.patience(secs(30));
+        for n in 0..3 {
+            conn.ask(&["AUTH", "alice", &format!("guess-{n}")]);
+        }
+    }
+    for conn in &mut guessers {
+        assert!(conn.read().error().starts_with("WRONGPASS"));
+    }
+    for user in ["bob", "carol", "dave"] {
+        let since = Instant::now();
+        let mut conn = Conn::open(proxy.port);
+        assert_eq!(conn.patience(secs(20)).cmd(&["AUTH", user, "pw"]), "OK");
+        println!("{user} was let in after {:?}", since.elapsed());
+        assert!(since.elapsed() < ms(1000), "{user} waited for {:?}", since.elapsed());
+    }
+    // Nobody waits for ever, either.
+    assert!(guessers[20].read().error().starts_with("WRONGPASS"));
+}
+
+/// Whoever cannot be told whether a password is right has not guessed one.
+#[test]
+fn a_primary_that_cannot_say_makes_nobody_suspect() {
+    const TIMES: u64 = 20;
+    let mut primary = Redis::start(USERS);
+    let busy = |real: Vec<u8>, played: u64, _: u16| match played / TIMES {
+        0 => b"-LOADING Redis is loading the dataset in memory\r\n".to_vec(),
+        1 => b"-ERR max number of clients reached\r\n".to_vec(),
+        _ => real,
+    };
+    let node = Hostile::playing(&Role { name: "busy", on: &["AUTH"], act: Act::Change(busy) }, primary.port);
+    let proxy = Setup::to(node.port, &[]).proxy("[proxy]\nworkers = 1").start();
+    let told = |what: &str| {
+        let mut conn = Conn::open(proxy.port);
+        for _ in 0..TIMES {
+            assert!(conn.cmd(&["AUTH", "alice", "alice-pw"]).error().starts_with(what), "{what}");
+        }
+    };
+    told("LOADING");
+    told("ERR max number of clients");
+    let mut root = login(primary.port, "admin", "admin-pw");
+    let after_busy = fastest_login(&mut root, proxy.port, "busy");
+    assert!(after_busy < ms(15), "a login took {after_busy:?}");
+    primary.kill();
+    told("MASTERDOWN");
+    primary.restart();
+    eventually("the primary is back", secs(5), || proxy.get("/readyz").0 == 200);
+    let mut root = login(primary.port, "admin", "admin-pw");
+    let after_down = fastest_login(&mut root, proxy.port, "down");
+    assert!(after_down < ms(15), "a login took {after_down:?}");
+    // So it would have been seen.
+    let mut conn = Conn::open(proxy.port);
+    for _ in 0..TIMES {
+        assert!(conn.cmd(&["AUTH", "alice", "guess"]).error().starts_with("WRONGPASS"));
+    }
+    let suspect = fastest_login(&mut root, proxy.port, "suspect");
+    assert!(suspect >= ms(20), "a login took {suspect:?}");
+    println!("logins: {after_busy:?}, {after_down:?}, {suspect:?} as a suspect");
 }
 
 /// A connection on which nothing is read.
@@ -220,6 +308,55 @@ fn descriptors_that_run_out_are_told_of_and_hurt_nobody_who_is_in() {
     });
 }
 
+/// The number of the lowest descriptor that a process has free, and of the one that its admin server keeps to spare, if any.
+fn descriptors(pid: u32) -> (usize, Option<usize>) {
+    let dir = format!("/proc/{pid}/fd");
+    let numbers = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let open: Vec<usize> = numbers.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
+    let is_spare = |fd: &&usize| {
+        // What it reads from is one of those, too.
+        **fd > 2 && std::fs::read_link(format!("{dir}/{fd}")).is_ok_and(|path| path.ends_with("dev/null"))
+    };
+    let lowest_free = (0..=open.len()).find(|fd| !open.contains(fd)).unwrap();
+    (lowest_free, open.iter().find(is_spare).copied())
+}
+
+/// S6: whatever uses them up, whether the process lives can be asked.
+#[test]
+fn probes_are_answered_though_no_descriptor_is_free() {
+    let primary = Redis::start(&[]);
+    let mut proxy = Setup::to(primary.port, &[]).proxy("[proxy]\nworkers = 1").start();
+    let mut inside = proxy.connect();
+    assert_eq!(inside.cmd(&["SET", "k", "v"]), "OK");
+    let limit = |most: &str| {
+        let pid = proxy.pid().to_string();
+        let done = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={most}:")]).status();
+        assert!(done.unwrap().success());
+    };
+    // All below the limit are in use, the spare one among them.
+    let mut crowd = Vec::new();
+    let mut full = || {
+        let (free, spare) = descriptors(proxy.pid());
+        if spare.is_some_and(|spare| free < spare) {
+            crowd.push(proxy.connect());
+        }
+        spare.is_none_or(|spare| free > spare)
+    };
+    eventually("the spare descriptor is not the last", secs(5), &mut full);
+    limit(&descriptors(proxy.pid()).0.to_string());
+    for _ in 0..5 {
+        for path in ["/livez", "/readyz", "/metrics"] {
+            let since = Instant::now();
+            assert_eq!(http_get(proxy.admin_port, path).unwrap().0, 200, "{path}");
+            assert!(since.elapsed() < ms(1000), "{path} took {:?}", since.elapsed());
+        }
+        assert_eq!(inside.cmd(&["GET", "k"]), "v");
+    }
+    assert!(proxy.log().contains("accept failed on the admin address"), "there was a descriptor left");
+    drop(crowd);
+    assert_eq!(proxy.stop(), Some(0));
+}
+
 /// S7
 #[test]
 fn a_dead_primary_s_replica_lets_no_stranger_in() {
@@ -309,6 +446,136 @@ fn what_only_redweir_knows_is_told_to_those_who_may_know() {
     assert!(reader.cmd(&["INFO", "redweir"]).text().starts_with("# Redweir\r\n"));
 }
 
+/// What Redweir answers about a connection.
+const ABOUT_A_CONNECTION: [&[&str]; 17] = [
+    &["CLIENT", "GETNAME"],
+    &["CLIENT", "SETNAME", "me"],
+    &["CLIENT", "NO-EVICT", "on"],
+    &["CLIENT", "REPLY", "ON"],
+    &["CLIENT", "REPLY", "what"],
+    &["CLIENT", "ID"],
+    &["CLIENT", "INFO"],
+    &["SELECT", "0"],
+    &["SELECT", "1"],
+    &["SELECT", "1"],
+    &["SELECT", "99"],
+    &["select", "0"],
+    &["WATCH", "k"],
+    &["CLIENT", "SETNAME", "me"],
+    &["CLIENT", "REPLY", "ON"],
+    &["UNWATCH"],
+    &["CLIENT", "REPLY", "OFF"],
+];
+
+/// What is told to everybody, except by Redis 6.2.
+const MALFORMED: [&[&str]; 4] =
+    [&["CLIENT", "GETNAME", "x"], &["CLIENT", "ID", "x"], &["CLIENT", "SETNAME"], &["SELECT"]];
+
+/// S8: what Redweir answers about a client's connection is denied where the primary denies it.
+#[test]
+fn what_is_about_a_connection_is_denied_as_by_the_primary() {
+    let topology = Topology::with(USERS, 0, USERS);
+    let mut root = login(topology.primary.port, "admin", "admin-pw");
+    let rules = [
+        "+@all",
+        "+@all -debug",
+        "+@all -client|setname",
+        "+@all -client|reply -client|no-evict",
+        "+@all -client",
+        "+@all -select",
+        "+@all -@connection",
+        "+@all -@connection +select",
+        "+@all -@dangerous",
+        "-@all +@connection",
+        "-@all +client|getname +select",
+        "-@all (+@all ~*)",
+        "-@all",
+    ];
+    let (is_old, mut denied) = (topology.primary.kind == Server::Redis62, 0);
+    let mut users = Vec::new();
+    for (n, rules) in rules.iter().enumerate() {
+        let user = format!("user-{n}");
+        let (plain, selector) = rules.split_once(" (").unwrap_or((rules, ""));
+        let selector = format!("({selector}");
+        let words = ["ACL", "SETUSER", &user, "on", ">pw", "~*"].into_iter().chain(plain.split(' '));
+        let words: Vec<&str> = words.chain((selector.len() > 1).then_some(&*selector)).collect();
+        // An older server has no rules for subcommands, and no selectors.
+        if root.cmd(&words) == "OK" {
+            users.push((user, rules));
+        }
+    }
+    for acl in ["verify", "trust"] {
+        let security = format!("[security]\nreplica-acl = \"{acl}\"\n");
+        let proxy = Setup::of(&topology).upstream(LOGIN).toml(&security).start();
+        for (user, rules) in &users {
+            let (mut through, mut direct) =
+                (login(proxy.port, user, "pw"), login(topology.primary.port, user, "pw"));
+            for command in ABOUT_A_CONNECTION.into_iter().chain(MALFORMED) {
+                let is_silenced = command.contains(&"OFF") && !rules.ends_with("-client");
+                if is_silenced || is_old && MALFORMED.contains(&command) {
+                    continue;
+                }
+                let (ours, theirs) = (through.cmd(command), direct.cmd(command));
+                let is_denied = |value: &Value| value.is_error() && value.error().starts_with("NOPERM");
+                // Redis 6.2 does not know all of them.
+                let is_told = is_denied(&theirs) || theirs.is_error() && !is_old;
+                assert!(
+                    is_denied(&ours) == is_denied(&theirs) && (!is_told || ours == theirs),
+                    "{rules}, {acl}: {command:?}: {ours:?}, {theirs:?}"
+                );
+                denied += usize::from(is_denied(&theirs));
+            }
+            assert_eq!(through.cmd(&["AUTH", "alice", "alice-pw"]), "OK");
+            let name = through.cmd(&["CLIENT", "GETNAME"]);
+            assert!(!name.is_error(), "{rules}, {acl}: {name:?}");
+        }
+    }
+    assert!(denied > 100 || is_old && denied > 50, "{denied} were denied");
+}
+
+/// S8: rules that are narrowed count for who is there; who may plainly do it costs the primary nothing.
+#[test]
+fn who_may_plainly_do_it_is_not_asked_about_and_who_may_no_longer_is_denied() {
+    let topology = Topology::with(USERS, 0, USERS);
+    let mut root = login(topology.primary.port, "admin", "admin-pw");
+    for user in ["free", "nearly"] {
+        assert_eq!(root.cmd(&["ACL", "SETUSER", user, "on", ">pw", "~*", "&*", "+@all"]), "OK");
+    }
+    assert_eq!(root.cmd(&["ACL", "SETUSER", "nearly", "-debug", "-@scripting"]), "OK");
+    let proxy = Setup::of(&topology).upstream(LOGIN).start();
+    let commands: [&[&str]; 5] = [
+        &["CLIENT", "GETNAME"],
+        &["CLIENT", "SETNAME", "me"],
+        &["CLIENT", "NO-EVICT", "on"],
+        &["CLIENT", "REPLY", "ON"],
+        &["SELECT", "0"],
+    ];
+    let mut conns = [proxy.connect(), login(proxy.port, "free", "pw"), login(proxy.port, "nearly", "pw")];
+    root.cmd(&["CONFIG", "RESETSTAT"]);
+    for _ in 0..20 {
+        for conn in &mut conns {
+            for command in commands {
+                assert!(!conn.cmd(command).is_error(), "{command:?}");
+            }
+        }
+    }
+    let stats = root.cmd(&["INFO", "commandstats"]).text();
+    for asked in ["cmdstat_client|getname", "cmdstat_client|setname", "cmdstat_client|reply"] {
+        assert!(!stats.contains(asked), "{asked} in {stats}");
+    }
+    for user in ["default", "free", "nearly"] {
+        assert_eq!(root.cmd(&["ACL", "SETUSER", user, "-client", "-select"]), "OK");
+    }
+    let narrowed = Instant::now();
+    for conn in &mut conns {
+        for command in commands {
+            eventually("it is denied", ms(500), || conn.cmd(command).is_error());
+            assert!(conn.cmd(command).error().starts_with("NOPERM"), "{command:?}");
+        }
+    }
+    println!("all was denied {:?} after the rules were narrowed", narrowed.elapsed());
+}
+
 /// S8
 #[test]
 fn a_deleted_user_reads_nothing_after_the_next_poll() {
@@ -332,6 +599,49 @@ fn a_deleted_user_reads_nothing_after_the_next_poll() {
             assert!(deleted.elapsed() < ms(400), "reads are served after {:?}", deleted.elapsed());
         }
         println!("the last read was served {:?} after DELUSER", deleted.elapsed());
+    }
+}
+
+/// S8: who comes back under the same name has the rules of now, and so has whoever was there.
+#[test]
+fn a_user_who_is_made_anew_has_the_new_rules() {
+    let topology = Topology::with(USERS, 1, USERS);
+    let proxy = Setup::of(&topology).upstream(LOGIN).start();
+    let mut root = login(topology.primary.port, "admin", "admin-pw");
+    let mut on_replica = login(topology.replicas[0].port, "admin", "admin-pw");
+    assert_eq!(root.cmd(&["MSET", "secret", "hidden", "pub:1", "open"]), "OK");
+    topology.await_sync();
+    let wide = ["ACL", "SETUSER", "guest", "reset", "on", ">pw", "~*", "+@all", "-debug"];
+    for password in [">pw", ">pw", ">another"] {
+        for server in [&mut root, &mut on_replica] {
+            assert_eq!(server.cmd(&wide), "OK");
+        }
+        on_replica.cmd(&["CONFIG", "RESETSTAT"]);
+        let mut old = login(proxy.port, "guest", "pw");
+        eventually("a replica serves the guest", secs(5), || {
+            assert_eq!(old.cmd(&["GET", "secret"]), "hidden");
+            on_replica.cmd(&["INFO", "commandstats"]).text().contains("cmdstat_get:calls=")
+        });
+        // At once: no poll sees that there is no such user.
+        root.ask(&["ACL", "DELUSER", "guest"]);
+        root.ask(&["ACL", "SETUSER", "guest", "on", password, "~pub:*", "+@read", "+@connection"]);
+        assert_eq!(root.read(), Value::Int(1));
+        assert_eq!(root.read(), "OK");
+        let changed = Instant::now();
+        let mut new = login(proxy.port, "guest", &password[1..]);
+        let mut last = Duration::ZERO;
+        while changed.elapsed() < ms(1500) {
+            let is_served = |conn: &mut Conn| conn.try_cmd(&["GET", "secret"]).is_ok_and(|v| v == "hidden");
+            if is_served(&mut new) | is_served(&mut old) {
+                last = changed.elapsed();
+            }
+            assert_eq!(new.cmd(&["GET", "pub:1"]), "open");
+            if password == ">another" && changed.elapsed() > ms(400) {
+                assert!(old.try_cmd(&["GET", "pub:1"]).is_err(), "who knows the old password is still there");
+            }
+        }
+        assert!(last < ms(400), "reads were served by the old rules until {last:?}");
+        println!("the last read was served by the old rules {last:?} after the change");
     }
 }
 

@@ -5,8 +5,11 @@
 
 mod support;
 
+use std::time::Instant;
+
 use support::dice::Dice;
-use support::{Conn, Proxy, Redis, Setup, Topology, Value, eventually, ms, secs, sleep_ms};
+use support::hostile::{Act, Role};
+use support::{Conn, Hostile, Proxy, Redis, Setup, Topology, Value, eventually, ms, secs, sleep_ms};
 
 /// Who looks after the servers, whatever becomes of the others.
 const ADMIN: &[&str] = &["--user", "admin", "on", ">admin-pw", "~*", "&*", "+@all"];
@@ -229,6 +232,57 @@ fn where_the_rules_are_hidden_the_primary_answers_unless_replicas_are_trusted() 
     assert!(!proxy.log().contains("access rules"));
 }
 
+/// So do some who want nobody to change rules: then nobody can see them, either.
+#[test]
+fn where_acl_is_renamed_the_rules_are_hidden() {
+    let narrow = ["--user", "app", "on", ">pw", "~pub:*", "+@read", "+@connection"];
+    let wide = ["--user", "app", "on", ">pw", "~*", "+@all"];
+    let renamed = ["--rename-command", "ACL", ""];
+    let keys = |topology: &Topology| {
+        assert_eq!(topology.primary.cmd(&["MSET", "secret", "hidden", "pub:1", "open"]), "OK");
+        topology.await_sync();
+    };
+    let topology = Topology::with(&[&narrow[..], &renamed].concat(), 1, &wide);
+    keys(&topology);
+    let proxy = Setup::of(&topology).start();
+    let (mut app, mut free) = (as_user(proxy.port, "app"), proxy.connect());
+    for _ in 0..20 {
+        assert!(denied(&app.cmd(&["GET", "secret"])));
+        assert_eq!(app.cmd(&["GET", "pub:1"]), "open");
+        assert_eq!(free.cmd(&["GET", "secret"]), "hidden");
+    }
+    assert_eq!(topology.replica_calls("get"), [0]);
+    assert_eq!(proxy.explain(&["GET", "secret"])["reason"], "rights_differ");
+    assert!(proxy.log().contains("the primary does not show its access rules"), "{}", proxy.log());
+    assert!(proxy.get("/readyz").1.contains("access rules: not shown by the primary"));
+    drop(proxy);
+
+    // Whoever runs the servers may say that the rules are alike: then they are not asked for.
+    let proxy = Setup::of(&topology).toml("[security]\nreplica-acl = \"trust\"\n").start();
+    let mut app = as_user(proxy.port, "app");
+    eventually("the replica is trusted", secs(5), || {
+        assert_eq!(app.cmd(&["GET", "pub:1"]), "open");
+        topology.replica_calls("get")[0] > 10
+    });
+    assert!(!proxy.log().contains("access rules"));
+    drop(proxy);
+
+    // Where only a replica hides them, whom the primary allows everything reads there, and nobody else.
+    let topology = Topology::with(&narrow, 1, &[&wide[..], &renamed].concat());
+    keys(&topology);
+    let proxy = Setup::of(&topology).start();
+    let (mut app, mut free) = (as_user(proxy.port, "app"), proxy.connect());
+    for _ in 0..20 {
+        assert!(denied(&app.cmd(&["GET", "secret"])));
+        assert_eq!(app.cmd(&["GET", "pub:1"]), "open");
+    }
+    assert_eq!(topology.replica_calls("get"), [0]);
+    eventually("the replica serves who may do everything", secs(5), || {
+        assert_eq!(free.cmd(&["GET", "secret"]), "hidden");
+        topology.replica_calls("get")[0] > 10
+    });
+}
+
 /// Who gives no password and may do everything needs no other proof: the `default` user itself shows the rules.
 #[test]
 fn an_unrestricted_default_user_shows_what_our_own_may_not_see() {
@@ -244,6 +298,105 @@ fn an_unrestricted_default_user_shows_what_our_own_may_not_see() {
     allow(topology.primary.port, "app", "-get");
     eventually("it is seen within an info-interval", secs(3), || denied(&conns[1].cmd(&["GET", "secret"])));
     assert_eq!(conns[0].cmd(&["GET", "secret"]), "hidden");
+}
+
+/// More users than are asked for with every poll.
+#[test]
+fn among_many_users_rules_count_as_well() {
+    let topology = servers(1);
+    let (primary, replica) = (topology.primary.port, topology.replicas[0].port);
+    let narrow = "reset on >pw ~pub:* +@read +@connection";
+    for port in [primary, replica] {
+        let mut root = admin(port);
+        for n in 0..300 {
+            root.ask(&["ACL", "SETUSER", &format!("user-{n}"), "on", ">pw", "~*", "+@read"]);
+        }
+        (0..300).for_each(|_| assert_eq!(root.read(), "OK"));
+        allow(port, "app", narrow);
+    }
+    let login = "username = \"admin\"\npassword = \"admin-pw\"";
+    let proxy = Setup::of(&topology).upstream(login).start();
+    let mut conn = as_user(proxy.port, "app");
+    let mut is_served = || {
+        let before = gets(replica);
+        assert_eq!(conn.cmd(&["GET", "pub:1"]), "open");
+        assert!(denied(&conn.cmd(&["GET", "secret"])));
+        gets(replica) > before
+    };
+    eventually("the replica serves", secs(5), &mut is_served);
+    allow(replica, "app", "~sub:*");
+    // Redis 7.0 takes its time for the first list.
+    eventually("the change is heard of", secs(20), || !is_served());
+    assert!(!is_served() && !is_served());
+    assert!(proxy.log().contains("does not have the access rules of the primary"));
+    // The connection for the list is made anew, as all others are.
+    admin(replica).cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
+    allow(replica, "app", narrow);
+    eventually("the replica serves again", secs(10), &mut is_served);
+}
+
+/// A list of users that is longer than anything Redweir reads, in lines or in bytes.
+fn endless_list(bytes: usize, line: &str) -> Vec<u8> {
+    let line = format!("${}\r\n{line}\r\n", line.len());
+    let lines = bytes / line.len();
+    [format!("*{lines}\r\n").as_bytes(), line.repeat(lines).as_bytes()].concat()
+}
+
+/// Users without number hide each other's rules; the node is as well as before.
+#[test]
+fn a_list_of_users_that_cannot_be_read_hides_the_rules_and_not_the_node() {
+    let words = "user somebody on ~pub:* resetchannels -@all +@read";
+    let cases = [
+        ("lines", Act::Say(endless_list(12 << 20, words)), "more than 262144 lines"),
+        ("bytes", Act::Say(endless_list(20 << 20, &format!("{words} ~{}", "x".repeat(4000)))), "longer than"),
+        ("time", Act::Silence, "no answer in time"),
+    ];
+    let topology = servers(1);
+    for (name, act, problem) in cases {
+        let role = Role { name, on: &["ACL"], act };
+        for of_primary in [true, false] {
+            let real = if of_primary { topology.primary.port } else { topology.replicas[0].port };
+            let node = Hostile::playing(&role, real);
+            let (primary, replica) = if of_primary {
+                (node.port, topology.replicas[0].port)
+            } else {
+                (topology.primary.port, node.port)
+            };
+            let proxy = Setup::to(primary, &[replica])
+                .upstream("probe-timeout = \"500ms\"")
+                .start_with_any_replicas();
+            eventually("the list was asked for", secs(5), || node.played() > 0);
+            let before = gets(topology.replicas[0].port);
+            let mut conn = proxy.connect();
+            assert_eq!(conn.cmd(&["MULTI"]), "OK");
+            // The list is asked for once more meanwhile.
+            let begun = Instant::now();
+            let mut free = proxy.connect();
+            while begun.elapsed() < ms(2500) {
+                assert_eq!(free.cmd(&["GET", "secret"]), "hidden");
+                assert_eq!(proxy.get("/readyz").0, 200, "{name}");
+                sleep_ms(20);
+            }
+            assert!(node.played() > 1, "{name}: it was asked for {} times", node.played());
+            assert_eq!(conn.cmd(&["EXEC"]), Value::Array(Vec::new()));
+            let log = proxy.log();
+            assert!(!log.contains("a node does not answer"), "{name}: {log}");
+            let told = log.lines().filter(|line| line.contains("the access rules of a node cannot be read"));
+            let told: Vec<&str> = told.collect();
+            assert!(
+                told.len() == 1 && told[0].contains("WARN") && told[0].contains(problem),
+                "{name}: {told:?}"
+            );
+            let served = gets(topology.replicas[0].port) - before;
+            if of_primary {
+                assert!(log.contains("the primary does not show its access rules"), "{name}: {log}");
+                assert_eq!(served, 0, "{name}");
+                assert_eq!(proxy.explain(&["GET", "secret"])["reason"], "rights_differ", "{name}");
+            } else {
+                assert!(served > 5, "{name}: the replica serves whom the primary allows everything");
+            }
+        }
+    }
 }
 
 /// S7: what the primary said last counts until it, or another one, says otherwise.

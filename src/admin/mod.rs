@@ -33,6 +33,7 @@ use crate::core::nodes::view::View;
 use crate::core::plan::Situation;
 use crate::core::policy::PolicyId;
 use crate::core::route::Ask;
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::runtime::task;
@@ -79,7 +80,7 @@ impl Admin {
             let listener = tokio::net::TcpListener::from_std(self.socket)?;
             let mut open: VecDeque<AbortHandle> = VecDeque::new();
             let sparing = Sparing::new();
-            let mut spare = File::open("/dev/null").ok();
+            let mut spare = spare_descriptor();
             let keeper = Arc::clone(metrics);
             task::spawn("upkeep", async move {
                 loop {
@@ -105,7 +106,7 @@ impl Admin {
                     }
                 };
                 if spare.is_none() {
-                    spare = File::open("/dev/null").ok();
+                    spare = spare_descriptor();
                 }
                 make_room(&mut open, self.most);
                 let served = serve(stream, Arc::clone(shared), Arc::clone(metrics));
@@ -113,6 +114,11 @@ impl Admin {
             }
         })
     }
+}
+
+/// A descriptor to answer somebody with when there is no other.
+fn spare_descriptor() -> Option<File> {
+    File::open("/dev/null").ok().filter(|_| !mutant::is("no-spare-descriptor"))
 }
 
 /// Closes the oldest connections until there is a place for one more: whoever neither reads nor writes keeps nobody out,

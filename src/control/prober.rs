@@ -11,7 +11,7 @@ use redis_protocol::resp2::types::BytesFrame;
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, watch};
 
-use crate::control::users::Users;
+use crate::control::users::{Ask, Users};
 use crate::core::address::{Address, Login};
 use crate::core::command::CommandTable;
 use crate::core::command::in_force::Commands;
@@ -212,17 +212,23 @@ impl Prober {
     async fn poll(&mut self, link: &mut ControlLink, inform: bool) -> Result<(), ControlError> {
         let within = self.shared.config.upstream.probe_timeout;
         let all: [&[&[u8]]; 3] = [&[b"ACL", b"LIST"], &[b"INFO"], &[b"ROLE"]];
-        let asks_for_rules = self.users.are_due(inform, clock::now());
-        let mut asked = [asks_for_rules, inform, true].into_iter();
+        let ask = self.users.ask(inform, clock::now());
+        let mut asked = [ask == Ask::WithPoll, inform, true].into_iter();
         let questions: SmallVec<[_; 3]> = all.into_iter().filter(|_| asked.next() == Some(true)).collect();
         // The number is taken before the question is sent: what is acknowledged after this line waits for the next one.
         let (seq, sent_at) = (self.shared.anchors.take(), clock::now());
-        let mut answers = link.call_many(&questions, within).await?;
+        let mut answers = match link.call_many(&questions, within).await {
+            Ok(answers) => answers,
+            Err(problem) => {
+                self.users.were_not_heard();
+                return Err(problem);
+            }
+        };
         if self.is_primary() && !inform {
             self.shared.anchor_latency.record(clock::now().nanos_since(sent_at));
         }
-        let listed = asks_for_rules.then(|| answers.remove(0));
-        if let Some(rules) = self.users.hear(listed.as_ref(), inform).await {
+        let listed = (ask == Ask::WithPoll).then(|| answers.remove(0));
+        if let Some(rules) = self.users.hear(ask, listed.as_ref(), inform).await {
             // Before it says how it is: whoever reads there then, reads by these rules.
             self.tell(Observation::Rules { node: self.node, rules }, sent_at).await;
         }

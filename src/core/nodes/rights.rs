@@ -3,7 +3,7 @@
 //! A user reads at a replica only while its rules there are, word for word, those that it has at the primary, or while the
 //! primary allows it everything. Whether one rule is narrower than another is not worked out: in doubt the primary answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::core::nodes::node::{Node, NodeId};
 use crate::mutant;
@@ -48,18 +48,29 @@ impl Rules {
     }
 }
 
-/// Who may read at which replica.
+/// Who may read at which replica, and what users may plainly do at the primary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// Of every user that the primary names, the nodes, by their number, at which it may not read. Empty: it may at all.
-    named: BTreeMap<Vec<u8>, Vec<bool>>,
-    /// The same for users that the primary does not name.
+    /// Every user that the primary names.
+    named: BTreeMap<Vec<u8>, Named>,
+    /// The nodes, by their number, at which users may not read that the primary does not name.
     others: Vec<bool>,
     /// The primary does not show its rules.
     hidden: bool,
-    /// The users that may do everything at the primary.
-    free: BTreeSet<Vec<u8>>,
     newcomers: Option<bool>,
+}
+
+/// What is known of one user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Named {
+    /// The nodes, by their number, at which it may not read. Empty: it may at all.
+    bars: Vec<bool>,
+    /// At the primary it may do everything.
+    everything: bool,
+    /// It may plainly use `CLIENT` there, with all subcommands.
+    client: bool,
+    /// It may plainly use `SELECT` there.
+    select: bool,
 }
 
 impl Rights {
@@ -75,14 +86,19 @@ impl Rights {
             let bars: Vec<bool> = nodes.iter().map(wider).collect();
             if bars.contains(&true) { bars } else { Vec::new() }
         };
-        let (mut named, mut free) = (BTreeMap::new(), BTreeSet::new());
-        if let Rules::Of(rules) = of_primary {
-            named.extend(rules.keys().map(|user| (user.clone(), bars(user))));
-            free.extend(rules.iter().filter(|(_, rule)| rule.everything).map(|(user, _)| user.clone()));
-        }
+        let known = |user: &[u8], rule: &Rule| Named {
+            bars: bars(user),
+            everything: rule.everything,
+            client: plainly_allow(&rule.words, "client", CLIENT_MAY_BE_IN),
+            select: plainly_allow(&rule.words, "select", SELECT_MAY_BE_IN),
+        };
+        let named = match of_primary {
+            Rules::Of(rules) => rules.iter().map(|(user, rule)| (user.clone(), known(user, rule))).collect(),
+            Rules::Hidden | Rules::None => BTreeMap::new(),
+        };
         let newcomers = of_primary.of(b"default").map(|rule| rule.open);
         // No user is called that.
-        Some(Self { named, others: bars(b""), hidden: *of_primary == Rules::Hidden, free, newcomers })
+        Some(Self { named, others: bars(b""), hidden: *of_primary == Rules::Hidden, newcomers })
     }
 
     /// The nodes, by their number, at which `user` may not read; a missing entry is one at which it may.
@@ -90,12 +106,16 @@ impl Rights {
         if mutant::is("rights-ignored") {
             return &[];
         }
-        self.named.get(user).unwrap_or(&self.others)
+        self.named.get(user).map_or(&self.others, |named| &named.bars)
     }
 
-    /// Whether the primary is known to allow `user` everything.
-    pub fn allow_everything(&self, user: &[u8]) -> bool {
-        self.free.contains(user)
+    /// Whether the primary is known to allow `user` this command, whatever stands behind its name. In doubt it is not.
+    pub fn plainly_allow(&self, user: &[u8], command: &[u8]) -> bool {
+        self.named.get(user).is_some_and(|named| match () {
+            () if command.eq_ignore_ascii_case(b"client") => named.client,
+            () if command.eq_ignore_ascii_case(b"select") => named.select,
+            () => named.everything,
+        })
     }
 
     /// Whether somebody who gives no password may come in, as far as the primary has shown that.
@@ -111,7 +131,7 @@ impl Rights {
     /// The users that may read at the primary, and not at `node`.
     pub fn barred_from(&self, node: NodeId) -> impl Iterator<Item = &[u8]> {
         let is_barred = move |bars: &[bool]| bars.get(node.index()).copied().unwrap_or(false);
-        self.named.iter().filter(move |(_, bars)| is_barred(bars)).map(|(user, _)| user.as_slice())
+        self.named.iter().filter(move |(_, named)| is_barred(&named.bars)).map(|(user, _)| user.as_slice())
     }
 
     /// Whether some user that the primary knows is barred from `node`.
@@ -119,6 +139,31 @@ impl Rights {
         self.hidden || self.barred_from(node).next().is_some()
     }
 }
+
+/// Whether rules allow a command with all its subcommands, as far as can be seen without knowing which commands are in which
+/// category: that differs from server to server. The last word that is about the command counts (`acl.c`, `ACLSetSelector`).
+fn plainly_allow(words: &str, command: &str, may_be_in: &[&str]) -> bool {
+    let mut allowed = false;
+    // Selectors stand at the end, and add to what comes before them.
+    for word in words.split(' ').take_while(|word| !word.starts_with('(')) {
+        let word = word.to_ascii_lowercase();
+        if word == "+@all" || word.strip_prefix('+') == Some(command) {
+            allowed = true;
+        } else if let Some(denied) = word.strip_prefix('-') {
+            let (name, _) = denied.split_once('|').unwrap_or((denied, ""));
+            let is_about_it =
+                name.strip_prefix('@').map_or(name == command, |category| may_be_in.contains(&category));
+            allowed &= !is_about_it || mutant::is("doubt-is-leave");
+        }
+    }
+    allowed
+}
+
+/// Categories that `CLIENT`, or one of its subcommands, is in on some server. Before Redis 7.0 all of it is `dangerous`.
+const CLIENT_MAY_BE_IN: &[&str] = &["all", "connection", "admin", "dangerous", "slow"];
+
+/// The same of `SELECT`. Before Redis 7.0 it is `keyspace`.
+const SELECT_MAY_BE_IN: &[&str] = &["all", "connection", "keyspace", "fast"];
 
 #[cfg(test)]
 mod tests {
@@ -163,8 +208,36 @@ mod tests {
         let both = rules(&[("u", FREE)]);
         let rights = rights(Some(both.clone()), Some(both)).unwrap();
         assert_eq!(rights.bars(b"v"), [false, true]);
-        assert!(rights.allow_everything(b"u") && !rights.allow_everything(b"v"));
+        assert!(rights.plainly_allow(b"u", b"info") && !rights.plainly_allow(b"v", b"info"));
         assert!(rights.bars(b"u").is_empty() && !rights.bar_somebody_from(NodeId(1)));
+    }
+
+    #[test]
+    fn what_is_not_plainly_allowed_is_in_doubt() {
+        let of = |words| {
+            let rights = rights(Some(rules(&[("u", words)])), None).unwrap();
+            [b"CLIENT", b"select"].map(|command| rights.plainly_allow(b"u", command))
+        };
+        for (words, plain) in [
+            (FREE, [true, true]),
+            ("on ~* +@all -debug -@scripting", [true, true]),
+            ("on ~* +@all -@dangerous", [false, true]),
+            ("on ~* +@all -@keyspace", [true, false]),
+            ("on ~* +@all -client|setname", [false, true]),
+            ("on ~* +@all -client|setname +client", [true, true]),
+            ("on ~* +@all -select", [true, false]),
+            ("on ~* +@all -@connection", [false, false]),
+            ("on ~* +@all -@connection +client +select", [true, true]),
+            ("on ~* +@all -@all", [false, false]),
+            ("on ~* -@all +client|setname", [false, false]),
+            // What is in a category differs from server to server.
+            ("on ~* -@all +@connection", [false, false]),
+            ("on ~* -@all (~x -@all +@all +client)", [false, false]),
+            ("on ~+@all -@all +clients", [false, false]),
+            ("on ~* -@all +@all -CLIENT", [false, true]),
+        ] {
+            assert_eq!(of(words), plain, "{words}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::core::moment::Moment;
 use crate::net::runtime::clock;
 use crate::proxy::local::client_list;
 use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::exclusive::reply_mode;
 use crate::proxy::upstream::lane::Proto;
 use crate::proxy::worker::mailbox::report_of;
 use crate::wire::request::Request;
@@ -13,9 +14,20 @@ use crate::wire::say;
 
 /// Answers `CLIENT <subcommand>`.
 pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, now: Moment) -> Step {
+    let word = request.arg(1).to_ascii_lowercase();
+    if matches!((word.as_slice(), request.count()), (b"list", 2..) | (b"kill", 3..) | (b"unblock", 3 | 4)) {
+        return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
+    }
+    let reply = about_itself(connection, request, now);
+    connection.client.answer(&reply);
+    Step::Done
+}
+
+/// What a client says and asks about itself.
+fn about_itself<A: Args + ?Sized>(connection: &mut Connection, request: &A, now: Moment) -> Vec<u8> {
     let resp3 = connection.proto == Proto::Resp3;
     let word = request.arg(1).to_ascii_lowercase();
-    let reply = match (word.as_slice(), request.count()) {
+    match (word.as_slice(), request.count()) {
         (b"id", 2) => say::integer(connection.client.id as i64),
         (b"getname", 2) => {
             let name = Some(connection.name.as_bytes()).filter(|name| !name.is_empty());
@@ -30,28 +42,24 @@ pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, now: Mo
         (b"setname", 3) => set_name(connection, request.arg(2)),
         (b"setinfo", 4) => set_info(connection, request.arg(2), request.arg(3)),
         (b"info", 2) => say::text(&info(connection, now), resp3),
-        (b"list", 2..) | (b"kill", 3..) | (b"unblock", 3 | 4) => {
-            return Step::Later((0..request.count()).map(|i| request.arg(i).to_vec()).collect());
-        }
         (b"id" | b"getname" | b"no-evict" | b"setname" | b"setinfo" | b"info" | b"kill", _) => {
             say::wrong_arity(&format!("client|{}", String::from_utf8_lossy(&word)))
         }
         // What else there is (HELP, GETREDIR, TRACKINGINFO, PAUSE, unknown ones) asks nothing of a particular connection,
         // and is the primary's to answer ([`crate::core::plan`]).
         _ => say::unknown_subcommand("client", request.arg(1)),
-    };
-    connection.client.answer(&reply);
-    Step::Done
+    }
 }
 
-/// Answers those that have to ask the other workers and the primary.
-pub(crate) async fn answer_later(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
+/// Answers those that have to ask the other workers, or the primary.
+pub(crate) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
     match args.get(1).map(|word| word.to_ascii_lowercase()).as_deref() {
-        Some(b"id") => Ok(say::integer(connection.client.id as i64)),
-        Some(b"info") => Ok(say::text(&info(connection, clock::now()), connection.proto == Proto::Resp3)),
         Some(b"list") => client_list::list(connection, args).await,
         Some(b"kill") => client_list::kill(connection, args).await,
-        _ => client_list::unblock(connection, args).await,
+        Some(b"unblock") => client_list::unblock(connection, args).await,
+        // Whoever may use it and is heard is told so.
+        Some(b"reply") => Ok(reply_mode::speaks_on(args).unwrap_or_else(|| say::OK.to_vec())),
+        _ => Ok(about_itself(connection, args, clock::now())),
     }
 }
 

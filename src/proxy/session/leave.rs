@@ -1,10 +1,14 @@
 //! What Redweir answers itself and would tell, to users whom the primary forbids it: about the servers, other clients, the
-//! connection. A user who may not do everything is asked about at the primary first, by a question of the same kind.
+//! connection. A user whom the primary does not plainly allow it ([`crate::core::nodes::rights`]) is asked about there first,
+//! by a question of the same kind.
+
+use std::time::Duration;
 
 use crate::core::argv::Args;
 use crate::core::nodes::view::View;
 use crate::mutant;
-use crate::proxy::session::connection::Connection;
+use crate::net::runtime::clock;
+use crate::proxy::session::connection::{Connection, Step};
 use crate::wire::reply::ErrorCode;
 
 /// The question whose refusal by the primary is that of the command. `None`: whoever is in may use it.
@@ -16,11 +20,27 @@ fn question<A: Args + ?Sized>(args: &A) -> Option<&'static [&'static [u8]]> {
     {
         return Some(&[b"INFO", b"server"]);
     }
-    match () {
-        () if is(0, b"wait") => Some(&[b"WAIT", b"0", b"0"]),
-        () if is(0, b"client") && is(1, b"id") => Some(&[b"CLIENT", b"ID"]),
-        () if is(0, b"client") && is(1, b"info") => Some(&[b"CLIENT", b"INFO"]),
-        () => None,
+    match args.count() {
+        _ if is(0, b"wait") => Some(&[b"WAIT", b"0", b"0"]),
+        2 if is(0, b"select") => Some(&[b"SELECT", b"0"]),
+        _ if is(0, b"client") => question_about_client(args),
+        _ => None,
+    }
+}
+
+/// The same for `CLIENT`. What is malformed is told to everybody, as by Redis; none of these leaves anything behind.
+fn question_about_client<A: Args + ?Sized>(args: &A) -> Option<&'static [&'static [u8]]> {
+    let is = |at, word: &[u8]| args.arg(at).eq_ignore_ascii_case(word);
+    match args.count() {
+        2 if is(1, b"id") => Some(&[b"CLIENT", b"ID"]),
+        2 if is(1, b"info") => Some(&[b"CLIENT", b"INFO"]),
+        2 if is(1, b"getname") => Some(&[b"CLIENT", b"GETNAME"]),
+        3 if is(1, b"setname") => Some(&[b"CLIENT", b"SETNAME", b""]),
+        3 if is(1, b"no-evict") => Some(&[b"CLIENT", b"NO-EVICT", b"OFF"]),
+        3 if is(1, b"reply") => Some(&[b"CLIENT", b"REPLY", b"ON"]),
+        // Known since Redis 7.2: others say that they do not know it, which is no refusal.
+        4 if is(1, b"setinfo") => Some(&[b"CLIENT", b"SETINFO", b"LIB-VER", b""]),
+        _ => None,
     }
 }
 
@@ -28,13 +48,26 @@ impl Connection {
     /// Whether the primary has to be asked whether its user may have this.
     pub(crate) fn needs_leave<A: Args + ?Sized>(&self, args: &A, view: &View) -> bool {
         question(args).is_some()
-            && !view.rights.allow_everything(self.user.as_bytes())
+            && !view.rights.plainly_allow(self.user.as_bytes(), args.arg(0))
             && !mutant::is("told-to-anybody")
+    }
+
+    /// Says what the command is answered, unless the primary has to be asked first.
+    pub(crate) fn say_by_leave<A: Args + ?Sized>(&self, reply: &[u8], args: &A, view: &View) -> Step {
+        if self.needs_leave(args, view) {
+            return Step::Later((0..args.count()).map(|at| args.arg(at).to_vec()).collect());
+        }
+        self.client.answer(reply);
+        Step::Done
     }
 
     /// Asks it. An error is the answer to the command.
     pub(crate) async fn ask_leave<A: Args + ?Sized>(&self, args: &A) -> Result<(), Vec<u8>> {
         let Some(question) = question(args) else { return Ok(()) };
+        if args.arg(0).eq_ignore_ascii_case(b"client") || args.arg(0).eq_ignore_ascii_case(b"select") {
+            // A client begins with them: they wait for a new primary as what comes after them does.
+            self.await_primary().await;
+        }
         let identity = self.worker.shared.identities.hold(self.identity);
         let credentials = identity.as_ref().map(|identity| &identity.credentials);
         match self.worker.inquiry.inquire(credentials, question).await {
@@ -45,6 +78,20 @@ impl Connection {
                 Err(error)
             }
             Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Until there is a primary, as long as commands wait for one ([`crate::core::plan::to_primary`]).
+    async fn await_primary(&self) {
+        let begun = clock::now();
+        loop {
+            let changed = self.worker.changed.notified();
+            let view = self.worker.shared.view.load_full();
+            let patience = view.hold.saturating_sub(clock::now().since(begun));
+            if view.primary.is_some() || view.two_primaries || patience == Duration::ZERO {
+                return;
+            }
+            let _ = tokio::time::timeout(patience, changed).await;
         }
     }
 }

@@ -3,8 +3,9 @@
 //! each question the connection is nobody's again (`RESET`).
 //!
 //! Somebody who tries passwords costs the primary no connections, and soon no time either: whoever has failed a few times
-//! lately takes turns with all others of whom that is true, slowly. Credentials that somebody is logged in with never
-//! wait there: a flood from a client's own address does not keep it out.
+//! lately takes turns with all others of whom that is true, slowly: one after the other address, and there one after the
+//! other user. Credentials that somebody is logged in with never wait there, and a user that nobody tries to be does not wait
+//! for long: a flood from a client's own address does not keep it out.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::socket::call::{ControlError, ControlLink};
+use crate::proxy::worker::turns::Turns;
 use crate::shard::identity::Credentials;
 use crate::shard::shared::Shared;
 use crate::wire::reply::ErrorCode;
@@ -32,7 +34,7 @@ pub struct Inquiry {
     /// Turns of whoever is not suspect.
     turns: Semaphore,
     /// The one turn of whoever is.
-    suspects: Semaphore,
+    suspects: Turns,
     /// Connections that are nobody's.
     kept: RefCell<Vec<Kept>>,
     failures: RefCell<FxHashMap<String, Failures>>,
@@ -69,9 +71,21 @@ const SUSPECT_PAUSE: Duration = Duration::from_millis(20);
 /// Addresses with failed logins that are remembered.
 const ADDRESSES_KEPT: usize = 4096;
 
+/// Whether an answer to `AUTH` says that the credentials are wrong. A primary that is away, or has no time or room for anybody,
+/// says nothing of them.
+fn is_wrong(error: &[u8]) -> bool {
+    match ErrorCode::of(error) {
+        Some(ErrorCode::WrongPass) => true,
+        // Before Redis 6, `ERR invalid password`.
+        Some(ErrorCode::Err) => !error.starts_with(b"-ERR max number of clients"),
+        Some(ErrorCode::Loading | ErrorCode::MasterDown) => mutant::is("silence-is-wrong"),
+        _ => false,
+    }
+}
+
 impl Inquiry {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let (turns, suspects) = (Semaphore::new(limits::VERIFIED_AT_ONCE), Semaphore::new(1));
+        let (turns, suspects) = (Semaphore::new(limits::VERIFIED_AT_ONCE), Turns::default());
         Self { shared, turns, suspects, kept: RefCell::default(), failures: RefCell::default() }
     }
 
@@ -117,18 +131,16 @@ impl Inquiry {
         let is_suspect =
             || !self.shared.identities.knows(credentials) && self.is_suspect(address, clock::now());
         let suspect = is_suspect();
-        let turns = if suspect { &self.suspects } else { &self.turns };
+        let user = credentials.user.as_deref().unwrap_or(b"default");
+        let _slow = if suspect { Some(self.suspects.take(address, user).await) } else { None };
         // In the order in which they came.
-        let _turn = turns.acquire().await;
+        let _quick = if suspect { None } else { self.turns.acquire().await.ok() };
         // Somebody else may have shown meanwhile that it is right.
         if suspect && is_suspect() && !mutant::is("suspects-hurry") {
             tokio::time::sleep(SUSPECT_PAUSE).await;
         }
         let outcome = self.ask_as(Some(credentials), &[]).await;
-        if outcome
-            .as_ref()
-            .is_err_and(|error| matches!(ErrorCode::of(error), Some(ErrorCode::WrongPass | ErrorCode::Err)))
-        {
+        if outcome.as_ref().is_err_and(|error| is_wrong(error)) {
             self.failed(address, clock::now());
         }
         outcome.map(drop)

@@ -10,6 +10,7 @@ pub(crate) mod lanes;
 pub(crate) mod mailbox;
 pub(crate) mod proof;
 pub(crate) mod retry;
+pub(crate) mod turns;
 pub(crate) mod upkeep;
 
 use std::cell::{Cell, RefCell};

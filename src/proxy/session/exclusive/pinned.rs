@@ -63,8 +63,7 @@ impl Connection {
             }
             Handling::Pin(Pins::Silence) if self.pin.as_ref().is_none_or(|pin| !pin.relays_everything()) => {
                 if let Some(reply) = reply_mode::speaks_on(request) {
-                    self.client.answer(&reply);
-                    return Some(Step::Done);
+                    return Some(self.say_by_leave(&reply, request, view));
                 }
             }
             Handling::Pin(Pins::Silence)

@@ -1,12 +1,12 @@
 //! `CLIENT REPLY`, and what else decides which of a client's commands are answered.
 
-use crate::core::argv::Args as _;
+use crate::core::argv::Args;
 use crate::proxy::upstream::lane::Said;
 use crate::wire::request::Request;
 use crate::wire::say;
 
 /// The reply to a `CLIENT REPLY` that silences nobody. `None`: it does, or is `SCRIPT DEBUG`.
-pub(crate) fn speaks_on(request: &Request<'_>) -> Option<Vec<u8>> {
+pub(crate) fn speaks_on<A: Args + ?Sized>(request: &A) -> Option<Vec<u8>> {
     let is = |at, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);
     if !is(0, b"client") || request.count() == 0 {
         return None;
