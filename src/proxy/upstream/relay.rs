@@ -20,7 +20,7 @@ use marks::{Found, Marks};
 pub(super) struct Relay {
     /// What was written since the last mark: any byte that comes may acknowledge any of it.
     written: Stamps,
-    marks: Marks<Mark>,
+    marks: Marks<RelayMark>,
     /// A mark to forget what was written is not answered.
     forgetting: bool,
     /// When the last one of these was put.
@@ -39,7 +39,7 @@ pub(super) struct Relay {
 
 /// What is done where a mark is answered.
 #[derive(Debug, Default)]
-struct Mark {
+struct RelayMark {
     /// What the client gets in its place.
     text: Vec<u8>,
     /// The relay ends, and with it this command of the client, which has waited for that.
@@ -114,7 +114,7 @@ impl Relay {
     /// Puts a mark where the client gets `text`, and where the relay ends if it `ends` with a command of the client.
     /// Returns the command that the node has to be sent.
     pub(super) fn mark(&mut self, text: &[u8], ends: Option<u64>) -> Vec<u8> {
-        self.put(Mark { text: text.to_vec(), ends, ..Mark::default() })
+        self.put(RelayMark { text: text.to_vec(), ends, ..RelayMark::default() })
     }
 
     /// Puts a mark behind what was written, if it is time to.
@@ -123,10 +123,10 @@ impl Relay {
             return None;
         }
         (self.forgetting, self.forgot_at) = (true, now);
-        Some(self.put(Mark { forgets: true, ..Mark::default() }))
+        Some(self.put(RelayMark { forgets: true, ..RelayMark::default() }))
     }
 
-    fn put(&mut self, mut mark: Mark) -> Vec<u8> {
+    fn put(&mut self, mut mark: RelayMark) -> Vec<u8> {
         mark.covers = std::mem::take(&mut self.written);
         self.skips = false;
         self.marks.put(mark)
@@ -144,7 +144,7 @@ impl Relay {
         while done.used < bytes.len() {
             let (plain, answer) = match self.marks.find(&bytes[done.used..]) {
                 Found::Plain(count) => (count, None),
-                Found::Mark { before, len, mark } => (before, Some((len, mark))),
+                Found::RelayMark { before, len, mark } => (before, Some((len, mark))),
             };
             if let Some(client) = client {
                 client.push_raw(&bytes[done.used..done.used + plain]);
