@@ -35,7 +35,7 @@ pub struct Inquiry {
     suspects: Semaphore,
     /// Connections that are nobody's.
     kept: RefCell<Vec<Kept>>,
-    failures: RefCell<FxHashMap<String, Failures>>,
+    failures: RefCell<FxHashMap<String, FailedLogins>>,
 }
 
 struct Kept {
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Kept {
 
 /// Logins that failed lately.
 #[derive(Clone, Copy, Debug)]
-struct Failures {
+struct FailedLogins {
     count: u32,
     last: Moment,
 }
@@ -84,9 +84,9 @@ impl Inquiry {
         if failures.len() >= ADDRESSES_KEPT {
             failures.clear();
         }
-        let known = failures.entry(address.to_owned()).or_insert(Failures { count: 0, last: now });
+        let known = failures.entry(address.to_owned()).or_insert(FailedLogins { count: 0, last: now });
         let count = if now.since(known.last) < FORGOTTEN_AFTER { known.count.saturating_add(1) } else { 1 };
-        *known = Failures { count, last: now };
+        *known = FailedLogins { count, last: now };
     }
 
     fn is_suspect(&self, address: &str, now: Moment) -> bool {
