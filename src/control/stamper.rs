@@ -29,7 +29,7 @@ const RECONSIDER: Duration = Duration::from_secs(1);
 const WRITTEN_KEPT: usize = 1024;
 
 /// Sources that failed, shared between the one who hears of it and the one who chooses.
-pub type Failures = Arc<Mutex<Avoided>>;
+pub type FailedSources = Arc<Mutex<Avoided>>;
 
 /// Takes the stream in.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Stamper {
     shared: Arc<Shared>,
     precise: Coverage,
     told: Told,
-    failures: Failures,
+    failures: FailedSources,
     /// The command table, as it was when the link last got on.
     commands: Arc<Commands>,
     last: LastCommand,
@@ -47,7 +47,7 @@ pub struct Stamper {
 
 impl Stamper {
     /// A sink for the stream; it reports sources that fail to `failures`.
-    pub fn new(shared: Arc<Shared>, failures: Failures) -> Self {
+    pub fn new(shared: Arc<Shared>, failures: FailedSources) -> Self {
         let commands = shared.commands.load_full();
         Self {
             shared,
@@ -173,7 +173,11 @@ impl Args for Whole<'_, '_> {
 }
 
 /// Tells the follower which node to read from, as the view changes. Ends when the follower is gone.
-pub async fn choose_source(shared: Arc<Shared>, failures: Failures, wanted: watch::Sender<Option<Source>>) {
+pub async fn choose_source(
+    shared: Arc<Shared>,
+    failures: FailedSources,
+    wanted: watch::Sender<Option<Source>>,
+) {
     let mut views = shared.views.subscribe();
     while !wanted.is_closed() {
         let view = shared.view.load_full();
