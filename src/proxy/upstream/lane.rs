@@ -63,11 +63,11 @@ pub struct Lane {
     dirty: Rc<DirtyList<Lane>>,
     /// A command was answered with an error: what state that has left is not known.
     pub tainted: Cell<bool>,
-    inner: RefCell<Inner>,
+    inner: RefCell<LaneState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct LaneState {
     link: Link,
     dirty: bool,
     /// A `ROLE` is among what the next flush writes.
@@ -93,7 +93,7 @@ impl Lane {
         dirty: Rc<DirtyList<Self>>,
         in_flight: InFlight,
     ) -> Rc<Self> {
-        let inner = Inner {
+        let inner = LaneState {
             link: Link::new(matches!(key.purpose, Purpose::Large(_)), in_flight),
             dirty: false,
             asks: false,
@@ -172,7 +172,7 @@ impl Lane {
 
     #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
     #[inline(always)]
-    fn mark_dirty(self: &Rc<Self>, mut inner: RefMut<'_, Inner>) {
+    fn mark_dirty(self: &Rc<Self>, mut inner: RefMut<'_, LaneState>) {
         if !inner.dirty && inner.link.is_writable() {
             inner.dirty = true;
             drop(inner);
