@@ -28,7 +28,7 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
         .and_then(|ms| u64::try_from(ms).map_err(|_| say::error("ERR timeout is negative")))?;
     let status = &connection.client.status;
     let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), status.wrote.get());
-    let _waiting = Waiting::begin(connection);
+    let _waiting = Unblockable::begin(connection);
     let _looking = shared.attention.wait();
     let until = (timeout > 0).then(|| begun.after(Duration::from_millis(timeout)));
     let mut target: Option<Offset> = None;
@@ -67,9 +67,9 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
 }
 
 /// While it lives, `CLIENT UNBLOCK` can release the client.
-struct Waiting<'a>(&'a Connection);
+struct Unblockable<'a>(&'a Connection);
 
-impl<'a> Waiting<'a> {
+impl<'a> Unblockable<'a> {
     fn begin(connection: &'a Connection) -> Self {
         connection.client.status.release.set(None);
         connection.client.status.waits.set(true);
@@ -77,7 +77,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Unblockable<'_> {
     fn drop(&mut self) {
         self.0.client.status.waits.set(false);
     }
