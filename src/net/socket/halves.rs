@@ -25,14 +25,14 @@ pub enum Stream {
 
 /// The reading side.
 #[derive(Debug)]
-pub struct ReadHalf(Reader);
+pub struct ReadHalf(ReadSocket);
 
 /// The writing side; usable through a shared reference.
 #[derive(Debug)]
 pub struct WriteHalf(Writer);
 
 #[derive(Debug)]
-enum Reader {
+enum ReadSocket {
     Tcp(tcp::OwnedReadHalf),
     Tls(Rc<tls::TlsStream>),
     Unix(unix::OwnedReadHalf),
@@ -66,15 +66,15 @@ impl Stream {
         match self {
             Self::Tcp(stream) => {
                 let (read, write) = stream.into_split();
-                (ReadHalf(Reader::Tcp(read)), WriteHalf(Writer::Tcp(write)))
+                (ReadHalf(ReadSocket::Tcp(read)), WriteHalf(Writer::Tcp(write)))
             }
             Self::Tls(session) => {
                 let session = Rc::from(session);
-                (ReadHalf(Reader::Tls(Rc::clone(&session))), WriteHalf(Writer::Tls(session)))
+                (ReadHalf(ReadSocket::Tls(Rc::clone(&session))), WriteHalf(Writer::Tls(session)))
             }
             Self::Unix(stream) => {
                 let (read, write) = stream.into_split();
-                (ReadHalf(Reader::Unix(read)), WriteHalf(Writer::Unix(write)))
+                (ReadHalf(ReadSocket::Unix(read)), WriteHalf(Writer::Unix(write)))
             }
         }
     }
@@ -85,18 +85,18 @@ impl ReadHalf {
     /// readiness without a second, failing system call.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Reader::Tcp(half) => poll_read_buf(Pin::new(half), cx, buf),
-            Reader::Tls(session) => session.poll_read(cx, buf),
-            Reader::Unix(half) => poll_read_buf(Pin::new(half), cx, buf),
+            ReadSocket::Tcp(half) => poll_read_buf(Pin::new(half), cx, buf),
+            ReadSocket::Tls(session) => session.poll_read(cx, buf),
+            ReadSocket::Unix(half) => poll_read_buf(Pin::new(half), cx, buf),
         }
     }
 
     /// Pending as long as there is nothing to be read. Ready says nothing.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &self.0 {
-            Reader::Tcp(half) => half.as_ref().poll_read_ready(cx).map(|_| ()),
-            Reader::Tls(_) => Poll::Ready(()),
-            Reader::Unix(half) => half.as_ref().poll_read_ready(cx).map(|_| ()),
+            ReadSocket::Tcp(half) => half.as_ref().poll_read_ready(cx).map(|_| ()),
+            ReadSocket::Tls(_) => Poll::Ready(()),
+            ReadSocket::Unix(half) => half.as_ref().poll_read_ready(cx).map(|_| ()),
         }
     }
 }
