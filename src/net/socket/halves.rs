@@ -29,7 +29,7 @@ pub struct ReadHalf(ReadSocket);
 
 /// The writing side; usable through a shared reference.
 #[derive(Debug)]
-pub struct WriteHalf(Writer);
+pub struct WriteHalf(WriteSocket);
 
 #[derive(Debug)]
 enum ReadSocket {
@@ -39,7 +39,7 @@ enum ReadSocket {
 }
 
 #[derive(Debug)]
-enum Writer {
+enum WriteSocket {
     Nowhere,
     Tcp(tcp::OwnedWriteHalf),
     Tls(Rc<tls::TlsStream>),
@@ -66,15 +66,15 @@ impl Stream {
         match self {
             Self::Tcp(stream) => {
                 let (read, write) = stream.into_split();
-                (ReadHalf(ReadSocket::Tcp(read)), WriteHalf(Writer::Tcp(write)))
+                (ReadHalf(ReadSocket::Tcp(read)), WriteHalf(WriteSocket::Tcp(write)))
             }
             Self::Tls(session) => {
                 let session = Rc::from(session);
-                (ReadHalf(ReadSocket::Tls(Rc::clone(&session))), WriteHalf(Writer::Tls(session)))
+                (ReadHalf(ReadSocket::Tls(Rc::clone(&session))), WriteHalf(WriteSocket::Tls(session)))
             }
             Self::Unix(stream) => {
                 let (read, write) = stream.into_split();
-                (ReadHalf(ReadSocket::Unix(read)), WriteHalf(Writer::Unix(write)))
+                (ReadHalf(ReadSocket::Unix(read)), WriteHalf(WriteSocket::Unix(write)))
             }
         }
     }
@@ -104,23 +104,23 @@ impl ReadHalf {
 impl WriteHalf {
     /// Takes nothing.
     pub const fn nowhere() -> Self {
-        Self(Writer::Nowhere)
+        Self(WriteSocket::Nowhere)
     }
 
     /// Writes what the socket takes now; `WouldBlock` when it takes nothing. What was not taken must be offered again
     /// before anything else is: TLS may have encrypted it already.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.0 {
-            Writer::Nowhere => Err(io::ErrorKind::BrokenPipe.into()),
-            Writer::Tcp(half) => half.try_write(bytes),
-            Writer::Tls(session) => session.try_write(bytes),
-            Writer::Unix(half) => half.try_write(bytes),
+            WriteSocket::Nowhere => Err(io::ErrorKind::BrokenPipe.into()),
+            WriteSocket::Tcp(half) => half.try_write(bytes),
+            WriteSocket::Tls(session) => session.try_write(bytes),
+            WriteSocket::Unix(half) => half.try_write(bytes),
         }
     }
 
     /// Tells the other side that no more will come; the reading side stays open. Everything must have been taken.
     pub fn end(self) {
-        if let Writer::Tls(session) = &self.0 {
+        if let WriteSocket::Tls(session) = &self.0 {
             session.end();
         }
         // The other kinds shut their direction down when they are dropped.
@@ -129,10 +129,10 @@ impl WriteHalf {
     /// Ready when the socket takes bytes again.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
-            Writer::Nowhere => Poll::Ready(Ok(())),
-            Writer::Tcp(half) => half.as_ref().poll_write_ready(cx),
-            Writer::Tls(session) => session.poll_writable(cx),
-            Writer::Unix(half) => half.as_ref().poll_write_ready(cx),
+            WriteSocket::Nowhere => Poll::Ready(Ok(())),
+            WriteSocket::Tcp(half) => half.as_ref().poll_write_ready(cx),
+            WriteSocket::Tls(session) => session.poll_writable(cx),
+            WriteSocket::Unix(half) => half.as_ref().poll_write_ready(cx),
         }
     }
 }
