@@ -84,12 +84,12 @@ impl FollowerLimits {
 #[derive(Debug)]
 pub struct Follower<S> {
     wanted: watch::Receiver<Option<Source>>,
-    reader: Reader<S>,
+    reader: Following<S>,
 }
 
 /// What outlives a link.
 #[derive(Debug)]
-struct Reader<S> {
+struct Following<S> {
     sink: S,
     dialer: Dialer,
     credentials: Option<Login>,
@@ -110,7 +110,14 @@ impl<S: StreamSink> Follower<S> {
         let breaker = Breaker::new(limits.full_resync_every);
         Self {
             wanted,
-            reader: Reader { sink, dialer: Dialer::default(), credentials, limits, reached: None, breaker },
+            reader: Following {
+                sink,
+                dialer: Dialer::default(),
+                credentials,
+                limits,
+                reached: None,
+                breaker,
+            },
         }
     }
 
