@@ -87,14 +87,14 @@ impl Accepted {
 /// A bound socket.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Bound,
+    socket: BoundSocket,
     name: String,
     policy: PolicyId,
     tls: Option<Arc<tls::TlsAcceptor>>,
 }
 
 #[derive(Debug)]
-enum Bound {
+enum BoundSocket {
     Tcp(std::net::TcpListener),
     Unix(unix::UnixListener, SocketFile),
 }
@@ -106,14 +106,14 @@ impl Listener {
             Address::Tcp { host, port } => {
                 let listener = std::net::TcpListener::bind((host.as_str(), *port))?;
                 listener.set_nonblocking(true)?;
-                Bound::Tcp(listener)
+                BoundSocket::Tcp(listener)
             }
             Address::Unix(path) => {
                 remove_stale(path)?;
                 let listener = bind_unix(path, listen.unix_perm)?;
                 let file = SocketFile::at(path)?;
                 listener.set_nonblocking(true)?;
-                Bound::Unix(listener, file)
+                BoundSocket::Unix(listener, file)
             }
         };
         let name = listen.address.to_string();
@@ -131,8 +131,8 @@ impl Listener {
     pub async fn run(self, shared: Arc<Shared>, workers: Vec<mpsc::Sender<Accepted>>) -> io::Result<()> {
         let mut drain = shared.drain.subscribe();
         let (acceptor, _file) = match self.socket {
-            Bound::Tcp(socket) => (Acceptor::Tcp(TcpListener::from_std(socket)?), None),
-            Bound::Unix(socket, file) => (Acceptor::Unix(UnixListener::from_std(socket)?), Some(file)),
+            BoundSocket::Tcp(socket) => (Acceptor::Tcp(TcpListener::from_std(socket)?), None),
+            BoundSocket::Unix(socket, file) => (Acceptor::Unix(UnixListener::from_std(socket)?), Some(file)),
         };
         let mut next = 0_usize;
         let sparing = Sparing::new();
