@@ -22,7 +22,7 @@ use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::pending::{Kind, Pending};
-use move_out::Bound;
+use move_out::Unmovable;
 use streaming::Streaming;
 
 /// The requests of one connection.
@@ -303,7 +303,7 @@ impl RequestQueue {
     /// go to `drain`.
     pub fn take_others(&mut self, drain: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
         let Some(front) = self.pending.front().map(|p| Rc::clone(&p.client)) else { return Vec::new() };
-        let bound = Bound::of(&self.pending, fencing);
+        let bound = Unmovable::of(&self.pending, fencing);
         self.take_out(drain, |p| !Rc::ptr_eq(&p.client, &front) && !bound.contains(&p.client))
     }
 
@@ -311,7 +311,7 @@ impl RequestQueue {
     /// `drain`.
     pub fn take_own(&mut self, drain: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
         let Some(front) = self.pending.front() else { return Vec::new() };
-        if !front.may_move() || Bound::of(&self.pending, fencing).contains(&front.client) {
+        if !front.may_move() || Unmovable::of(&self.pending, fencing).contains(&front.client) {
             return Vec::new();
         }
         let client = Rc::clone(&front.client);
