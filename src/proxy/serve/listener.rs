@@ -31,7 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A new connection, not yet registered with any runtime.
 #[derive(Debug)]
 pub struct Accepted {
-    socket: Socket,
+    socket: AcceptedSocket,
     tls: Option<Arc<tls::TlsAcceptor>>,
     /// The address that it connected to, as `CLIENT LIST` tells it.
     pub local: String,
@@ -42,7 +42,7 @@ pub struct Accepted {
 }
 
 #[derive(Debug)]
-enum Socket {
+enum AcceptedSocket {
     Tcp(std::net::TcpStream),
     Unix(unix::UnixStream),
 }
@@ -52,8 +52,8 @@ impl Accepted {
     /// which is logged. Meanwhile it counts as a client, so that `max-clients` holds for those that say nothing, too.
     pub async fn open(self, shared: &Shared, stats: &Stats) -> Option<Stream> {
         let registered = match self.socket {
-            Socket::Tcp(socket) => TcpStream::from_std(socket).and_then(dial::tune).map(Stream::Tcp),
-            Socket::Unix(socket) => UnixStream::from_std(socket).map(Stream::Unix),
+            AcceptedSocket::Tcp(socket) => TcpStream::from_std(socket).and_then(dial::tune).map(Stream::Tcp),
+            AcceptedSocket::Unix(socket) => UnixStream::from_std(socket).map(Stream::Unix),
         };
         let stream = match registered {
             Ok(stream) => stream,
@@ -195,15 +195,15 @@ enum Acceptor {
 }
 
 impl Acceptor {
-    async fn accept(&self) -> io::Result<Socket> {
+    async fn accept(&self) -> io::Result<AcceptedSocket> {
         Ok(match self {
-            Self::Tcp(listener) => Socket::Tcp(listener.accept().await?.0.into_std()?),
-            Self::Unix(listener) => Socket::Unix(listener.accept().await?.0.into_std()?),
+            Self::Tcp(listener) => AcceptedSocket::Tcp(listener.accept().await?.0.into_std()?),
+            Self::Unix(listener) => AcceptedSocket::Unix(listener.accept().await?.0.into_std()?),
         })
     }
 }
 
-impl Socket {
+impl AcceptedSocket {
     fn local(&self) -> String {
         match self {
             Self::Tcp(socket) => socket.local_addr().map_or_else(|_| "?:0".to_owned(), |a| a.to_string()),
