@@ -122,7 +122,7 @@ impl State {
             }
             ready!(self.socket.poll_read_ready(cx))?;
             // 4 KiB at a time, and none after the end: what a client sends at once must fit into rustls' own buffers.
-            match self.tls.read_tls(&mut Socket(&self.socket)) {
+            match self.tls.read_tls(&mut CiphertextSocket(&self.socket)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => self.process()?,
                 Err(e) if is_passing(&e) => {}
@@ -183,7 +183,7 @@ impl State {
     /// Writes ciphertext; true when none is left.
     fn flush(&mut self) -> io::Result<bool> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Socket(&self.socket)) {
+            match self.tls.write_tls(&mut CiphertextSocket(&self.socket)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -210,15 +210,15 @@ impl fmt::Debug for State {
 }
 
 /// A socket as rustls takes it.
-struct Socket<'a>(&'a TcpStream);
+struct CiphertextSocket<'a>(&'a TcpStream);
 
-impl Read for Socket<'_> {
+impl Read for CiphertextSocket<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.0.try_read(buf)
     }
 }
 
-impl Write for Socket<'_> {
+impl Write for CiphertextSocket<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.0.try_write(buf)
     }
@@ -244,7 +244,7 @@ mod tests {
 
     use rustls::pki_types::PrivateKeyDer;
     use rustls::{RootCertStore, StreamOwned};
-    use socket2::{Domain, SockRef, Socket, Type};
+    use socket2::{CiphertextSocket, Domain, SockRef, Type};
 
     use super::*;
     use crate::config::tls::provider;
@@ -272,7 +272,7 @@ mod tests {
         SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
         let address = listener.local_addr().unwrap();
         let peer = thread::spawn(move || {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            let socket = CiphertextSocket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             socket.set_recv_buffer_size(4096).unwrap();
             socket.connect(&address.into()).unwrap();
             let socket = std::net::TcpStream::from(socket);
