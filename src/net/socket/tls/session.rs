@@ -22,9 +22,9 @@ use crate::net::runtime::limits;
 
 /// A TLS connection whose handshake is done.
 #[derive(Debug)]
-pub struct TlsStream(RefCell<State>);
+pub struct TlsStream(RefCell<TlsState>);
 
-struct State {
+struct TlsState {
     socket: TcpStream,
     tls: Connection,
     /// The last byte that was encrypted is not counted as taken yet.
@@ -55,7 +55,7 @@ impl TlsStream {
 
     async fn shake_hands(socket: TcpStream, mut tls: Connection) -> io::Result<Self> {
         tls.set_buffer_limit(Some(limits::TLS_WRITE));
-        let mut state = State { socket, tls, withheld: false };
+        let mut state = TlsState { socket, tls, withheld: false };
         std::future::poll_fn(|cx| state.poll_handshake(cx)).await?;
         Ok(Self(RefCell::new(state)))
     }
@@ -113,7 +113,7 @@ impl TlsStream {
     }
 }
 
-impl State {
+impl TlsState {
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_flush(cx))?;
@@ -195,7 +195,7 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for TlsState {
     /// Says that this is the end and no accident.
     fn drop(&mut self) {
         self.tls.send_close_notify();
@@ -203,9 +203,9 @@ impl Drop for State {
     }
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for TlsState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("TlsState").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
