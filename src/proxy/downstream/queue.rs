@@ -14,7 +14,7 @@ use crate::net::runtime::limits;
 #[derive(Debug, Default)]
 pub struct ReplyQueue {
     out: BytesMut,
-    slots: VecDeque<Slot>,
+    slots: VecDeque<ReplySlot>,
     /// Sequence number of the first slot.
     head: u64,
     /// Bytes kept in slots.
@@ -23,7 +23,7 @@ pub struct ReplyQueue {
 
 /// A command's place in the client's order.
 #[derive(Debug)]
-enum Slot {
+enum ReplySlot {
     /// Its reply has not begun, or is going out as the head.
     Open,
     /// Its reply, or the beginning of it, that came before its turn. Boxed, so that the many that are open are small.
@@ -39,7 +39,7 @@ struct Kept {
 impl ReplyQueue {
     /// Opens the next slot and returns its sequence number.
     pub fn open(&mut self) -> u64 {
-        self.slots.push_back(Slot::Open);
+        self.slots.push_back(ReplySlot::Open);
         self.head + self.slots.len() as u64 - 1
     }
 
@@ -59,9 +59,11 @@ impl ReplyQueue {
         }
         let Some(slot) = self.slots.get_mut(index as usize) else { return false };
         match slot {
-            Slot::Open => *slot = Slot::Kept(Box::new(Kept { bytes: BytesMut::from(bytes), complete })),
-            Slot::Kept(kept) if kept.complete => return false,
-            Slot::Kept(kept) => {
+            ReplySlot::Open => {
+                *slot = ReplySlot::Kept(Box::new(Kept { bytes: BytesMut::from(bytes), complete }))
+            }
+            ReplySlot::Kept(kept) if kept.complete => return false,
+            ReplySlot::Kept(kept) => {
                 kept.bytes.extend_from_slice(bytes);
                 kept.complete = complete;
             }
@@ -76,11 +78,11 @@ impl ReplyQueue {
     fn advance_head(&mut self) {
         self.slots.pop_front();
         self.head += 1;
-        while let Some(Slot::Kept(kept)) = self.slots.front_mut() {
+        while let Some(ReplySlot::Kept(kept)) = self.slots.front_mut() {
             self.out.extend_from_slice(&kept.bytes);
             self.kept -= kept.bytes.len();
             if !kept.complete {
-                self.slots[0] = Slot::Open;
+                self.slots[0] = ReplySlot::Open;
                 return;
             }
             self.slots.pop_front();
