@@ -34,19 +34,22 @@ pub struct Inquiry {
     /// The one turn of whoever is.
     suspects: Semaphore,
     /// Connections that are nobody's.
-    kept: RefCell<Vec<Kept>>,
+    kept: RefCell<Vec<KeptLink>>,
     failures: RefCell<FxHashMap<String, FailedLogins>>,
 }
 
-struct Kept {
+struct KeptLink {
     node: NodeId,
     link: ControlLink,
     since: Moment,
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for KeptLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept").field("node", &self.node).field("since", &self.since).finish_non_exhaustive()
+        f.debug_struct("KeptLink")
+            .field("node", &self.node)
+            .field("since", &self.since)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,7 +105,7 @@ impl Inquiry {
     }
 
     fn keep(&self, node: NodeId, link: ControlLink) {
-        self.kept.borrow_mut().push(Kept { node, link, since: clock::now() });
+        self.kept.borrow_mut().push(KeptLink { node, link, since: clock::now() });
     }
 
     /// Closes what nobody has used for a while.
