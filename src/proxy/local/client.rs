@@ -96,6 +96,10 @@ fn info(connection: &Connection, now: Moment) -> String {
     let (shared, client) = (&connection.worker.shared, &connection.client);
     let Some(entry) = shared.clients.get(&client.id) else { return String::new() };
     let mut text = String::new();
-    client_list::Row::new(entry.clone(), report_of(client)).describe(&mut text, &shared.commands.load(), now);
+    client_list::ClientRow::new(entry.clone(), report_of(client)).describe(
+        &mut text,
+        &shared.commands.load(),
+        now,
+    );
     text
 }

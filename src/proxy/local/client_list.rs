@@ -28,14 +28,14 @@ type Fields = BTreeMap<String, String>;
 
 /// All that is known of one client.
 #[derive(Debug)]
-pub(crate) struct Row {
+pub(crate) struct ClientRow {
     entry: ClientEntry,
     report: Report,
     /// What the primary tells of its exclusive connection.
     server: Fields,
 }
 
-impl Row {
+impl ClientRow {
     pub(crate) fn new(entry: ClientEntry, report: Report) -> Self {
         Self { entry, report, server: Fields::new() }
     }
@@ -120,7 +120,7 @@ pub(crate) async fn list(connection: &Connection, args: &[Vec<u8>]) -> Answer {
         _ => return Err(say::SYNTAX.to_vec()),
     }
     let rows = rows(connection, None).await?;
-    let shown: Vec<&Row> = match &ids {
+    let shown: Vec<&ClientRow> = match &ids {
         // In the order in which they are asked for.
         Some(ids) => ids.iter().filter_map(|id| rows.get(&u64::try_from(*id).ok()?)).collect(),
         None => rows.values().filter(|row| kind.is_none_or(|kind| row.kind() == kind)).collect(),
@@ -177,7 +177,7 @@ impl Filter {
         Ok(filter)
     }
 
-    fn matches(&self, row: &Row, now: Moment) -> bool {
+    fn matches(&self, row: &ClientRow, now: Moment) -> bool {
         let is = |wanted: &Option<Vec<u8>>, found: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted.as_slice() == found.as_bytes())
         };
@@ -239,12 +239,12 @@ pub(crate) async fn unblock(connection: &Connection, args: &[Vec<u8>]) -> Answer
 }
 
 /// All clients, by ID, if this client may see them, and with `kill` may kill: that may hold `USER name`.
-async fn rows(connection: &Connection, kill: Option<&[&[u8]]>) -> Answer<BTreeMap<u64, Row>> {
+async fn rows(connection: &Connection, kill: Option<&[&[u8]]>) -> Answer<BTreeMap<u64, ClientRow>> {
     let shared = &connection.worker.shared;
-    let mut rows: BTreeMap<u64, Row> = BTreeMap::new();
+    let mut rows: BTreeMap<u64, ClientRow> = BTreeMap::new();
     for entry in &shared.clients {
         let report = Report { id: *entry.key(), seen: entry.since, ..Report::default() };
-        rows.insert(report.id, Row::new(entry.value().clone(), report));
+        rows.insert(report.id, ClientRow::new(entry.value().clone(), report));
     }
     for report in shared.mailboxes.reports().await {
         if let Some(row) = rows.get_mut(&report.id) {
