@@ -57,8 +57,8 @@ impl ClientRow {
     }
 
     /// `networking.c`, `getClientType`
-    fn kind(&self) -> Kind {
-        if self.of_server("flags", "").contains('P') { Kind::Pubsub } else { Kind::Normal }
+    fn kind(&self) -> ClientType {
+        if self.of_server("flags", "").contains('P') { ClientType::Pubsub } else { ClientType::Normal }
     }
 
     /// One line (`networking.c`, `catClientInfoString`), in Redis' order. What is inside the server and has no meaning
@@ -89,13 +89,13 @@ impl ClientRow {
 
 /// `networking.c`, `getClientTypeByName`. Clients of Redweir are never replicas or primaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ClientType {
     Normal,
     Pubsub,
     Other,
 }
 
-impl Kind {
+impl ClientType {
     fn parse(name: &[u8]) -> Answer<Self> {
         match name.to_ascii_lowercase().as_slice() {
             b"normal" => Ok(Self::Normal),
@@ -111,7 +111,7 @@ pub(crate) async fn list(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     let (mut kind, mut ids) = (None, None);
     match &args[2..] {
         [] => {}
-        [word, name] if word.eq_ignore_ascii_case(b"type") => kind = Some(Kind::parse(name)?),
+        [word, name] if word.eq_ignore_ascii_case(b"type") => kind = Some(ClientType::parse(name)?),
         [word, some @ ..] if word.eq_ignore_ascii_case(b"id") && !some.is_empty() => {
             let number =
                 |text: &Vec<u8>| number::integer(text).ok_or_else(|| say::error("ERR Invalid client ID"));
@@ -139,7 +139,7 @@ struct Filter {
     address: Option<Vec<u8>>,
     local: Option<Vec<u8>>,
     id: Option<u64>,
-    kind: Option<Kind>,
+    kind: Option<ClientType>,
     user: Option<Vec<u8>>,
     age: Option<u64>,
     spares_me: bool,
@@ -160,7 +160,7 @@ impl Filter {
                         positive().ok_or_else(|| say::error("ERR client-id should be greater than 0"))?;
                     filter.id = Some(id);
                 }
-                b"type" => filter.kind = Some(Kind::parse(value)?),
+                b"type" => filter.kind = Some(ClientType::parse(value)?),
                 b"addr" => filter.address = Some(value.clone()),
                 b"laddr" => filter.local = Some(value.clone()),
                 b"user" => filter.user = Some(value.clone()),
