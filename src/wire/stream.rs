@@ -44,7 +44,7 @@ pub enum StreamError {
 
 /// One argument: what is kept of it, and whether that is all.
 #[derive(Clone, Copy, Debug)]
-struct Span {
+struct KeptArg {
     start: usize,
     kept: u32,
     whole: bool,
@@ -54,7 +54,7 @@ struct Span {
 #[derive(Clone, Copy, Debug)]
 pub struct StreamCommand<'a> {
     bytes: &'a [u8],
-    spans: &'a [Span],
+    spans: &'a [KeptArg],
     count: usize,
 }
 
@@ -90,7 +90,7 @@ pub struct StreamDecoder {
     partial: u64,
     step: Step,
     /// The arguments of the present command; over the chunk, or over `kept` when the command crosses chunks.
-    spans: Vec<Span>,
+    spans: Vec<KeptArg>,
     kept: Vec<u8>,
     count: usize,
     args_left: usize,
@@ -210,7 +210,7 @@ impl StreamDecoder {
             Step::Length => self.header(rest, |decoder, length| {
                 let length = u64::try_from(length).map_err(|_| StreamError::BadLength)?;
                 let start = decoder.kept.len();
-                let span = Span::new(start, length, MAX_COMMAND_KEPT - start);
+                let span = KeptArg::new(start, length, MAX_COMMAND_KEPT - start);
                 if decoder.spans.len() < MAX_ARGS_KEPT {
                     decoder.spans.push(span);
                 }
@@ -259,13 +259,13 @@ impl StreamDecoder {
         if self.kept.capacity() > ROOMY {
             self.kept = Vec::new();
         }
-        if self.spans.capacity() > ROOMY / size_of::<Span>() {
+        if self.spans.capacity() > ROOMY / size_of::<KeptArg>() {
             self.spans = Vec::new();
         }
     }
 }
 
-impl Span {
+impl KeptArg {
     fn new(start: usize, length: u64, budget: usize) -> Self {
         let most = MAX_ARG_KEPT.min(budget) as u64;
         Self { start, kept: length.min(most) as u32, whole: length <= most }
@@ -311,7 +311,7 @@ fn natural(digits: &[u8]) -> Option<u64> {
 
 /// Scans a command that lies whole at the start of `bytes`: its length and its argument count, with `spans` over
 /// `bytes`. `None` when it is not whole, or irregular in any way: the slow path then finds out how.
-fn scan_whole(bytes: &[u8], spans: &mut Vec<Span>) -> Option<(usize, usize)> {
+fn scan_whole(bytes: &[u8], spans: &mut Vec<KeptArg>) -> Option<(usize, usize)> {
     spans.clear();
     let (count, mut at) = scan_header(bytes, b'*')?;
     if count == 0 || count > MAX_ARGS as u64 {
@@ -326,7 +326,7 @@ fn scan_whole(bytes: &[u8], spans: &mut Vec<Span>) -> Option<(usize, usize)> {
             return None;
         }
         if index < MAX_ARGS_KEPT as u64 {
-            let span = Span::new(at, length, budget);
+            let span = KeptArg::new(at, length, budget);
             budget -= span.kept as usize;
             spans.push(span);
         }
