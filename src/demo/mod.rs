@@ -19,7 +19,7 @@ use crate::app::Proxy;
 use crate::config::Config;
 use crate::core::address::Address;
 use crate::net::runtime::task;
-use relay::Relay;
+use relay::DelayRelay;
 use servers::{Redis, free_port};
 use workload::Tally;
 
@@ -34,7 +34,7 @@ pub fn run(seconds: Option<u64>) -> anyhow::Result<()> {
     let follow = |port: u16| ["--replicaof".to_owned(), "127.0.0.1".to_owned(), port.to_string()];
     let near = Redis::start(&home, "replica-1", &follow(primary.port))?;
     let (listen, admin) = (free_port()?, free_port()?);
-    let relay = Relay::start(relay_port, primary.port)?;
+    let relay = DelayRelay::start(relay_port, primary.port)?;
     let far = Redis::start(&home, "replica-2", &follow(relay_port))?;
     say(&format!("primary   127.0.0.1:{}", primary.port));
     say(&format!("replica-1 127.0.0.1:{}", near.port));
@@ -85,7 +85,7 @@ pub fn run(seconds: Option<u64>) -> anyhow::Result<()> {
 /// What the demo plays with.
 struct Stage<'a> {
     nodes: [&'a Redis; 3],
-    relay: &'a Relay,
+    relay: &'a DelayRelay,
     tally: &'a Tally,
     listen: u16,
 }
