@@ -138,8 +138,8 @@ impl Stage<'_> {
         Ok(())
     }
 
-    async fn counts(&self) -> anyhow::Result<Counts> {
-        let mut counts = Counts::default();
+    async fn counts(&self) -> anyhow::Result<DemoCounts> {
+        let mut counts = DemoCounts::default();
         for (index, node) in self.nodes.iter().enumerate() {
             let info = node.info_async("everything").await?;
             counts.gets[index] = servers::calls(&info, "get");
@@ -153,7 +153,7 @@ impl Stage<'_> {
 }
 
 #[derive(Default)]
-struct Counts {
+struct DemoCounts {
     sets: u64,
     gets: [u64; 3],
     offsets: [u64; 3],
