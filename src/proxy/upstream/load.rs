@@ -21,7 +21,7 @@ pub struct Load {
 }
 
 /// Counts, by node. With so many nodes or fewer they are no allocation.
-pub type Counts = SmallVec<[u32; 16]>;
+pub type NodeCounts = SmallVec<[u32; 16]>;
 
 /// The commands in flight on one lane.
 #[derive(Debug)]
@@ -46,12 +46,12 @@ impl Load {
     }
 
     /// Commands in flight per node, and connections that stay with it.
-    pub fn per_node(&self) -> Counts {
+    pub fn per_node(&self) -> NodeCounts {
         self.busy.iter().map(Cell::get).collect()
     }
 
     /// Connections that stay with each node.
-    pub fn sticky(&self) -> Counts {
+    pub fn sticky(&self) -> NodeCounts {
         self.sticky.iter().map(Cell::get).collect()
     }
 
