@@ -28,7 +28,7 @@ const DELAY: Duration = Duration::from_millis(1500);
 
 /// Runs the demo; it ends after `seconds`, or goes on until Ctrl-C when that is `None`.
 pub fn run(seconds: Option<u64>) -> anyhow::Result<()> {
-    let home = servers::Home::create()?;
+    let home = servers::DemoFolder::create()?;
     let primary = Redis::start(&home, "primary", &[])?;
     let relay_port = free_port()?;
     let follow = |port: u16| ["--replicaof".to_owned(), "127.0.0.1".to_owned(), port.to_string()];
