@@ -31,11 +31,11 @@ struct Explained {
     why: String,
     fence: Option<String>,
     #[serde(default)]
-    candidates: Vec<Candidate>,
+    candidates: Vec<CandidateBody>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Candidate {
+struct CandidateBody {
     node: String,
     role: String,
     eligible: bool,
@@ -135,7 +135,7 @@ fn render(explained: &Explained) -> String {
     text
 }
 
-fn row(candidate: &Candidate) -> [String; 7] {
+fn row(candidate: &CandidateBody) -> [String; 7] {
     let unknown = || "?".to_owned();
     [
         candidate.node.escape_debug().to_string(),
