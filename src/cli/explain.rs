@@ -20,7 +20,7 @@ pub(super) struct UsageError;
 
 /// What `/explain` answers. What it does not say is not printed.
 #[derive(Debug, Deserialize)]
-struct Explained {
+struct ExplainBody {
     command: String,
     access: String,
     policy: String,
@@ -102,7 +102,7 @@ fn encode(bytes: &[u8]) -> String {
     text
 }
 
-fn render(explained: &Explained) -> String {
+fn render(explained: &ExplainBody) -> String {
     let mut text = String::new();
     let decision = match &explained.target {
         Some(target) => format!("{} to {target}", explained.decision),
