@@ -52,7 +52,7 @@ impl<S: StreamSink> Reader<S> {
                     streaming: false,
                     owes_ack: false,
                 };
-                Link { decoder, ear }.read(socket, &early, self.limits.silence).await
+                StreamLink { decoder, ear }.read(socket, &early, self.limits.silence).await
             }
             Err(why) => why,
         }
@@ -105,7 +105,7 @@ async fn introduce(link: &mut ControlLink, within: Duration) -> Result<Offer, De
 }
 
 /// A link on which `PSYNC` was sent.
-struct Link<'a, S> {
+struct StreamLink<'a, S> {
     decoder: PsyncDecoder,
     ear: Ear<'a, S>,
 }
@@ -121,7 +121,7 @@ struct Ear<'a, S> {
     owes_ack: bool,
 }
 
-impl<S: StreamSink> Link<'_, S> {
+impl<S: StreamSink> StreamLink<'_, S> {
     /// Reads until the link ends. Acknowledgements are written beside the reading, which never waits for them.
     async fn read(mut self, socket: Box<dyn ByteStream>, early: &[u8], silence: Duration) -> Detached {
         if let Err(why) = self.hear(early) {
