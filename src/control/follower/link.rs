@@ -43,7 +43,7 @@ impl<S: StreamSink> Reader<S> {
             Ok((socket, early, start)) => {
                 let decoder = PsyncDecoder::new(start.id, start.at);
                 let Self { sink, reached, breaker, .. } = self;
-                let ear = Ear {
+                let events = EventSink {
                     sink,
                     reached,
                     breaker,
@@ -52,7 +52,7 @@ impl<S: StreamSink> Reader<S> {
                     streaming: false,
                     owes_ack: false,
                 };
-                StreamLink { decoder, ear }.read(socket, &early, self.limits.silence).await
+                StreamLink { decoder, events }.read(socket, &early, self.limits.silence).await
             }
             Err(why) => why,
         }
@@ -107,11 +107,11 @@ async fn introduce(link: &mut ControlLink, within: Duration) -> Result<Offer, De
 /// A link on which `PSYNC` was sent.
 struct StreamLink<'a, S> {
     decoder: PsyncDecoder,
-    ear: Ear<'a, S>,
+    events: EventSink<'a, S>,
 }
 
 /// Where what the decoder finds goes to.
-struct Ear<'a, S> {
+struct EventSink<'a, S> {
     sink: &'a mut S,
     reached: &'a mut Option<Reached>,
     breaker: &'a mut Breaker,
@@ -135,9 +135,9 @@ impl<S: StreamSink> StreamLink<'_, S> {
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut idle = Duration::ZERO;
         loop {
-            if self.ear.owes_ack && outbound.is_empty() {
+            if self.events.owes_ack && outbound.is_empty() {
                 encode(&ACK, &mut outbound);
-                self.ear.owes_ack = false;
+                self.events.owes_ack = false;
             }
             tokio::select! {
                 // The timer first: a stream that never pauses must not keep us from acknowledging.
@@ -147,7 +147,7 @@ impl<S: StreamSink> StreamLink<'_, S> {
                         return Detached::Silent;
                     }
                     idle += ACK_EVERY;
-                    self.ear.owes_ack = self.ear.streaming;
+                    self.events.owes_ack = self.events.streaming;
                 }
                 written = writer.write(&outbound), if !outbound.is_empty() => match written {
                     Ok(0) | Err(_) => return Detached::Closed,
@@ -170,18 +170,18 @@ impl<S: StreamSink> StreamLink<'_, S> {
 
     /// Takes in the next bytes.
     fn hear(&mut self, chunk: &[u8]) -> Result<(), Detached> {
-        let ear = &mut self.ear;
-        let result = self.decoder.feed(chunk, &mut |event| ear.hear(&event));
-        ear.progress(self.decoder.position());
+        let events = &mut self.events;
+        let result = self.decoder.feed(chunk, &mut |event| events.hear(&event));
+        events.progress(self.decoder.position());
         if let Err(PsyncError::Stream(_)) = &result {
             // The same bytes would come again: the next link begins after them, with a gap.
-            *ear.reached = None;
+            *events.reached = None;
         }
         Ok(result?)
     }
 }
 
-impl<S: StreamSink> Ear<'_, S> {
+impl<S: StreamSink> EventSink<'_, S> {
     fn hear(&mut self, event: &Event<'_>) {
         match *event {
             Event::Continued(id) => {
