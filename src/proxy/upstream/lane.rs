@@ -22,7 +22,7 @@ use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::downstream::status::ServerId;
 pub use crate::proxy::upstream::key::{LaneKey, Proto, Purpose};
-use crate::proxy::upstream::link::Link;
+use crate::proxy::upstream::link::LaneConnection;
 use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
@@ -68,7 +68,7 @@ pub struct Lane {
 
 #[derive(Debug)]
 struct LaneState {
-    link: Link,
+    link: LaneConnection,
     dirty: bool,
     /// A `ROLE` is among what the next flush writes.
     asks: bool,
@@ -94,7 +94,7 @@ impl Lane {
         in_flight: InFlight,
     ) -> Rc<Self> {
         let inner = LaneState {
-            link: Link::new(matches!(key.purpose, Purpose::Large(_)), in_flight),
+            link: LaneConnection::new(matches!(key.purpose, Purpose::Large(_)), in_flight),
             dirty: false,
             asks: false,
             proof: None,
