@@ -39,14 +39,14 @@ pub(crate) struct ReplyReader {
     /// A client had much to take when it was last given something.
     heavy: bool,
     /// Of the client that the lane waits for.
-    pace: Option<Pace>,
+    pace: Option<ClientPace>,
     /// The client that was waited for long enough: what comes for it piles up, until it has taken most of it or is
     /// disconnected.
     given_up: Option<u64>,
 }
 
 /// How a client that a lane waits for gets on.
-struct Pace {
+struct ClientPace {
     client: u64,
     since: Moment,
     taken: u64,
@@ -157,7 +157,7 @@ impl ReplyReader {
     fn watch_pace(&mut self, lane: &Lane, now: Moment) {
         let Some((client, _)) = lane.front() else { return };
         let taken = client.taken();
-        let fresh = Pace { client: client.id, since: now, taken, moved_at: now };
+        let fresh = ClientPace { client: client.id, since: now, taken, moved_at: now };
         let pace = match &mut self.pace {
             Some(pace) if pace.client == client.id => pace,
             pace => pace.insert(fresh),
