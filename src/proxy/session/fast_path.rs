@@ -144,8 +144,8 @@ impl Connection {
             return None;
         }
         let (access, target, reason) = match fast_path.read {
-            Some(_) => (telemetry::Access::Read, Target::Replica, Reason::Fresh),
-            None => (telemetry::Access::Write, Target::Primary, Reason::Write),
+            Some(_) => (telemetry::AccessLabel::Read, Target::Replica, Reason::Fresh),
+            None => (telemetry::AccessLabel::Write, Target::Primary, Reason::Write),
         };
         self.worker.stats.command(access, target, reason);
         if fast_path.read.is_none() {

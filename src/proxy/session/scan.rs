@@ -138,7 +138,7 @@ impl Connection {
 
     fn refuse_cursor(&mut self, error: &[u8]) -> Step {
         self.waiting_since = None;
-        self.worker.stats.command(telemetry::Access::Read, Target::Refused, Reason::Cursor);
+        self.worker.stats.command(telemetry::AccessLabel::Read, Target::Refused, Reason::Cursor);
         self.client.answer(error);
         Step::Done
     }

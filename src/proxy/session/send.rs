@@ -112,13 +112,13 @@ impl Connection {
         &self,
         lane: &Rc<Lane>,
         request: Bytes<'_>,
-        access: telemetry::Access,
+        access: telemetry::AccessLabel,
         stamps: Stamps,
         rewrite: Rewrite,
         now: Moment,
     ) {
         self.worker.stats.command(access, Target::Primary, Reason::Pinned);
-        let kind = if access == telemetry::Access::Write { Kind::Write } else { Kind::Final };
+        let kind = if access == telemetry::AccessLabel::Write { Kind::Write } else { Kind::Final };
         // Whatever a transaction or a blocking command tells, it tells of the primary.
         let outgoing = Outgoing {
             access,

@@ -13,7 +13,7 @@ use crate::wire::request::Request;
 #[derive(Debug)]
 pub struct Outgoing {
     /// What it is, to be counted as.
-    pub access: telemetry::Access,
+    pub access: telemetry::AccessLabel,
     /// Why it goes there.
     pub reason: Reason,
     /// What may be done with it when its lane is lost.
@@ -47,13 +47,13 @@ impl Outgoing {
     /// A command that changes nothing.
     pub fn read(reason: Reason, now: Moment) -> Self {
         let other = matches!(reason, Reason::PrimaryOnly);
-        let access = if other { telemetry::Access::Other } else { telemetry::Access::Read };
+        let access = if other { telemetry::AccessLabel::Other } else { telemetry::AccessLabel::Read };
         Self { access, kind: Kind::Read, ..Self::write(reason, Stamps::None, now) }
     }
 
     /// What is not flagged as a read may have an effect (`PUBLISH`, `SCRIPT LOAD`): like a write it is sent once.
     pub fn other(now: Moment) -> Self {
-        Self { access: telemetry::Access::Other, ..Self::write(Reason::PrimaryOnly, Stamps::None, now) }
+        Self { access: telemetry::AccessLabel::Other, ..Self::write(Reason::PrimaryOnly, Stamps::None, now) }
     }
 
     /// The keys of which a read shows something that later reads may not take back.
@@ -67,7 +67,7 @@ impl Outgoing {
     /// A command that may change something.
     pub fn write(reason: Reason, stamps: Stamps, now: Moment) -> Self {
         Self {
-            access: telemetry::Access::Write,
+            access: telemetry::AccessLabel::Write,
             reason,
             kind: Kind::Write,
             stamps,

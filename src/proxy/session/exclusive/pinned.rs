@@ -125,7 +125,7 @@ impl Connection {
             Decision::Send { node, .. } => node,
             Decision::Refuse { reason } => {
                 self.permit = Permit::No;
-                let step = self.refuse(telemetry::Access::Other, reason);
+                let step = self.refuse(telemetry::AccessLabel::Other, reason);
                 return Err(end_if_needed(intent, step));
             }
             Decision::Wait { .. } | Decision::Try { .. } => {
@@ -139,7 +139,7 @@ impl Connection {
                 Err(_) => return Err(Step::Permit),
             },
             Permit::GaveUp => {
-                self.worker.stats.command(telemetry::Access::Other, Target::Refused, Reason::Pinned);
+                self.worker.stats.command(telemetry::AccessLabel::Other, Target::Refused, Reason::Pinned);
                 self.client.answer(say::MAX_EXCLUSIVE);
                 return Err(Step::Close);
             }
@@ -221,7 +221,11 @@ impl Connection {
             }
             _ => written,
         };
-        let access = if stamps == Stamps::None { telemetry::Access::Other } else { telemetry::Access::Write };
+        let access = if stamps == Stamps::None {
+            telemetry::AccessLabel::Other
+        } else {
+            telemetry::AccessLabel::Write
+        };
         let lane = Rc::clone(&pin.lane);
         self.push_pinned(&lane, bytes, access, stamps, rewrite, now);
         self.body = request.is_partial().then_some(lane);

@@ -107,7 +107,7 @@ impl Connection {
                 return Step::Done;
             }
         };
-        self.worker.stats.command(telemetry::Access::Other, Target::Primary, Reason::Pinned);
+        self.worker.stats.command(telemetry::AccessLabel::Other, Target::Primary, Reason::Pinned);
         let bytes = changed.as_deref().map_or(Bytes::Request(request), Bytes::Own);
         lane.push_raw(bytes, written, said(request, intent));
         lane.forget_soon(now);
