@@ -25,7 +25,7 @@ use crate::mutant;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::session::route_cache::{CachedRoute, FastPath};
 use crate::proxy::upstream::outgoing::Bytes;
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 
@@ -155,7 +155,7 @@ impl Connection {
             client: Rc::clone(&self.client),
             seq: self.client.open(),
             len: 0,
-            kind: if fast_path.read.is_some() { Kind::Read } else { Kind::Write },
+            kind: if fast_path.read.is_some() { PendingKind::Read } else { PendingKind::Write },
             rewrite: Rewrite::None,
             policy: fast_path.read.map_or_else(PolicyId::default, |cached_route| cached_route.policy),
             stamps,

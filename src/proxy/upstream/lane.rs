@@ -25,7 +25,7 @@ pub use crate::proxy::upstream::key::{LaneKey, Proto, Purpose};
 use crate::proxy::upstream::link::LaneConnection;
 use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::outgoing::Bytes;
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 pub use crate::proxy::upstream::phase::{Broken, Closed, OutOfStep, Phase, Process, Unreachable, Withdrawal};
 pub use crate::proxy::upstream::queue::Leftover;
 use crate::proxy::upstream::relay::Relay;
@@ -284,7 +284,7 @@ impl Lane {
     /// What the oldest outstanding command has written, if it writes.
     pub fn front_written(&self) -> Stamps {
         let inner = self.inner.borrow();
-        let written = inner.link.queue().front().filter(|front| front.kind == Kind::Write);
+        let written = inner.link.queue().front().filter(|front| front.kind == PendingKind::Write);
         written.map_or(Stamps::None, |front| front.stamps.clone())
     }
 

@@ -5,7 +5,7 @@ use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
-use crate::proxy::upstream::pending::{Kind, Rewrite};
+use crate::proxy::upstream::pending::{PendingKind, Rewrite};
 use crate::telemetry;
 use crate::wire::request::Request;
 
@@ -17,7 +17,7 @@ pub struct Outgoing {
     /// Why it goes there.
     pub reason: Reason,
     /// What may be done with it when its lane is lost.
-    pub kind: Kind,
+    pub kind: PendingKind,
     /// See [`Pending::stamps`](crate::proxy::upstream::pending::Pending::stamps).
     pub stamps: Stamps,
     /// What Redweir changes in the reply.
@@ -48,7 +48,7 @@ impl Outgoing {
     pub fn read(reason: Reason, now: Moment) -> Self {
         let other = matches!(reason, Reason::PrimaryOnly);
         let access = if other { telemetry::AccessLabel::Other } else { telemetry::AccessLabel::Read };
-        Self { access, kind: Kind::Read, ..Self::write(reason, Stamps::None, now) }
+        Self { access, kind: PendingKind::Read, ..Self::write(reason, Stamps::None, now) }
     }
 
     /// What is not flagged as a read may have an effect (`PUBLISH`, `SCRIPT LOAD`): like a write it is sent once.
@@ -58,7 +58,7 @@ impl Outgoing {
 
     /// The keys of which a read shows something that later reads may not take back.
     pub fn shows_keys(&self) -> Option<Stamps> {
-        if self.kind == Kind::Write || !self.sees_all && self.stamps == Stamps::None {
+        if self.kind == PendingKind::Write || !self.sees_all && self.stamps == Stamps::None {
             return None;
         }
         Some(if self.sees_all { Stamps::All } else { self.stamps.clone() })
@@ -69,7 +69,7 @@ impl Outgoing {
         Self {
             access: telemetry::AccessLabel::Write,
             reason,
-            kind: Kind::Write,
+            kind: PendingKind::Write,
             stamps,
             rewrite: Rewrite::None,
             policy: PolicyId::default(),

@@ -21,7 +21,7 @@ use crate::net::runtime::buffer::drop_front;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::load::InFlight;
-use crate::proxy::upstream::pending::{Kind, Pending};
+use crate::proxy::upstream::pending::{Pending, PendingKind};
 use move_out::Unmovable;
 use streaming::Streaming;
 
@@ -271,7 +271,7 @@ impl RequestQueue {
         let mut front = self.pending.pop_front()?;
         self.in_flight.remove(1);
         while mutant::is("tombstone-skipped")
-            && matches!(front.kind, Kind::Read | Kind::Write)
+            && matches!(front.kind, PendingKind::Read | PendingKind::Write)
             && front.client.gone().is_some()
             && self.pending.front().is_some()
         {

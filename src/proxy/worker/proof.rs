@@ -11,7 +11,7 @@ use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::lane::Lane;
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 use crate::proxy::worker::Worker;
 use crate::wire::answer;
 use crate::wire::role::RoleReport;
@@ -24,7 +24,7 @@ impl Worker {
             client: self.discard(),
             seq: generation.0,
             len: 0,
-            kind: Kind::Proof,
+            kind: PendingKind::Proof,
             rewrite: Rewrite::None,
             policy: PolicyId::default(),
             stamps: Stamps::None,

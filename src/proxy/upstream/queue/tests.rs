@@ -12,7 +12,7 @@ use crate::net::runtime::flush::{DirtyList, Schedule};
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::{Client, Gone, Output};
 use crate::proxy::upstream::load::Load;
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 
 fn output() -> Output {
     Output { dirty: DirtyList::new(&Rc::<Schedule>::default()), buffers: Rc::default() }
@@ -22,7 +22,7 @@ fn client(id: u64) -> Rc<Client> {
     Client::new(id, WriteHalf::nowhere(), output(), 1 << 20)
 }
 
-fn pending(client: &Rc<Client>, seq: u64, kind: Kind, slot: Option<Slot>) -> Pending {
+fn pending(client: &Rc<Client>, seq: u64, kind: PendingKind, slot: Option<Slot>) -> Pending {
     Pending {
         client: Rc::clone(client),
         seq,
@@ -58,9 +58,9 @@ fn write(queue: &mut RequestQueue, count: usize) -> Vec<u8> {
 #[test]
 fn replies_answer_in_the_order_of_the_requests() {
     let (mut queue, alice, bob) = (empty(), client(1), client(2));
-    push(&mut queue, pending(&alice, 0, Kind::Read, None), b"one");
-    push(&mut queue, pending(&bob, 7, Kind::Write, None), b"two");
-    push(&mut queue, pending(&alice, 1, Kind::Read, None), b"three");
+    push(&mut queue, pending(&alice, 0, PendingKind::Read, None), b"one");
+    push(&mut queue, pending(&bob, 7, PendingKind::Write, None), b"two");
+    push(&mut queue, pending(&alice, 1, PendingKind::Read, None), b"three");
     assert_eq!(write(&mut queue, 11), b"onetwothree");
     let mut answered = Vec::new();
     while let Some((pending, request)) = queue.pop(|pending, _| pending.seq == 1) {
@@ -74,7 +74,7 @@ fn replies_answer_in_the_order_of_the_requests() {
 fn what_is_not_asked_for_yet_has_no_reply() {
     let (mut queue, alice) = (empty(), client(1));
     assert!(queue.pop(|_, _| false).is_none());
-    push(&mut queue, pending(&alice, 0, Kind::Read, None), b"request");
+    push(&mut queue, pending(&alice, 0, PendingKind::Read, None), b"request");
     write(&mut queue, 6);
     assert!(queue.pop(|_, _| false).is_none(), "its last byte is not written");
     write(&mut queue, 1);
@@ -85,7 +85,7 @@ fn what_is_not_asked_for_yet_has_no_reply() {
 fn a_window_holds_requests_back_but_takes_back_nothing_that_was_offered() {
     let (mut queue, alice) = (empty(), client(1));
     for seq in 0..4 {
-        push(&mut queue, pending(&alice, seq, Kind::Read, None), b"xx");
+        push(&mut queue, pending(&alice, seq, PendingKind::Read, None), b"xx");
     }
     assert_eq!([Some(1), Some(3), Some(4), None].map(|most| queue.writable(most)), [2, 6, 8, 8]);
     queue.wrote(1);
@@ -99,8 +99,8 @@ fn a_window_holds_requests_back_but_takes_back_nothing_that_was_offered() {
 #[test]
 fn a_reply_that_has_begun_is_not_voided() {
     let (mut queue, alice) = (empty(), client(1));
-    push(&mut queue, pending(&alice, 0, Kind::Read, None), b"long");
-    push(&mut queue, pending(&alice, 1, Kind::Read, None), b"short");
+    push(&mut queue, pending(&alice, 0, PendingKind::Read, None), b"long");
+    push(&mut queue, pending(&alice, 1, PendingKind::Read, None), b"short");
     write(&mut queue, 9);
     queue.cut();
     queue.void_reads();
@@ -113,11 +113,11 @@ fn a_reply_that_has_begun_is_not_voided() {
 fn what_moves_leaves_a_tombstone_that_takes_its_reply() {
     let (mut queue, drain) = (empty(), Client::drain(output()));
     let (slow, other, gone) = (client(1), client(2), client(3));
-    push(&mut queue, pending(&slow, 0, Kind::Read, None), b"long");
-    push(&mut queue, pending(&other, 4, Kind::Read, None), b"read");
-    push(&mut queue, pending(&other, 5, Kind::Write, None), b"write");
-    push(&mut queue, pending(&gone, 0, Kind::Read, None), b"left");
-    push(&mut queue, pending(&slow, 1, Kind::Read, None), b"next");
+    push(&mut queue, pending(&slow, 0, PendingKind::Read, None), b"long");
+    push(&mut queue, pending(&other, 4, PendingKind::Read, None), b"read");
+    push(&mut queue, pending(&other, 5, PendingKind::Write, None), b"write");
+    push(&mut queue, pending(&gone, 0, PendingKind::Read, None), b"left");
+    push(&mut queue, pending(&slow, 1, PendingKind::Read, None), b"next");
     gone.leave(Gone::Left);
     assert!(queue.is_in_the_way());
     let taken = queue.take_others(&drain, true);
@@ -125,9 +125,12 @@ fn what_moves_leaves_a_tombstone_that_takes_its_reply() {
         taken.iter().map(|(pending, bytes)| (pending.client.id, pending.seq, &bytes[..])).collect();
     assert_eq!(moved, [(2, 4, &b"read"[..])]);
     assert_eq!(write(&mut queue, 21), b"longreadwriteleftnext", "the server is asked all the same");
-    let kinds: Vec<Kind> =
+    let kinds: Vec<PendingKind> =
         std::iter::from_fn(|| queue.pop(|_, _| false)).map(|popped| popped.0.kind).collect();
-    assert_eq!(kinds, [Kind::Read, Kind::Moved, Kind::Write, Kind::Read, Kind::Read]);
+    assert_eq!(
+        kinds,
+        [PendingKind::Read, PendingKind::Moved, PendingKind::Write, PendingKind::Read, PendingKind::Read]
+    );
 }
 
 #[test]
@@ -138,16 +141,16 @@ fn reads_stay_with_a_write_of_the_same_key() {
     for (written, fencing, moves) in [(a, true, false), (b, true, true), (b, false, false)] {
         let (mut queue, drain) = (empty(), Client::drain(output()));
         let alice = client(1);
-        push(&mut queue, pending(&alice, 0, Kind::Read, Some(a)), b"GET a");
-        push(&mut queue, pending(&alice, 1, Kind::Write, Some(written)), b"SET");
-        push(&mut queue, pending(&alice, 2, Kind::Final, None), b"PING");
+        push(&mut queue, pending(&alice, 0, PendingKind::Read, Some(a)), b"GET a");
+        push(&mut queue, pending(&alice, 1, PendingKind::Write, Some(written)), b"SET");
+        push(&mut queue, pending(&alice, 2, PendingKind::Final, None), b"PING");
         // One without a key is bound by any write.
         let moved: Vec<u64> =
             queue.take_own(&drain, fencing).iter().map(|(pending, _)| pending.seq).collect();
         assert!(moved.is_empty(), "{moved:?}");
         let mut queue = empty();
-        push(&mut queue, pending(&alice, 3, Kind::Read, Some(a)), b"GET a");
-        push(&mut queue, pending(&alice, 4, Kind::Write, Some(written)), b"SET");
+        push(&mut queue, pending(&alice, 3, PendingKind::Read, Some(a)), b"GET a");
+        push(&mut queue, pending(&alice, 4, PendingKind::Write, Some(written)), b"SET");
         assert_eq!(queue.take_own(&drain, fencing).len(), usize::from(moves));
     }
 }
@@ -156,7 +159,7 @@ fn reads_stay_with_a_write_of_the_same_key() {
 fn what_is_left_says_what_may_have_been_executed() {
     let (mut queue, alice) = (empty(), client(1));
     for (seq, bytes) in [&b"one"[..], b"two", b"three"].into_iter().enumerate() {
-        push(&mut queue, pending(&alice, seq as u64, Kind::Write, None), bytes);
+        push(&mut queue, pending(&alice, seq as u64, PendingKind::Write, None), bytes);
     }
     write(&mut queue, 5);
     queue.cut();
@@ -169,7 +172,9 @@ fn what_is_left_says_what_may_have_been_executed() {
 #[test]
 fn a_streamed_command_is_let_go_as_it_is_written() {
     let (mut queue, alice) = (empty(), client(1));
-    queue.push_beginning(pending(&alice, 0, Kind::Write, None), |buffer| buffer.extend_from_slice(b"SET "));
+    queue.push_beginning(pending(&alice, 0, PendingKind::Write, None), |buffer| {
+        buffer.extend_from_slice(b"SET ")
+    });
     let add = |bytes: &'static [u8], last| {
         move |buffer: &mut bytes::BytesMut| {
             buffer.extend_from_slice(bytes);

@@ -17,7 +17,7 @@ use crate::net::runtime::task;
 use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Broken, Closed, Lane, OutOfStep, Proto};
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 use crate::proxy::worker::lanes::rewrite;
 use crate::proxy::worker::{Reply, Worker};
 use crate::shard::ear;
@@ -305,13 +305,13 @@ fn answer(
     task::provoke("lane", || reply == b"$6\r\npanic!\r\n");
     let (mut unproven, mut lacking, mut question) = (false, false, None);
     let again = |pending: &Pending, request: &[u8], proof| {
-        if pending.at_primary && pending.kind != Kind::Write && !cut {
+        if pending.at_primary && pending.kind != PendingKind::Write && !cut {
             question = fingerprint(worker, lane, pending, request);
         }
         // Of a reply whose beginning was passed on all this was settled before that: nothing else may follow it.
         lacking = !cut && pending.lacks_proof(proof);
         unproven = !cut && (lacking || pending.is_void() || pending.follows_repeated());
-        let failed = kind == ReplyKind::Error && !cut && pending.kind == Kind::Read;
+        let failed = kind == ReplyKind::Error && !cut && pending.kind == PendingKind::Read;
         unproven
             || failed
                 && (say::asks_for_another_node(reply, pending.at_primary)
@@ -319,12 +319,12 @@ fn answer(
     };
     let (mut pending, request) = lane.pop(again).ok_or(not_asked)?;
     match pending.kind {
-        Kind::Proof => {
+        PendingKind::Proof => {
             worker.take_proof(lane, &pending, reply, now);
             return Ok(false);
         }
-        Kind::Moved | Kind::Check => return Ok(false),
-        Kind::Read | Kind::Final | Kind::Write => {}
+        PendingKind::Moved | PendingKind::Check => return Ok(false),
+        PendingKind::Read | PendingKind::Final | PendingKind::Write => {}
     }
     if pending.need.take().is_some() {
         worker.judge_attempt(lane.key.node, !lacking, now);
