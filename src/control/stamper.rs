@@ -15,7 +15,7 @@ use crate::core::fence::Slot;
 use crate::core::nodes::node::NodeId;
 use crate::core::position::{Offset, ReplId};
 use crate::core::stream::coverage::Coverage;
-use crate::core::stream::lost::Told;
+use crate::core::stream::lost::RecentWrites;
 use crate::core::stream::source::{self, Avoided};
 use crate::net::runtime::clock;
 use crate::shard::shared::Shared;
@@ -36,7 +36,7 @@ pub type FailedSources = Arc<Mutex<Avoided>>;
 pub struct Stamper {
     shared: Arc<Shared>,
     precise: Coverage,
-    told: Told,
+    recent: RecentWrites,
     failures: FailedSources,
     /// The command table, as it was when the link last got on.
     commands: Arc<Commands>,
@@ -52,7 +52,7 @@ impl Stamper {
         Self {
             shared,
             precise: Coverage::default(),
-            told: Told::default(),
+            recent: RecentWrites::default(),
             failures,
             commands,
             last: LastCommand::default(),
@@ -87,7 +87,7 @@ impl StreamSink for Stamper {
         self.commands = self.shared.commands.load_full();
         let (ours, next) = (self.ours(), self.shared.anchors.next());
         self.precise.attached(&self.shared.fences, (id, from), resumed, ours, next);
-        self.told.attached(id);
+        self.recent.attached(id);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
         self.shared.stream.set_attached(true);
         let result = if resumed { "resumed" } else { "attached" };
@@ -99,7 +99,7 @@ impl StreamSink for Stamper {
     fn command(&mut self, command: &StreamCommand<'_>, end: Offset) {
         let intent = self.last.classify(command, &self.commands);
         if matches!(intent.access, Access::Write { .. } | Access::Unknown) {
-            self.told.wrote(end);
+            self.recent.wrote(end);
         }
         match intent.access {
             Access::Read | Access::PrimaryRead(_) => {}
@@ -133,7 +133,7 @@ impl StreamSink for Stamper {
         let next = self.shared.anchors.next();
         self.precise.progressed(&self.shared.fences, upto, history, next);
         if let Some(history) = &view.history {
-            let lost = self.told.lost_in(history);
+            let lost = self.recent.lost_in(history);
             if lost > 0 {
                 counter!("redweir_lost_writes_total").increment(lost);
                 tracing::warn!(lost, history = %history.id, "the failover lost writes that the old primary had made");
