@@ -21,7 +21,7 @@ const MARK: usize = 40;
 
 /// What a replication link says.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum PsyncEvent<'a> {
     /// The stream goes on after the offset asked for, under this history.
     Continued(ReplId),
     /// The stream will go on after this offset, once a dump has been passed over. What was known of any other
@@ -97,12 +97,12 @@ impl PsyncDecoder {
     }
 
     /// Takes the next bytes and tells what they complete. After an error the decoder is useless.
-    pub fn feed(&mut self, chunk: &[u8], tell: &mut impl FnMut(Event<'_>)) -> Result<(), PsyncError> {
+    pub fn feed(&mut self, chunk: &[u8], tell: &mut impl FnMut(PsyncEvent<'_>)) -> Result<(), PsyncError> {
         let mut rest = chunk;
         while !rest.is_empty() {
             let used = match &mut self.phase {
                 PsyncPhase::Stream => {
-                    self.stream.feed(rest, &mut |command, end| tell(Event::Command(command, end)))?;
+                    self.stream.feed(rest, &mut |command, end| tell(PsyncEvent::Command(command, end)))?;
                     rest.len()
                 }
                 PsyncPhase::Answer => {
@@ -120,14 +120,14 @@ impl PsyncDecoder {
                     *left -= used as u64;
                     if *left == 0 {
                         self.phase = PsyncPhase::Stream;
-                        tell(Event::DumpEnded);
+                        tell(PsyncEvent::DumpEnded);
                     }
                     used
                 }
                 PsyncPhase::MarkedDump { mark, tail } => match skip_to_mark(mark, tail, rest) {
                     Some(used) => {
                         self.phase = PsyncPhase::Stream;
-                        tell(Event::DumpEnded);
+                        tell(PsyncEvent::DumpEnded);
                         used
                     }
                     None => rest.len(),
@@ -156,7 +156,7 @@ impl PsyncDecoder {
         Some(line)
     }
 
-    fn answer(&mut self, tell: &mut impl FnMut(Event<'_>)) -> Result<(), PsyncError> {
+    fn answer(&mut self, tell: &mut impl FnMut(PsyncEvent<'_>)) -> Result<(), PsyncError> {
         let Some(line) = self.complete_line().filter(|line| !line.is_empty()) else { return Ok(()) };
         if let Some(text) = line.strip_prefix(b"-") {
             return Err(refusal(text));
@@ -168,7 +168,7 @@ impl PsyncDecoder {
                 // Without an ID: the one asked for goes on (Redis before 4.0).
                 let id = words.next().map_or(Some(self.asked), ReplId::parse).ok_or_else(unknown)?;
                 self.phase = PsyncPhase::Stream;
-                tell(Event::Continued(id));
+                tell(PsyncEvent::Continued(id));
             }
             Some(b"+FULLRESYNC") => {
                 let id = words.next().and_then(ReplId::parse);
@@ -176,14 +176,14 @@ impl PsyncDecoder {
                 let (id, offset) = id.zip(offset).ok_or_else(unknown)?;
                 self.stream = StreamDecoder::new(offset);
                 self.phase = PsyncPhase::DumpHeader;
-                tell(Event::FullResync(id, offset));
+                tell(PsyncEvent::FullResync(id, offset));
             }
             _ => return Err(unknown()),
         }
         Ok(())
     }
 
-    fn dump_header(&mut self, tell: &mut impl FnMut(Event<'_>)) -> Result<(), PsyncError> {
+    fn dump_header(&mut self, tell: &mut impl FnMut(PsyncEvent<'_>)) -> Result<(), PsyncError> {
         let Some(line) = self.complete_line().filter(|line| !line.is_empty()) else { return Ok(()) };
         if let Some(text) = line.strip_prefix(b"-") {
             return Err(refusal(text));
@@ -193,7 +193,7 @@ impl PsyncDecoder {
         self.phase = match (mark, length) {
             (Some(mark), _) => PsyncPhase::MarkedDump { mark, tail: Vec::with_capacity(MARK) },
             (None, Some(0)) => {
-                tell(Event::DumpEnded);
+                tell(PsyncEvent::DumpEnded);
                 PsyncPhase::Stream
             }
             (None, Some(length)) => PsyncPhase::Dump(length),

@@ -24,7 +24,7 @@ use crate::net::runtime::clock;
 use crate::net::socket::call::{ControlLink, encode, words};
 use crate::net::socket::dial::ByteStream;
 use crate::wire::info::{Info, Role};
-use crate::wire::psync::{Event, PsyncDecoder, PsyncError};
+use crate::wire::psync::{PsyncDecoder, PsyncError, PsyncEvent};
 use crate::wire::stream::StreamCommand;
 
 /// Between two acknowledgements, as a replica of Redis does it. A source drops a link without any after
@@ -182,21 +182,21 @@ impl<S: StreamSink> StreamLink<'_, S> {
 }
 
 impl<S: StreamSink> EventSink<'_, S> {
-    fn hear(&mut self, event: &Event<'_>) {
+    fn hear(&mut self, event: &PsyncEvent<'_>) {
         match *event {
-            Event::Continued(id) => {
+            PsyncEvent::Continued(id) => {
                 self.start.id = id;
                 self.breaker.continued();
                 self.attached();
             }
-            Event::FullResync(id, at) => {
+            PsyncEvent::FullResync(id, at) => {
                 tracing::warn!(%id, %at, expected = self.start.needs_dump, "the source sends a dump");
                 self.breaker.resynced(self.start.needs_dump, clock::now());
                 *self.reached = None;
                 self.start = Start { id, at, told_to: at, resumed: false, ..self.start };
             }
-            Event::DumpEnded => self.attached(),
-            Event::Command(command, end) => {
+            PsyncEvent::DumpEnded => self.attached(),
+            PsyncEvent::Command(command, end) => {
                 if self.start.is_new(end) {
                     self.sink.command(command, end);
                 }
