@@ -62,7 +62,7 @@ impl Drop for Fresh<'_> {
     }
 }
 
-enum Event {
+enum LaneEvent {
     Read(usize),
     /// The client does not keep up.
     Slow,
@@ -89,9 +89,9 @@ impl ReplyReader {
     pub(crate) async fn run(mut self, worker: &Rc<Worker>, lane: &Rc<Lane>) -> Closed {
         loop {
             match self.next(lane).await {
-                Event::Closed(why) => return why,
-                Event::Read(0) => return lane.hung_up(),
-                Event::Read(_) => {
+                LaneEvent::Closed(why) => return why,
+                LaneEvent::Read(0) => return lane.hung_up(),
+                LaneEvent::Read(_) => {
                     let fresh = Fresh(worker);
                     let taken = self.take(worker, lane, clock::now());
                     drop(fresh);
@@ -105,33 +105,33 @@ impl ReplyReader {
                         worker.lanes.come_back(lane);
                     }
                 }
-                Event::Slow => {
+                LaneEvent::Slow => {
                     worker.make_way(lane, false, clock::now());
                 }
-                Event::Paused => self.watch_pace(lane, clock::now()),
+                LaneEvent::Paused => self.watch_pace(lane, clock::now()),
             }
         }
     }
 
     /// Cancel-safe: bytes read stay in the buffer.
-    async fn next(&mut self, lane: &Lane) -> Event {
+    async fn next(&mut self, lane: &Lane) -> LaneEvent {
         self.buffer.reserve(if self.passed > 0 { limits::LANE_READ } else { limits::LANE_READ / 4 });
         let mut timer = None;
         poll_fn(|cx| {
             if let Some(why) = lane.poll(cx) {
-                return Poll::Ready(Event::Closed(why));
+                return Poll::Ready(LaneEvent::Closed(why));
             }
             let slow = self.is_slow(lane, cx.waker());
             if slow && !lane.exclusive && !lane.is_on_detour() {
-                return Poll::Ready(Event::Slow);
+                return Poll::Ready(LaneEvent::Slow);
             }
             if slow {
                 let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::PACE_EVERY)));
-                return Future::poll(timer.as_mut(), cx).map(|()| Event::Paused);
+                return Future::poll(timer.as_mut(), cx).map(|()| LaneEvent::Paused);
             }
             self.read.poll_read(cx, &mut self.buffer).map(|result| match result {
-                Ok(n) => Event::Read(n),
-                Err(e) => Event::Closed(Closed::Broken(Broken::Failed(e.to_string()))),
+                Ok(n) => LaneEvent::Read(n),
+                Err(e) => LaneEvent::Closed(Closed::Broken(Broken::Failed(e.to_string()))),
             })
         })
         .await
