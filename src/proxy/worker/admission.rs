@@ -44,7 +44,7 @@ pub struct Admission {
     epoch: Cell<u32>,
     /// The primary of the present epoch.
     given_by: Cell<Option<NodeId>>,
-    answer: Cell<Option<Answer>>,
+    answer: Cell<Option<Inquired>>,
     asking: Cell<bool>,
     failed_at: Cell<Option<Moment>>,
     /// The connection that questions go over.
@@ -52,7 +52,7 @@ pub struct Admission {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Answer {
+struct Inquired {
     asked_at: Moment,
     by: NodeId,
     open: bool,
@@ -158,11 +158,11 @@ impl Admission {
         if primary.is_none() && closed {
             // What the primary said last counts until it, or another one, says otherwise.
             let by = view.primary.or(self.given_by.get()).unwrap_or(NodeId(0));
-            answer = Some(Answer { asked_at, by, open: false });
+            answer = Some(Inquired { asked_at, by, open: false });
         }
         for by in primary.into_iter().chain(others).filter(|_| !closed || primary.is_some()) {
             if let Ok(open) = self.is_open(by).await {
-                answer = Some(Answer { asked_at, by, open });
+                answer = Some(Inquired { asked_at, by, open });
                 break;
             }
         }
