@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::core::address::Address;
 use crate::net::runtime::clock;
-use crate::net::socket::halves::Stream;
+use crate::net::socket::halves::Socket;
 use crate::net::socket::tls;
 
 /// First keep-alive probe after this much silence. A dead peer is then noticed long before the two hours that
@@ -86,12 +86,12 @@ impl Dialer {
     }
 
     /// Connects for a worker. Cancel-safe: dropping it drops the socket.
-    pub async fn connect(&self, address: &Address) -> io::Result<Stream> {
+    pub async fn connect(&self, address: &Address) -> io::Result<Socket> {
         Ok(match (address, &self.0) {
-            (Address::Unix(path), _) => Stream::Unix(UnixStream::connect(path).await?),
-            (Address::Tcp { host, port }, None) => Stream::Tcp(tcp(host, *port).await?),
+            (Address::Unix(path), _) => Socket::Unix(UnixStream::connect(path).await?),
+            (Address::Tcp { host, port }, None) => Socket::Tcp(tcp(host, *port).await?),
             (Address::Tcp { host, port }, Some(tls)) => {
-                Stream::Tls(Box::new(tls.connect(address, tcp(host, *port).await?).await?))
+                Socket::Tls(Box::new(tls.connect(address, tcp(host, *port).await?).await?))
             }
         })
     }

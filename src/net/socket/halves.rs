@@ -14,7 +14,7 @@ use crate::net::socket::tls;
 
 /// A connected socket.
 #[derive(Debug)]
-pub enum Stream {
+pub enum Socket {
     /// TCP
     Tcp(TcpStream),
     /// TLS over TCP
@@ -46,7 +46,7 @@ enum WriteSocket {
     Unix(unix::OwnedWriteHalf),
 }
 
-impl Stream {
+impl Socket {
     /// The address of the other side, for `CLIENT LIST` and logs. Of a client on a Unix socket only the socket is
     /// known, and told as Redis does.
     pub fn peer(&self) -> String {

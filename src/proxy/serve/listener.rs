@@ -19,7 +19,7 @@ use crate::core::policy::PolicyId;
 use crate::net::runtime::limits;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::socket::dial;
-use crate::net::socket::halves::{Stream, socket_name};
+use crate::net::socket::halves::{Socket, socket_name};
 use crate::net::socket::tls;
 use crate::shard::shared::{Seat, Shared};
 use crate::telemetry::Stats;
@@ -50,10 +50,10 @@ enum AcceptedSocket {
 impl Accepted {
     /// Registers it with the present runtime, and shakes hands if the listener speaks TLS. `None`: it came to nothing,
     /// which is logged. Meanwhile it counts as a client, so that `max-clients` holds for those that say nothing, too.
-    pub async fn open(self, shared: &Shared, stats: &Stats) -> Option<Stream> {
+    pub async fn open(self, shared: &Shared, stats: &Stats) -> Option<Socket> {
         let registered = match self.socket {
-            AcceptedSocket::Tcp(socket) => TcpStream::from_std(socket).and_then(dial::tune).map(Stream::Tcp),
-            AcceptedSocket::Unix(socket) => UnixStream::from_std(socket).map(Stream::Unix),
+            AcceptedSocket::Tcp(socket) => TcpStream::from_std(socket).and_then(dial::tune).map(Socket::Tcp),
+            AcceptedSocket::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
         };
         let stream = match registered {
             Ok(stream) => stream,
@@ -63,7 +63,7 @@ impl Accepted {
             }
         };
         let (socket, tls) = match (stream, &self.tls) {
-            (Stream::Tcp(socket), Some(tls)) => (socket, tls),
+            (Socket::Tcp(socket), Some(tls)) => (socket, tls),
             (stream, _) => return Some(stream),
         };
         let (peer, mut drain) = (socket.peer_addr(), shared.drain.subscribe());
@@ -74,7 +74,7 @@ impl Accepted {
         };
         stats.clients.sub(1);
         match session.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(session) => Some(Stream::Tls(Box::new(session))),
+            Ok(session) => Some(Socket::Tls(Box::new(session))),
             Err(problem) => {
                 stats.tls_failed.add(1);
                 tls.tell(&peer.map_or_else(|_| "?".to_owned(), |peer| peer.to_string()), &problem);

@@ -26,7 +26,7 @@ use crate::net::runtime::buffer::drop_front;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::net::socket::halves::{ReadHalf, Stream};
+use crate::net::socket::halves::{ReadHalf, Socket};
 use crate::proxy::downstream::replies::{Client, Gone};
 use crate::proxy::local;
 use crate::proxy::serve::listener::Accepted;
@@ -43,7 +43,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     // Boxed, like everything rare below: what it may hold would be part of every idle client.
     let Some(stream) = Box::pin(accepted.open(&worker.shared, &worker.stats)).await else { return };
     let (id, peer) = (worker.shared.next_client(), stream.peer());
-    let here = if let Stream::Tcp(socket) = &stream { socket.local_addr().ok() } else { None };
+    let here = if let Socket::Tcp(socket) = &stream { socket.local_addr().ok() } else { None };
     let (read, write) = stream.split();
     let limit = usize::try_from(worker.shared.config.proxy.client_output_buffer_limit).unwrap_or(usize::MAX);
     let client = Client::new(id, write, worker.output.clone(), limit);
