@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Detached, Reader, Source, StreamSink};
+use super::{Detached, Following, Source, StreamSink};
 use crate::core::argv::Args as _;
 use crate::core::nodes::node::NodeId;
 use crate::core::position::Offset;
@@ -35,7 +35,7 @@ const READ_BYTES: usize = 256 << 10;
 /// Nothing is stored here, so nothing is acknowledged.
 const ACK: [&[u8]; 3] = [b"REPLCONF", b"ACK", b"0"];
 
-impl<S: StreamSink> Reader<S> {
+impl<S: StreamSink> Following<S> {
     /// Attaches to `source` and reads its stream until that ends, and says why. Cancel-safe: `reached` is true to
     /// what the sink was told at every await; dropping the future closes the link.
     pub(super) async fn follow(&mut self, source: &Source) -> Detached {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, Socket, TcpKeepalive};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -26,30 +26,30 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// A connection to a node, whatever carries it.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     /// Another handle to its socket, to see whether anything has come that was not read yet.
-    fn tap(&self) -> io::Result<Socket>;
+    fn tap(&self) -> io::Result<socket2::Socket>;
 }
 
 impl ByteStream for TcpStream {
-    fn tap(&self) -> io::Result<Socket> {
+    fn tap(&self) -> io::Result<socket2::Socket> {
         SockRef::from(self).try_clone()
     }
 }
 
 impl ByteStream for UnixStream {
-    fn tap(&self) -> io::Result<Socket> {
+    fn tap(&self) -> io::Result<socket2::Socket> {
         SockRef::from(self).try_clone()
     }
 }
 
 impl ByteStream for TlsStream<TcpStream> {
-    fn tap(&self) -> io::Result<Socket> {
+    fn tap(&self) -> io::Result<socket2::Socket> {
         self.get_ref().0.tap()
     }
 }
 
 #[cfg(test)]
 impl ByteStream for tokio::io::DuplexStream {
-    fn tap(&self) -> io::Result<Socket> {
+    fn tap(&self) -> io::Result<socket2::Socket> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

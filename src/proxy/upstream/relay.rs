@@ -144,7 +144,7 @@ impl Relay {
         while done.used < bytes.len() {
             let (plain, answer) = match self.marks.find(&bytes[done.used..]) {
                 Found::Plain(count) => (count, None),
-                Found::RelayMark { before, len, mark } => (before, Some((len, mark))),
+                Found::Mark { before, len, mark } => (before, Some((len, mark))),
             };
             if let Some(client) = client {
                 client.push_raw(&bytes[done.used..done.used + plain]);

@@ -244,7 +244,7 @@ mod tests {
 
     use rustls::pki_types::PrivateKeyDer;
     use rustls::{RootCertStore, StreamOwned};
-    use socket2::{CiphertextSocket, Domain, SockRef, Type};
+    use socket2::{Domain, SockRef, Type};
 
     use super::*;
     use crate::config::tls::provider;
@@ -272,7 +272,7 @@ mod tests {
         SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
         let address = listener.local_addr().unwrap();
         let peer = thread::spawn(move || {
-            let socket = CiphertextSocket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             socket.set_recv_buffer_size(4096).unwrap();
             socket.connect(&address.into()).unwrap();
             let socket = std::net::TcpStream::from(socket);
