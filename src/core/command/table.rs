@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use super::entry::{Arity, CommandEntry};
 use super::keys::{KeySpec, Keys};
 use super::options::Options;
-use super::rule::{self, Access, BLOCK_OPTION, Handling, Pin};
+use super::rule::{self, Access, BLOCK_OPTION, Handling, Stateful};
 use super::{CommandId, Intent, modules};
 use crate::core::argv::Args;
 
@@ -126,7 +126,7 @@ impl CommandTable {
         let rule = self.rule(id);
         let mut handling = rule.handling;
         if rule.has_block_option && blocks(args) {
-            handling = Handling::Pin(Pin::Blocking);
+            handling = Handling::Pin(Stateful::Blocking);
         }
         Intent { id, access: rule.access, handling }
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::argv::Args as _;
-use crate::core::command::{Handling, Intent, Local, Pin as Pins};
+use crate::core::command::{Handling, Intent, Local, Stateful};
 use crate::core::plan::Hold;
 use crate::core::session::Stamps;
 use crate::proxy::session::exclusive::tracking;
@@ -105,22 +105,25 @@ impl Pin {
         self.blocking = false;
         match intent.handling {
             // With arguments they are errors, which change nothing.
-            Handling::Pin(Pins::Multi | Pins::Exec | Pins::Discard | Pins::Unwatch)
+            Handling::Pin(Stateful::Multi | Stateful::Exec | Stateful::Discard | Stateful::Unwatch)
                 if request.count() != 1 => {}
-            Handling::Pin(Pins::Multi) => self.multi = true,
+            Handling::Pin(Stateful::Multi) => self.multi = true,
             // Without MULTI they are errors, which leave what is watched watched (`multi.c`, `execCommand`).
-            Handling::Pin(Pins::Exec | Pins::Discard) if self.multi => {
+            Handling::Pin(Stateful::Exec | Stateful::Discard) if self.multi => {
                 (self.multi, self.watching) = (false, false);
             }
-            Handling::Pin(Pins::Watch) => self.watching = true,
-            Handling::Pin(Pins::Unwatch) if !self.multi => self.watching = false,
-            Handling::Pin(Pins::Blocking) if !self.multi => self.blocking = true,
+            Handling::Pin(Stateful::Watch) => self.watching = true,
+            Handling::Pin(Stateful::Unwatch) if !self.multi => self.watching = false,
+            Handling::Pin(Stateful::Blocking) if !self.multi => self.blocking = true,
             // SELECT, AUTH, HELLO or CLIENT in the middle of a transaction change the connection itself.
-            Handling::Local(Local::Client) | Handling::Pin(Pins::Tracking) if self.multi => self.stuck = true,
-            Handling::Pin(Pins::Tracking) if tracking::switches_on(request) => self.tracking = true,
-            Handling::Pin(Pins::Tracking) if tracking::switches_off(request) => self.tracking = false,
-            Handling::Pin(Pins::Tracking) if tracking::changes_nothing(request) => {}
-            Handling::Pin(Pins::Tracking) | Handling::Local(Local::Select | Local::Auth | Local::Hello) => {
+            Handling::Local(Local::Client) | Handling::Pin(Stateful::Tracking) if self.multi => {
+                self.stuck = true
+            }
+            Handling::Pin(Stateful::Tracking) if tracking::switches_on(request) => self.tracking = true,
+            Handling::Pin(Stateful::Tracking) if tracking::switches_off(request) => self.tracking = false,
+            Handling::Pin(Stateful::Tracking) if tracking::changes_nothing(request) => {}
+            Handling::Pin(Stateful::Tracking)
+            | Handling::Local(Local::Select | Local::Auth | Local::Hello) => {
                 self.stuck = true;
             }
             _ => {}
