@@ -71,8 +71,8 @@ impl Worker {
     /// Listens whether a replica tells that it has emptied its data, before replies of it are handed on that came on a
     /// connection on which it cannot say so.
     pub fn listen(&self, node: NodeId, now: Moment) {
-        let Some(ear) = self.shared.ears.get(node.index()) else { return };
-        let news = ear.news();
+        let Some(watch) = self.shared.emptied.get(node.index()) else { return };
+        let news = watch.news();
         {
             let mut heard = self.heard.borrow_mut();
             let Some(heard) = heard.get_mut(node.index()) else { return };

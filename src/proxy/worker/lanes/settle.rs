@@ -20,7 +20,7 @@ use crate::proxy::upstream::lane::{Broken, Closed, Lane, OutOfStep, Proto};
 use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 use crate::proxy::worker::lanes::rewrite;
 use crate::proxy::worker::{Reply, Worker};
-use crate::shard::ear;
+use crate::shard::emptied;
 use crate::shard::report;
 use crate::wire::reply::{ReplyKind, ReplyScanner};
 use crate::wire::say;
@@ -377,7 +377,7 @@ fn fingerprint(worker: &Worker, lane: &Lane, pending: &Pending, request: &[u8]) 
 fn take_push(worker: &Worker, lane: &Lane, push: &[u8], now: Moment) {
     if let Some(client) = lane.listener() {
         client.push_raw(push);
-    } else if !lane.exclusive && ear::tells(push) && !worker.is_primary(lane.key.node) {
+    } else if !lane.exclusive && emptied::tells(push) && !worker.is_primary(lane.key.node) {
         // What it answers from here on it has computed from what it holds now.
         worker.doubt(lane.key.node, now);
     }
