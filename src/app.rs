@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::admin::{Admin, Metrics};
+use crate::admin::{AdminServer, Metrics};
 use crate::config::Config;
 use crate::control::follower::{self, Follower};
 use crate::control::keeper;
@@ -79,7 +79,7 @@ impl Proxy {
             .admin
             .as_ref()
             .map(|a| {
-                Admin::bind(&a.address, room.admin)
+                AdminServer::bind(&a.address, room.admin)
                     .with_context(|| format!("cannot listen on {} ([admin])", a.address))
             })
             .transpose()?;

@@ -56,12 +56,12 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The bound admin socket.
 #[derive(Debug)]
-pub struct Admin {
+pub struct AdminServer {
     socket: TcpListener,
     most: usize,
 }
 
-impl Admin {
+impl AdminServer {
     /// Binds it. Only TCP. `most` connections are served at once.
     pub fn bind(address: &Address, most: usize) -> io::Result<Self> {
         let Address::Tcp { host, port } = address else {
