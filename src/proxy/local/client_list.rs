@@ -9,6 +9,7 @@ use std::fmt::Write;
 
 use redis_protocol::resp2::types::BytesFrame;
 
+use super::Answer;
 use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
@@ -19,9 +20,6 @@ use crate::shard::mailbox::Report;
 use crate::shard::shared::ClientEntry;
 use crate::wire::number;
 use crate::wire::say;
-
-/// A reply, or an error reply.
-type Answer<T = Vec<u8>> = Result<T, Vec<u8>>;
 
 /// What a server tells of one connection, in the same form.
 type Fields = BTreeMap<String, String>;

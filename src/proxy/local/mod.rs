@@ -98,7 +98,7 @@ fn section(connection: &Connection, now: Moment) -> Vec<u8> {
 }
 
 /// A reply, or an error reply.
-type Answer = Result<Vec<u8>, Vec<u8>>;
+type Answer<T = Vec<u8>> = Result<T, Vec<u8>>;
 
 async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let [_, db] = args else { return Err(say::wrong_arity("select")) };
