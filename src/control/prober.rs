@@ -16,7 +16,7 @@ use crate::core::address::{Address, Login};
 use crate::core::command::CommandTable;
 use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
-use crate::core::nodes::node::{Facts, LinkDown, NodeId, Role};
+use crate::core::nodes::node::{Facts, NodeId};
 use crate::core::nodes::view::Observation;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
@@ -25,7 +25,7 @@ use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlErrorKind, ControlLink};
 use crate::shard::shared::Shared;
 use crate::wire::commands;
-use crate::wire::info::{self, Info};
+use crate::wire::info::Info;
 use crate::wire::role::RoleReport;
 
 /// What the keeper receives: what was heard, and when.
@@ -258,22 +258,14 @@ impl Prober {
     }
 
     fn facts(&self, info: &Info) -> Facts {
-        let role = info.role.map(|role| match role {
-            info::Role::Primary => Role::Primary,
-            info::Role::Replica => Role::Replica,
-        });
         Facts {
-            role,
+            role: info.role,
             master: info.master_host.clone().zip(info.master_port),
             history: info.history(),
             loading: info.loading.unwrap_or(false),
             async_loading: info.async_loading.unwrap_or(false),
             sync_in_progress: info.sync_in_progress.unwrap_or(false),
-            link_down: match info.link_down {
-                Some(info::LinkDown::NeverUp) => Some(LinkDown::Never),
-                Some(info::LinkDown::For(span)) => Some(LinkDown::For(span)),
-                None => None,
-            },
+            link_down: info.link_down,
             version: info.version.clone(),
             run_id: info.run_id.clone(),
             backlog_active: info.backlog_active.unwrap_or(false),

@@ -17,13 +17,13 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Detached, Following, Source, StreamSink};
 use crate::core::argv::Args as _;
-use crate::core::nodes::node::NodeId;
+use crate::core::nodes::node::{NodeId, Role};
 use crate::core::position::Offset;
 use crate::core::stream::resume::{Breaker, Offer, Reached, Start};
 use crate::net::runtime::clock;
 use crate::net::socket::call::{ControlLink, encode, words};
 use crate::net::socket::dial::ByteStream;
-use crate::wire::info::{Info, Role};
+use crate::wire::info::Info;
 use crate::wire::psync::{PsyncDecoder, PsyncError, PsyncEvent};
 use crate::wire::stream::StreamCommand;
 
