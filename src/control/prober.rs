@@ -161,6 +161,9 @@ impl Prober {
     }
 
     /// Until the next poll is due, or somebody cannot wait for it.
+    ///
+    /// What it selects from is cancel safe: a sleep, a `watch` channel, and a `Notify`, which keeps the wake-up of a waiter that
+    /// is dropped for the next one.
     async fn pause(&mut self) {
         let due = tokio::time::sleep(jitter::slightly_less(self.poll_interval));
         if self.is_primary() {

@@ -202,8 +202,9 @@ impl Witness {
     }
 }
 
-/// Reads once; busy from before the first byte leaves the socket. Cancel-safe: as long as there is nothing to be read
-/// nobody is busy.
+/// Reads once; busy from before the first byte leaves the socket.
+///
+/// Cancel safe: it takes bytes only in the poll that returns them, and while it is pending nobody is busy.
 async fn read_busily<'a>(
     socket: &mut Box<dyn ByteStream>,
     chunk: &mut [u8],

@@ -91,6 +91,9 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    /// Plays all acts.
+    ///
+    /// Cancel safe: it only prints, and sets the delay of a relay that ends with the demo.
     async fn play(&self, seconds: Option<u64>) -> anyhow::Result<()> {
         let third = seconds.unwrap_or(18).max(6) / 3;
         self.act("Everything is in sync: reads are spread over both replicas.", third).await?;

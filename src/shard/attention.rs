@@ -87,7 +87,9 @@ impl StreamHead {
         }
     }
 
-    /// Returns when it was read further than `offset`, or elsewhere. Cancel-safe.
+    /// Returns when it was read further than `offset`, or elsewhere.
+    ///
+    /// Cancel safe: it changes nothing but the count of those who wait, which a guard takes back.
     pub async fn moves_from(&self, offset: u64) {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let _waiting = Waiting(&self.waiting);

@@ -36,8 +36,10 @@ const READ_BYTES: usize = 256 << 10;
 const ACK: [&[u8]; 3] = [b"REPLCONF", b"ACK", b"0"];
 
 impl<S: StreamSink> Following<S> {
-    /// Attaches to `source` and reads its stream until that ends, and says why. Cancel-safe: `reached` is true to
-    /// what the sink was told at every await; dropping the future closes the link.
+    /// Attaches to `source` and reads its stream until that ends, and says why.
+    ///
+    /// Cancel safe: `reached` agrees with what the sink has been given at every await, and dropping the future closes the
+    /// link. A dump that the breaker has permitted stays counted, whether it was asked for or not.
     pub(super) async fn follow(&mut self, source: &Source) -> Detached {
         match self.attach(source).await {
             Ok((socket, early, start)) => {
@@ -123,6 +125,9 @@ struct EventSink<'a, S> {
 
 impl<S: StreamSink> StreamLink<'_, S> {
     /// Reads until the link ends. Acknowledgements are written beside the reading, which never waits for them.
+    ///
+    /// The branches of its `select!` are cancel safe: a tick, a single `write` and a single `read`, which have done nothing
+    /// as long as they are pending, over TLS, too. What a `write` has not taken is offered again, unchanged.
     async fn read(mut self, socket: Box<dyn ByteStream>, early: &[u8], silence: Duration) -> Detached {
         if let Err(why) = self.hear(early) {
             return why;

@@ -169,7 +169,9 @@ impl<S: StreamSink> Follower<S> {
     }
 }
 
-/// Until another source than `source` is wanted, or nobody can want one any more. Cancel-safe.
+/// Until another source than `source` is wanted, or nobody can want one any more.
+///
+/// Cancel safe: it is one `wait_for` of a `watch` channel, which compares the value again with each call.
 async fn leaves(wanted: &mut watch::Receiver<Option<Source>>, source: &Source) {
     // An error says that the sender is gone: `run` looks.
     let _ = wanted.wait_for(|wanted| wanted.as_ref() != Some(source)).await;

@@ -66,7 +66,7 @@ impl Dialer {
 
     /// Connects within `within`, name resolution and TLS included. TCP connections send small writes at once and are
     /// probed when silent. Errors are the operating system's, or rustls' as `InvalidData`; `TimedOut` when the time is
-    /// up, unless it was up for TLS alone. Cancel-safe: dropping it drops the socket.
+    /// up, unless it was up for TLS alone. Cancel safe: dropping it drops the socket.
     pub async fn dial(&self, address: &Address, within: Duration) -> io::Result<Box<dyn ByteStream>> {
         let begun = clock::now();
         let (host, port) = match address {
@@ -85,7 +85,7 @@ impl Dialer {
         }
     }
 
-    /// Connects for a worker. Cancel-safe: dropping it drops the socket.
+    /// Connects for a worker. Cancel safe: dropping it drops the socket.
     pub async fn connect(&self, address: &Address) -> io::Result<Socket> {
         Ok(match (address, &self.0) {
             (Address::Unix(path), _) => Socket::Unix(UnixStream::connect(path).await?),

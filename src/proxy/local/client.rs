@@ -4,6 +4,7 @@
 use crate::core::argv::Args;
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
+use crate::proxy::local::answer::Answer;
 use crate::proxy::local::client_list;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::Proto;
@@ -45,7 +46,7 @@ pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, now: Mo
 }
 
 /// Answers those that have to ask the other workers and the primary.
-pub(crate) async fn answer_later(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
+pub(crate) async fn answer_later(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     match args.get(1).map(|word| word.to_ascii_lowercase()).as_deref() {
         Some(b"id") => Ok(say::integer(connection.client.id as i64)),
         Some(b"info") => Ok(say::text(&info(connection, clock::now()), connection.proto == Proto::Resp3)),

@@ -9,10 +9,10 @@ use std::fmt::Write;
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use super::Answer;
 use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
+use crate::proxy::local::answer::Answer;
 use crate::proxy::session::connection::Connection;
 use crate::proxy::upstream::lane::Proto;
 use crate::shard::mailbox::Release;

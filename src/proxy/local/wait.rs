@@ -14,13 +14,16 @@ use crate::core::nodes::view::View;
 use crate::core::position::Offset;
 use crate::mutant;
 use crate::net::runtime::clock;
+use crate::proxy::local::answer::Answer;
 use crate::proxy::session::connection::Connection;
 use crate::shard::mailbox::Release;
 use crate::wire::number;
 use crate::wire::say;
 
-/// `WAIT numreplicas timeout` (`replication.c`, `waitCommand`); a timeout of 0 waits for ever. Cancel-safe.
-pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
+/// `WAIT numreplicas timeout` (`replication.c`, `waitCommand`); a timeout of 0 waits for ever.
+///
+/// Cancel safe: guards take back that it waits.
+pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     let [_, wanted, timeout] = args else { return Err(say::wrong_arity("wait")) };
     let wanted = number::integer(wanted).ok_or_else(|| say::BAD_DB.to_vec())?;
     let timeout = number::integer(timeout)

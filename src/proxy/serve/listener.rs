@@ -195,6 +195,9 @@ enum Acceptor {
 }
 
 impl Acceptor {
+    /// The next connection.
+    ///
+    /// Cancel safe: there is nothing to wait for between `accept`, which is, and the return.
     async fn accept(&self) -> io::Result<AcceptedSocket> {
         Ok(match self {
             Self::Tcp(listener) => AcceptedSocket::Tcp(listener.accept().await?.0.into_std()?),

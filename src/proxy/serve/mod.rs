@@ -315,6 +315,7 @@ impl Server {
     async fn pause(&mut self) -> WaitEnd {
         let Self { worker, client, connection, decided_at, .. } = self;
         let (shared, retry) = (&worker.shared, connection.retry);
+        // Cancel safe, all that is selected from: sleeps, `Notify` whose waiters are woken all at once, and `moves_from`.
         // With the next view: an anchor was answered, a node was looked at, there is another primary.
         let changed = match retry.on {
             On::View | On::Nodes => worker.changed.notified(),

@@ -107,6 +107,8 @@ impl Admission {
     }
 
     /// Ends when a verdict may be another one. The primary may be about to be asked by somebody else.
+    ///
+    /// Cancel safe: all who wait are woken at once, so that no wake-up is lost with one of them.
     pub(crate) fn changes(&self) -> Notified<'_> {
         self.answered.notified()
     }

@@ -44,7 +44,10 @@ impl TlsAcceptor {
         Ok(Self { name, files, config, told_at: AtomicU64::new(0) })
     }
 
-    /// Shakes hands with a client. Dropping the future drops the connection.
+    /// Shakes hands with a client.
+    ///
+    /// Not cancel safe: the future owns the socket, and dropping it closes the connection in the middle of the handshake.
+    /// Whoever drops it has given the client up.
     pub async fn accept(&self, socket: TcpStream) -> io::Result<TlsStream> {
         TlsStream::accept(socket, self.config.load_full()).await
     }

@@ -113,7 +113,9 @@ impl ReplyReader {
         }
     }
 
-    /// Cancel-safe: bytes read stay in the buffer.
+    /// What happens next on the lane.
+    ///
+    /// Cancel safe: bytes that were read stay in the buffer.
     async fn next(&mut self, lane: &Lane) -> LaneEvent {
         self.buffer.reserve(if self.passed > 0 { limits::LANE_READ } else { limits::LANE_READ / 4 });
         let mut timer = None;
