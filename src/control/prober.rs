@@ -26,6 +26,7 @@ use crate::net::socket::call::{ControlError, ControlErrorKind, ControlLink};
 use crate::shard::shared::Shared;
 use crate::wire::commands;
 use crate::wire::info::Info;
+use crate::wire::reply::ErrorCode;
 use crate::wire::role::RoleReport;
 
 /// What the keeper receives: what was heard, and when.
@@ -239,8 +240,9 @@ impl Prober {
             self.tell(Observation::Info { node: self.node, facts }, sent_at).await;
         }
         if let BytesFrame::Error(text) = role {
-            // The primary may forbid our own user this, too; what clients ask it, it answers all the same.
-            if text.starts_with(BUSY) || text.starts_with(NOPERM) && self.is_primary() {
+            // A script runs; and the primary may forbid our own user this, too: what clients ask it, it answers all the same.
+            let code = ErrorCode::of_text(text.as_bytes());
+            if code == ErrorCode::Busy || code == ErrorCode::NoPerm && self.is_primary() {
                 self.tell(Observation::Busy { node: self.node }, sent_at).await;
                 return Ok(());
             }
@@ -281,7 +283,9 @@ impl Prober {
         let answer = match link.call(&[b"COMMAND"], self.shared.config.upstream.probe_timeout).await {
             Ok(answer) => answer,
             Err(problem) if problem.is_fatal() => return Err(problem),
-            Err(ControlError::Refused(text)) if text.starts_with(BUSY) => return Ok(false),
+            Err(ControlError::Refused(text)) if ErrorCode::of_text(text.as_bytes()) == ErrorCode::Busy => {
+                return Ok(false);
+            }
             Err(problem) => {
                 tracing::warn!(%problem, "the primary does not tell its commands: the built-in table stays");
                 return Ok(true);
@@ -307,12 +311,6 @@ fn provoked_once() -> bool {
     static LEFT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(20);
     LEFT.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1
 }
-
-/// A script has been running for longer than `busy-reply-threshold` (`server.c`, `shared.slowscripterr`).
-const BUSY: &str = "BUSY ";
-
-/// The rules of our own user do not allow it.
-const NOPERM: &str = "NOPERM ";
 
 /// The value in the reply to `CONFIG GET name`.
 fn second_number(frame: &BytesFrame) -> Option<u64> {

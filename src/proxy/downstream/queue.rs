@@ -27,7 +27,7 @@ enum ReplySlot {
     /// Its reply has not begun, or is going out as the head.
     Open,
     /// Its reply, or the beginning of it, that came before its turn. Boxed, so that the many that are open are small.
-    EarlyReply(Box<EarlyReply>),
+    Kept(Box<EarlyReply>),
 }
 
 #[derive(Debug)]
@@ -60,10 +60,10 @@ impl ReplyQueue {
         let Some(slot) = self.slots.get_mut(index as usize) else { return false };
         match slot {
             ReplySlot::Open => {
-                *slot = ReplySlot::EarlyReply(Box::new(EarlyReply { bytes: BytesMut::from(bytes), complete }))
+                *slot = ReplySlot::Kept(Box::new(EarlyReply { bytes: BytesMut::from(bytes), complete }))
             }
-            ReplySlot::EarlyReply(kept) if kept.complete => return false,
-            ReplySlot::EarlyReply(kept) => {
+            ReplySlot::Kept(kept) if kept.complete => return false,
+            ReplySlot::Kept(kept) => {
                 kept.bytes.extend_from_slice(bytes);
                 kept.complete = complete;
             }
@@ -78,7 +78,7 @@ impl ReplyQueue {
     fn advance_head(&mut self) {
         self.slots.pop_front();
         self.head += 1;
-        while let Some(ReplySlot::EarlyReply(kept)) = self.slots.front_mut() {
+        while let Some(ReplySlot::Kept(kept)) = self.slots.front_mut() {
             self.out.extend_from_slice(&kept.bytes);
             self.kept -= kept.bytes.len();
             if !kept.complete {

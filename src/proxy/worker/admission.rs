@@ -32,6 +32,7 @@ use crate::net::runtime::task;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::shard::shared::Shared;
+use crate::wire::reply::ErrorCode;
 
 /// Who is let in without a password, as far as one worker knows.
 pub struct Admission {
@@ -216,10 +217,9 @@ fn askable(view: &View, now: Moment) -> Option<NodeId> {
 /// such as that it has too many clients, says nothing of passwords.
 fn is_let_in(pong: &BytesFrame) -> Result<bool, ControlError> {
     let BytesFrame::Error(error) = pong else { return Ok(true) };
-    let code = error.split(' ').next().unwrap_or_default();
-    match code {
-        "NOAUTH" => Ok(false),
-        "NOPERM" | "LOADING" | "MASTERDOWN" | "BUSY" => Ok(true),
+    match ErrorCode::of_text(error.as_bytes()) {
+        ErrorCode::NoAuth => Ok(false),
+        ErrorCode::NoPerm | ErrorCode::Loading | ErrorCode::MasterDown | ErrorCode::Busy => Ok(true),
         _ => Err(ControlError::Refused(words(error))),
     }
 }
