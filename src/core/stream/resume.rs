@@ -65,6 +65,7 @@ impl Start {
 
     /// Whether a command that ends at `end` has not been told yet.
     pub fn is_new(&self, end: Offset) -> bool {
+        debug_assert!(self.told_to >= self.at, "what comes before the link is known");
         end > self.told_to
     }
 }

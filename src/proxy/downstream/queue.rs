@@ -88,6 +88,7 @@ impl ReplyQueue {
             self.slots.pop_front();
             self.head += 1;
         }
+        debug_assert!(!self.slots.is_empty() || self.kept == 0, "without slots nothing is kept");
     }
 
     /// Bytes that belong to no slot: they come before whatever is delivered later.
@@ -102,6 +103,7 @@ impl ReplyQueue {
 
     /// So many bytes of the output are written.
     pub fn written(&mut self, count: usize) {
+        debug_assert!(count <= self.out.len(), "no more is written than there is");
         if count == self.out.len() { self.out.clear() } else { self.out.advance(count) }
     }
 
@@ -144,6 +146,7 @@ impl ReplyQueue {
 
     /// Has the output collected in this empty buffer, and returns the one in which it was before, which is empty as well.
     pub fn exchange_buffer(&mut self, buffer: BytesMut) -> BytesMut {
+        debug_assert!(self.out.is_empty() && buffer.is_empty(), "only empty buffers are exchanged");
         std::mem::replace(&mut self.out, buffer)
     }
 
@@ -154,6 +157,7 @@ impl ReplyQueue {
 
     /// Gives the room for slots back, of which none may be open.
     pub fn rest(&mut self) {
+        debug_assert!(self.slots.is_empty(), "no slot is open");
         self.slots = VecDeque::new();
     }
 }

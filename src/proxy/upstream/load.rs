@@ -79,6 +79,7 @@ impl InFlight {
     /// So many fewer.
     #[inline]
     pub fn remove(&mut self, count: u32) {
+        debug_assert!(self.count >= count, "a lane has no fewer in flight than are answered");
         self.count = self.count.saturating_sub(count);
         remove(&self.load.busy, self.node, count);
     }
@@ -114,6 +115,7 @@ fn add(counts: &[Cell<u32>], node: NodeId, more: u32) {
 #[inline]
 fn remove(counts: &[Cell<u32>], node: NodeId, fewer: u32) {
     if let Some(count) = counts.get(node.index()) {
+        debug_assert!(count.get() >= fewer, "a node has no fewer in flight than are answered");
         count.set(count.get().saturating_sub(fewer));
     }
 }

@@ -75,6 +75,7 @@ impl RequestQueue {
     #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
     #[inline(always)]
     pub fn push(&mut self, mut pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
+        debug_assert!(!self.is_streaming(), "nothing is taken behind a streamed command");
         let before = self.buffer.len();
         encode(&mut self.buffer);
         pending.len = self.buffer.len() - before;
@@ -84,6 +85,7 @@ impl RequestQueue {
     /// Takes a command of which only the beginning is there; the rest follows by [`Self::stream`]. Nothing else may be
     /// outstanding.
     pub fn push_beginning(&mut self, mut pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
+        debug_assert!(self.pending.is_empty(), "nothing else is outstanding when a command is streamed");
         encode(&mut self.buffer);
         self.streaming = Streaming::Open;
         pending.len = 0;
@@ -111,6 +113,7 @@ impl RequestQueue {
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<(usize, bool), E>,
     ) -> Result<(usize, bool), E> {
+        debug_assert!(self.is_open(), "some of a streamed command has yet to come");
         let (used, complete) = write(&mut self.buffer)?;
         if complete {
             self.streaming = Streaming::Complete;
@@ -170,10 +173,15 @@ impl RequestQueue {
     #[inline]
     pub fn wrote(&mut self, count: usize) {
         self.sent += count;
+        debug_assert!(self.sent <= self.buffer.len(), "no more is written than there is");
     }
 
     /// The socket was offered everything up to `end`, and takes no more for now.
     pub fn refused(&mut self, end: usize) {
+        debug_assert!(
+            self.sent <= end && end <= self.buffer.len(),
+            "what is offered is there, and not written"
+        );
         self.offered = end;
     }
 
@@ -335,6 +343,10 @@ impl RequestQueue {
                 taken.push((std::mem::replace(pending, tombstone), BytesMut::from(&self.buffer[bytes])));
             }
         }
+        debug_assert!(
+            at == self.buffer.len() || self.is_streaming(),
+            "the buffer is all outstanding requests"
+        );
         taken
     }
 
