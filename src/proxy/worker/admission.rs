@@ -126,7 +126,7 @@ impl Admission {
     pub(crate) fn verdict(self: &Rc<Self>, since: Moment, now: Moment) -> Verdict {
         let view = self.shared.view.load();
         if let Some(answer) = self.answer.get()
-            && (answer.asked_at >= since || mutant::is("door-left-open"))
+            && (answer.asked_at >= since || mutant::is("admission-left-open"))
             && askable(&view, now).is_none_or(|primary| primary == answer.by)
         {
             if answer.open {
