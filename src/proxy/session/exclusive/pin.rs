@@ -45,7 +45,7 @@ pub struct Pin {
     /// The server tells what the client's reads are invalidated by.
     tracking: bool,
     /// Its state cannot be followed: never given back.
-    stuck: bool,
+    unknown_state: bool,
     /// The transaction has a subscription in it: a plain relay once it is executed.
     pub(crate) raw_after: bool,
     /// What the queued commands write.
@@ -66,7 +66,7 @@ impl Pin {
             blocking: false,
             raw: false,
             tracking: false,
-            stuck: false,
+            unknown_state: false,
             raw_after: false,
             queued: Stamps::None,
             poisoned: false,
@@ -97,7 +97,7 @@ impl Pin {
     }
 
     pub(crate) fn holds_state(&self) -> bool {
-        self.multi || self.watching || self.tracking || self.stuck || self.raw_after
+        self.multi || self.watching || self.tracking || self.unknown_state || self.raw_after
     }
 
     /// Follows what the command does to the connection's state.
@@ -117,19 +117,19 @@ impl Pin {
             Handling::Pin(Stateful::Blocking) if !self.multi => self.blocking = true,
             // SELECT, AUTH, HELLO or CLIENT in the middle of a transaction change the connection itself.
             Handling::Local(Local::Client) | Handling::Pin(Stateful::Tracking) if self.multi => {
-                self.stuck = true
+                self.unknown_state = true
             }
             Handling::Pin(Stateful::Tracking) if tracking::switches_on(request) => self.tracking = true,
             Handling::Pin(Stateful::Tracking) if tracking::switches_off(request) => self.tracking = false,
             Handling::Pin(Stateful::Tracking) if tracking::changes_nothing(request) => {}
             Handling::Pin(Stateful::Tracking)
             | Handling::Local(Local::Select | Local::Auth | Local::Hello) => {
-                self.stuck = true;
+                self.unknown_state = true;
             }
             _ => {}
         }
         if request.count() == 0 {
-            self.stuck = true;
+            self.unknown_state = true;
         }
     }
 }
