@@ -121,7 +121,7 @@ struct World {
     tracker: Tracker,
     fences: FenceTable,
     anchors: AnchorCounter,
-    precise: Coverage,
+    coverage: Coverage,
     stream: Option<Stream>,
     /// Writes that the stream has told.
     told: HashSet<u64>,
@@ -157,7 +157,7 @@ impl World {
             tracker: Tracker::new(names, Some(NodeId(0)), policies.clone(), limits),
             fences: FenceTable::new(1 << 10, [seed, 2, 3, 4]),
             anchors: AnchorCounter::default(),
-            precise: Coverage::default(),
+            coverage: Coverage::default(),
             stream: None,
             told: HashSet::new(),
             policies,
@@ -279,7 +279,7 @@ impl World {
             let (id, base, told) = (server.history.id, server.base, server.log.len());
             let (at, next) = ((id, Offset::new(server.offset())), self.anchors.next());
             let ours = self.tracker.view().history.map(|history| history.id);
-            self.precise.attached(&self.fences, at, false, ours, next);
+            self.coverage.attached(&self.fences, at, false, ours, next);
             Stream { source, id, base, told }
         };
         let most = 1 + self.rng.below(60);
@@ -291,12 +291,12 @@ impl World {
             self.told.insert(write.id);
             let ours = self.tracker.view().history.map(|history| history.id);
             match write.key {
-                Some(key) => self.precise.wrote(&self.fences, &[(self.slot(key), end)], ours, next),
-                None => self.precise.wrote_anything(&self.fences, end, ours, next),
+                Some(key) => self.coverage.wrote(&self.fences, &[(self.slot(key), end)], ours, next),
+                None => self.coverage.wrote_anything(&self.fences, end, ours, next),
             }
             let view = self.tracker.view();
             let history = (view.history.map(|history| history.id), view.era);
-            self.precise.progressed(&self.fences, end, history, next);
+            self.coverage.progressed(&self.fences, end, history, next);
         }
         self.stream = Some(link);
     }

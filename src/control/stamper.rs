@@ -35,7 +35,7 @@ pub type FailedSources = Arc<Mutex<Avoided>>;
 #[derive(Debug)]
 pub struct Stamper {
     shared: Arc<Shared>,
-    precise: Coverage,
+    coverage: Coverage,
     recent: RecentWrites,
     failures: FailedSources,
     /// The command table, as it was when the link last got on.
@@ -51,7 +51,7 @@ impl Stamper {
         let commands = shared.commands.load_full();
         Self {
             shared,
-            precise: Coverage::default(),
+            coverage: Coverage::default(),
             recent: RecentWrites::default(),
             failures,
             commands,
@@ -67,7 +67,7 @@ impl Stamper {
 
     fn wrote_anything(&mut self, end: Offset) {
         let (ours, next) = (self.ours(), self.shared.anchors.next());
-        self.precise.wrote_anything(&self.shared.fences, end, ours, next);
+        self.coverage.wrote_anything(&self.shared.fences, end, ours, next);
     }
 
     /// Stamps what was written.
@@ -76,7 +76,7 @@ impl Stamper {
             return;
         }
         let (fences, ours, next) = (&self.shared.fences, self.ours(), self.shared.anchors.next());
-        self.precise.wrote(fences, &self.written, ours, next);
+        self.coverage.wrote(fences, &self.written, ours, next);
         self.written.clear();
     }
 }
@@ -86,7 +86,7 @@ impl StreamSink for Stamper {
         self.stamp();
         self.commands = self.shared.commands.load_full();
         let (ours, next) = (self.ours(), self.shared.anchors.next());
-        self.precise.attached(&self.shared.fences, (id, from), resumed, ours, next);
+        self.coverage.attached(&self.shared.fences, (id, from), resumed, ours, next);
         self.recent.attached(id);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
         self.shared.stream.set_attached(true);
@@ -131,7 +131,7 @@ impl StreamSink for Stamper {
         let view = self.shared.view.load();
         let history = (view.history.map(|history| history.id), view.era);
         let next = self.shared.anchors.next();
-        self.precise.progressed(&self.shared.fences, upto, history, next);
+        self.coverage.progressed(&self.shared.fences, upto, history, next);
         if let Some(history) = &view.history {
             let lost = self.recent.lost_in(history);
             if lost > 0 {

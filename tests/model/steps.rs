@@ -127,12 +127,12 @@ impl World {
         let view = &self.published;
         let ours = view.history.map(|history| history.id);
         match self.scenario.writes[usize::from(write)].key {
-            Some(key) => self.precise.wrote(&self.fences, &[(self.slots[key], end)], ours, next),
-            None => self.precise.wrote_anything(&self.fences, end, ours, next),
+            Some(key) => self.coverage.wrote(&self.fences, &[(self.slots[key], end)], ours, next),
+            None => self.coverage.wrote_anything(&self.fences, end, ours, next),
         }
         self.told |= 1 << write;
         let history = (ours, view.era);
-        self.precise.progressed(&self.fences, end, history, next);
+        self.coverage.progressed(&self.fences, end, history, next);
         stream.told_to = end;
         self.reached = Some(Reached { id: stream.id, offset: end });
         self.stream = Some(stream);
@@ -147,7 +147,7 @@ impl World {
         let (id, told_to) = (server.history.id, start.told_to);
         self.reached = Some(Reached { id, offset: told_to });
         let (ours, next) = (self.published.history.map(|history| history.id), self.next());
-        self.precise.attached(&self.fences, (id, told_to), start.resumed, ours, next);
+        self.coverage.attached(&self.fences, (id, told_to), start.resumed, ours, next);
         self.stream = Some(Stream { source, id, told_to });
     }
 

@@ -202,7 +202,7 @@ pub(crate) struct World {
     fences: FenceTable,
     slots: [Slot; KEYS],
     anchors: u64,
-    precise: Coverage,
+    coverage: Coverage,
     stream: Option<Stream>,
     reached: Option<Reached>,
     asked: [Option<Asked>; NODES],
@@ -296,7 +296,7 @@ impl World {
             fences,
             slots,
             anchors: 0,
-            precise: Coverage::default(),
+            coverage: Coverage::default(),
             stream: None,
             reached: None,
             asked: [None; NODES],
@@ -363,7 +363,7 @@ impl World {
         let proofs = (self.proofs.proven(), self.proofs.may_try());
         let truth = (&self.servers, &self.writes, self.told, self.saw, self.saw_all, self.last);
         let views = (self.tracker_digest, &self.anchors_told, self.published_digest, self.now, self.anchors);
-        let stream = (&self.precise, self.stream, self.reached);
+        let stream = (&self.coverage, self.stream, self.reached);
         let read = self.arrived.as_ref().map(|r| (r.level, r.key, r.barrier, r.view_digest, r.owed));
         digest(&((marks, net, proofs, truth), (views, stream, read)))
     }
