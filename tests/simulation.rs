@@ -207,7 +207,7 @@ impl World {
         self.read();
     }
 
-    /// A client writes to the node that the proxy believes to be the primary, or, as a stranger, to the real one.
+    /// A client writes to the node that the proxy believes to be the primary, or, past it, to the real one.
     fn write(&mut self) {
         let ours = !self.rng.one_in(4);
         let believed = self.tracker.view().primary.map(NodeId::index);

@@ -26,7 +26,7 @@ impl World {
     /// `worker::acknowledged`: stamped before anyone can see the answer.
     pub(super) fn acknowledge(&mut self, index: usize) {
         let write = self.scenario.writes[index];
-        if write.by != By::Stranger {
+        if write.by != By::Direct {
             let anchor = self.next();
             match write.key {
                 Some(key) => self.fences.stamp_pending(self.slots[key], anchor),

@@ -38,7 +38,7 @@ pub(crate) enum By {
     /// Another client of the proxy.
     Other,
     /// Somebody who talks to the primary directly.
-    Stranger,
+    Direct,
 }
 
 /// A write that may happen. `None`: its keys cannot be known.
@@ -477,7 +477,7 @@ impl World {
     /// Where a write would go, if it would be taken.
     fn target(&self, write: &Write) -> Option<usize> {
         let node = match write.by {
-            By::Stranger => self.primary(),
+            By::Direct => self.primary(),
             By::Reader | By::Other => self.published.usable_primary(self.now())?.index(),
         };
         let server = &self.servers[node];
