@@ -190,8 +190,8 @@ fn without_a_primary_the_replica_says_who_may_read() {
     assert_eq!(proxy.cmd(&["GET", "k"]).error(), NOAUTH);
 }
 
-/// The replica lets anybody in, the primary does not; while it is silent, an unauthenticated client must not leave a write for it on a
-/// connection that is still open.
+/// The replica lets anybody in, the primary does not; while it is silent, an unauthenticated client must not leave a
+/// write for it on a connection that is still open.
 #[test]
 fn a_guest_of_the_replica_writes_nothing() {
     let (topology, _) = with_users(1);
