@@ -133,7 +133,7 @@ impl World {
         self.told |= 1 << write;
         let history = (ours, view.era);
         self.coverage.progressed(&self.fences, end, history, next);
-        stream.told_to = end;
+        stream.known_to = end;
         self.reached = Some(Reached { id: stream.id, offset: end });
         self.stream = Some(stream);
     }
@@ -144,11 +144,11 @@ impl World {
         let offer =
             Offer { history: server.history, head: server.head(), backlog_from: Some(Offset::new(1)) };
         let start = Start::plan(&offer, self.reached);
-        let (id, told_to) = (server.history.id, start.told_to);
-        self.reached = Some(Reached { id, offset: told_to });
+        let (id, known_to) = (server.history.id, start.known_to);
+        self.reached = Some(Reached { id, offset: known_to });
         let (ours, next) = (self.published.history.map(|history| history.id), self.next());
-        self.coverage.attached(&self.fences, (id, told_to), start.resumed, ours, next);
-        self.stream = Some(Stream { source, id, told_to });
+        self.coverage.attached(&self.fences, (id, known_to), start.resumed, ours, next);
+        self.stream = Some(Stream { source, id, known_to });
     }
 
     /// A node whose history changes drops those who follow it.

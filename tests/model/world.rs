@@ -82,7 +82,7 @@ impl Server {
 pub(crate) struct Stream {
     pub(crate) source: usize,
     id: ReplId,
-    told_to: Offset,
+    known_to: Offset,
 }
 
 /// A question on its way.
@@ -487,9 +487,9 @@ impl World {
     /// The next command that the stream has to tell, and where it ends.
     fn command_after(&self, stream: &Stream) -> Option<(u8, Offset)> {
         let server = &self.servers[stream.source];
-        let told = (stream.told_to.bytes() - BASE) / WRITE_BYTES;
+        let told = (stream.known_to.bytes() - BASE) / WRITE_BYTES;
         let write = server.log.get(told as usize)?;
-        (server.alive && server.link == Link::Up).then_some((*write, stream.told_to.advanced(WRITE_BYTES)))
+        (server.alive && server.link == Link::Up).then_some((*write, stream.known_to.advanced(WRITE_BYTES)))
     }
 
     /// Takes one step; `Err` says which promise it breaks.

@@ -198,7 +198,7 @@ impl<S: StreamSink> EventSink<'_, S> {
                 tracing::warn!(%id, %at, expected = self.start.needs_dump, "the source sends a dump");
                 self.breaker.resynced(self.start.needs_dump, clock::now());
                 *self.reached = None;
-                self.start = Start { id, at, told_to: at, resumed: false, ..self.start };
+                self.start = Start { id, at, known_to: at, resumed: false, ..self.start };
             }
             PsyncEvent::DumpEnded => self.attached(),
             PsyncEvent::Command(command, end) => {
@@ -211,10 +211,10 @@ impl<S: StreamSink> EventSink<'_, S> {
     }
 
     fn attached(&mut self) {
-        let Start { id, told_to, resumed, .. } = self.start;
-        tracing::debug!(source = %self.source, %id, from = %told_to, resumed, "attached to the replication stream");
-        *self.reached = Some(Reached { id, offset: told_to });
-        self.sink.attached(self.source, id, told_to, resumed);
+        let Start { id, known_to, resumed, .. } = self.start;
+        tracing::debug!(source = %self.source, %id, from = %known_to, resumed, "attached to the replication stream");
+        *self.reached = Some(Reached { id, offset: known_to });
+        self.sink.attached(self.source, id, known_to, resumed);
         (self.streaming, self.owes_ack) = (true, true);
     }
 
