@@ -27,7 +27,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the proxy, until SIGINT or SIGTERM
-    RunArgs(RunArgs),
+    Run(RunArgs),
     /// Say what is wrong with a configuration file, and where
     Check {
         /// The file
@@ -115,7 +115,7 @@ fn discreet(mut error: clap::Error) -> clap::Error {
 
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::RunArgs(flags) => run(flags),
+        Command::Run(flags) => run(flags),
         Command::Check { config: path } => {
             let config = Config::load(&path)?;
             for file in config.exposed() {

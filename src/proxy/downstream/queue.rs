@@ -60,7 +60,7 @@ impl ReplyQueue {
         let Some(slot) = self.slots.get_mut(index as usize) else { return false };
         match slot {
             ReplySlot::Open => {
-                *slot = ReplySlot::Kept(Box::new(EarlyReply { bytes: BytesMut::from(bytes), complete }))
+                *slot = ReplySlot::Kept(Box::new(EarlyReply { bytes: BytesMut::from(bytes), complete }));
             }
             ReplySlot::Kept(kept) if kept.complete => return false,
             ReplySlot::Kept(kept) => {

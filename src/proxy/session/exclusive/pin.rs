@@ -117,7 +117,7 @@ impl Pin {
             Handling::Pin(Stateful::Blocking) if !self.multi => self.blocking = true,
             // SELECT, AUTH, HELLO or CLIENT in the middle of a transaction change the connection itself.
             Handling::Local(Local::Client) | Handling::Pin(Stateful::Tracking) if self.multi => {
-                self.unknown_state = true
+                self.unknown_state = true;
             }
             Handling::Pin(Stateful::Tracking) if tracking::switches_on(request) => self.tracking = true,
             Handling::Pin(Stateful::Tracking) if tracking::switches_off(request) => self.tracking = false,

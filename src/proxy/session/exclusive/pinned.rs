@@ -61,9 +61,7 @@ impl Connection {
                 }
                 return None;
             }
-            Handling::Pin(Stateful::Silence)
-                if self.pin.as_ref().is_none_or(|pin| !pin.relays_everything()) =>
-            {
+            Handling::Pin(Stateful::Silence) if self.pin.as_ref().is_none_or(|p| !p.relays_everything()) => {
                 if let Some(reply) = reply_mode::speaks_on(request) {
                     self.client.answer(&reply);
                     return Some(Step::Done);

@@ -173,7 +173,7 @@ fn what_is_left_says_what_may_have_been_executed() {
 fn a_streamed_command_is_let_go_as_it_is_written() {
     let (mut queue, alice) = (empty(), client(1));
     queue.push_beginning(pending(&alice, 0, PendingKind::Write, None), |buffer| {
-        buffer.extend_from_slice(b"SET ")
+        buffer.extend_from_slice(b"SET ");
     });
     let add = |bytes: &'static [u8], last| {
         move |buffer: &mut bytes::BytesMut| {
