@@ -12,12 +12,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::admin::{Admin, Metrics};
+use crate::admin::{AdminServer, Metrics};
 use crate::config::Config;
 use crate::control::follower::{self, Follower};
 use crate::control::keeper;
 use crate::control::prober::{Heard, Prober};
-use crate::control::stamper::{self, Failures, Stamper};
+use crate::control::stamper::{self, FailedSources, Stamper};
 use crate::control::witness::Witness;
 use crate::core::address::Address;
 use crate::core::fence::FenceTable;
@@ -79,7 +79,7 @@ impl Proxy {
             .admin
             .as_ref()
             .map(|a| {
-                Admin::bind(&a.address, room.admin)
+                AdminServer::bind(&a.address, room.admin)
                     .with_context(|| format!("cannot listen on {} ([admin])", a.address))
             })
             .transpose()?;
@@ -192,7 +192,7 @@ fn start_control(
         let (node, address) = (NodeId(index), address.clone());
         supervise_node(shared, node, &address, &observations);
     }
-    let failures = Failures::default();
+    let failures = FailedSources::default();
     let (wanted, source) = watch::channel(None);
     let (chooser, heard_of) = (Arc::clone(shared), Arc::clone(&failures));
     task::supervise("source", move || {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use redis_protocol::resp2::decode::decode_bytes_mut;
 use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
-use redweir::core::command::{Access, CommandEntry, CommandTable, Handling, Keys, Pin, WriteKeys};
+use redweir::core::command::{Access, CommandEntry, CommandTable, Handling, Keys, Stateful, WriteKeys};
 use redweir::wire::commands;
 
 mod support;
@@ -141,7 +141,7 @@ fn check_every_command(server: &mut Server, least: usize) {
             assert!(matches!(intent.access, Access::Write { .. }), "{} writes", entry.name);
         }
         if entry.flags.blocking && !entry.name.starts_with("xread") {
-            let expected = matches!(intent.handling, Handling::Pin(Pin::Blocking | Pin::Sync));
+            let expected = matches!(intent.handling, Handling::Pin(Stateful::Blocking | Stateful::Sync));
             assert!(expected || entry.name.starts_with("wait"), "{} blocks", entry.name);
         }
     }
@@ -154,7 +154,7 @@ fn check_every_command(server: &mut Server, least: usize) {
         "bzpopmax k 0",
     ] {
         let args: Vec<&str> = blocking.split(' ').collect();
-        assert_eq!(table.classify(args.as_slice()).handling, Handling::Pin(Pin::Blocking), "{blocking}");
+        assert_eq!(table.classify(args.as_slice()).handling, Handling::Pin(Stateful::Blocking), "{blocking}");
     }
     for all in ["eval x 0", "evalsha x 0", "flushall", "flushdb", "swapdb 0 1"] {
         let args: Vec<&str> = all.split(' ').collect();

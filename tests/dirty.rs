@@ -10,7 +10,7 @@ mod support;
 use std::thread;
 
 use socket2::SockRef;
-use support::dice::Dice;
+use support::rng::Rng;
 use support::{Conn, Setup, Topology, Value, ms, secs};
 
 const USERS: &[&str] = &["--user", "alice", "on", ">pw", "~*", "&*", "+@all"];
@@ -71,23 +71,23 @@ const DIRT: &[&str] = &[
 ];
 
 /// Says a few of them, in one or more writes, reads some of what is answered, and leaves.
-fn soil(port: u16, dice: &mut Dice) -> String {
+fn soil(port: u16, rng: &mut Rng) -> String {
     let mut conn = Conn::open(port);
     conn.patience(ms(3));
     let mut said = String::new();
-    for _ in 0..=dice.below(7) {
-        let words = DIRT[dice.below(DIRT.len())];
+    for _ in 0..=rng.below(7) {
+        let words = DIRT[rng.below(DIRT.len())];
         said = said + words + "; ";
         let line = if words.starts_with('*') { words.to_owned() } else { format!("{words}\r\n") };
         if conn.try_send(line.as_bytes()).is_err() {
             break;
         }
-        if dice.below(3) == 0 {
+        if rng.below(3) == 0 {
             // It may be silent, or gone.
             let _ = conn.try_read();
         }
     }
-    match dice.below(3) {
+    match rng.below(3) {
         0 => {}
         1 => {
             let _ = conn.try_send(b"QUIT\r\n");
@@ -153,7 +153,7 @@ fn nobody_finds_what_another_client_has_left() {
             let port = proxy.port;
             scope.spawn(move || {
                 for seed in (0..SEQUENCES).filter(|seed| seed % CREWS == crew) {
-                    let said = soil(port, &mut Dice::new(seed));
+                    let said = soil(port, &mut Rng::new(seed));
                     look(port, &format!("sequence {seed}: {said}"));
                 }
             });

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use support::dice::Dice;
+use support::rng::Rng;
 use support::{Conn, Proxy, Setup, Topology, Value, encode, eventually, secs, sleep_ms};
 
 /// Clients at a time.
@@ -61,30 +61,30 @@ impl Talk {
     }
 
     /// A random talk of one kind or another; `counted` is how often this tag was counted up before.
-    fn random(tag: String, dice: &mut Dice, counted: &mut i64) -> Self {
+    fn random(tag: String, rng: &mut Rng, counted: &mut i64) -> Self {
         let mut talk = Self::new(tag);
-        match dice.below(100) {
-            0..60 => talk.small(dice, counted),
-            60..70 => talk.transaction(dice, counted),
-            70..76 => talk.watch(dice),
-            76..82 => talk.block(dice),
-            82..88 => talk.subscribe(dice),
-            88..92 => talk.script(dice),
-            92 => talk.big(dice),
+        match rng.below(100) {
+            0..60 => talk.small(rng, counted),
+            60..70 => talk.transaction(rng, counted),
+            70..76 => talk.watch(rng),
+            76..82 => talk.block(rng),
+            82..88 => talk.subscribe(rng),
+            88..92 => talk.script(rng),
+            92 => talk.big(rng),
             _ => {
-                talk.small(dice, counted);
-                talk.transaction(dice, counted);
-                talk.small(dice, counted);
+                talk.small(rng, counted);
+                talk.transaction(rng, counted);
+                talk.small(rng, counted);
             }
         }
         talk
     }
 
-    fn small(&mut self, dice: &mut Dice, counted: &mut i64) {
+    fn small(&mut self, rng: &mut Rng, counted: &mut i64) {
         let (key, counter) = (format!("{}:key", self.tag), format!("{}:counter", self.tag));
         let mut value = None;
-        for n in 0..=dice.below(12) {
-            match dice.below(7) {
+        for n in 0..=rng.below(12) {
+            match rng.below(7) {
                 0 | 1 => {
                     let text = format!("{}={n}", self.tag);
                     self.say(&["SET", &key, &text, "PX", "60000"], status("OK"));
@@ -110,11 +110,11 @@ impl Talk {
         }
     }
 
-    fn transaction(&mut self, dice: &mut Dice, counted: &mut i64) {
+    fn transaction(&mut self, rng: &mut Rng, counted: &mut i64) {
         let (key, counter) = (format!("{}:key", self.tag), format!("{}:counter", self.tag));
         self.say(&["MULTI"], status("OK"));
         let mut results = Vec::new();
-        for n in 0..dice.below(4) {
+        for n in 0..rng.below(4) {
             let text = format!("{}*{n}", self.tag);
             self.say(&["SET", &key, &text, "PX", "60000"], status("QUEUED"));
             self.say(&["GET", &key], status("QUEUED"));
@@ -129,11 +129,11 @@ impl Talk {
         self.say(&["EXEC"], Expected::Is(Value::Array(results)));
     }
 
-    fn watch(&mut self, dice: &mut Dice) {
+    fn watch(&mut self, rng: &mut Rng) {
         let key = format!("{}:watched", self.tag);
         self.say(&["WATCH", &key], status("OK"));
         self.say(&["GET", &key], Expected::Is(Value::Null));
-        match dice.below(3) {
+        match rng.below(3) {
             0 => self.say(&["UNWATCH"], status("OK")),
             1 => {
                 self.say(&["MULTI"], status("OK"));
@@ -150,9 +150,9 @@ impl Talk {
         self.say(&["ECHO", &tag], bulk(&tag));
     }
 
-    fn block(&mut self, dice: &mut Dice) {
+    fn block(&mut self, rng: &mut Rng) {
         let (list, tag) = (format!("{}:list", self.tag), self.tag.clone());
-        if dice.below(2) == 0 {
+        if rng.below(2) == 0 {
             self.say(&["RPUSH", &list, &tag], Expected::Is(Value::Int(1)));
             let both = vec![Value::Bulk(list.clone().into_bytes()), Value::Bulk(tag.clone().into_bytes())];
             self.say(&["BLPOP", &list, "1"], Expected::Is(Value::Array(both)));
@@ -162,10 +162,10 @@ impl Talk {
         self.say(&["ECHO", &tag], bulk(&tag));
     }
 
-    fn subscribe(&mut self, dice: &mut Dice) {
+    fn subscribe(&mut self, rng: &mut Rng) {
         let channel = format!("{}:channel", self.tag);
         self.say(&["SUBSCRIBE", &channel], Expected::About("subscribe"));
-        if dice.below(2) == 0 {
+        if rng.below(2) == 0 {
             let tag = self.tag.clone();
             let pong = vec![Value::Bulk(b"pong".to_vec()), Value::Bulk(tag.clone().into_bytes())];
             self.say(&["PING", &tag], Expected::Is(Value::Array(pong)));
@@ -173,9 +173,9 @@ impl Talk {
         }
     }
 
-    fn script(&mut self, dice: &mut Dice) {
+    fn script(&mut self, rng: &mut Rng) {
         let (tag, key) = (self.tag.clone(), format!("{}:script", self.tag));
-        for _ in 0..=dice.below(3) {
+        for _ in 0..=rng.below(3) {
             self.say(&["EVAL", "return {KEYS[1],ARGV[1]}", "1", &key, &tag], {
                 Expected::Is(Value::Array(vec![
                     Value::Bulk(key.clone().into_bytes()),
@@ -186,9 +186,9 @@ impl Talk {
     }
 
     /// Values that are passed on as they come, in both directions.
-    fn big(&mut self, dice: &mut Dice) {
+    fn big(&mut self, rng: &mut Rng) {
         let (key, tag) = (format!("{}:big", self.tag), self.tag.clone());
-        if dice.below(3) == 0 {
+        if rng.below(3) == 0 {
             self.say(&["GET", "shared"], Expected::Is(Value::Bulk(vec![b's'; SHARED])));
         } else {
             let value = tag.repeat((1 << 20) / tag.len() + 100);
@@ -221,21 +221,21 @@ impl Talk {
 }
 
 /// Connects, talks, and leaves at a random point.
-fn come_and_go(port: u16, tag: String, dice: &mut Dice) {
-    let talk = Talk::random(tag, dice, &mut 0);
+fn come_and_go(port: u16, tag: String, rng: &mut Rng) {
+    let talk = Talk::random(tag, rng, &mut 0);
     let mut conn = match Conn::try_open(port) {
         Ok(conn) => conn,
         Err(error) => panic!("cannot connect: {error}"),
     };
-    let whole = dice.below(2) == 0;
-    let sent = if whole { talk.bytes.len() } else { dice.below(talk.bytes.len() + 1) };
+    let whole = rng.below(2) == 0;
+    let sent = if whole { talk.bytes.len() } else { rng.below(talk.bytes.len() + 1) };
     let complete = talk.replies.iter().filter(|(end, _)| *end <= sent).count();
-    let half_closes = dice.below(4) == 0;
+    let half_closes = rng.below(4) == 0;
     // Who reads everything, or nothing, is as likely as who stops somewhere.
-    let heard = match dice.below(4) {
+    let heard = match rng.below(4) {
         0 => 0,
         1 => complete,
-        _ => dice.below(complete + 1),
+        _ => rng.below(complete + 1),
     };
     let mut stream = conn.stream();
     if sent > 1 << 20 && heard > 0 {
@@ -254,12 +254,12 @@ fn come_and_go(port: u16, tag: String, dice: &mut Dice) {
             talk.hear(&mut conn, heard);
         }
     }
-    if dice.below(4) == 0 {
+    if rng.below(4) == 0 {
         // In the middle of a reply.
         let _ = stream.set_read_timeout(Some(Duration::from_millis(1)));
-        let _ = stream.read_exact(&mut vec![0; 1 + dice.below(20)]);
+        let _ = stream.read_exact(&mut vec![0; 1 + rng.below(20)]);
     }
-    if dice.below(2) == 0 {
+    if rng.below(2) == 0 {
         // A reset instead of an orderly end.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
@@ -286,17 +286,17 @@ fn turmoil(proxy: &Proxy, total: usize, seed: usize) {
         .map(|thread| {
             let (left, port) = (Arc::clone(&left), proxy.ports[thread % proxy.ports.len()]);
             thread::spawn(move || {
-                let mut dice = Dice::new((seed * THREADS + thread + 1) as u64);
+                let mut rng = Rng::new((seed * THREADS + thread + 1) as u64);
                 let mut stay: Vec<(Conn, i64)> = (0..STAYING).map(|_| (Conn::open(port), 0)).collect();
                 let mut round = 0;
                 while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
-                    come_and_go(port, format!("<{seed}.{thread}.{round}>"), &mut dice);
+                    come_and_go(port, format!("<{seed}.{thread}.{round}>"), &mut rng);
                     round += 1;
                     if round % 5 == 0 {
-                        let one = dice.below(STAYING);
+                        let one = rng.below(STAYING);
                         let (conn, counted) = &mut stay[one];
                         let mut talk = Talk::new(format!("<stays {seed}.{thread}.{one}>"));
-                        talk.small(&mut dice, counted);
+                        talk.small(&mut rng, counted);
                         conn.send(&talk.bytes);
                         talk.hear(conn, talk.replies.len());
                     }

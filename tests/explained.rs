@@ -339,7 +339,7 @@ fn users_are_explained_as_they_are_served() {
     // Whoever gives no password is asked for one from now on.
     let mut admin = topology.primary.connect();
     assert_eq!(admin.cmd(&["ACL", "SETUSER", "default", "resetpass", ">secret"]), "OK");
-    eventually("a stranger is shut out", secs(5), || proxy.cmd(&["GET", "k"]).is_error());
+    eventually("who has no password is shut out", secs(5), || proxy.cmd(&["GET", "k"]).is_error());
     let before = counts(&proxy);
     let reply = proxy.cmd(&["GET", "k"]);
     assert!(reply.error().starts_with("NOAUTH"), "{reply:?}");

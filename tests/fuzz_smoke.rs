@@ -12,7 +12,7 @@ mod checks;
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use checks::dice::Dice;
+use checks::rng::Rng;
 
 fn smoke(target: &str, rounds: u64, check: fn(&[u8])) {
     let seeds = checks::seeds(target);
@@ -20,7 +20,7 @@ fn smoke(target: &str, rounds: u64, check: fn(&[u8])) {
         check(seed);
     }
     for round in 0..rounds {
-        let input = Dice::new(round).mutate(&seeds);
+        let input = Rng::new(round).mutate(&seeds);
         let outcome = catch_unwind(|| check(&input));
         assert!(outcome.is_ok(), "{target}, round {round}: {}", input.escape_ascii());
     }
@@ -34,7 +34,7 @@ fn go_on(target: &str, seeds: &[Vec<u8>], span: Duration, check: fn(&[u8])) {
     let first = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64) | 1 << 63;
     let (begun, mut rounds) = (Instant::now(), 0);
     while begun.elapsed() < span {
-        let input = Dice::new(first.wrapping_add(rounds)).mutate(seeds);
+        let input = Rng::new(first.wrapping_add(rounds)).mutate(seeds);
         if catch_unwind(|| check(&input)).is_err() {
             let kept = checks::seed_dir(target).join(format!("found-{:x}", first.wrapping_add(rounds)));
             std::fs::write(&kept, &input).expect("the seeds can be added to");
@@ -105,7 +105,7 @@ fn requests_go_out_in_order_and_replies_find_them() {
 fn enough_of_what_is_tried_is_read() {
     let share = |target: &str, is_read: fn(&[u8]) -> bool| {
         let seeds = checks::seeds(target);
-        let read = (0..4000).filter(|round| is_read(&Dice::new(*round).mutate(&seeds))).count();
+        let read = (0..4000).filter(|round| is_read(&Rng::new(*round).mutate(&seeds))).count();
         println!("{target}: {read} of 4000 are read");
         assert!(read >= 400, "{target}: only {read} of 4000");
     };

@@ -93,7 +93,7 @@ fn who_comes_after_a_password_was_set_needs_it_and_who_was_there_stays() {
         assert_eq!(late.cmd(&["AUTH", "hunter2"]), "OK");
         assert_eq!(late.cmd(&["GET", "k"]), "v");
         assert_eq!(late.cmd(&["RESET"]), "RESET");
-        assert_eq!(late.cmd(&["GET", "k"]).error(), NOAUTH, "RESET makes it a stranger again");
+        assert_eq!(late.cmd(&["GET", "k"]).error(), NOAUTH, "RESET logs it out");
         assert_eq!(root.cmd(&["CONFIG", "SET", "requirepass", ""]), "OK");
         eventually("the password is gone", secs(2), || late.cmd(&["GET", "k"]) == "v");
         assert_eq!(proxy.cmd(&["GET", "k"]), "v");
@@ -190,8 +190,8 @@ fn without_a_primary_the_replica_says_who_may_read() {
     assert_eq!(proxy.cmd(&["GET", "k"]).error(), NOAUTH);
 }
 
-/// The replica lets anybody in, the primary does not; while it is silent, a stranger must not leave a write for it on a
-/// connection that is still open.
+/// The replica lets anybody in, the primary does not; while it is silent, an unauthenticated client must not leave a
+/// write for it on a connection that is still open.
 #[test]
 fn a_guest_of_the_replica_writes_nothing() {
     let (topology, _) = with_users(1);
@@ -208,7 +208,7 @@ fn a_guest_of_the_replica_writes_nothing() {
     topology.primary.pause();
     sleep_ms(800);
     let (mut guest, mut reader) = (proxy.connect(), proxy.connect());
-    guest.ask(&["SET", "k", "by a stranger"]);
+    guest.ask(&["SET", "k", "by a guest"]);
     assert_eq!(reader.cmd(&["GET", "k"]), "v", "the replica would answer it as well");
     old.ask(&["SET", "mine", "v"]);
     sleep_ms(300);

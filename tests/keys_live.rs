@@ -23,7 +23,7 @@ use proof::{Court, Names, Told, Type};
 use redis_protocol::resp2::types::BytesFrame;
 use redweir::core::command::{Access, CommandEntry, CommandTable, Keys, WriteKeys};
 use redweir::wire::commands;
-use support::dice::Dice;
+use support::rng::Rng;
 use support::{Conn, Redis, Server, Value, encode};
 
 /// Lines that are sent at once.
@@ -100,12 +100,12 @@ impl Known {
     }
 
     /// One command in three is of those whose keys stand among options.
-    fn pick(&self, dice: &mut Dice, may: impl Fn(&Grammar) -> bool) -> &Grammar {
-        let only_options = dice.below(3) == 0;
+    fn pick(&self, rng: &mut Rng, may: impl Fn(&Grammar) -> bool) -> &Grammar {
+        let only_options = rng.below(3) == 0;
         loop {
-            let grammar = &self.grammars[dice.below(self.grammars.len())];
+            let grammar = &self.grammars[rng.below(self.grammars.len())];
             // One line in ten is enough for all that have no keys.
-            let is_wanted = !grammar.entry.specs.is_empty() || dice.below(10) == 0;
+            let is_wanted = !grammar.entry.specs.is_empty() || rng.below(10) == 0;
             if is_wanted && may(grammar) && (!only_options || grammar.has_options()) {
                 return grammar;
             }
@@ -243,14 +243,14 @@ fn check_against(kind: Server, least: usize) {
     let (cases, seed) = (number("REDWEIR_KEYS_CASES", 40_000), number("REDWEIR_KEYS_SEED", 1));
     eprintln!("{kind:?}: REDWEIR_KEYS_SEED={seed}, {cases} lines");
     let server = Redis::start_as(kind, &[]);
-    let (known, mut dice) = (Known::by(&server), Dice::new(seed as u64));
+    let (known, mut rng) = (Known::by(&server), Rng::new(seed as u64));
     let (mut conn, mut court) = (server.connect(), Court::on(&server));
     let mut counts = BTreeMap::new();
     for _ in 0..cases.div_ceil(BATCH) {
         let batch: Vec<_> = (0..BATCH)
             .map(|_| {
-                let grammar = known.pick(&mut dice, |_| true);
-                (grammar, grammar.line(&mut dice))
+                let grammar = known.pick(&mut rng, |_| true);
+                (grammar, grammar.line(&mut rng))
             })
             .collect();
         judge(&known, &mut conn, &mut court, &batch, &mut counts);
@@ -340,14 +340,14 @@ fn check_by_executing(kind: Server) {
     let (cases, seed) = (number("REDWEIR_KEYS_CASES", 40_000) / 20, number("REDWEIR_KEYS_SEED", 1));
     eprintln!("{kind:?}: REDWEIR_KEYS_SEED={seed}, {cases} lines executed");
     let server = Redis::start_as(kind, &[]);
-    let (known, mut dice, mut court) = (Known::by(&server), Dice::new(seed as u64), Court::on(&server));
+    let (known, mut rng, mut court) = (Known::by(&server), Rng::new(seed as u64), Court::on(&server));
     for _ in 0..cases {
         let may = |grammar: &Grammar| {
             let entry = &grammar.entry;
             !entry.specs.is_empty() && !entry.flags.module && !VARYING.contains(&entry.name.as_str())
         };
-        let grammar = known.pick(&mut dice, may);
-        let (line, name) = (grammar.line(&mut dice).words, &grammar.entry.name);
+        let grammar = known.pick(&mut rng, may);
+        let (line, name) = (grammar.line(&mut rng).words, &grammar.entry.name);
         let told = known.told(&line);
         let verdict = court.try_line(&line, Type::of(name), &told);
         verdict.unwrap_or_else(|why| panic!("{line:?}: {told:?}; {why}"));

@@ -78,7 +78,7 @@ fn explore(scenario: &'static Scenario) {
 
 static FENCES: Scenario = Scenario {
     name: "fences",
-    writes: &[write(By::Other, 0), write(By::Stranger, 0), write_anything(By::Reader)],
+    writes: &[write(By::Other, 0), write(By::Direct, 0), write_anything(By::Reader)],
     left: Left { questions: 2, ..NOTHING },
     before: &[],
     source: Some(0),
@@ -92,7 +92,7 @@ static FENCES: Scenario = Scenario {
 
 static BARRIERS: Scenario = Scenario {
     name: "barriers",
-    writes: &[write(By::Stranger, 0), write_anything(By::Stranger)],
+    writes: &[write(By::Direct, 0), write_anything(By::Direct)],
     left: Left { questions: 2, arrivals: 1, ..NOTHING },
     probes: &[],
     arriving: &[Strong],
@@ -101,7 +101,7 @@ static BARRIERS: Scenario = Scenario {
 
 static AGES: Scenario = Scenario {
     name: "ages",
-    writes: &[write(By::Stranger, 0), write(By::Other, 1)],
+    writes: &[write(By::Direct, 0), write(By::Other, 1)],
     left: Left { questions: 2, ticks: 3, ..NOTHING },
     source: None,
     probes: &[Bounded],
@@ -110,7 +110,7 @@ static AGES: Scenario = Scenario {
 
 static SESSIONS: Scenario = Scenario {
     name: "sessions",
-    writes: &[write(By::Reader, 0), write(By::Stranger, 0)],
+    writes: &[write(By::Reader, 0), write(By::Direct, 0)],
     left: Left { questions: 1, reads: 2, moves: 1, ..NOTHING },
     source: None,
     probes: &[],
@@ -121,7 +121,7 @@ static SESSIONS: Scenario = Scenario {
 /// The other replica is ahead of the one that was promoted: it has to begin anew.
 static AHEAD: Scenario = Scenario {
     name: "ahead",
-    writes: &[write(By::Other, 1), write(By::Stranger, 0)],
+    writes: &[write(By::Other, 1), write(By::Direct, 0)],
     left: Left { questions: 3, promotions: 1, attaches: 1, ..NOTHING },
     before: &[Action::Execute(0), Action::Apply(2), Action::Promote(1)],
     source: Some(1),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::dice::Dice;
+use support::rng::Rng;
 use support::{Conn, Proxy, Setup, Topology, encode, ms, secs};
 
 const KEYS: usize = 10_000;
@@ -23,8 +23,8 @@ const READERS: u64 = 8;
 const READ_EVERY: Duration = Duration::from_micros(1_000_000 * READERS / 5_000);
 const SPAN: Duration = Duration::from_secs(5);
 
-fn key(dice: &mut Dice) -> String {
-    format!("k:{}", dice.below(KEYS))
+fn key(rng: &mut Rng) -> String {
+    format!("k:{}", rng.below(KEYS))
 }
 
 /// Repeats something at a steady pace until it is told to stop; returns how often. What is late is not made up for.
@@ -47,19 +47,19 @@ fn steadily(
 }
 
 fn reader(port: u16, seed: u64) -> impl FnMut() + Send + 'static {
-    let (mut conn, mut dice) = (Conn::open(port), Dice::new(seed));
+    let (mut conn, mut rng) = (Conn::open(port), Rng::new(seed));
     move || {
-        let key = key(&mut dice);
+        let key = key(&mut rng);
         let reply = conn.cmd(&["GET", &key]);
         assert!(!reply.is_error() && reply.text().starts_with('v'), "{key}: {reply:?}");
     }
 }
 
 fn writer(port: u16, seed: u64) -> impl FnMut() + Send + 'static {
-    let (mut conn, mut dice, mut count) = (Conn::open(port), Dice::new(seed << 32), 0);
+    let (mut conn, mut rng, mut count) = (Conn::open(port), Rng::new(seed << 32), 0);
     move || {
         count += 1;
-        assert_eq!(conn.cmd(&["SET", &key(&mut dice), &format!("v{count}")]), "OK");
+        assert_eq!(conn.cmd(&["SET", &key(&mut rng), &format!("v{count}")]), "OK");
     }
 }
 

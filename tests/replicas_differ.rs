@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::dice::Dice;
+use support::rng::Rng;
 use support::{Server, Setup, Topology, Value, eventually, ms, secs};
 
 fn words(line: &str) -> Vec<&str> {
@@ -73,12 +73,12 @@ fn what_modules_do_not_replicate_is_what_the_primary_says() {
     }
     topology.add_replica(&[]);
     primary.cmd(&words("TDIGEST.CREATE digest COMPRESSION 10"));
-    let mut dice = Dice::new(1);
+    let mut rng = Rng::new(1);
     let replica = &topology.replicas[0];
     let differs = |read: &str| topology.primary.cmd(&words(read)) != replica.cmd(&words(read));
     let reads = ["TOPK.LIST top WITHCOUNT", "TDIGEST.INFO digest"];
     eventually("the nodes differ", secs(10), || {
-        let items: Vec<String> = (0..200).map(|_| dice.below(50).to_string()).collect();
+        let items: Vec<String> = (0..200).map(|_| rng.below(50).to_string()).collect();
         let items: Vec<&str> = items.iter().map(String::as_str).collect();
         primary.cmd(&[&["TOPK.ADD", "top"], items.as_slice()].concat());
         primary.cmd(&[&["TDIGEST.ADD", "digest"], &items[..11]].concat());

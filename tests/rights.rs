@@ -7,8 +7,8 @@ mod support;
 
 use std::time::Instant;
 
-use support::dice::Dice;
 use support::hostile::{Act, Role};
+use support::rng::Rng;
 use support::{Conn, Hostile, Proxy, Redis, Setup, Topology, Value, eventually, ms, secs, sleep_ms};
 
 /// Who looks after the servers, whatever becomes of the others.
@@ -159,18 +159,18 @@ fn no_rules_at_all_let_anybody_see_more() {
         &["TTL", "secret"],
         &["DBSIZE"],
     ];
-    let (mut dice, mut refused) = (Dice::new(12), 0);
+    let (mut rng, mut refused) = (Rng::new(12), 0);
     for user in ["default", "app"] {
         for port in [topology.primary.port, topology.replicas[0].port] {
             allow(port, user, "reset on >pw ~* &* +@all");
         }
         let (mut through, mut direct) = (as_user(proxy.port, user), as_user(topology.primary.port, user));
         for round in 0..6 {
-            let pick = |dice: &mut Dice| {
-                let words: Vec<&str> = (0..3).map(|_| words[dice.below(words.len())]).collect();
+            let pick = |rng: &mut Rng| {
+                let words: Vec<&str> = (0..3).map(|_| words[rng.below(words.len())]).collect();
                 words.join(" ")
             };
-            let (here, there) = (pick(&mut dice), pick(&mut dice));
+            let (here, there) = (pick(&mut rng), pick(&mut rng));
             for (port, rules) in [(topology.primary.port, &here), (topology.replicas[0].port, &there)] {
                 // Some words do not go together.
                 let words: Vec<&str> = ["ACL", "SETUSER", user].into_iter().chain(rules.split(' ')).collect();

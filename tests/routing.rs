@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::thread;
 use std::time::Instant;
 
-use support::dice::Dice;
+use support::rng::Rng;
 use support::{
     Conn, Direction, Proxy, Redis, Relay, Setup, Topology, Value, encode, eventually, ms, secs, sleep_ms,
 };
@@ -94,11 +94,11 @@ fn replies_of_a_mixed_pipeline_come_in_order_and_show_own_writes() {
     conn.read_many(KEYS);
     topology.await_sync();
     sleep_ms(300);
-    let mut dice = Dice::new(1);
+    let mut rng = Rng::new(1);
     let (mut input, mut expected, mut written) = (Vec::new(), Vec::new(), vec![0; KEYS]);
     let mut increments = 0;
     for n in 1..=COMMANDS {
-        let (key, what) = (dice.below(KEYS), dice.below(100));
+        let (key, what) = (rng.below(KEYS), rng.below(100));
         let name = format!("key:{key}");
         if what < 80 {
             input.extend(encode(&["GET", &name]));
@@ -159,9 +159,9 @@ fn many_clients_with_pipelines_get_their_own_replies() {
         .map(|n| {
             let mut conn = proxy.connect();
             thread::spawn(move || {
-                let mut dice = Dice::new(n);
+                let mut rng = Rng::new(n);
                 for round in 0..60 {
-                    let keys: Vec<usize> = (0..40).map(|_| dice.below(50)).collect();
+                    let keys: Vec<usize> = (0..40).map(|_| rng.below(50)).collect();
                     let tag = format!("{n}/{round}");
                     let mut input: Vec<u8> =
                         keys.iter().flat_map(|k| encode(&["GET", &format!("k:{k}")])).collect();
@@ -639,24 +639,24 @@ fn replies_to_a_client_that_has_left_reach_nobody() {
     }
     topology.await_sync();
     let mut stays = proxy.connect();
-    let mut dice = Dice::new(7);
+    let mut rng = Rng::new(7);
     for round in 0..1000 {
         let mut leaves = proxy.connect();
-        let asked = 1 + dice.below(30);
-        let gets = (0..asked).flat_map(|_| match dice.below(10) {
+        let asked = 1 + rng.below(30);
+        let gets = (0..asked).flat_map(|_| match rng.below(10) {
             0 => encode(&["SET", "left", "x"]),
             1 => encode(&["MGET", "k:1", "k:2"]),
             key => encode(&["GET", &format!("k:{key}")]),
         });
         leaves.send(&gets.collect::<Vec<u8>>());
-        for _ in 0..dice.below(asked) {
+        for _ in 0..rng.below(asked) {
             leaves.read();
         }
-        if dice.below(2) == 0 {
+        if rng.below(2) == 0 {
             leaves.finish();
         }
         drop(leaves);
-        let key = format!("k:{}", 10 + dice.below(10));
+        let key = format!("k:{}", 10 + rng.below(10));
         let expected = format!("{key}={}", "x".repeat(100));
         let tag = format!("round {round}");
         let mut next = proxy.connect();

@@ -5,8 +5,8 @@
 #[path = "fuzz/checks/mod.rs"]
 mod checks;
 
-use checks::dice::Dice;
 use checks::reply::{compare, scan};
+use checks::rng::Rng;
 use proptest::prelude::*;
 use redis_protocol::resp2::types::OwnedFrame as Frame2;
 use redis_protocol::resp3::types::OwnedFrame as Frame3;
@@ -112,7 +112,7 @@ fn mutated_replies_end_where_the_oracle_says() {
     let seeds = checks::seeds("reply_skip");
     let shown = (0..60_000)
         .filter(|round| {
-            let input = Dice::new(1_000_000 + round).mutate(&seeds);
+            let input = Rng::new(1_000_000 + round).mutate(&seeds);
             compare(&input, &scan(&input, || input.len()))
         })
         .count();

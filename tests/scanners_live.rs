@@ -12,8 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use checks::dice::Dice;
 use checks::request::{Found, scan};
+use checks::rng::Rng;
 use redweir::wire::reply::{ReplyKind, ReplyScanner};
 use redweir::wire::request::{RequestError, RequestLimits, is_cross_protocol};
 
@@ -248,7 +248,7 @@ fn random_byte_games_end_as_in_redis() {
     let seeds: Vec<Vec<u8>> = known.map(<[u8]>::to_vec).collect();
     let (mut commands, mut faults) = (0, 0);
     for round in 0..8_000 {
-        let input = Dice::new(round).mutate(&seeds);
+        let input = Rng::new(round).mutate(&seeds);
         let found = server.assert_same(REDIS_7, &input);
         commands += found.commands.len();
         faults += usize::from(found.error.is_some());
@@ -347,13 +347,13 @@ fn assert_replies(version: &str, shapes: &[&[&str]], pushes: bool, seed: u64) {
     }
     sent.extend(encode(&["QUIT"]));
     let answer = server.answer_until_quit(&sent);
-    let (mut scanner, mut dice) = (ReplyScanner::new(), Dice::new(seed));
+    let (mut scanner, mut rng) = (ReplyScanner::new(), Rng::new(seed));
     let (mut at, mut arrived, mut heads) = (0, 0, Vec::new());
     let mut pushed = 0;
     while at < answer.len() {
         if at == arrived {
-            let most = if dice.roll(2) == 0 { 20 } else { 40_000 };
-            arrived = (arrived + 1 + dice.roll(most)).min(answer.len());
+            let most = if rng.roll(2) == 0 { 20 } else { 40_000 };
+            arrived = (arrived + 1 + rng.roll(most)).min(answer.len());
         }
         match scanner.scan(&answer[at..arrived]) {
             Ok(Some(extent)) => {

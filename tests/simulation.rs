@@ -30,9 +30,9 @@ const STEPS: usize = 6_000;
 const WRITE_BYTES: u64 = 10;
 const MAX_LAG: Duration = Duration::from_millis(40);
 
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -114,14 +114,14 @@ struct Mail {
 }
 
 struct World {
-    dice: Dice,
+    rng: Rng,
     now: Moment,
     servers: Vec<Server>,
     mail: Vec<Mail>,
     tracker: Tracker,
     fences: FenceTable,
     anchors: AnchorCounter,
-    precise: Coverage,
+    coverage: Coverage,
     stream: Option<Stream>,
     /// Writes that the stream has told.
     told: HashSet<u64>,
@@ -150,14 +150,14 @@ impl World {
         let limits = Patience { silence: Duration::from_millis(300), hold: Duration::from_millis(200) };
         let names = (0..NODES).map(|n| format!("node-{n}")).collect();
         let mut world = Self {
-            dice: Dice(seed),
+            rng: Rng(seed),
             now: Moment::from_millis(1),
             servers: Vec::new(),
             mail: Vec::new(),
             tracker: Tracker::new(names, Some(NodeId(0)), policies.clone(), limits),
             fences: FenceTable::new(1 << 10, [seed, 2, 3, 4]),
             anchors: AnchorCounter::default(),
-            precise: Coverage::default(),
+            coverage: Coverage::default(),
             stream: None,
             told: HashSet::new(),
             policies,
@@ -193,9 +193,9 @@ impl World {
     }
 
     fn step(&mut self) {
-        let pause = 200_000 + self.dice.next() % 1_500_000;
+        let pause = 200_000 + self.rng.next() % 1_500_000;
         self.now = self.now.after(Duration::from_nanos(pause));
-        match self.dice.below(100) {
+        match self.rng.below(100) {
             0..30 => self.write(),
             30..60 => self.replicate(),
             60..80 => self.poll(),
@@ -207,22 +207,22 @@ impl World {
         self.read();
     }
 
-    /// A client writes to the node that the proxy believes to be the primary, or, as a stranger, to the real one.
+    /// A client writes to the node that the proxy believes to be the primary, or, past it, to the real one.
     fn write(&mut self) {
-        let ours = !self.dice.one_in(4);
+        let ours = !self.rng.one_in(4);
         let believed = self.tracker.view().primary.map(NodeId::index);
         let Some(target) = (if ours { believed } else { self.primary() }) else { return };
         let server = &mut self.servers[target];
         if !server.primary || !server.alive {
             return;
         }
-        let key = if self.dice.one_in(40) { None } else { Some(self.dice.below(KEYS)) };
+        let key = if self.rng.one_in(40) { None } else { Some(self.rng.below(KEYS)) };
         let write = Write { id: self.next_write, key, acked: self.now, ours };
         self.next_write += 1;
         server.log.push(write);
         if ours {
             // Sometimes the acknowledgement is some time on its way while anchors go out.
-            if self.dice.one_in(3) {
+            if self.rng.one_in(3) {
                 let _ = self.anchors.take();
             }
             match write.key {
@@ -238,7 +238,7 @@ impl World {
 
     /// A replica applies some of what its primary has.
     fn replicate(&mut self) {
-        let index = self.dice.below(NODES);
+        let index = self.rng.below(NODES);
         let source = self.servers[index].follows;
         if self.servers[index].primary
             || self.servers[index].link == Link::Down
@@ -246,7 +246,7 @@ impl World {
         {
             return;
         }
-        let (from, most) = (self.servers[source].clone(), 1 + self.dice.below(40));
+        let (from, most) = (self.servers[source].clone(), 1 + self.rng.below(40));
         let replica = &mut self.servers[index];
         if replica.link == Link::Syncing {
             // The dump: everything at once.
@@ -261,7 +261,7 @@ impl World {
 
     /// The replication link tells some of what its source has, is made anew, or moves.
     fn follow(&mut self) {
-        let moves = self.dice.one_in(30);
+        let moves = self.rng.one_in(30);
         let link = self.stream.take().filter(|link| {
             let source = &self.servers[link.source];
             !moves && source.alive && source.history.id == link.id && source.base == link.base
@@ -269,7 +269,7 @@ impl World {
         let mut link = if let Some(link) = link {
             link
         } else {
-            let source = self.dice.below(NODES);
+            let source = self.rng.below(NODES);
             let server = &self.servers[source];
             if !server.alive
                 || !self.tracker.view().nodes[source].history().is_some_and(|h| h == server.history)
@@ -279,10 +279,10 @@ impl World {
             let (id, base, told) = (server.history.id, server.base, server.log.len());
             let (at, next) = ((id, Offset::new(server.offset())), self.anchors.next());
             let ours = self.tracker.view().history.map(|history| history.id);
-            self.precise.attached(&self.fences, at, false, ours, next);
+            self.coverage.attached(&self.fences, at, false, ours, next);
             Stream { source, id, base, told }
         };
-        let most = 1 + self.dice.below(60);
+        let most = 1 + self.rng.below(60);
         let server = &self.servers[link.source];
         for write in server.log.iter().skip(link.told).take(most) {
             link.told += 1;
@@ -291,34 +291,34 @@ impl World {
             self.told.insert(write.id);
             let ours = self.tracker.view().history.map(|history| history.id);
             match write.key {
-                Some(key) => self.precise.wrote(&self.fences, &[(self.slot(key), end)], ours, next),
-                None => self.precise.wrote_anything(&self.fences, end, ours, next),
+                Some(key) => self.coverage.wrote(&self.fences, &[(self.slot(key), end)], ours, next),
+                None => self.coverage.wrote_anything(&self.fences, end, ours, next),
             }
             let view = self.tracker.view();
             let history = (view.history.map(|history| history.id), view.era);
-            self.precise.progressed(&self.fences, end, history, next);
+            self.coverage.progressed(&self.fences, end, history, next);
         }
         self.stream = Some(link);
     }
 
     /// One poll of one node: what it says now arrives later, or never.
     fn poll(&mut self) {
-        let index = self.dice.below(NODES);
+        let index = self.rng.below(NODES);
         let node = NodeId(index as u16);
-        let late = Duration::from_nanos(self.dice.next() % 4_000_000);
+        let late = Duration::from_nanos(self.rng.next() % 4_000_000);
         let due = self.now.after(late);
         // Answers of one connection stay in order.
         let order = self.mail.iter().filter(|m| of(&m.observation) == node).map(|m| m.due).max();
         let due = order.map_or(due, |last| due.max(last));
         let server = &self.servers[index];
-        if !server.alive || self.dice.one_in(25) {
+        if !server.alive || self.rng.one_in(25) {
             self.introduced[index] = false;
             self.mail.push(Mail { due, observation: Observation::Lost { node } });
             return;
         }
         let seq = self.anchors.take();
         let server = &self.servers[index];
-        if !self.introduced[index] || self.dice.one_in(5) {
+        if !self.introduced[index] || self.rng.one_in(5) {
             self.introduced[index] = true;
             let link_down = match server.link {
                 _ if server.primary => None,
@@ -353,9 +353,9 @@ impl World {
     }
 
     fn trouble(&mut self) {
-        let index = self.dice.below(NODES);
+        let index = self.rng.below(NODES);
         let is_primary = self.servers[index].primary;
-        match self.dice.below(8) {
+        match self.rng.below(8) {
             0 if !is_primary => self.servers[index].link = Link::Down,
             1 if !is_primary => self.servers[index].link = Link::Syncing,
             2 | 3 if !is_primary => {
@@ -368,7 +368,7 @@ impl World {
                 self.servers[index].link = if matches { Link::Up } else { Link::Syncing };
             }
             4 => self.restart(index),
-            5 if is_primary && self.dice.one_in(3) => self.promote(index),
+            5 if is_primary && self.rng.one_in(3) => self.promote(index),
             6 => self.now = self.now.after(Duration::from_millis(200)),
             _ => {}
         }
@@ -376,12 +376,12 @@ impl World {
 
     /// A node restarts empty. Whatever it had said on its connection is void.
     fn restart(&mut self, index: usize) {
-        if self.dice.one_in(2) {
+        if self.rng.one_in(2) {
             return;
         }
         let history = self.new_history();
         let was_primary = self.servers[index].primary;
-        let base = if self.dice.one_in(2) { 0 } else { self.dice.next() % 500 };
+        let base = if self.rng.one_in(2) { 0 } else { self.rng.next() % 500 };
         let server = &mut self.servers[index];
         (server.log, server.base, server.history) = (Vec::new(), base, history);
         (server.link, server.ever_synced) = (Link::Down, false);
@@ -400,7 +400,7 @@ impl World {
         let candidates: Vec<usize> = (0..NODES)
             .filter(|n| *n != old && self.servers[*n].ever_synced && !self.servers[*n].primary)
             .collect();
-        let Some(new) = candidates.get(self.dice.below(candidates.len().max(1))).copied() else { return };
+        let Some(new) = candidates.get(self.rng.below(candidates.len().max(1))).copied() else { return };
         let fresh = self.new_history();
         let end = Offset::new(self.servers[new].offset() + 1);
         let server = &mut self.servers[new];
@@ -441,8 +441,8 @@ impl World {
     }
 
     fn read(&mut self) {
-        let key = self.dice.below(KEYS);
-        let tie = self.dice.next() as u32;
+        let key = self.rng.below(KEYS);
+        let tie = self.rng.next() as u32;
         for (index, policy) in self.policies.all.clone().iter().enumerate() {
             let demand = self.demand(policy.consistency, key);
             let ask = Ask {

@@ -202,8 +202,8 @@ fn everything_works_by_tls() {
     assert_eq!(conn.cmd(&["INCR", "n"]), "QUEUED");
     assert_eq!(conn.cmd(&["EXEC"]).items(), [Value::Int(1)]);
 
-    let mut stranger = authority.connect(mutual, None);
-    assert!(stranger.try_cmd(&["PING"]).is_err(), "no certificate, no service");
+    let mut uncertified = authority.connect(mutual, None);
+    assert!(uncertified.try_cmd(&["PING"]).is_err(), "no certificate, no service");
     let other = Authority::new();
     other.sign("client", &["somebody"], SERIAL + 2);
     fs::write(other.path("ca.crt"), authority.issuer.pem()).unwrap();

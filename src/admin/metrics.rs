@@ -16,7 +16,7 @@ use crate::net::runtime::clock;
 use crate::net::runtime::task;
 use crate::shard::shared::Shared;
 use crate::telemetry::histogram::Total;
-use crate::telemetry::{Access, Counter, Stats, Target};
+use crate::telemetry::{AccessLabel, Counter, Stats, Target};
 
 /// Sums one counter over all workers.
 type Pick = fn(&Stats) -> &Counter;
@@ -137,7 +137,7 @@ fn publish_counts(shared: &Shared) {
     {
         counter!("redweir_optimistic_reads_total", "outcome" => outcome).absolute(count);
     }
-    for access in Access::ALL {
+    for access in AccessLabel::ALL {
         for target in Target::ALL {
             for reason in Reason::ALL {
                 let count: u64 = shared.stats.iter().map(|s| s.commands(access, target, reason)).sum();

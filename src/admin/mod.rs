@@ -57,12 +57,12 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The bound admin socket.
 #[derive(Debug)]
-pub struct Admin {
+pub struct AdminServer {
     socket: TcpListener,
     most: usize,
 }
 
-impl Admin {
+impl AdminServer {
     /// Binds it. Only TCP. `most` connections are served at once.
     pub fn bind(address: &Address, most: usize) -> io::Result<Self> {
         let Address::Tcp { host, port } = address else {
@@ -149,9 +149,9 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, metrics: Arc<Metrics>) {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+type HttpResponse = Response<Full<Bytes>>;
 
-fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> Answer {
+fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> HttpResponse {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
     }
@@ -172,7 +172,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> An
 }
 
 /// Ready: a primary answers. The rest of the body says what is not as it should be.
-fn ready(shared: &Shared) -> Answer {
+fn ready(shared: &Shared) -> HttpResponse {
     let view = shared.view.load();
     let primary = view.usable_primary(clock::now()).and_then(|id| view.node(id));
     let answers = primary.is_some_and(|node| node.heard_at.is_some() && node.silent_since.is_none());
@@ -210,7 +210,7 @@ fn access_rules(view: &View) -> String {
     }
 }
 
-fn explained(request: &Request<Incoming>, shared: &Shared) -> Answer {
+fn explained(request: &Request<Incoming>, shared: &Shared) -> HttpResponse {
     let query = request.uri().query().unwrap_or_default();
     let Some(cmd) = query.split('&').find_map(|pair| pair.strip_prefix("cmd=")) else {
         return plain(StatusCode::BAD_REQUEST, "say which command: /explain?cmd=GET+key\n".to_owned());
@@ -258,18 +258,18 @@ fn percent_decode(text: &str) -> Vec<u8> {
     out
 }
 
-fn json<T: Serialize>(value: &T) -> Answer {
+fn json<T: Serialize>(value: &T) -> HttpResponse {
     match serde_json::to_string_pretty(value) {
         Ok(text) => reply(StatusCode::OK, "application/json", text + "\n"),
         Err(problem) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{problem}\n")),
     }
 }
 
-fn plain(status: StatusCode, text: String) -> Answer {
+fn plain(status: StatusCode, text: String) -> HttpResponse {
     reply(status, "text/plain; charset=utf-8", text)
 }
 
-fn reply(status: StatusCode, kind: &'static str, text: String) -> Answer {
+fn reply(status: StatusCode, kind: &'static str, text: String) -> HttpResponse {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));

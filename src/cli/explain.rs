@@ -20,7 +20,7 @@ pub(super) struct UsageError;
 
 /// What `/explain` answers. What it does not say is not printed.
 #[derive(Debug, Deserialize)]
-struct Explained {
+struct ExplainBody {
     command: String,
     access: String,
     policy: String,
@@ -31,11 +31,11 @@ struct Explained {
     why: String,
     fence: Option<String>,
     #[serde(default)]
-    candidates: Vec<Candidate>,
+    candidates: Vec<CandidateBody>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Candidate {
+struct CandidateBody {
     node: String,
     role: String,
     eligible: bool,
@@ -102,7 +102,7 @@ fn encode(bytes: &[u8]) -> String {
     text
 }
 
-fn render(explained: &Explained) -> String {
+fn render(explained: &ExplainBody) -> String {
     let mut text = String::new();
     let decision = match &explained.target {
         Some(target) => format!("{} to {target}", explained.decision),
@@ -135,7 +135,7 @@ fn render(explained: &Explained) -> String {
     text
 }
 
-fn row(candidate: &Candidate) -> [String; 7] {
+fn row(candidate: &CandidateBody) -> [String; 7] {
     let unknown = || "?".to_owned();
     [
         candidate.node.escape_debug().to_string(),

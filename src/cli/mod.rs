@@ -27,7 +27,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the proxy, until SIGINT or SIGTERM
-    Run(Run),
+    Run(RunArgs),
     /// Say what is wrong with a configuration file, and where
     Check {
         /// The file
@@ -57,7 +57,7 @@ enum Command {
 }
 
 #[derive(Args, Debug)]
-struct Run {
+struct RunArgs {
     /// The configuration file
     #[arg(short, long = "config", value_name = "FILE", required_unless_present_any = ["listen", "primary"])]
     #[arg(conflicts_with_all = ["listen", "primary", "replica", "admin"])]
@@ -129,7 +129,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
     }
 }
 
-fn run(flags: Run) -> anyhow::Result<()> {
+fn run(flags: RunArgs) -> anyhow::Result<()> {
     let mut config = match (flags.config, flags.primary) {
         (Some(path), _) => Config::load(&path)?,
         (None, Some(primary)) => Config::from_flags(flags.listen, primary, flags.replica, flags.admin)?,

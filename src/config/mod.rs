@@ -41,7 +41,7 @@ pub struct Config {
     /// `[stream]`
     pub stream: Stream,
     /// `[proxy]`
-    pub proxy: Proxy,
+    pub proxy: ProxyConfig,
     /// `[security]`
     pub security: Security,
     /// `[log]`
@@ -112,7 +112,7 @@ pub struct Stream {
 
 /// `[proxy]`: the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxy {
+pub struct ProxyConfig {
     /// `workers`: threads; 0 for one per core.
     pub workers: usize,
     /// `maxclients` of Redis: more are refused.
@@ -273,7 +273,7 @@ impl Config {
             upstream: Upstream { primary: Some(primary), replicas, ..Upstream::default() },
             policies: Policies { all: vec![Policy::default()], routes: Vec::new() },
             stream: Stream::default(),
-            proxy: Proxy::default(),
+            proxy: ProxyConfig::default(),
             security: Security::default(),
             log: Log::default(),
         };
@@ -361,7 +361,7 @@ impl Default for Stream {
     }
 }
 
-impl Default for Proxy {
+impl Default for ProxyConfig {
     fn default() -> Self {
         Self {
             workers: 0,

@@ -9,7 +9,7 @@ use super::document::Document;
 use super::error::{ConfigError, Problem};
 use super::section::{At, Section, did_you_mean};
 use super::{
-    Admin, Config, Listen, Log, LogFormat, LogLevel, Proxy, ReplicaAcl, Security, SessionScope, Stream,
+    Admin, Config, Listen, Log, LogFormat, LogLevel, ProxyConfig, ReplicaAcl, Security, SessionScope, Stream,
     Upstream, file, names, tls,
 };
 use crate::core::address::Address;
@@ -313,10 +313,10 @@ fn read_stream(section: &Section<'_>) -> Stream {
     }
 }
 
-fn read_proxy(section: &Section<'_>) -> Proxy {
-    let default = Proxy::default();
+fn read_proxy(section: &Section<'_>) -> ProxyConfig {
+    let default = ProxyConfig::default();
     let limit = default.client_output_buffer_limit;
-    Proxy {
+    ProxyConfig {
         workers: section.number("workers", default.workers, 0..=1024, None),
         max_clients: section.number("max-clients", default.max_clients, 1..=1_000_000, None),
         client_output_buffer_limit: section.size("client-output-buffer-limit", limit, 64 << 10..=SIZE_MAX),

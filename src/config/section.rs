@@ -33,7 +33,7 @@ pub(super) struct Section<'a> {
 }
 
 /// What else must hold of a number, in words and as a test.
-type Rule<'r> = (&'r str, fn(usize) -> bool);
+type Constraint<'r> = (&'r str, fn(usize) -> bool);
 
 /// Why a value is not as expected, when there is more to say than that.
 type Fault = Option<String>;
@@ -206,7 +206,7 @@ impl<'a> Section<'a> {
         key: &str,
         default: usize,
         range: RangeInclusive<usize>,
-        also: Option<Rule<'_>>,
+        also: Option<Constraint<'_>>,
     ) -> usize {
         let what = also.map_or("a whole number", |(what, _)| what);
         let expected = format!("{what} from {} to {}", range.start(), range.end());

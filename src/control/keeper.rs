@@ -83,7 +83,7 @@ fn tell_of_rights(view: &View) {
     // Of a replica that has said nothing yet there is nothing to tell.
     for node in view.nodes.iter().filter(|node| node.rules.is_some()) {
         let users: Vec<_> =
-            rights.barred_from(node.id).take(USERS_TOLD).map(String::from_utf8_lossy).collect();
+            rights.barred_from(node.id).take(USERS_LOGGED).map(String::from_utf8_lossy).collect();
         if !users.is_empty() {
             same = false;
             tracing::warn!(
@@ -99,4 +99,4 @@ fn tell_of_rights(view: &View) {
 }
 
 /// Users whose rules differ that one line of the log names.
-const USERS_TOLD: usize = 8;
+const USERS_LOGGED: usize = 8;

@@ -16,7 +16,7 @@ use crate::core::address::{Address, Login};
 use crate::core::command::CommandTable;
 use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
-use crate::core::nodes::node::{Facts, LinkDown, NodeId, Role};
+use crate::core::nodes::node::{Facts, NodeId};
 use crate::core::nodes::view::Observation;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
@@ -25,7 +25,8 @@ use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlErrorKind, ControlLink};
 use crate::shard::shared::Shared;
 use crate::wire::commands;
-use crate::wire::info::{self, Info};
+use crate::wire::info::Info;
+use crate::wire::reply::ErrorCode;
 use crate::wire::role::RoleReport;
 
 /// What the keeper receives: what was heard, and when.
@@ -161,6 +162,9 @@ impl Prober {
     }
 
     /// Until the next poll is due, or somebody cannot wait for it.
+    ///
+    /// What it selects from is cancel safe: a sleep, a `watch` channel, and a `Notify`, which keeps the wake-up of a waiter that
+    /// is dropped for the next one.
     async fn pause(&mut self) {
         let due = tokio::time::sleep(jitter::slightly_less(self.poll_interval));
         if self.is_primary() {
@@ -242,8 +246,9 @@ impl Prober {
             self.tell(Observation::Info { node: self.node, facts }, sent_at).await;
         }
         if let BytesFrame::Error(text) = role {
-            // The primary may forbid our own user this, too; what clients ask it, it answers all the same.
-            if text.starts_with(BUSY) || text.starts_with(NOPERM) && self.is_primary() {
+            // A script runs; and the primary may forbid our own user this, too: what clients ask it, it answers all the same.
+            let code = ErrorCode::of_text(text.as_bytes());
+            if code == ErrorCode::Busy || code == ErrorCode::NoPerm && self.is_primary() {
                 self.tell(Observation::Busy { node: self.node }, sent_at).await;
                 return Ok(());
             }
@@ -264,22 +269,14 @@ impl Prober {
     }
 
     fn facts(&self, info: &Info) -> Facts {
-        let role = info.role.map(|role| match role {
-            info::Role::Primary => Role::Primary,
-            info::Role::Replica => Role::Replica,
-        });
         Facts {
-            role,
+            role: info.role,
             master: info.master_host.clone().zip(info.master_port),
             history: info.history(),
             loading: info.loading.unwrap_or(false),
             async_loading: info.async_loading.unwrap_or(false),
             sync_in_progress: info.sync_in_progress.unwrap_or(false),
-            link_down: match info.link_down {
-                Some(info::LinkDown::NeverUp) => Some(LinkDown::Never),
-                Some(info::LinkDown::For(span)) => Some(LinkDown::For(span)),
-                None => None,
-            },
+            link_down: info.link_down,
             version: info.version.clone(),
             run_id: info.run_id.clone(),
             backlog_active: info.backlog_active.unwrap_or(false),
@@ -292,7 +289,9 @@ impl Prober {
         let answer = match link.call(&[b"COMMAND"], self.shared.config.upstream.probe_timeout).await {
             Ok(answer) => answer,
             Err(problem) if problem.is_fatal() => return Err(problem),
-            Err(ControlError::Refused(text)) if text.starts_with(BUSY) => return Ok(false),
+            Err(ControlError::Refused(text)) if ErrorCode::of_text(text.as_bytes()) == ErrorCode::Busy => {
+                return Ok(false);
+            }
             Err(problem) => {
                 tracing::warn!(%problem, "the primary does not tell its commands: the built-in table stays");
                 return Ok(true);
@@ -318,12 +317,6 @@ fn provoked_once() -> bool {
     static LEFT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(20);
     LEFT.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1
 }
-
-/// A script has been running for longer than `busy-reply-threshold` (`server.c`, `shared.slowscripterr`).
-const BUSY: &str = "BUSY ";
-
-/// The rules of our own user do not allow it.
-const NOPERM: &str = "NOPERM ";
 
 /// The value in the reply to `CONFIG GET name`.
 fn second_number(frame: &BytesFrame) -> Option<u64> {

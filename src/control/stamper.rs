@@ -15,7 +15,7 @@ use crate::core::fence::Slot;
 use crate::core::nodes::node::NodeId;
 use crate::core::position::{Offset, ReplId};
 use crate::core::stream::coverage::Coverage;
-use crate::core::stream::lost::Told;
+use crate::core::stream::lost::RecentWrites;
 use crate::core::stream::source::{self, Avoided};
 use crate::net::runtime::clock;
 use crate::shard::shared::Shared;
@@ -29,15 +29,15 @@ const RECONSIDER: Duration = Duration::from_secs(1);
 const WRITTEN_KEPT: usize = 1024;
 
 /// Sources that failed, shared between the one who hears of it and the one who chooses.
-pub type Failures = Arc<Mutex<Avoided>>;
+pub type FailedSources = Arc<Mutex<Avoided>>;
 
 /// Takes the stream in.
 #[derive(Debug)]
 pub struct Stamper {
     shared: Arc<Shared>,
-    precise: Coverage,
-    told: Told,
-    failures: Failures,
+    coverage: Coverage,
+    recent: RecentWrites,
+    failures: FailedSources,
     /// The command table, as it was when the link last got on.
     commands: Arc<Commands>,
     last: LastCommand,
@@ -47,12 +47,12 @@ pub struct Stamper {
 
 impl Stamper {
     /// A sink for the stream; it reports sources that fail to `failures`.
-    pub fn new(shared: Arc<Shared>, failures: Failures) -> Self {
+    pub fn new(shared: Arc<Shared>, failures: FailedSources) -> Self {
         let commands = shared.commands.load_full();
         Self {
             shared,
-            precise: Coverage::default(),
-            told: Told::default(),
+            coverage: Coverage::default(),
+            recent: RecentWrites::default(),
             failures,
             commands,
             last: LastCommand::default(),
@@ -67,7 +67,7 @@ impl Stamper {
 
     fn wrote_anything(&mut self, end: Offset) {
         let (ours, next) = (self.ours(), self.shared.anchors.next());
-        self.precise.wrote_anything(&self.shared.fences, end, ours, next);
+        self.coverage.wrote_anything(&self.shared.fences, end, ours, next);
     }
 
     /// Stamps what was written.
@@ -76,7 +76,7 @@ impl Stamper {
             return;
         }
         let (fences, ours, next) = (&self.shared.fences, self.ours(), self.shared.anchors.next());
-        self.precise.wrote(fences, &self.written, ours, next);
+        self.coverage.wrote(fences, &self.written, ours, next);
         self.written.clear();
     }
 }
@@ -86,8 +86,8 @@ impl StreamSink for Stamper {
         self.stamp();
         self.commands = self.shared.commands.load_full();
         let (ours, next) = (self.ours(), self.shared.anchors.next());
-        self.precise.attached(&self.shared.fences, (id, from), resumed, ours, next);
-        self.told.attached(id);
+        self.coverage.attached(&self.shared.fences, (id, from), resumed, ours, next);
+        self.recent.attached(id);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
         self.shared.stream.set_attached(true);
         let result = if resumed { "resumed" } else { "attached" };
@@ -99,7 +99,7 @@ impl StreamSink for Stamper {
     fn command(&mut self, command: &StreamCommand<'_>, end: Offset) {
         let intent = self.last.classify(command, &self.commands);
         if matches!(intent.access, Access::Write { .. } | Access::Unknown) {
-            self.told.wrote(end);
+            self.recent.wrote(end);
         }
         match intent.access {
             Access::Read | Access::PrimaryRead(_) => {}
@@ -131,9 +131,9 @@ impl StreamSink for Stamper {
         let view = self.shared.view.load();
         let history = (view.history.map(|history| history.id), view.era);
         let next = self.shared.anchors.next();
-        self.precise.progressed(&self.shared.fences, upto, history, next);
+        self.coverage.progressed(&self.shared.fences, upto, history, next);
         if let Some(history) = &view.history {
-            let lost = self.told.lost_in(history);
+            let lost = self.recent.lost_in(history);
             if lost > 0 {
                 counter!("redweir_lost_writes_total").increment(lost);
                 tracing::warn!(lost, history = %history.id, "the failover lost writes that the old primary had made");
@@ -173,7 +173,11 @@ impl Args for Whole<'_, '_> {
 }
 
 /// Tells the follower which node to read from, as the view changes. Ends when the follower is gone.
-pub async fn choose_source(shared: Arc<Shared>, failures: Failures, wanted: watch::Sender<Option<Source>>) {
+pub async fn choose_source(
+    shared: Arc<Shared>,
+    failures: FailedSources,
+    wanted: watch::Sender<Option<Source>>,
+) {
     let mut views = shared.views.subscribe();
     while !wanted.is_closed() {
         let view = shared.view.load_full();

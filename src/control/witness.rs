@@ -8,7 +8,7 @@
 //! - on every shared RESP3 connection to a replica, where the message stands in front of whatever was computed from the
 //!   data that came after: no reply of such a connection is ever taken for more than it is;
 //! - on one connection of its own to each replica, for the connections in RESP2, on which nothing can be pushed. Before a
-//!   worker hands on what it has read there, it looks whether anything has come on that one ([`Ear::news`]). The server
+//!   worker hands on what it has read there, it looks whether anything has come on that one ([`EmptiedWatch::news`]). The server
 //!   writes to its clients one after the other, once per turn of its event loop: so what is left open is a reply that it
 //!   wrote in the very turn in which it went back, before the message. `docs/guarantees.md` tells of it.
 //!
@@ -37,7 +37,7 @@ use crate::net::socket::call::encode;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::net::socket::dial::ByteStream;
-use crate::shard::ear::{Busy, Ear, TRACK, tells};
+use crate::shard::emptied::{Busy, EmptiedWatch, TRACK, tells};
 use crate::shard::shared::Shared;
 use crate::wire::reply::{ReplyKind, ReplyScanner};
 
@@ -111,19 +111,19 @@ impl Witness {
         match self.connect().await {
             Ok((socket, early)) => {
                 *pause = RETRY_FIRST;
-                let ear = self.ear();
-                ear.socket.store(socket.tap().ok().map(Arc::new));
+                let watch = self.watch();
+                watch.socket.store(socket.tap().ok().map(Arc::new));
                 let problem = self.hear(socket, early).await;
-                ear.socket.store(None);
+                watch.socket.store(None);
                 problem
             }
             Err(problem) => problem,
         }
     }
 
-    fn ear(&self) -> &Ear {
+    fn watch(&self) -> &EmptiedWatch {
         // One per node, by their index.
-        &self.shared.ears[self.node.index()]
+        &self.shared.emptied[self.node.index()]
     }
 
     async fn connect(&self) -> Result<(Box<dyn ByteStream>, Vec<u8>), ControlError> {
@@ -145,11 +145,11 @@ impl Witness {
     async fn hear(&self, mut socket: Box<dyn ByteStream>, mut inbound: Vec<u8>) -> ControlError {
         let (mut scanner, mut scanned) = (ReplyScanner::new(), 0);
         let mut views = self.shared.views.subscribe();
-        let (mut chunk, ear) = ([0; 4096], self.ear());
+        let (mut chunk, watch) = ([0; 4096], self.watch());
         loop {
             let busy;
             tokio::select! {
-                (read, now_busy) = read_busily(&mut socket, &mut chunk, &ear.busy) => match read {
+                (read, now_busy) = read_busily(&mut socket, &mut chunk, &watch.busy) => match read {
                     Ok(count @ 1..) => {
                         busy = now_busy;
                         inbound.extend_from_slice(&chunk[..count]);
@@ -174,7 +174,7 @@ impl Witness {
                 scanned = 0;
                 match extent.kind {
                     ReplyKind::Push if tells(&reply) => {
-                        ear.emptied.fetch_add(1, Ordering::SeqCst);
+                        watch.emptied.fetch_add(1, Ordering::SeqCst);
                         emptied = true;
                     }
                     ReplyKind::Push | ReplyKind::Value => {}
@@ -202,8 +202,9 @@ impl Witness {
     }
 }
 
-/// Reads once; busy from before the first byte leaves the socket. Cancel-safe: as long as there is nothing to be read
-/// nobody is busy.
+/// Reads once; busy from before the first byte leaves the socket.
+///
+/// Cancel safe: it takes bytes only in the poll that returns them, and while it is pending nobody is busy.
 async fn read_busily<'a>(
     socket: &mut Box<dyn ByteStream>,
     chunk: &mut [u8],

@@ -346,6 +346,7 @@ fn stamp(cell: &AtomicU64, end: Offset, next: AnchorSeq) {
             Mark::At(known) => Mark::At(known.max(end)),
             Mark::Clear => Mark::At(end),
         });
+        debug_assert!(raised >= present, "a stamp never lowers a fence");
         if raised == present {
             return;
         }
@@ -386,7 +387,10 @@ fn encode(mark: Mark) -> u64 {
     match mark {
         Mark::Clear => 0,
         Mark::At(offset) => offset.bytes().saturating_add(1).min(PENDING - 1),
-        Mark::Pending(AnchorSeq(n)) => PENDING | n,
+        Mark::Pending(AnchorSeq(n)) => {
+            debug_assert!(n < PENDING, "the number of an anchor leaves the bit that marks it free");
+            PENDING | n
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::argv::Args;
 use super::command::in_force::Commands;
-use super::command::{Access, CommandId, Handling, Intent, Local, Pin};
+use super::command::{Access, CommandId, Handling, Intent, Local, Stateful};
 use super::cursor::{Cursor, Tag};
 use super::moment::Moment;
 use super::nodes::node::NodeId;
@@ -168,7 +168,7 @@ fn is_answered<A: Args + ?Sized>(args: &A, intent: Intent, situation: Situation)
         Handling::Local(Local::Info) => args.count() == 2 && is(args, 1, b"redweir"),
         Handling::Local(Local::Hello | Local::Auth | Local::Select | Local::Wait) => true,
         // `CLIENT REPLY`; `SCRIPT DEBUG` is the server's.
-        Handling::Pin(Pin::Silence) if is(args, 0, b"client") => match hold {
+        Handling::Pin(Stateful::Silence) if is(args, 0, b"client") => match hold {
             Hold::Nothing | Hold::State => !silences(args),
             Hold::Transaction => silences(args),
             Hold::Relay => false,

@@ -19,7 +19,7 @@ use crate::app::Proxy;
 use crate::config::Config;
 use crate::core::address::Address;
 use crate::net::runtime::task;
-use relay::Relay;
+use relay::DelayRelay;
 use servers::{Redis, free_port};
 use workload::Tally;
 
@@ -28,13 +28,13 @@ const DELAY: Duration = Duration::from_millis(1500);
 
 /// Runs the demo; it ends after `seconds`, or goes on until Ctrl-C when that is `None`.
 pub fn run(seconds: Option<u64>) -> anyhow::Result<()> {
-    let home = servers::Home::create()?;
+    let home = servers::DemoFolder::create()?;
     let primary = Redis::start(&home, "primary", &[])?;
     let relay_port = free_port()?;
     let follow = |port: u16| ["--replicaof".to_owned(), "127.0.0.1".to_owned(), port.to_string()];
     let near = Redis::start(&home, "replica-1", &follow(primary.port))?;
     let (listen, admin) = (free_port()?, free_port()?);
-    let relay = Relay::start(relay_port, primary.port)?;
+    let relay = DelayRelay::start(relay_port, primary.port)?;
     let far = Redis::start(&home, "replica-2", &follow(relay_port))?;
     say(&format!("primary   127.0.0.1:{}", primary.port));
     say(&format!("replica-1 127.0.0.1:{}", near.port));
@@ -85,12 +85,15 @@ pub fn run(seconds: Option<u64>) -> anyhow::Result<()> {
 /// What the demo plays with.
 struct Stage<'a> {
     nodes: [&'a Redis; 3],
-    relay: &'a Relay,
+    relay: &'a DelayRelay,
     tally: &'a Tally,
     listen: u16,
 }
 
 impl Stage<'_> {
+    /// Plays all acts.
+    ///
+    /// Cancel safe: it only prints, and sets the delay of a relay that ends with the demo.
     async fn play(&self, seconds: Option<u64>) -> anyhow::Result<()> {
         let third = seconds.unwrap_or(18).max(6) / 3;
         self.act("Everything is in sync: reads are spread over both replicas.", third).await?;
@@ -138,8 +141,8 @@ impl Stage<'_> {
         Ok(())
     }
 
-    async fn counts(&self) -> anyhow::Result<Counts> {
-        let mut counts = Counts::default();
+    async fn counts(&self) -> anyhow::Result<DemoCounts> {
+        let mut counts = DemoCounts::default();
         for (index, node) in self.nodes.iter().enumerate() {
             let info = node.info_async("everything").await?;
             counts.gets[index] = servers::calls(&info, "get");
@@ -153,7 +156,7 @@ impl Stage<'_> {
 }
 
 #[derive(Default)]
-struct Counts {
+struct DemoCounts {
     sets: u64,
     gets: [u64; 3],
     offsets: [u64; 3],

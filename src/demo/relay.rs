@@ -17,11 +17,11 @@ const IN_TRANSIT: usize = 4096;
 
 /// Forwards every connection to a target.
 #[derive(Debug)]
-pub(super) struct Relay {
+pub(super) struct DelayRelay {
     delay_ms: Arc<AtomicU64>,
 }
 
-impl Relay {
+impl DelayRelay {
     pub(super) fn start(port: u16, target: u16) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port))?;
         let delay_ms = Arc::new(AtomicU64::new(0));

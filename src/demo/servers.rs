@@ -17,9 +17,9 @@ const WITHIN: Duration = Duration::from_secs(2);
 
 /// A directory that is removed with everything in it.
 #[derive(Debug)]
-pub(super) struct Home(PathBuf);
+pub(super) struct DemoFolder(PathBuf);
 
-impl Home {
+impl DemoFolder {
     pub(super) fn create() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("redweir-demo-{}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -27,7 +27,7 @@ impl Home {
     }
 }
 
-impl Drop for Home {
+impl Drop for DemoFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -41,7 +41,7 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    pub(super) fn start(home: &Home, name: &str, args: &[String]) -> anyhow::Result<Self> {
+    pub(super) fn start(home: &DemoFolder, name: &str, args: &[String]) -> anyhow::Result<Self> {
         let port = free_port()?;
         let dir = home.0.join(name);
         fs::create_dir_all(&dir)?;

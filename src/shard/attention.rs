@@ -18,7 +18,8 @@ pub struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        let before = self.0.fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(before > 0, "whoever waits is counted");
     }
 }
 
@@ -87,7 +88,9 @@ impl StreamHead {
         }
     }
 
-    /// Returns when it was read further than `offset`, or elsewhere. Cancel-safe.
+    /// Returns when it was read further than `offset`, or elsewhere.
+    ///
+    /// Cancel safe: it changes nothing but the count of those who wait, which a guard takes back.
     pub async fn moves_from(&self, offset: u64) {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let _waiting = Waiting(&self.waiting);

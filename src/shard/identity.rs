@@ -101,6 +101,10 @@ impl Identities {
         known.last += 1;
         let id = IdentityId(known.last);
         let identity = Arc::new(Identity { id, credentials, revoked: AtomicBool::new(false) });
+        debug_assert!(
+            known.held.last().is_none_or(|(last, _)| *last < id),
+            "numbers rise, and none is used twice"
+        );
         known.held.push((id, Arc::downgrade(&identity)));
         identity
     }

@@ -89,15 +89,15 @@ impl Mailboxes {
     async fn ask<T>(&self, message: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<T> {
         let mut answers = Vec::new();
         for mailbox in &self.senders {
-            let (answer, told) = oneshot::channel();
+            let (answer, report) = oneshot::channel();
             if mailbox.try_send(message(answer)).is_ok() {
-                answers.push(told);
+                answers.push(report);
             }
         }
         let mut all = Vec::new();
         let collect = async {
-            for told in answers {
-                all.extend(told.await);
+            for report in answers {
+                all.extend(report.await);
             }
         };
         // A worker that does not answer in time is left out.

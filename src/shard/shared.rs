@@ -24,7 +24,7 @@ use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::socket::dial::Dialer;
 use crate::shard::attention::{Attention, StreamHead};
-use crate::shard::ear::Ear;
+use crate::shard::emptied::EmptiedWatch;
 use crate::shard::identity::Identities;
 use crate::shard::mailbox::Mailboxes;
 use crate::telemetry::Stats;
@@ -96,8 +96,8 @@ pub struct Shared {
     pub identities: Identities,
     /// Connected clients.
     pub clients: DashMap<u64, ClientEntry>,
-    /// What each node tells of itself, by `NodeId`; see [`crate::shard::ear`].
-    pub ears: Vec<Ear>,
+    /// What each node tells of itself, by `NodeId`; see [`crate::shard::emptied`].
+    pub emptied: Vec<EmptiedWatch>,
     /// Until when the primary's clients are paused, by a `CLIENT PAUSE` that came this way; in nanoseconds.
     paused_until: AtomicU64,
     /// A `SCRIPT FLUSH` came this way: replicas, which are not told, may know scripts that the primary no longer knows.
@@ -134,7 +134,7 @@ impl Shared {
         let fencing = config.policies.fence();
         let watching = config.policies.bound();
         let commands = Commands::builtin(&config.security.deny_commands);
-        let ears = addresses.iter().map(|_| Ear::default()).collect();
+        let emptied = addresses.iter().map(|_| EmptiedWatch::default()).collect();
         let exclusive = Arc::new(Semaphore::new(config.upstream.max_exclusive_connections));
         Self {
             config,
@@ -152,7 +152,7 @@ impl Shared {
             attention: Attention::default(),
             identities: Identities::default(),
             clients: DashMap::new(),
-            ears,
+            emptied,
             paused_until: AtomicU64::new(0),
             scripts_flushed: AtomicBool::new(false),
             lanes_unused: limits::LANES_UNUSED,

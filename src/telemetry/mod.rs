@@ -12,7 +12,7 @@ use histogram::Histogram;
 
 /// What a command does, as a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum AccessLabel {
     /// It reads and may go to a replica.
     Read,
     /// It may change something.
@@ -21,7 +21,7 @@ pub enum Access {
     Other,
 }
 
-impl Access {
+impl AccessLabel {
     /// All values.
     pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Other];
 
@@ -118,7 +118,7 @@ pub struct Stats {
 
 impl Default for Stats {
     fn default() -> Self {
-        let cells = Access::ALL.len() * Target::ALL.len() * Reason::ALL.len();
+        let cells = AccessLabel::ALL.len() * Target::ALL.len() * Reason::ALL.len();
         Self {
             commands: (0..cells).map(|_| Counter::default()).collect(),
             request: Histogram::default(),
@@ -141,18 +141,18 @@ impl Default for Stats {
 
 impl Stats {
     /// One command went to `target` for `reason`.
-    pub fn command(&self, access: Access, target: Target, reason: Reason) {
+    pub fn command(&self, access: AccessLabel, target: Target, reason: Reason) {
         if let Some(counter) = self.commands.get(cell(access, target, reason)) {
             counter.add(1);
         }
     }
 
     /// How many commands went to `target` for `reason`.
-    pub fn commands(&self, access: Access, target: Target, reason: Reason) -> u64 {
+    pub fn commands(&self, access: AccessLabel, target: Target, reason: Reason) -> u64 {
         self.commands.get(cell(access, target, reason)).map_or(0, Counter::value)
     }
 }
 
-fn cell(access: Access, target: Target, reason: Reason) -> usize {
+fn cell(access: AccessLabel, target: Target, reason: Reason) -> usize {
     (access as usize * Target::ALL.len() + target as usize) * Reason::ALL.len() + reason as usize
 }

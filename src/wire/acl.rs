@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use crate::core::nodes::rights::{Rule, Rules};
+use crate::core::nodes::rights::{AclRule, Rules};
 
 /// Reads the answer. A node that does not know the command has no access rules, one that refuses it hides them, and so
 /// does one whose answer makes no sense.
@@ -21,7 +21,7 @@ pub fn parse(answer: &BytesFrame) -> Rules {
     lines.iter().map(line).collect::<Option<BTreeMap<_, _>>>().map_or(Rules::Hidden, Rules::Of)
 }
 
-fn parse_line(line: &[u8]) -> Option<(Vec<u8>, Rule)> {
+fn parse_line(line: &[u8]) -> Option<(Vec<u8>, AclRule)> {
     // Names and patterns have no spaces, and may be any bytes.
     let mut words = line.split(|byte| *byte == b' ');
     if words.next()? != b"user" {
@@ -34,7 +34,7 @@ fn parse_line(line: &[u8]) -> Option<(Vec<u8>, Rule)> {
     let everything = kept == [&b"on"[..], b"~*", b"+@all"];
     // One byte, one character: other bytes stay other words.
     let words = kept.join(&b' ').iter().map(|byte| char::from(*byte)).collect();
-    Some((name.to_vec(), Rule { words, open, everything }))
+    Some((name.to_vec(), AclRule { words, open, everything }))
 }
 
 /// How somebody proves who it is does not, as the primary has found that right; nor do channels, which are the primary's.
@@ -59,7 +59,7 @@ mod tests {
         parse(&BytesFrame::Array(lines.iter().map(bulk).collect()))
     }
 
-    fn rule(line: &str) -> Rule {
+    fn rule(line: &str) -> AclRule {
         let Rules::Of(rules) = list(&[line]) else { panic!("{line}") };
         rules.into_values().next().unwrap()
     }

@@ -4,25 +4,8 @@
 
 use std::time::Duration;
 
+use crate::core::nodes::node::{LinkDown, Role};
 use crate::core::position::{History, Offset, ReplId};
-
-/// Which side of replication a node is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// `role:master`
-    Primary,
-    /// `role:slave`
-    Replica,
-}
-
-/// For how long a replica's link has been down (`master_link_down_since_seconds`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LinkDown {
-    /// −1: the replica has not had a link since it started. It may be serving an empty dataset.
-    NeverUp,
-    /// Whole seconds since the link dropped.
-    For(Duration),
-}
 
 /// One `slaveN:` line of a primary (or of a replica that has replicas of its own).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,7 +267,7 @@ fn link(value: &str) -> Option<bool> {
 
 fn link_down(value: &str) -> Option<LinkDown> {
     match number::<i64>(value)? {
-        -1 => Some(LinkDown::NeverUp),
+        -1 => Some(LinkDown::Never),
         seconds => u64::try_from(seconds).ok().map(|s| LinkDown::For(Duration::from_secs(s))),
     }
 }
@@ -308,7 +291,7 @@ mod tests {
         assert_eq!(info.role, Some(Role::Replica));
         assert_eq!(info.master_host.as_deref(), Some("::1"), "an IPv6 host keeps its colons");
         assert_eq!(info.link_up, Some(false));
-        assert_eq!(info.link_down, Some(LinkDown::NeverUp));
+        assert_eq!(info.link_down, Some(LinkDown::Never));
         assert_eq!(info.last_io_seconds, None, "-1 is not a time");
         assert_eq!(info.applied, Some(Offset::new(800)), "applied, not received");
         assert_eq!(info.replid2, None);

@@ -3,12 +3,12 @@
 
 /// Where one argument lies in the bytes it was found in: `start..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct ArgSpan {
     pub(super) start: usize,
     pub(super) end: usize,
 }
 
-impl Span {
+impl ArgSpan {
     /// The argument's bytes; empty when `data` is not the buffer that was scanned.
     pub fn of(self, data: &[u8]) -> &[u8] {
         data.get(self.start..self.end).unwrap_or_default()
@@ -25,7 +25,7 @@ pub struct Unbalanced;
 /// A word ends at space, tab, CR or LF; *between* words and behind a closing quote vertical tab and form feed
 /// count as blank too, as `isspace` says. A quote may open inside a word. Like C strings, the line ends at a
 /// NUL; the scanner never passes one, because Redis does not find the end of a line behind it.
-pub fn split(line: &[u8], scratch: &mut Vec<u8>, words: &mut Vec<Span>) -> Result<(), Unbalanced> {
+pub fn split(line: &[u8], scratch: &mut Vec<u8>, words: &mut Vec<ArgSpan>) -> Result<(), Unbalanced> {
     let line = memchr::memchr(0, line).map_or(line, |nul| &line[..nul]);
     let mut rest = line;
     loop {
@@ -35,7 +35,7 @@ pub fn split(line: &[u8], scratch: &mut Vec<u8>, words: &mut Vec<Span>) -> Resul
         }
         let start = scratch.len();
         rest = word(rest, scratch)?;
-        words.push(Span { start, end: scratch.len() });
+        words.push(ArgSpan { start, end: scratch.len() });
     }
 }
 

@@ -21,7 +21,7 @@ const MARK: usize = 40;
 
 /// What a replication link says.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum PsyncEvent<'a> {
     /// The stream goes on after the offset asked for, under this history.
     Continued(ReplId),
     /// The stream will go on after this offset, once a dump has been passed over. What was known of any other
@@ -59,14 +59,14 @@ pub enum PsyncError {
 /// Decodes a replication link. See the module's contract.
 #[derive(Debug)]
 pub struct PsyncDecoder {
-    phase: Phase,
+    phase: PsyncPhase,
     asked: ReplId,
     line: Vec<u8>,
     stream: StreamDecoder,
 }
 
 #[derive(Debug)]
-enum Phase {
+enum PsyncPhase {
     Answer,
     DumpHeader,
     /// Bytes of the dump to come.
@@ -82,7 +82,7 @@ enum Phase {
 impl PsyncDecoder {
     /// A decoder for the answer to `PSYNC asked at+1`.
     pub fn new(asked: ReplId, at: Offset) -> Self {
-        Self { phase: Phase::Answer, asked, line: Vec::new(), stream: StreamDecoder::new(at) }
+        Self { phase: PsyncPhase::Answer, asked, line: Vec::new(), stream: StreamDecoder::new(at) }
     }
 
     /// Where the last complete command ended: every command up to here has been told. Before the stream has begun,
@@ -93,41 +93,41 @@ impl PsyncDecoder {
 
     /// Whether the command stream has begun.
     pub const fn is_streaming(&self) -> bool {
-        matches!(self.phase, Phase::Stream)
+        matches!(self.phase, PsyncPhase::Stream)
     }
 
     /// Takes the next bytes and tells what they complete. After an error the decoder is useless.
-    pub fn feed(&mut self, chunk: &[u8], tell: &mut impl FnMut(Event<'_>)) -> Result<(), PsyncError> {
+    pub fn feed(&mut self, chunk: &[u8], tell: &mut impl FnMut(PsyncEvent<'_>)) -> Result<(), PsyncError> {
         let mut rest = chunk;
         while !rest.is_empty() {
             let used = match &mut self.phase {
-                Phase::Stream => {
-                    self.stream.feed(rest, &mut |command, end| tell(Event::Command(command, end)))?;
+                PsyncPhase::Stream => {
+                    self.stream.feed(rest, &mut |command, end| tell(PsyncEvent::Command(command, end)))?;
                     rest.len()
                 }
-                Phase::Answer => {
+                PsyncPhase::Answer => {
                     let used = self.gather(rest)?;
                     self.answer(tell)?;
                     used
                 }
-                Phase::DumpHeader => {
+                PsyncPhase::DumpHeader => {
                     let used = self.gather(rest)?;
                     self.dump_header(tell)?;
                     used
                 }
-                Phase::Dump(left) => {
+                PsyncPhase::Dump(left) => {
                     let used = usize::try_from(*left).map_or(rest.len(), |left| left.min(rest.len()));
                     *left -= used as u64;
                     if *left == 0 {
-                        self.phase = Phase::Stream;
-                        tell(Event::DumpEnded);
+                        self.phase = PsyncPhase::Stream;
+                        tell(PsyncEvent::DumpEnded);
                     }
                     used
                 }
-                Phase::MarkedDump { mark, tail } => match skip_to_mark(mark, tail, rest) {
+                PsyncPhase::MarkedDump { mark, tail } => match skip_to_mark(mark, tail, rest) {
                     Some(used) => {
-                        self.phase = Phase::Stream;
-                        tell(Event::DumpEnded);
+                        self.phase = PsyncPhase::Stream;
+                        tell(PsyncEvent::DumpEnded);
                         used
                     }
                     None => rest.len(),
@@ -156,7 +156,7 @@ impl PsyncDecoder {
         Some(line)
     }
 
-    fn answer(&mut self, tell: &mut impl FnMut(Event<'_>)) -> Result<(), PsyncError> {
+    fn answer(&mut self, tell: &mut impl FnMut(PsyncEvent<'_>)) -> Result<(), PsyncError> {
         let Some(line) = self.complete_line().filter(|line| !line.is_empty()) else { return Ok(()) };
         if let Some(text) = line.strip_prefix(b"-") {
             return Err(refusal(text));
@@ -167,23 +167,23 @@ impl PsyncDecoder {
             Some(b"+CONTINUE") => {
                 // Without an ID: the one asked for goes on (Redis before 4.0).
                 let id = words.next().map_or(Some(self.asked), ReplId::parse).ok_or_else(unknown)?;
-                self.phase = Phase::Stream;
-                tell(Event::Continued(id));
+                self.phase = PsyncPhase::Stream;
+                tell(PsyncEvent::Continued(id));
             }
             Some(b"+FULLRESYNC") => {
                 let id = words.next().and_then(ReplId::parse);
                 let offset = words.next().and_then(number).map(Offset::new);
                 let (id, offset) = id.zip(offset).ok_or_else(unknown)?;
                 self.stream = StreamDecoder::new(offset);
-                self.phase = Phase::DumpHeader;
-                tell(Event::FullResync(id, offset));
+                self.phase = PsyncPhase::DumpHeader;
+                tell(PsyncEvent::FullResync(id, offset));
             }
             _ => return Err(unknown()),
         }
         Ok(())
     }
 
-    fn dump_header(&mut self, tell: &mut impl FnMut(Event<'_>)) -> Result<(), PsyncError> {
+    fn dump_header(&mut self, tell: &mut impl FnMut(PsyncEvent<'_>)) -> Result<(), PsyncError> {
         let Some(line) = self.complete_line().filter(|line| !line.is_empty()) else { return Ok(()) };
         if let Some(text) = line.strip_prefix(b"-") {
             return Err(refusal(text));
@@ -191,12 +191,12 @@ impl PsyncDecoder {
         let mark = line.strip_prefix(b"$EOF:").and_then(|mark| mark.try_into().ok());
         let length = line.strip_prefix(b"$").and_then(number);
         self.phase = match (mark, length) {
-            (Some(mark), _) => Phase::MarkedDump { mark, tail: Vec::with_capacity(MARK) },
+            (Some(mark), _) => PsyncPhase::MarkedDump { mark, tail: Vec::with_capacity(MARK) },
             (None, Some(0)) => {
-                tell(Event::DumpEnded);
-                Phase::Stream
+                tell(PsyncEvent::DumpEnded);
+                PsyncPhase::Stream
             }
-            (None, Some(length)) => Phase::Dump(length),
+            (None, Some(length)) => PsyncPhase::Dump(length),
             (None, None) => return Err(PsyncError::UnknownDump(String::from_utf8_lossy(&line).into_owned())),
         };
         Ok(())

@@ -61,7 +61,7 @@ pub enum ReplyError {
 /// Finds the ends of replies in the bytes of a server.
 #[derive(Debug)]
 pub struct ReplyScanner {
-    state: State,
+    state: ScanState,
     /// Elements still to come in each open aggregate, outermost first; [`STREAMED`] when only `.` ends it.
     stack: SmallVec<[u64; INLINE_DEPTH]>,
     /// Inside `$?`: only `;` chunks may follow.
@@ -78,7 +78,7 @@ pub struct ReplyScanner {
 
 /// What the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ScanState {
     /// A type byte.
     Type,
     /// Part of a short line that means something: the length or number behind this type byte.
@@ -104,7 +104,7 @@ impl ReplyScanner {
     /// A scanner of replies that nest no deeper than `depth` levels.
     pub fn with_depth(depth: usize) -> Self {
         Self {
-            state: State::Type,
+            state: ScanState::Type,
             stack: SmallVec::new(),
             chunked: false,
             kind: None,
@@ -138,7 +138,7 @@ impl ReplyScanner {
 
     /// Whether the last byte seen was the last of a reply (or there was none yet).
     pub fn is_between(&self) -> bool {
-        self.stack.is_empty() && self.state == State::Type
+        self.stack.is_empty() && self.state == ScanState::Type
     }
 
     /// What the unfinished reply is, once its type byte is known; `None` between replies.
@@ -153,7 +153,7 @@ impl ReplyScanner {
                 self.stack.push(1);
                 self.head_len = 0;
             }
-            let used = self.step(&chunk[at..]).inspect_err(|error| self.state = State::Failed(*error))?;
+            let used = self.step(&chunk[at..]).inspect_err(|error| self.state = ScanState::Failed(*error))?;
             self.note(&chunk[at..at + used]);
             at += used;
             if self.stack.is_empty() {
@@ -161,7 +161,7 @@ impl ReplyScanner {
                 let kind = self.kind.take().unwrap_or(ReplyKind::Value);
                 return Ok(Some(Extent { end: at, kind }));
             }
-            if self.kind.is_none() && self.stack.len() == 1 && self.state == State::Type {
+            if self.kind.is_none() && self.stack.len() == 1 && self.state == ScanState::Type {
                 // An attribute of the reply has ended; the reply itself comes now.
                 self.head_len = 0;
             }
@@ -172,29 +172,29 @@ impl ReplyScanner {
     /// Takes at least one of `bytes`, and says how many.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, ReplyError> {
         match self.state {
-            State::Type => self.start_value(bytes),
-            State::Number(sigil) => self.number(sigil, bytes),
-            State::Text { len, cr } => self.text(len, cr, bytes),
-            State::Payload(left) => {
+            ScanState::Type => self.start_value(bytes),
+            ScanState::Number(sigil) => self.number(sigil, bytes),
+            ScanState::Text { len, cr } => self.text(len, cr, bytes),
+            ScanState::Payload(left) => {
                 let used = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                 let left = left - used as u64;
-                self.state = if left == 0 { State::Cr } else { State::Payload(left) };
+                self.state = if left == 0 { ScanState::Cr } else { ScanState::Payload(left) };
                 Ok(used)
             }
-            State::Cr if bytes[0] == b'\r' => {
-                self.state = State::Lf;
+            ScanState::Cr if bytes[0] == b'\r' => {
+                self.state = ScanState::Lf;
                 Ok(1)
             }
-            State::Lf if bytes[0] == b'\n' => {
+            ScanState::Lf if bytes[0] == b'\n' => {
                 if self.chunked {
-                    self.state = State::Type;
+                    self.state = ScanState::Type;
                 } else {
                     self.end_value();
                 }
                 Ok(1)
             }
-            State::Cr | State::Lf => Err(ReplyError::MissingCrlf),
-            State::Failed(error) => Err(error),
+            ScanState::Cr | ScanState::Lf => Err(ReplyError::MissingCrlf),
+            ScanState::Failed(error) => Err(error),
         }
     }
 
@@ -212,10 +212,10 @@ impl ReplyScanner {
         }
         self.line_len = 0;
         self.state = match sigil {
-            b'+' | b'-' | b',' | b'(' => State::Text { len: 0, cr: false },
+            b'+' | b'-' | b',' | b'(' => ScanState::Text { len: 0, cr: false },
             // A push inside a reply is a part of it: what `EXEC` answers to `SUBSCRIBE` (RESP3).
             b'$' | b'*' | b':' | b'_' | b'#' | b'%' | b'~' | b'=' | b'!' | b'|' | b';' | b'.' | b'>' => {
-                State::Number(sigil)
+                ScanState::Number(sigil)
             }
             _ => return Err(ReplyError::UnexpectedType(sigil)),
         };
@@ -234,7 +234,7 @@ impl ReplyScanner {
         if len > MAX_TEXT {
             return Err(ReplyError::MalformedLine);
         }
-        self.state = State::Text { len, cr: found.is_some() };
+        self.state = ScanState::Text { len, cr: found.is_some() };
         Ok(used)
     }
 
@@ -262,7 +262,7 @@ impl ReplyScanner {
             (b'#', b"t" | b"f") | (b'_', b"") | (b'$' | b'*', b"-1") => self.end_value(),
             (b'$', b"?") => {
                 self.chunked = true;
-                self.state = State::Type;
+                self.state = ScanState::Type;
             }
             (b';', b"0") => {
                 self.chunked = false;
@@ -270,7 +270,7 @@ impl ReplyScanner {
             }
             (b'$' | b'=' | b'!' | b';', digits) => {
                 let length = length(digits, MAX_PAYLOAD)?;
-                self.state = if length == 0 { State::Cr } else { State::Payload(length) };
+                self.state = if length == 0 { ScanState::Cr } else { ScanState::Payload(length) };
             }
             (b'*' | b'~' | b'>' | b'%', b"?") => self.open(STREAMED)?,
             (b'*' | b'~' | b'>', digits) => self.open(length(digits, MAX_ELEMENTS)?)?,
@@ -302,13 +302,13 @@ impl ReplyScanner {
             return Ok(());
         }
         self.stack.push(elements);
-        self.state = State::Type;
+        self.state = ScanState::Type;
         Ok(())
     }
 
     /// Counts a finished value in the aggregates that it completes; none is left when it was the reply.
     fn end_value(&mut self) {
-        self.state = State::Type;
+        self.state = ScanState::Type;
         while let Some(frame) = self.stack.last_mut() {
             if *frame == STREAMED {
                 return;

@@ -16,7 +16,7 @@ pub use body::LONGEST_HELD;
 pub use error::RequestError;
 pub use found::Request;
 
-use super::inline::{self, Span};
+use super::inline::{self, ArgSpan};
 use super::number::{integer, quick_length};
 
 /// What a client may send. Everything else about a command is bounded by the bytes that really arrived.
@@ -93,7 +93,7 @@ pub struct RequestScanner {
     done: bool,
     /// Of a command that is passed on in parts: the `$N` line of the present argument is still to be written.
     owes_header: bool,
-    spans: Vec<Span>,
+    spans: Vec<ArgSpan>,
     /// The words of an inline command; empty when the spans point into the caller's buffer.
     scratch: Vec<u8>,
     inline: bool,
@@ -196,7 +196,7 @@ impl RequestScanner {
             if *sigil != b'$' || length > self.limits.max_bulk || buf.get(end..end + CRLF)? != b"\r\n" {
                 return None;
             }
-            self.spans.push(Span { start, end });
+            self.spans.push(ArgSpan { start, end });
             at = end + CRLF;
         }
         Some(at)
@@ -246,7 +246,7 @@ impl RequestScanner {
                 return Ok(Scan::Need);
             };
             self.canonical &= crlf == b"\r\n";
-            self.spans.push(Span { start: self.pos, end });
+            self.spans.push(ArgSpan { start: self.pos, end });
             self.pos = end + CRLF;
             left -= 1;
             self.left = Some(left);

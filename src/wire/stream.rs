@@ -44,7 +44,7 @@ pub enum StreamError {
 
 /// One argument: what is kept of it, and whether that is all.
 #[derive(Clone, Copy, Debug)]
-struct Span {
+struct KeptArg {
     start: usize,
     kept: u32,
     whole: bool,
@@ -54,7 +54,7 @@ struct Span {
 #[derive(Clone, Copy, Debug)]
 pub struct StreamCommand<'a> {
     bytes: &'a [u8],
-    spans: &'a [Span],
+    spans: &'a [KeptArg],
     count: usize,
 }
 
@@ -88,9 +88,9 @@ pub struct StreamDecoder {
     boundary: Offset,
     /// Bytes consumed of the command after it.
     partial: u64,
-    step: Step,
+    step: StreamStep,
     /// The arguments of the present command; over the chunk, or over `kept` when the command crosses chunks.
-    spans: Vec<Span>,
+    spans: Vec<KeptArg>,
     kept: Vec<u8>,
     count: usize,
     args_left: usize,
@@ -99,7 +99,7 @@ pub struct StreamDecoder {
 
 /// What the next byte belongs to, for a command that crosses chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum StreamStep {
     /// Between two commands.
     Between,
     /// A CR was seen between two commands; its LF is due.
@@ -124,7 +124,7 @@ impl StreamDecoder {
         Self {
             boundary: at,
             partial: 0,
-            step: Step::Between,
+            step: StreamStep::Between,
             spans: Vec::new(),
             kept: Vec::new(),
             count: 0,
@@ -152,7 +152,7 @@ impl StreamDecoder {
     ) -> Result<(), StreamError> {
         let mut rest = chunk;
         while !rest.is_empty() {
-            if self.step == Step::Between
+            if self.step == StreamStep::Between
                 && let Some((used, count)) = scan_whole(rest, &mut self.spans)
             {
                 self.boundary = self.boundary.advanced(used as u64);
@@ -166,7 +166,7 @@ impl StreamDecoder {
             if complete {
                 self.boundary = self.received();
                 self.partial = 0;
-                self.step = Step::Between;
+                self.step = StreamStep::Between;
                 if self.count > 0 {
                     let command = StreamCommand { bytes: &self.kept, spans: &self.spans, count: self.count };
                     tell(&command, self.boundary);
@@ -182,62 +182,64 @@ impl StreamDecoder {
     fn piece(&mut self, rest: &[u8]) -> Result<(usize, bool), StreamError> {
         let first = rest[0];
         match self.step {
-            Step::Between => {
+            StreamStep::Between => {
                 self.clear();
                 self.step = match first {
                     b'\n' => return Ok((1, true)),
-                    b'\r' => Step::Blank,
-                    b'*' => Step::Count,
+                    b'\r' => StreamStep::Blank,
+                    b'*' => StreamStep::Count,
                     other => return Err(StreamError::Unexpected(other)),
                 };
                 Ok((1, false))
             }
-            Step::Blank if first == b'\n' => Ok((1, true)),
-            Step::Count => self.header(rest, |decoder, count| {
+            StreamStep::Blank if first == b'\n' => Ok((1, true)),
+            StreamStep::Count => self.header(rest, |decoder, count| {
                 if count > MAX_ARGS {
                     return Err(StreamError::BadLength);
                 }
                 // Redis passes over a count of zero or less (`processMultibulkBuffer`).
                 decoder.count = usize::try_from(count).unwrap_or(0);
                 decoder.args_left = decoder.count;
-                decoder.step = Step::Dollar;
+                decoder.step = StreamStep::Dollar;
                 Ok(decoder.count == 0)
             }),
-            Step::Dollar if first == b'$' => {
-                self.step = Step::Length;
+            StreamStep::Dollar if first == b'$' => {
+                self.step = StreamStep::Length;
                 Ok((1, false))
             }
-            Step::Length => self.header(rest, |decoder, length| {
+            StreamStep::Length => self.header(rest, |decoder, length| {
                 let length = u64::try_from(length).map_err(|_| StreamError::BadLength)?;
                 let start = decoder.kept.len();
-                let span = Span::new(start, length, MAX_COMMAND_KEPT - start);
+                let span = KeptArg::new(start, length, MAX_COMMAND_KEPT - start);
                 if decoder.spans.len() < MAX_ARGS_KEPT {
                     decoder.spans.push(span);
                 }
                 let keep = if decoder.count - decoder.args_left < MAX_ARGS_KEPT { span.kept } else { 0 };
                 let keep = keep as usize;
-                decoder.step = if length == 0 { Step::Cr } else { Step::Body { left: length, keep } };
+                decoder.step =
+                    if length == 0 { StreamStep::Cr } else { StreamStep::Body { left: length, keep } };
                 Ok(false)
             }),
-            Step::Body { left, keep } => {
+            StreamStep::Body { left, keep } => {
                 let used = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
                 let kept = keep.min(used);
                 self.kept.extend_from_slice(&rest[..kept]);
                 let left = left - used as u64;
-                self.step = if left == 0 { Step::Cr } else { Step::Body { left, keep: keep - kept } };
+                self.step =
+                    if left == 0 { StreamStep::Cr } else { StreamStep::Body { left, keep: keep - kept } };
                 Ok((used, false))
             }
-            Step::Cr if first == b'\r' => {
-                self.step = Step::Lf;
+            StreamStep::Cr if first == b'\r' => {
+                self.step = StreamStep::Lf;
                 Ok((1, false))
             }
-            Step::Lf if first == b'\n' => {
+            StreamStep::Lf if first == b'\n' => {
                 self.args_left -= 1;
-                self.step = Step::Dollar;
+                self.step = StreamStep::Dollar;
                 Ok((1, self.args_left == 0))
             }
-            Step::Dollar => Err(StreamError::Unexpected(first)),
-            Step::Blank | Step::Cr | Step::Lf => Err(StreamError::NoLineEnd),
+            StreamStep::Dollar => Err(StreamError::Unexpected(first)),
+            StreamStep::Blank | StreamStep::Cr | StreamStep::Lf => Err(StreamError::NoLineEnd),
         }
     }
 
@@ -259,13 +261,13 @@ impl StreamDecoder {
         if self.kept.capacity() > ROOMY {
             self.kept = Vec::new();
         }
-        if self.spans.capacity() > ROOMY / size_of::<Span>() {
+        if self.spans.capacity() > ROOMY / size_of::<KeptArg>() {
             self.spans = Vec::new();
         }
     }
 }
 
-impl Span {
+impl KeptArg {
     fn new(start: usize, length: u64, budget: usize) -> Self {
         let most = MAX_ARG_KEPT.min(budget) as u64;
         Self { start, kept: length.min(most) as u32, whole: length <= most }
@@ -311,7 +313,7 @@ fn natural(digits: &[u8]) -> Option<u64> {
 
 /// Scans a command that lies whole at the start of `bytes`: its length and its argument count, with `spans` over
 /// `bytes`. `None` when it is not whole, or irregular in any way: the slow path then finds out how.
-fn scan_whole(bytes: &[u8], spans: &mut Vec<Span>) -> Option<(usize, usize)> {
+fn scan_whole(bytes: &[u8], spans: &mut Vec<KeptArg>) -> Option<(usize, usize)> {
     spans.clear();
     let (count, mut at) = scan_header(bytes, b'*')?;
     if count == 0 || count > MAX_ARGS as u64 {
@@ -326,7 +328,7 @@ fn scan_whole(bytes: &[u8], spans: &mut Vec<Span>) -> Option<(usize, usize)> {
             return None;
         }
         if index < MAX_ARGS_KEPT as u64 {
-            let span = Span::new(at, length, budget);
+            let span = KeptArg::new(at, length, budget);
             budget -= span.kept as usize;
             spans.push(span);
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::grammar::{DATABASES, Fixed, Grammar, Judge, script};
 use super::rig::PAST;
 use super::wire::{Pipe, Words, items, text};
-use crate::support::dice::Dice;
+use crate::support::rng::Rng;
 use crate::support::{encode, sleep_ms};
 
 /// A command and its reply.
@@ -93,9 +93,9 @@ impl Crowd {
     pub(crate) fn start(clients: &[Where], fixed: &Fixed, seed: u64, begun: Instant) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let calm = Arc::new(AtomicBool::new(false));
-        let mut seeds = Dice::new(seed);
+        let mut seeds = Rng::new(seed);
         let threads = clients.iter().map(|to| {
-            let grammar = Grammar { dice: Dice::new(seeds.next()), fixed: fixed.clone() };
+            let grammar = Grammar { rng: Rng::new(seeds.next()), fixed: fixed.clone() };
             let (to, stop) = (*to, Arc::clone(&stop));
             let calm = Arc::clone(&calm);
             thread::spawn(move || Client::open(to, grammar, begun, calm).unwrap().talk(&stop))
@@ -124,7 +124,7 @@ impl Client {
         let mut side = None;
         if let Role::Alike { side: port } = to.role {
             let to = Where { port, via: PAST, role: Role::Write, ..to };
-            let grammar = Grammar { dice: Dice::new(0), fixed: grammar.fixed.clone() };
+            let grammar = Grammar { rng: Rng::new(0), fixed: grammar.fixed.clone() };
             side = Some(Box::new(Self::open(to, grammar, begun, Arc::clone(&calm))?));
         }
         let mut client =
@@ -152,7 +152,7 @@ impl Client {
                 Role::Write if self.is_calm() => 20,
                 Role::Write => 3,
             };
-            sleep_ms(pause + self.grammar.dice.below(4) as u64);
+            sleep_ms(pause + self.grammar.rng.below(4) as u64);
         }
         self.log
     }
@@ -160,8 +160,8 @@ impl Client {
     /// Another connection: another session.
     fn again(&mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::SeqCst) {
-            let dice = Dice::new(self.grammar.dice.next());
-            let grammar = Grammar { dice, fixed: self.grammar.fixed.clone() };
+            let rng = Rng::new(self.grammar.rng.next());
+            let grammar = Grammar { rng, fixed: self.grammar.fixed.clone() };
             if let Ok(mut other) = Self::open(self.to, grammar, self.begun, Arc::clone(&self.calm)) {
                 other.log = std::mem::take(&mut self.log);
                 *self = other;
@@ -181,7 +181,7 @@ impl Client {
             Role::Write => return self.write_something(),
             Role::Alike { .. } => return self.look_alike_aside(),
         }
-        match self.grammar.dice.below(100) {
+        match self.grammar.rng.below(100) {
             0..=7 => {
                 let transaction = self.transaction();
                 self.exchange(vec![transaction])
@@ -194,7 +194,7 @@ impl Client {
             23 if self.reads.is_none() => self.subscribe_or_reset(),
             24..=34 if self.subscribed => self.subscribe_or_reset(),
             _ => {
-                let length = 1 + self.grammar.dice.below(8);
+                let length = 1 + self.grammar.rng.below(8);
                 let plans = (0..length).map(|_| self.plan()).collect();
                 self.exchange(plans)
             }
@@ -202,7 +202,7 @@ impl Client {
     }
 
     fn some_database(&mut self) -> usize {
-        if self.grammar.one_in(2) { 0 } else { self.grammar.dice.below(DATABASES) }
+        if self.grammar.one_in(2) { 0 } else { self.grammar.rng.below(DATABASES) }
     }
 
     fn plan(&mut self) -> Plan {
@@ -219,7 +219,7 @@ impl Client {
     }
 
     fn transaction(&mut self) -> Plan {
-        let (length, only_reads) = (1 + self.grammar.dice.below(4), self.is_calm() || self.grammar.one_in(3));
+        let (length, only_reads) = (1 + self.grammar.rng.below(4), self.is_calm() || self.grammar.one_in(3));
         let call = |_| {
             let write = !only_reads && self.grammar.one_in(2);
             self.grammar.command(write)
@@ -231,7 +231,7 @@ impl Client {
     }
 
     fn write_something(&mut self) -> io::Result<()> {
-        let plan = match self.grammar.dice.below(12) {
+        let plan = match self.grammar.rng.below(12) {
             0 => self.transaction(),
             1 => Plan::Select(self.some_database()),
             2 | 3 => one("SET c0 <v>", &mut self.grammar, Judge::Write),
@@ -248,7 +248,7 @@ impl Client {
         let (w, r) = (Judge::Write, Judge::Exact);
         let sly = ["EVAL_RO", script("<sly-get-script>"), "0"].map(|word| word.as_bytes().to_vec()).to_vec();
         let g = &mut self.grammar;
-        let steps = match g.dice.below(6) {
+        let steps = match g.rng.below(6) {
             // A write that shows what another key holds.
             0 | 1 => vec![one("COPY c0 c1 REPLACE", g, w), one("GET c1", g, r), one("GET c0", g, r)],
             2 => vec![one("SET s0 <v>", g, w), Plan::One(sly, r)],
@@ -265,7 +265,7 @@ impl Client {
         }
         for step in steps {
             self.exchange(vec![step])?;
-            sleep_ms(self.grammar.dice.below(4) as u64);
+            sleep_ms(self.grammar.rng.below(4) as u64);
         }
         Ok(())
     }
@@ -282,14 +282,14 @@ impl Client {
         say(side, &format!("HDEL m0 {field}"), Judge::Write)?;
         sleep_ms(90);
         say(self, "HSET m0 f1 1 f0 <v>", Judge::Write)?;
-        for _ in 0..2 + self.grammar.dice.below(5) {
+        for _ in 0..2 + self.grammar.rng.below(5) {
             say(self, "HEXISTS m0 f1", Judge::Exact)?;
-            sleep_ms(self.grammar.dice.below(3) as u64);
+            sleep_ms(self.grammar.rng.below(3) as u64);
         }
         say(side, &format!("HSET m0 {field} <v>"), Judge::Write)?;
         for _ in 0..30 {
             say(self, &format!("HEXISTS m0 {field}"), Judge::Exact)?;
-            sleep_ms(self.grammar.dice.below(3) as u64);
+            sleep_ms(self.grammar.rng.below(3) as u64);
         }
         Ok(())
     }
@@ -332,7 +332,7 @@ impl Client {
         for _ in 0..3 {
             let reads = reads(&mut self.grammar);
             self.exchange(reads)?;
-            sleep_ms(self.grammar.dice.below(4) as u64);
+            sleep_ms(self.grammar.rng.below(4) as u64);
         }
         self.subscribe_or_reset()?;
         let reads = reads(&mut self.grammar);

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::wire::Words;
-use crate::support::dice::Dice;
+use crate::support::rng::Rng;
 
 /// The keys of each database. Some are called like keywords.
 pub(crate) const KEYS: [&str; 21] = [
@@ -310,17 +310,17 @@ pub(crate) fn tag_of(word: &[u8]) -> Option<u64> {
 }
 
 pub(crate) struct Grammar {
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     pub(crate) fixed: Fixed,
 }
 
 impl Grammar {
     pub(crate) fn one_in(&mut self, n: usize) -> bool {
-        self.dice.below(n) == 0
+        self.rng.below(n) == 0
     }
 
     pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.dice.below(of.len())]
+        &of[self.rng.below(of.len())]
     }
 
     /// A command of that kind: the commonest ones more often.
@@ -369,7 +369,7 @@ impl Grammar {
         let choices = split(words, "|");
         match open {
             "[" if self.one_in(2) => {}
-            "{" => (0..=self.dice.below(3)).for_each(|_| self.expand(words, said)),
+            "{" => (0..=self.rng.below(3)).for_each(|_| self.expand(words, said)),
             _ => {
                 let choice = *self.pick(&choices);
                 self.expand(choice, said);
@@ -390,7 +390,7 @@ impl Grammar {
             parts.push(*self.pick(&parts));
         }
         while !parts.is_empty() {
-            let part = parts.swap_remove(self.dice.below(parts.len()));
+            let part = parts.swap_remove(self.rng.below(parts.len()));
             self.expand(part, said);
         }
     }

@@ -9,7 +9,7 @@ use super::history::{History, Level, Read};
 use super::judge::{Bench, Verdict, Violation};
 use super::oracle::Oracle;
 use super::recorder::Recorder;
-use crate::support::dice::Dice;
+use crate::support::rng::Rng;
 use crate::support::{Direction, Proxy, Relay, Setup, Topology, eventually, ms, secs, sleep_ms};
 
 /// Of the two links in milliseconds, give or take a half. Now and then the first one is like the second.
@@ -58,7 +58,7 @@ pub(crate) struct Rig {
     proxies: Vec<Proxy>,
     recorder: Recorder,
     crowd: Crowd,
-    dice: Dice,
+    rng: Rng,
     /// The lag of the first replica.
     near: u64,
     faults: &'static [Fault],
@@ -115,14 +115,14 @@ impl Rig {
             topology.lag(1, lag);
         }
         let crowd = Crowd::start(&clients, &fixed, seed, begun);
-        let dice = Dice::new(seed ^ 0x5eed);
+        let rng = Rng::new(seed ^ 0x5eed);
         Self {
             level,
             topology,
             proxies,
             recorder,
             crowd,
-            dice,
+            rng,
             near: LAGS[0],
             faults,
             begun,
@@ -160,13 +160,13 @@ impl Rig {
     }
 
     fn weather(&mut self) {
-        self.crowd.calm(self.dice.below(4) > 0);
+        self.crowd.calm(self.rng.below(4) > 0);
         if !self.proxies.is_empty() {
-            if self.dice.below(5) == 0 {
-                self.near = if self.dice.below(3) == 0 { LAGS[1] } else { LAGS[0] };
+            if self.rng.below(5) == 0 {
+                self.near = if self.rng.below(3) == 0 { LAGS[1] } else { LAGS[0] };
             }
             for (n, lag) in [self.near, LAGS[1]].into_iter().enumerate() {
-                self.topology.lag(n, ms(lag / 2 + self.dice.next() % (lag + 1)));
+                self.topology.lag(n, ms(lag / 2 + self.rng.next() % (lag + 1)));
             }
         }
         sleep_ms(WEATHER);

@@ -4,9 +4,9 @@
 use redweir::control::follower::FollowerLimits;
 use redweir::core::address::Login;
 
-use crate::ear::Ear;
 use crate::eventually;
 use crate::server::Server;
+use crate::sink::Recorder;
 
 #[test]
 fn where_there_is_a_backlog_attaching_takes_no_dump() {
@@ -14,13 +14,13 @@ fn where_there_is_a_backlog_attaching_takes_no_dump() {
     let replica = Server::replica_of(&primary, &[]);
     let dumps = || (primary.info().sync_full, replica.info().sync_full);
     let before = dumps();
-    let (at_primary, at_replica) = (Ear::at(&primary), Ear::at(&replica));
+    let (at_primary, at_replica) = (Recorder::at(&primary), Recorder::at(&replica));
     primary.tell("SET k v");
-    for (ear, server) in [(&at_primary, &primary), (&at_replica, &replica)] {
-        eventually("the command comes", || ear.heard().count("SET") == 1);
-        ear.catches_up(server);
-        assert!(!ear.last().resumed);
-        assert_eq!(Some(ear.last().id), primary.info().replid);
+    for (recorder, server) in [(&at_primary, &primary), (&at_replica, &replica)] {
+        eventually("the command comes", || recorder.heard().count("SET") == 1);
+        recorder.catches_up(server);
+        assert!(!recorder.last().resumed);
+        assert_eq!(Some(recorder.last().id), primary.info().replid);
     }
     assert_eq!(dumps(), before);
     assert_eq!(at_primary.heard().position, at_replica.heard().position);
@@ -35,14 +35,14 @@ fn past_a_dump(diskless: &str, filtered: bool) -> usize {
     server.tell("ACL SETUSER guest on >secret +@all -replconf +replconf|capa +replconf|ack");
     // This user may not ask for an empty dump, as if the server were older.
     let guest = Login { username: Some("guest".to_owned()), password: "secret".to_owned() };
-    let ear = Ear::with(server.address(), (!filtered).then_some(guest), FollowerLimits::DEFAULT);
-    ear.is_attached(1);
+    let recorder = Recorder::with(server.address(), (!filtered).then_some(guest), FollowerLimits::DEFAULT);
+    recorder.is_attached(1);
     server.tell("SET k v");
-    eventually("the command comes", || ear.heard().count("SET") == 1);
-    ear.catches_up(&server);
-    assert!(!ear.last().resumed);
+    eventually("the command comes", || recorder.heard().count("SET") == 1);
+    recorder.catches_up(&server);
+    assert!(!recorder.last().resumed);
     let info = server.info();
-    assert_eq!((info.sync_full, Some(ear.last().id)), (Some(1), info.replid));
+    assert_eq!((info.sync_full, Some(recorder.last().id)), (Some(1), info.replid));
     std::fs::read_dir(server.dir.path()).unwrap().count()
 }
 
@@ -65,7 +65,7 @@ fn an_empty_dump_is_passed_over() {
 #[test]
 fn nobody_counts_a_guest() {
     let primary = Server::start(&[]);
-    let at_primary = Ear::at(&primary);
+    let at_primary = Recorder::at(&primary);
     let mut writer = primary.connect();
     let wrote: String = redis::cmd("SET").arg("k").arg("v").query(&mut writer).unwrap();
     assert_eq!(wrote, "OK");
@@ -76,7 +76,7 @@ fn nobody_counts_a_guest() {
     drop(at_primary);
 
     let replica = Server::replica_of(&primary, &[]);
-    let at_replica = Ear::at(&replica);
+    let at_replica = Recorder::at(&replica);
     eventually("the other one is gone", || primary.info().connected_replicas == Some(1));
     assert_eq!(primary.info().min_replicas_to_write(), Some(0));
     primary.tell("CONFIG SET min-replicas-to-write 2");
@@ -93,11 +93,11 @@ fn nobody_counts_a_guest() {
 #[test]
 fn an_idle_link_lives() {
     let server = Server::start(&["--repl-timeout", "5"]);
-    let ear = Ear::at(&server);
+    let recorder = Recorder::at(&server);
     std::thread::sleep(std::time::Duration::from_secs(9));
     server.tell("SET k v");
-    eventually("the command comes", || ear.heard().count("SET") == 1);
-    assert_eq!(ear.heard().detached.len(), 0);
+    eventually("the command comes", || recorder.heard().count("SET") == 1);
+    assert_eq!(recorder.heard().detached.len(), 0);
 }
 
 #[test]
@@ -106,15 +106,15 @@ fn refusals_have_names() {
     server.tell("ACL SETUSER guest on >secret +@all -psync");
     let with = |user: &str, password: &str| {
         let guest = Login { username: Some(user.to_owned()), password: password.to_owned() };
-        Ear::with(server.address(), Some(guest), FollowerLimits::DEFAULT)
+        Recorder::with(server.address(), Some(guest), FollowerLimits::DEFAULT)
     };
     with("guest", "secret").is_refused("not_permitted");
     with("guest", "wrong").is_refused("auth");
     let lost = Server::start(&["--replicaof", "127.0.0.1", "1"]);
-    Ear::of(lost.address()).is_refused("no_master_link");
+    Recorder::of(lost.address()).is_refused("no_master_link");
     server.tell("CONFIG SET requirepass secret");
-    Ear::of(server.address()).is_refused("auth");
+    Recorder::of(server.address()).is_refused("auth");
     let address = lost.address();
     drop(lost);
-    Ear::of(address).is_refused("connect");
+    Recorder::of(address).is_refused("connect");
 }

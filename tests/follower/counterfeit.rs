@@ -8,8 +8,8 @@ use redweir::control::follower::FollowerLimits;
 use redweir::core::address::Address;
 use redweir::core::position::Offset;
 
-use crate::ear::Ear;
 use crate::eventually;
+use crate::sink::Recorder;
 
 const SET: &str = "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n";
 const PING: &str = "*1\r\n$4\r\nPING\r\n";
@@ -52,11 +52,11 @@ fn serve(mut stream: &TcpStream, offset: u64, script: &str) -> std::io::Result<(
 
 #[test]
 fn garbage_in_the_stream_ends_the_link_and_not_the_process() {
-    let ear = Ear::of(source(100, &format!("+CONTINUE\r\n{SET}HTTP/1.1 200 OK\r\n")));
-    ear.is_refused("garbage");
-    ear.is_attached(2);
-    assert!(!ear.last().resumed, "the same bytes are not asked for again");
-    assert!(ear.heard().count("SET") >= 1, "what came before is told");
+    let recorder = Recorder::of(source(100, &format!("+CONTINUE\r\n{SET}HTTP/1.1 200 OK\r\n")));
+    recorder.is_refused("garbage");
+    recorder.is_attached(2);
+    assert!(!recorder.last().resumed, "the same bytes are not asked for again");
+    assert!(recorder.heard().count("SET") >= 1, "what came before is told");
 }
 
 #[test]
@@ -68,36 +68,36 @@ fn answers_that_make_no_sense_are_refused() {
         ("+FULLRESYNC you wish\r\n", "garbage"),
         ("*1000000000\r\n$-5\r\n", "garbage"),
     ] {
-        let ear = Ear::of(source(100, answer));
-        ear.is_refused(kind);
-        assert!(ear.heard().attached.is_empty());
+        let recorder = Recorder::of(source(100, answer));
+        recorder.is_refused(kind);
+        assert!(recorder.heard().attached.is_empty());
     }
 }
 
 #[test]
 fn a_source_that_falls_silent_is_left() {
     let limits = FollowerLimits { silence: Duration::from_secs(1), ..FollowerLimits::DEFAULT };
-    let ear = Ear::with(source(100, "+CONTINUE\r\n"), None, limits);
-    ear.is_refused("silent");
-    ear.is_attached(2);
-    assert!(ear.last().resumed);
+    let recorder = Recorder::with(source(100, "+CONTINUE\r\n"), None, limits);
+    recorder.is_refused("silent");
+    recorder.is_attached(2);
+    assert!(recorder.last().resumed);
     let mute = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = Address::Tcp { host: "127.0.0.1".to_owned(), port: mute.local_addr().unwrap().port() };
-    Ear::of(address).is_refused("timeout");
+    Recorder::of(address).is_refused("timeout");
 }
 
 #[test]
 fn a_source_that_is_behind_repeats_nothing() {
     let end = |commands: &str| Some(Offset::new(100).advanced(commands.len() as u64));
     let ahead = format!("{SET}{SET}{PING}");
-    let ear = Ear::of(source(100, &format!("+CONTINUE\r\n{ahead}")));
-    eventually("all is read", || ear.heard().position == end(&ahead));
+    let recorder = Recorder::of(source(100, &format!("+CONTINUE\r\n{ahead}")));
+    eventually("all is read", || recorder.heard().position == end(&ahead));
     let more = format!("{ahead}{SET}");
     // The second source is where the first one began, and gives the same commands and one more.
-    ear.move_to(1, source(100, &format!("+CONTINUE\r\n{more}")));
-    eventually("all is read", || ear.heard().position == end(&more));
-    assert!(ear.last().resumed && ear.last().node == 1);
-    let heard = ear.heard();
+    recorder.move_to(1, source(100, &format!("+CONTINUE\r\n{more}")));
+    eventually("all is read", || recorder.heard().position == end(&more));
+    assert!(recorder.last().resumed && recorder.last().node == 1);
+    let heard = recorder.heard();
     assert_eq!((heard.count("SET"), heard.count("PING")), (3, 1));
     assert_eq!(heard.keys, ["k"; 3]);
 }

@@ -1,8 +1,8 @@
 //! The exact offset, whatever is written.
 
-use crate::ear::Ear;
 use crate::eventually;
 use crate::server::Server;
+use crate::sink::Recorder;
 
 const ROUNDS: usize = 4;
 const BLOCKS: usize = 6250;
@@ -36,7 +36,7 @@ fn block(n: usize, out: &mut Vec<u8>) -> usize {
 fn the_offset_is_exact_whatever_is_written() {
     let primary = Server::start(&["--repl-backlog-size", "64mb"]);
     let replica = Server::replica_of(&primary, &["--repl-backlog-size", "64mb"]);
-    let ears = [(Ear::at(&primary), &primary), (Ear::at(&replica), &replica)];
+    let recorders = [(Recorder::at(&primary), &primary), (Recorder::at(&replica), &replica)];
     for round in 0..ROUNDS {
         let (mut requests, mut answers) = (Vec::new(), 0);
         for n in 0..BLOCKS {
@@ -46,10 +46,10 @@ fn the_offset_is_exact_whatever_is_written() {
         request(&["FLUSHDB"], &mut requests);
         primary.pour(&requests, answers + 2);
         // Through a replica as well, it is the primary's offset that the follower must come to.
-        ears.iter().map(|(ear, _)| ear).for_each(|ear| ear.catches_up(&primary));
+        recorders.iter().map(|(recorder, _)| recorder).for_each(|recorder| recorder.catches_up(&primary));
     }
-    for (ear, server) in &ears {
-        let heard = ear.heard();
+    for (recorder, server) in &recorders {
+        let heard = recorder.heard();
         assert_eq!(heard.count("INCR"), (3 * ROUNDS * BLOCKS) as u64);
         assert_eq!(heard.count("RPUSH"), (ROUNDS * BLOCKS) as u64);
         assert_eq!(heard.count("FLUSHDB"), ROUNDS as u64);
@@ -64,16 +64,16 @@ fn the_offset_is_exact_whatever_is_written() {
 fn a_reader_that_is_held_up_is_cut_off_and_comes_back_without_a_dump() {
     let primary = Server::start(&["--client-output-buffer-limit", "replica 2mb 0 0"]);
     let replica = Server::replica_of(&primary, &["--client-output-buffer-limit", "replica 2mb 0 0"]);
-    let ear = Ear::at(&replica);
-    ear.heard().stall = std::time::Duration::from_secs(2);
+    let recorder = Recorder::at(&replica);
+    recorder.heard().stall = std::time::Duration::from_secs(2);
     primary.tell("SET first 1");
     let mut requests = Vec::new();
     (0..300).for_each(|_| request(&["SET", "big", &"b".repeat(100_000)], &mut requests));
     primary.pour(&requests, 300);
-    ear.is_attached(2);
-    ear.catches_up(&replica);
-    assert!(!ear.last().resumed, "the backlog does not reach back so far");
+    recorder.is_attached(2);
+    recorder.catches_up(&replica);
+    assert!(!recorder.last().resumed, "the backlog does not reach back so far");
     primary.tell("INCR after");
-    eventually("the command comes", || ear.heard().count("INCR") == 1);
+    eventually("the command comes", || recorder.heard().count("INCR") == 1);
     assert_eq!(replica.info().sync_full, Some(0));
 }

@@ -5,10 +5,10 @@
 
 mod attach;
 mod counterfeit;
-mod ear;
 mod load;
 mod resume;
 mod server;
+mod sink;
 
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,7 @@
 use redweir::core::command::{Begin, CommandEntry, Find, KeySpec};
 
 use crate::support::Value;
-use crate::support::dice::Dice;
+use crate::support::rng::Rng;
 
 /// Keys, values and consumers: ordinary ones, every word that some option has, and numbers.
 const WORDS: &[&str] = &[
@@ -93,8 +93,8 @@ impl Line {
         self.words.push(word.to_owned());
     }
 
-    fn push_any(&mut self, dice: &mut Dice, count: usize) {
-        self.words.extend((0..count).map(|_| any(dice).to_owned()));
+    fn push_any(&mut self, rng: &mut Rng, count: usize) {
+        self.words.extend((0..count).map(|_| any(rng).to_owned()));
     }
 }
 
@@ -128,13 +128,13 @@ impl Grammar {
     }
 
     /// A line of this command.
-    pub(crate) fn line(&self, dice: &mut Dice) -> Line {
-        let words = self.entry.name.split('|').map(|word| in_some_case(word, dice)).collect();
+    pub(crate) fn line(&self, rng: &mut Rng) -> Line {
+        let words = self.entry.name.split('|').map(|word| in_some_case(word, rng)).collect();
         let mut line = Line { words, is_sound: true };
         match options_of(&self.entry.name) {
-            Some(options) if dice.below(8) > 0 => options(dice, &mut line),
+            Some(options) if rng.below(8) > 0 => options(rng, &mut line),
             options => {
-                self.by_specs(dice, &mut line);
+                self.by_specs(rng, &mut line);
                 line.is_sound &= options.is_none();
             }
         }
@@ -142,29 +142,29 @@ impl Grammar {
     }
 
     /// Words by chance, and counts and key words where the key specifications look for them.
-    fn by_specs(&self, dice: &mut Dice, line: &mut Line) {
+    fn by_specs(&self, rng: &mut Rng, line: &mut Line) {
         let least = self.arity.unsigned_abs() as usize;
-        let more = if self.arity < 0 { dice.below(7) } else { 0 };
-        let length = match dice.below(20) {
+        let more = if self.arity < 0 { rng.below(7) } else { 0 };
+        let length = match rng.below(20) {
             0 => least + more + 1,
             1 => (least + more).saturating_sub(1),
             _ => least + more,
         };
-        line.push_any(dice, length.saturating_sub(line.words.len()));
+        line.push_any(rng, length.saturating_sub(line.words.len()));
         for spec in &self.entry.specs {
-            place(spec, dice, line);
+            place(spec, rng, line);
         }
     }
 }
 
 /// Puts what this specification looks for where it looks for it, most of the time.
-fn place(spec: &KeySpec, dice: &mut Dice, line: &mut Line) {
+fn place(spec: &KeySpec, rng: &mut Rng, line: &mut Line) {
     let length = line.words.len();
     let begin = match &spec.begin {
         Begin::Index(index) => *index as usize,
         Begin::Keyword { word, from } if *from > 0 && length > *from as usize => {
-            let at = *from as usize + dice.below(length - *from as usize);
-            line.words[at] = in_some_case(word, dice);
+            let at = *from as usize + rng.below(length - *from as usize);
+            line.words[at] = in_some_case(word, rng);
             at + 1
         }
         _ => return,
@@ -172,111 +172,111 @@ fn place(spec: &KeySpec, dice: &mut Dice, line: &mut Line) {
     let Find::Count { at, first, .. } = spec.find else { return };
     let rest = length.saturating_sub(begin + first as usize);
     let Some(place) = line.words.get_mut(begin + at as usize) else { return };
-    *place = match dice.below(6) {
+    *place = match rng.below(6) {
         0 => {
             line.is_sound = false;
-            ODD_COUNTS[dice.below(ODD_COUNTS.len())].to_owned()
+            ODD_COUNTS[rng.below(ODD_COUNTS.len())].to_owned()
         }
         1 => (rest + 1).to_string(),
-        _ => dice.below(rest + 1).max(1).to_string(),
+        _ => rng.below(rest + 1).max(1).to_string(),
     };
 }
 
-type Options = fn(&mut Dice, &mut Line);
+type Options = fn(&mut Rng, &mut Line);
 
 fn options_of(command: &str) -> Option<Options> {
     Some(match command {
         "sort" | "sort_ro" => sort,
-        "georadius" | "georadius_ro" => |dice, line| geo_radius(dice, line, &["1", "2", "3"]),
-        "georadiusbymember" | "georadiusbymember_ro" => |dice, line| geo_radius(dice, line, &["c", "3"]),
+        "georadius" | "georadius_ro" => |rng, line| geo_radius(rng, line, &["1", "2", "3"]),
+        "georadiusbymember" | "georadiusbymember_ro" => |rng, line| geo_radius(rng, line, &["c", "3"]),
         "xread" | "xreadgroup" => streams,
         "migrate" => migrate,
         _ => return None,
     })
 }
 
-fn sort(dice: &mut Dice, line: &mut Line) {
-    line.push_any(dice, 1);
+fn sort(rng: &mut Rng, line: &mut Line) {
+    line.push_any(rng, 1);
     let options = [("asc", 0), ("desc", 0), ("alpha", 0), ("limit", 2), ("by", 1), ("get", 1), ("store", 1)];
     let stores = line.words[0].len() == "sort".len();
-    some_options(dice, line, if stores { &options } else { &options[..6] });
+    some_options(rng, line, if stores { &options } else { &options[..6] });
     line.is_sound &= !line.words[2..].iter().any(|word| word.contains('*'));
 }
 
-fn geo_radius(dice: &mut Dice, line: &mut Line, center: &[&str]) {
-    line.push_any(dice, 1);
+fn geo_radius(rng: &mut Rng, line: &mut Line, center: &[&str]) {
+    line.push_any(rng, 1);
     for word in center.iter().chain(&["km"]) {
         line.push(word);
     }
     let options =
         [("withdist", 0), ("any", 0), ("asc", 0), ("desc", 0), ("count", 1), ("store", 1), ("storedist", 1)];
-    some_options(dice, line, &options);
+    some_options(rng, line, &options);
 }
 
-fn streams(dice: &mut Dice, line: &mut Line) {
+fn streams(rng: &mut Rng, line: &mut Line) {
     let is_of_group = line.words[0].len() > "xread".len();
-    some_options(dice, line, &[("count", 1), ("block", 1), ("noack", 0), ("group", 2)]);
-    if is_of_group && dice.below(8) > 0 {
+    some_options(rng, line, &[("count", 1), ("block", 1), ("noack", 0), ("group", 2)]);
+    if is_of_group && rng.below(8) > 0 {
         line.push("GROUP");
-        line.push_any(dice, 2);
+        line.push_any(rng, 2);
     }
-    match dice.below(16) {
+    match rng.below(16) {
         0 => line.is_sound = false,
-        _ => line.push(&in_some_case("streams", dice)),
+        _ => line.push(&in_some_case("streams", rng)),
     }
-    let streams = 1 + dice.below(3);
-    let ids = if dice.below(10) > 0 { streams } else { dice.below(4) };
+    let streams = 1 + rng.below(3);
+    let ids = if rng.below(10) > 0 { streams } else { rng.below(4) };
     line.is_sound &= ids == streams;
-    line.push_any(dice, streams);
+    line.push_any(rng, streams);
     for _ in 0..ids {
-        match dice.below(8) {
-            0 => line.push_any(dice, 1),
+        match rng.below(8) {
+            0 => line.push_any(rng, 1),
             _ => line.push(if is_of_group { ">" } else { "0" }),
         }
     }
 }
 
-fn migrate(dice: &mut Dice, line: &mut Line) {
-    let key = if dice.below(2) > 0 { "" } else { any(dice) };
+fn migrate(rng: &mut Rng, line: &mut Line) {
+    let key = if rng.below(2) > 0 { "" } else { any(rng) };
     for word in ["127.0.0.1", "1", key, "0", "1"] {
         line.push(word);
     }
-    some_options(dice, line, &[("copy", 0), ("replace", 0), ("auth", 1), ("auth2", 2)]);
-    if dice.below(2) > 0 {
-        line.push(&in_some_case("keys", dice));
-        let keys = dice.below(4);
-        line.push_any(dice, keys);
+    some_options(rng, line, &[("copy", 0), ("replace", 0), ("auth", 1), ("auth2", 2)]);
+    if rng.below(2) > 0 {
+        line.push(&in_some_case("keys", rng));
+        let keys = rng.below(4);
+        line.push_any(rng, keys);
         line.is_sound &= key.is_empty();
     }
 }
 
 /// Up to five of these options, each with as many operands, now and then one too few, or another word.
-fn some_options(dice: &mut Dice, line: &mut Line, options: &[(&str, usize)]) {
-    for _ in 0..dice.below(6) {
-        let (name, mut operands) = options[dice.below(options.len())];
-        line.push(&in_some_case(name, dice));
-        if operands > 0 && dice.below(30) == 0 {
+fn some_options(rng: &mut Rng, line: &mut Line, options: &[(&str, usize)]) {
+    for _ in 0..rng.below(6) {
+        let (name, mut operands) = options[rng.below(options.len())];
+        line.push(&in_some_case(name, rng));
+        if operands > 0 && rng.below(30) == 0 {
             operands -= 1;
             line.is_sound = false;
         }
-        if ["count", "block", "limit"].contains(&name) && dice.below(4) > 0 {
+        if ["count", "block", "limit"].contains(&name) && rng.below(4) > 0 {
             (0..operands).for_each(|_| line.push("1"));
         } else {
-            line.push_any(dice, operands);
+            line.push_any(rng, operands);
         }
-        if dice.below(60) == 0 {
-            line.push_any(dice, 1);
+        if rng.below(60) == 0 {
+            line.push_any(rng, 1);
             line.is_sound = false;
         }
     }
 }
 
-fn any(dice: &mut Dice) -> &'static str {
-    WORDS[dice.below(WORDS.len())]
+fn any(rng: &mut Rng) -> &'static str {
+    WORDS[rng.below(WORDS.len())]
 }
 
-fn in_some_case(word: &str, dice: &mut Dice) -> String {
-    match dice.below(3) {
+fn in_some_case(word: &str, rng: &mut Rng) -> String {
+    match rng.below(3) {
         0 => word.to_uppercase(),
         _ => word.to_lowercase(),
     }

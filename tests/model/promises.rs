@@ -118,7 +118,7 @@ impl World {
             let is_owed = match level {
                 Consistency::Eventual | Consistency::Bounded => false,
                 Consistency::Session => write.by == By::Reader,
-                Consistency::Fenced => write.by != By::Stranger || self.told & 1 << index != 0,
+                Consistency::Fenced => write.by != By::Direct || self.told & 1 << index != 0,
                 Consistency::Strong => true,
             };
             owed |= Set::from(is_old || (is_owed && touches)) << index;

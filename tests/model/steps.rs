@@ -26,7 +26,7 @@ impl World {
     /// `worker::acknowledged`: stamped before anyone can see the answer.
     pub(super) fn acknowledge(&mut self, index: usize) {
         let write = self.scenario.writes[index];
-        if write.by != By::Stranger {
+        if write.by != By::Direct {
             let anchor = self.next();
             match write.key {
                 Some(key) => self.fences.stamp_pending(self.slots[key], anchor),
@@ -127,13 +127,13 @@ impl World {
         let view = &self.published;
         let ours = view.history.map(|history| history.id);
         match self.scenario.writes[usize::from(write)].key {
-            Some(key) => self.precise.wrote(&self.fences, &[(self.slots[key], end)], ours, next),
-            None => self.precise.wrote_anything(&self.fences, end, ours, next),
+            Some(key) => self.coverage.wrote(&self.fences, &[(self.slots[key], end)], ours, next),
+            None => self.coverage.wrote_anything(&self.fences, end, ours, next),
         }
         self.told |= 1 << write;
         let history = (ours, view.era);
-        self.precise.progressed(&self.fences, end, history, next);
-        stream.told_to = end;
+        self.coverage.progressed(&self.fences, end, history, next);
+        stream.known_to = end;
         self.reached = Some(Reached { id: stream.id, offset: end });
         self.stream = Some(stream);
     }
@@ -144,11 +144,11 @@ impl World {
         let offer =
             Offer { history: server.history, head: server.head(), backlog_from: Some(Offset::new(1)) };
         let start = Start::plan(&offer, self.reached);
-        let (id, told_to) = (server.history.id, start.told_to);
-        self.reached = Some(Reached { id, offset: told_to });
+        let (id, known_to) = (server.history.id, start.known_to);
+        self.reached = Some(Reached { id, offset: known_to });
         let (ours, next) = (self.published.history.map(|history| history.id), self.next());
-        self.precise.attached(&self.fences, (id, told_to), start.resumed, ours, next);
-        self.stream = Some(Stream { source, id, told_to });
+        self.coverage.attached(&self.fences, (id, known_to), start.resumed, ours, next);
+        self.stream = Some(Stream { source, id, known_to });
     }
 
     /// A node whose history changes drops those who follow it.

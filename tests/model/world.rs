@@ -38,7 +38,7 @@ pub(crate) enum By {
     /// Another client of the proxy.
     Other,
     /// Somebody who talks to the primary directly.
-    Stranger,
+    Direct,
 }
 
 /// A write that may happen. `None`: its keys cannot be known.
@@ -82,7 +82,7 @@ impl Server {
 pub(crate) struct Stream {
     pub(crate) source: usize,
     id: ReplId,
-    told_to: Offset,
+    known_to: Offset,
 }
 
 /// A question on its way.
@@ -202,7 +202,7 @@ pub(crate) struct World {
     fences: FenceTable,
     slots: [Slot; KEYS],
     anchors: u64,
-    precise: Coverage,
+    coverage: Coverage,
     stream: Option<Stream>,
     reached: Option<Reached>,
     asked: [Option<Asked>; NODES],
@@ -296,7 +296,7 @@ impl World {
             fences,
             slots,
             anchors: 0,
-            precise: Coverage::default(),
+            coverage: Coverage::default(),
             stream: None,
             reached: None,
             asked: [None; NODES],
@@ -363,7 +363,7 @@ impl World {
         let proofs = (self.proofs.proven(), self.proofs.may_try());
         let truth = (&self.servers, &self.writes, self.told, self.saw, self.saw_all, self.last);
         let views = (self.tracker_digest, &self.anchors_told, self.published_digest, self.now, self.anchors);
-        let stream = (&self.precise, self.stream, self.reached);
+        let stream = (&self.coverage, self.stream, self.reached);
         let read = self.arrived.as_ref().map(|r| (r.level, r.key, r.barrier, r.view_digest, r.owed));
         digest(&((marks, net, proofs, truth), (views, stream, read)))
     }
@@ -477,7 +477,7 @@ impl World {
     /// Where a write would go, if it would be taken.
     fn target(&self, write: &Write) -> Option<usize> {
         let node = match write.by {
-            By::Stranger => self.primary(),
+            By::Direct => self.primary(),
             By::Reader | By::Other => self.published.usable_primary(self.now())?.index(),
         };
         let server = &self.servers[node];
@@ -487,9 +487,9 @@ impl World {
     /// The next command that the stream has to tell, and where it ends.
     fn command_after(&self, stream: &Stream) -> Option<(u8, Offset)> {
         let server = &self.servers[stream.source];
-        let told = (stream.told_to.bytes() - BASE) / WRITE_BYTES;
+        let told = (stream.known_to.bytes() - BASE) / WRITE_BYTES;
         let write = server.log.get(told as usize)?;
-        (server.alive && server.link == Link::Up).then_some((*write, stream.told_to.advanced(WRITE_BYTES)))
+        (server.alive && server.link == Link::Up).then_some((*write, stream.known_to.advanced(WRITE_BYTES)))
     }
 
     /// Takes one step; `Err` says which promise it breaks.

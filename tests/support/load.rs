@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::checker::{self, History, Read, Write};
-use super::dice::Dice;
 use super::resp::{Conn, Value, encode};
+use super::rng::Rng;
 
 /// What the clients do.
 #[derive(Clone, Copy, Debug)]
@@ -222,12 +222,12 @@ impl Client {
     }
 
     fn read(mut self) -> Outcome {
-        let mut dice = Dice::new(self.n as u64);
+        let mut rng = Rng::new(self.n as u64);
         let mut conn = None;
         while self.goes_on() {
-            let first = dice.below(self.plan.keys);
+            let first = rng.below(self.plan.keys);
             // One by one, or all at once, one key twice: what arrives together may be decided together, and is in order.
-            let count = if dice.below(2) == 0 { 1 } else { self.plan.keys + 1 };
+            let count = if rng.below(2) == 0 { 1 } else { self.plan.keys + 1 };
             let keys: Vec<usize> = (first..first + count).map(|n| n % self.plan.keys).collect();
             self.read_together(&mut conn, &keys);
             thread::sleep(self.plan.read_every);

@@ -6,13 +6,13 @@
 #![allow(clippy::print_stderr, reason = "what failed has to be seen")]
 
 pub(crate) mod checker;
-pub(crate) mod dice;
 pub(crate) mod hostile;
 pub(crate) mod load;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod relay;
 pub(crate) mod resp;
+pub(crate) mod rng;
 pub(crate) mod socket;
 pub(crate) mod topology;
 pub(crate) mod watch;

@@ -15,16 +15,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Detached, Reader, Source, StreamSink};
+use super::{Detached, Following, Source, StreamSink};
 use crate::core::argv::Args as _;
-use crate::core::nodes::node::NodeId;
+use crate::core::nodes::node::{NodeId, Role};
 use crate::core::position::Offset;
 use crate::core::stream::resume::{Breaker, Offer, Reached, Start};
 use crate::net::runtime::clock;
 use crate::net::socket::call::{ControlLink, encode, words};
 use crate::net::socket::dial::ByteStream;
-use crate::wire::info::{Info, Role};
-use crate::wire::psync::{Event, PsyncDecoder, PsyncError};
+use crate::wire::info::Info;
+use crate::wire::psync::{PsyncDecoder, PsyncError, PsyncEvent};
 use crate::wire::stream::StreamCommand;
 
 /// Between two acknowledgements, as a replica of Redis does it. A source drops a link without any after
@@ -35,15 +35,17 @@ const READ_BYTES: usize = 256 << 10;
 /// Nothing is stored here, so nothing is acknowledged.
 const ACK: [&[u8]; 3] = [b"REPLCONF", b"ACK", b"0"];
 
-impl<S: StreamSink> Reader<S> {
-    /// Attaches to `source` and reads its stream until that ends, and says why. Cancel-safe: `reached` is true to
-    /// what the sink was told at every await; dropping the future closes the link.
+impl<S: StreamSink> Following<S> {
+    /// Attaches to `source` and reads its stream until that ends, and says why.
+    ///
+    /// Cancel safe: `reached` agrees with what the sink has been given at every await, and dropping the future closes the
+    /// link. A dump that the breaker has permitted stays counted, whether it was asked for or not.
     pub(super) async fn follow(&mut self, source: &Source) -> Detached {
         match self.attach(source).await {
             Ok((socket, early, start)) => {
                 let decoder = PsyncDecoder::new(start.id, start.at);
                 let Self { sink, reached, breaker, .. } = self;
-                let ear = Ear {
+                let events = EventSink {
                     sink,
                     reached,
                     breaker,
@@ -52,7 +54,7 @@ impl<S: StreamSink> Reader<S> {
                     streaming: false,
                     owes_ack: false,
                 };
-                Link { decoder, ear }.read(socket, &early, self.limits.silence).await
+                StreamLink { decoder, events }.read(socket, &early, self.limits.silence).await
             }
             Err(why) => why,
         }
@@ -105,13 +107,13 @@ async fn introduce(link: &mut ControlLink, within: Duration) -> Result<Offer, De
 }
 
 /// A link on which `PSYNC` was sent.
-struct Link<'a, S> {
+struct StreamLink<'a, S> {
     decoder: PsyncDecoder,
-    ear: Ear<'a, S>,
+    events: EventSink<'a, S>,
 }
 
 /// Where what the decoder finds goes to.
-struct Ear<'a, S> {
+struct EventSink<'a, S> {
     sink: &'a mut S,
     reached: &'a mut Option<Reached>,
     breaker: &'a mut Breaker,
@@ -121,8 +123,11 @@ struct Ear<'a, S> {
     owes_ack: bool,
 }
 
-impl<S: StreamSink> Link<'_, S> {
+impl<S: StreamSink> StreamLink<'_, S> {
     /// Reads until the link ends. Acknowledgements are written beside the reading, which never waits for them.
+    ///
+    /// The branches of its `select!` are cancel safe: a tick, a single `write` and a single `read`, which have done nothing
+    /// as long as they are pending, over TLS, too. What a `write` has not taken is offered again, unchanged.
     async fn read(mut self, socket: Box<dyn ByteStream>, early: &[u8], silence: Duration) -> Detached {
         if let Err(why) = self.hear(early) {
             return why;
@@ -135,9 +140,9 @@ impl<S: StreamSink> Link<'_, S> {
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut idle = Duration::ZERO;
         loop {
-            if self.ear.owes_ack && outbound.is_empty() {
+            if self.events.owes_ack && outbound.is_empty() {
                 encode(&ACK, &mut outbound);
-                self.ear.owes_ack = false;
+                self.events.owes_ack = false;
             }
             tokio::select! {
                 // The timer first: a stream that never pauses must not keep us from acknowledging.
@@ -147,7 +152,7 @@ impl<S: StreamSink> Link<'_, S> {
                         return Detached::Silent;
                     }
                     idle += ACK_EVERY;
-                    self.ear.owes_ack = self.ear.streaming;
+                    self.events.owes_ack = self.events.streaming;
                 }
                 written = writer.write(&outbound), if !outbound.is_empty() => match written {
                     Ok(0) | Err(_) => return Detached::Closed,
@@ -170,33 +175,33 @@ impl<S: StreamSink> Link<'_, S> {
 
     /// Takes in the next bytes.
     fn hear(&mut self, chunk: &[u8]) -> Result<(), Detached> {
-        let ear = &mut self.ear;
-        let result = self.decoder.feed(chunk, &mut |event| ear.hear(&event));
-        ear.progress(self.decoder.position());
+        let events = &mut self.events;
+        let result = self.decoder.feed(chunk, &mut |event| events.hear(&event));
+        events.progress(self.decoder.position());
         if let Err(PsyncError::Stream(_)) = &result {
             // The same bytes would come again: the next link begins after them, with a gap.
-            *ear.reached = None;
+            *events.reached = None;
         }
         Ok(result?)
     }
 }
 
-impl<S: StreamSink> Ear<'_, S> {
-    fn hear(&mut self, event: &Event<'_>) {
+impl<S: StreamSink> EventSink<'_, S> {
+    fn hear(&mut self, event: &PsyncEvent<'_>) {
         match *event {
-            Event::Continued(id) => {
+            PsyncEvent::Continued(id) => {
                 self.start.id = id;
                 self.breaker.continued();
                 self.attached();
             }
-            Event::FullResync(id, at) => {
+            PsyncEvent::FullResync(id, at) => {
                 tracing::warn!(%id, %at, expected = self.start.needs_dump, "the source sends a dump");
                 self.breaker.resynced(self.start.needs_dump, clock::now());
                 *self.reached = None;
-                self.start = Start { id, at, told_to: at, resumed: false, ..self.start };
+                self.start = Start { id, at, known_to: at, resumed: false, ..self.start };
             }
-            Event::DumpEnded => self.attached(),
-            Event::Command(command, end) => {
+            PsyncEvent::DumpEnded => self.attached(),
+            PsyncEvent::Command(command, end) => {
                 if self.start.is_new(end) {
                     self.sink.command(command, end);
                 }
@@ -206,10 +211,10 @@ impl<S: StreamSink> Ear<'_, S> {
     }
 
     fn attached(&mut self) {
-        let Start { id, told_to, resumed, .. } = self.start;
-        tracing::debug!(source = %self.source, %id, from = %told_to, resumed, "attached to the replication stream");
-        *self.reached = Some(Reached { id, offset: told_to });
-        self.sink.attached(self.source, id, told_to, resumed);
+        let Start { id, known_to, resumed, .. } = self.start;
+        tracing::debug!(source = %self.source, %id, from = %known_to, resumed, "attached to the replication stream");
+        *self.reached = Some(Reached { id, offset: known_to });
+        self.sink.attached(self.source, id, known_to, resumed);
         (self.streaming, self.owes_ack) = (true, true);
     }
 

@@ -84,12 +84,12 @@ impl FollowerLimits {
 #[derive(Debug)]
 pub struct Follower<S> {
     wanted: watch::Receiver<Option<Source>>,
-    reader: Reader<S>,
+    reader: Following<S>,
 }
 
 /// What outlives a link.
 #[derive(Debug)]
-struct Reader<S> {
+struct Following<S> {
     sink: S,
     dialer: Dialer,
     credentials: Option<Login>,
@@ -110,7 +110,14 @@ impl<S: StreamSink> Follower<S> {
         let breaker = Breaker::new(limits.full_resync_every);
         Self {
             wanted,
-            reader: Reader { sink, dialer: Dialer::default(), credentials, limits, reached: None, breaker },
+            reader: Following {
+                sink,
+                dialer: Dialer::default(),
+                credentials,
+                limits,
+                reached: None,
+                breaker,
+            },
         }
     }
 
@@ -162,7 +169,9 @@ impl<S: StreamSink> Follower<S> {
     }
 }
 
-/// Until another source than `source` is wanted, or nobody can want one any more. Cancel-safe.
+/// Until another source than `source` is wanted, or nobody can want one any more.
+///
+/// Cancel safe: it is one `wait_for` of a `watch` channel, which compares the value again with each call.
 async fn leaves(wanted: &mut watch::Receiver<Option<Source>>, source: &Source) {
     // An error says that the sender is gone: `run` looks.
     let _ = wanted.wait_for(|wanted| wanted.as_ref() != Some(source)).await;

@@ -148,14 +148,14 @@ impl KeySpec {
         if step < 1 || first < 1 || last >= count {
             return None;
         }
-        let mut told = 0;
+        let mut found = 0;
         let mut at = first;
         while at <= last {
             tell(args.arg(usize::try_from(at).ok()?));
-            told += 1;
+            found += 1;
             at += step;
         }
-        Some(told)
+        Some(found)
     }
 }
 

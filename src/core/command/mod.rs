@@ -19,7 +19,7 @@ mod table;
 pub use entry::{Arity, CommandEntry, Flags};
 pub use keys::{Begin, Find, KeySpec, Keys};
 pub use options::Options;
-pub use rule::{Access, Handling, Local, Pin, Why, WriteKeys};
+pub use rule::{Access, Handling, Local, Stateful, Why, WriteKeys};
 pub use table::CommandTable;
 
 /// Index of a command in its [`CommandTable`]. 0 stands for every unknown one.

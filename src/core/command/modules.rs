@@ -60,7 +60,7 @@ pub(super) fn access(entry: &CommandEntry) -> Option<Access> {
         // live on one node. And what changes aliases and dictionaries calls itself read-only: a replica would obey.
         // Deleting an index deletes what it indexes (`FT.DROP`, `FT.DROPINDEX … DD`).
         "ft" => Some(key_state.unwrap_or(Access::Write { keys: WriteKeys::Unknowable })),
-        // Replicas forget by dice of their own (`TOPK.ADD`). Reading a digest compresses it, which changes what is read
+        // Replicas forget by chance of their own (`TOPK.ADD`). Reading a digest compresses it, which changes what is read
         // later; only additions are replicated.
         "topk" | "tdigest" => key_state,
         // The time series module's nodes among themselves.

@@ -59,7 +59,7 @@ pub enum Handling {
     /// Redweir answers it.
     Local(Local),
     /// An exclusive connection.
-    Pin(Pin),
+    Pin(Stateful),
 }
 
 /// Commands that Redweir answers, or has a say in, because they are about the client's own connection.
@@ -87,7 +87,7 @@ pub enum Local {
 
 /// Commands that give a connection a state, which a shared lane cannot carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pin {
+pub enum Stateful {
     /// `MULTI`
     Multi,
     /// `EXEC`
@@ -172,18 +172,18 @@ pub(super) fn handling(entry: &CommandEntry) -> Handling {
         "reset" => Handling::Local(Local::Reset),
         "redweir" => Handling::Local(Local::Redweir),
         "wait" | "waitaof" => Handling::Local(Local::Wait),
-        "client|tracking" | "client|caching" | "client|no-touch" => Handling::Pin(Pin::Tracking),
-        "client|reply" | "script|debug" => Handling::Pin(Pin::Silence),
+        "client|tracking" | "client|caching" | "client|no-touch" => Handling::Pin(Stateful::Tracking),
+        "client|reply" | "script|debug" => Handling::Pin(Stateful::Silence),
         _ if container == "client" => Handling::Local(Local::Client),
-        "multi" => Handling::Pin(Pin::Multi),
-        "exec" => Handling::Pin(Pin::Exec),
-        "discard" => Handling::Pin(Pin::Discard),
-        "watch" => Handling::Pin(Pin::Watch),
-        "unwatch" => Handling::Pin(Pin::Unwatch),
-        "subscribe" | "psubscribe" | "ssubscribe" => Handling::Pin(Pin::Subscribe),
-        "unsubscribe" | "punsubscribe" | "sunsubscribe" => Handling::Pin(Pin::Unsubscribe),
-        "monitor" => Handling::Pin(Pin::Monitor),
-        "sync" | "psync" | "replconf" => Handling::Pin(Pin::Sync),
+        "multi" => Handling::Pin(Stateful::Multi),
+        "exec" => Handling::Pin(Stateful::Exec),
+        "discard" => Handling::Pin(Stateful::Discard),
+        "watch" => Handling::Pin(Stateful::Watch),
+        "unwatch" => Handling::Pin(Stateful::Unwatch),
+        "subscribe" | "psubscribe" | "ssubscribe" => Handling::Pin(Stateful::Subscribe),
+        "unsubscribe" | "punsubscribe" | "sunsubscribe" => Handling::Pin(Stateful::Unsubscribe),
+        "monitor" => Handling::Pin(Stateful::Monitor),
+        "sync" | "psync" | "replconf" => Handling::Pin(Stateful::Sync),
         "scan" => Handling::Scan { cursor: 1 },
         "sscan" | "hscan" | "zscan" => Handling::Scan { cursor: 2 },
         "eval_ro" | "evalsha_ro" | "fcall_ro" => Handling::ReadOnlyScript,
@@ -191,7 +191,7 @@ pub(super) fn handling(entry: &CommandEntry) -> Handling {
         "script|kill" | "function|kill" => Handling::Operation,
         _ if OPERATION.contains(&container) => Handling::Operation,
         _ if BLOCK_OPTION.contains(&name) => Handling::Shared,
-        _ if entry.flags.blocking || BLOCKING_BEFORE_7.contains(&name) => Handling::Pin(Pin::Blocking),
+        _ if entry.flags.blocking || BLOCKING_BEFORE_7.contains(&name) => Handling::Pin(Stateful::Blocking),
         _ => Handling::Shared,
     }
 }

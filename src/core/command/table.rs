@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use super::entry::{Arity, CommandEntry};
 use super::keys::{KeySpec, Keys};
 use super::options::Options;
-use super::rule::{self, Access, BLOCK_OPTION, Handling, Pin};
+use super::rule::{self, Access, BLOCK_OPTION, Handling, Stateful};
 use super::{CommandId, Intent, modules};
 use crate::core::argv::Args;
 
@@ -16,7 +16,7 @@ const BUILTIN: &str = include_str!("table.txt");
 const NAME_MAX: usize = 64;
 
 #[derive(Debug)]
-struct Rule {
+struct CommandRule {
     name: Box<str>,
     access: Access,
     handling: Handling,
@@ -31,7 +31,7 @@ struct Rule {
 /// All commands that a server knows.
 #[derive(Debug)]
 pub struct CommandTable {
-    rules: Vec<Rule>,
+    rules: Vec<CommandRule>,
     by_name: FxHashMap<Box<[u8]>, CommandId>,
 }
 
@@ -64,7 +64,7 @@ impl CommandTable {
 
     fn assemble(entries: Vec<CommandEntry>) -> Self {
         let own = CommandEntry { name: "redweir".to_owned(), described: true, ..CommandEntry::default() };
-        let other = Rule {
+        let other = CommandRule {
             name: "other".into(),
             access: Access::Unknown,
             handling: Handling::Shared,
@@ -108,7 +108,7 @@ impl CommandTable {
         }
         let id = CommandId(self.rules.len() as u16);
         self.by_name.insert(entry.name.as_bytes().into(), id);
-        self.rules.push(Rule {
+        self.rules.push(CommandRule {
             access,
             handling: rule::handling(&entry),
             arity: entry.arity,
@@ -126,7 +126,7 @@ impl CommandTable {
         let rule = self.rule(id);
         let mut handling = rule.handling;
         if rule.has_block_option && blocks(args) {
-            handling = Handling::Pin(Pin::Blocking);
+            handling = Handling::Pin(Stateful::Blocking);
         }
         Intent { id, access: rule.access, handling }
     }
@@ -167,7 +167,7 @@ impl CommandTable {
         self.by_name.get(&buffer[..length]).copied().unwrap_or(id)
     }
 
-    fn rule(&self, id: CommandId) -> &Rule {
+    fn rule(&self, id: CommandId) -> &CommandRule {
         self.rules.get(usize::from(id.0)).unwrap_or(&self.rules[0])
     }
 

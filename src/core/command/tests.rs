@@ -332,18 +332,18 @@ fn what_modules_say_wrongly_is_put_right() {
 fn what_needs_a_connection_of_its_own_says_so() {
     let table = CommandTable::builtin();
     let cases = [
-        ("MULTI", Pin::Multi),
-        ("BLPOP a 0", Pin::Blocking),
-        ("XREAD BLOCK 0 STREAMS s $", Pin::Blocking),
-        ("XREADGROUP GROUP block c BLOCK 5 STREAMS s >", Pin::Blocking),
-        ("SUBSCRIBE c", Pin::Subscribe),
-        ("SSUBSCRIBE c", Pin::Subscribe),
-        ("PUNSUBSCRIBE", Pin::Unsubscribe),
-        ("CLIENT REPLY OFF", Pin::Silence),
-        ("CLIENT TRACKING ON", Pin::Tracking),
-        ("SCRIPT DEBUG YES", Pin::Silence),
-        ("MONITOR", Pin::Monitor),
-        ("PSYNC ? -1", Pin::Sync),
+        ("MULTI", Stateful::Multi),
+        ("BLPOP a 0", Stateful::Blocking),
+        ("XREAD BLOCK 0 STREAMS s $", Stateful::Blocking),
+        ("XREADGROUP GROUP block c BLOCK 5 STREAMS s >", Stateful::Blocking),
+        ("SUBSCRIBE c", Stateful::Subscribe),
+        ("SSUBSCRIBE c", Stateful::Subscribe),
+        ("PUNSUBSCRIBE", Stateful::Unsubscribe),
+        ("CLIENT REPLY OFF", Stateful::Silence),
+        ("CLIENT TRACKING ON", Stateful::Tracking),
+        ("SCRIPT DEBUG YES", Stateful::Silence),
+        ("MONITOR", Stateful::Monitor),
+        ("PSYNC ? -1", Stateful::Sync),
     ];
     for (line, pin) in cases {
         assert_eq!(handling(&table, line), Handling::Pin(pin), "{line}");

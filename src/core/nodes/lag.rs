@@ -94,7 +94,11 @@ impl Anchors {
         } else if self.kept.len() >= ANCHORS_KEPT {
             self.thin();
         }
+        let last = self.kept.back();
+        debug_assert!(last.is_none_or(|last| last.offset < anchor.offset), "offsets of anchors rise");
+        debug_assert!(last.is_none_or(|last| last.sent_at < anchor.sent_at), "moments of anchors rise");
         self.kept.push_back(anchor);
+        debug_assert!(self.kept.len() <= ANCHORS_KEPT, "no more anchors than are kept");
         true
     }
 

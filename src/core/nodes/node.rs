@@ -29,7 +29,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// What a node says that it is, in its own `ROLE`.
+/// What a node says that it is, in its `ROLE` and its `INFO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// `master`
@@ -120,12 +120,12 @@ impl Facts {
     }
 }
 
-/// How long the link has been down, as the replica tells it.
+/// For how long a replica's link has been down (`master_link_down_since_seconds`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkDown {
-    /// `-1`: it was never up.
+    /// `-1`: it has not had a link since it started. It may be serving an empty dataset.
     Never,
-    /// For this long.
+    /// Whole seconds since the link dropped.
     For(Duration),
 }
 

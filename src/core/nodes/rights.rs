@@ -10,7 +10,7 @@ use crate::mutant;
 
 /// What one user may do, in the server's own words, without its passwords.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct AclRule {
     /// What `ACL LIST` says of it that bears on reads, in its order.
     pub words: String,
     /// Whoever connects acts as it without a password, if it is the default user.
@@ -27,11 +27,11 @@ pub enum Rules {
     /// It has no access rules: it is older than Redis 6.
     None,
     /// By user.
-    Of(BTreeMap<Vec<u8>, Rule>),
+    Of(BTreeMap<Vec<u8>, AclRule>),
 }
 
 impl Rules {
-    fn of(&self, user: &[u8]) -> Option<&Rule> {
+    fn of(&self, user: &[u8]) -> Option<&AclRule> {
         match self {
             Self::Of(rules) => rules.get(user),
             Self::Hidden | Self::None => None,
@@ -86,7 +86,7 @@ impl Rights {
             let bars: Vec<bool> = nodes.iter().map(wider).collect();
             if bars.contains(&true) { bars } else { Vec::new() }
         };
-        let known = |user: &[u8], rule: &Rule| Named {
+        let known = |user: &[u8], rule: &AclRule| Named {
             bars: bars(user),
             everything: rule.everything,
             client: plainly_allow(&rule.words, "client", CLIENT_MAY_BE_IN),
@@ -171,8 +171,8 @@ mod tests {
 
     use super::*;
 
-    fn rule(words: &str) -> Rule {
-        Rule { words: words.to_owned(), open: true, everything: words == "on ~* +@all" }
+    fn rule(words: &str) -> AclRule {
+        AclRule { words: words.to_owned(), open: true, everything: words == "on ~* +@all" }
     }
 
     fn rules(users: &[(&str, &str)]) -> Rules {

@@ -68,7 +68,7 @@ fn a_browser_is_not_listened_to() {
 #[test]
 fn who_is_shut_out_may_only_log_in() {
     let as_a = |admittance| Situation { admittance, ..Situation::default() };
-    let of_strangers = ["AUTH x", "HELLO 3", "QUIT", "RESET"];
+    let of_guests = ["AUTH x", "HELLO 3", "QUIT", "RESET"];
     let refused = Plan::Refuse(Reason::Unauthenticated);
     assert_all(
         as_a(Admittance::Refused),
@@ -81,7 +81,7 @@ fn who_is_shut_out_may_only_log_in() {
     assert_all(as_a(Admittance::Guest), Plan::Read, &["GET k", "EVAL_RO s 0", "DBSIZE"]);
     assert_all(as_a(Admittance::Guest), Plan::Answer, &["REDWEIR VIEW", "INFO redweir"]);
     for admittance in [Admittance::Admitted, Admittance::Guest, Admittance::Refused, Admittance::Unknown] {
-        assert_all(as_a(admittance), Plan::Answer, &of_strangers);
+        assert_all(as_a(admittance), Plan::Answer, &of_guests);
     }
 }
 

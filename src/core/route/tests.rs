@@ -159,9 +159,9 @@ fn send(node: NodeId, reason: Reason) -> Decision {
 }
 
 /// What disqualifies a replica, and the reason given for it; the levels from which on it does.
-type Row = (&'static str, Consistency, Reason, fn(&mut Case));
+type Disqualified = (&'static str, Consistency, Reason, fn(&mut Case));
 
-const DISQUALIFIED: &[Row] = &[
+const DISQUALIFIED: &[Disqualified] = &[
     ("avoided", Consistency::Eventual, Reason::Repeated, |c| c.avoid = Some(R)),
     ("barred", Consistency::Eventual, Reason::RightsDiffer, |c| {
         c.barred = vec![None, Some(Reason::RightsDiffer)];

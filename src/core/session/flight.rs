@@ -42,6 +42,7 @@ impl Flight {
                 self.keys.push_back((seq, *slot));
             }
         }
+        debug_assert!(self.keys.len() <= KEYS_KEPT, "no more keys than are remembered one by one");
     }
 
     /// Forgets what is answered; `oldest` is the oldest command that is not.

@@ -88,6 +88,7 @@ impl Seen {
             self.keys.clear();
             self.everything(next);
         }
+        debug_assert!(self.keys.len() <= SEEN_KEPT, "no more keys than are remembered one by one");
     }
 
     /// A replica has answered a read of these keys, or a write to them was acknowledged; `any`: of whatever keys.

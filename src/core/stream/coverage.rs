@@ -141,57 +141,57 @@ mod tests {
 
     #[test]
     fn the_floor_falls_to_where_the_stream_began_once_it_is_passed() {
-        let (table, mut precise) = (table(), Coverage::default());
-        precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
+        let (table, mut coverage) = (table(), Coverage::default());
+        coverage.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(150)));
         table.raise_floor(AnchorSeq(2));
-        precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
+        coverage.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::Pending(AnchorSeq(2)), "its offset is not known yet");
         table.settle_floor(AnchorSeq(2), Offset::new(250));
-        precise.progressed(&table, Offset::new(300), (None, Era(0)), NEXT);
+        coverage.progressed(&table, Offset::new(300), (None, Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(250)), "another history proves nothing");
-        precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
+        coverage.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(150)));
     }
 
     #[test]
     fn a_write_to_any_key_stays_fenced() {
-        let (table, mut precise) = (table(), Coverage::default());
-        precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
-        precise.wrote_anything(&table, Offset::new(200), Some(id()), NEXT);
-        precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
+        let (table, mut coverage) = (table(), Coverage::default());
+        coverage.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
+        coverage.wrote_anything(&table, Offset::new(200), Some(id()), NEXT);
+        coverage.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(200)));
     }
 
     #[test]
     fn a_gap_raises_the_floor_and_a_resumed_link_does_not() {
-        let (table, mut precise) = (table(), Coverage::default());
-        precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
-        precise.attached(&table, (id(), Offset::new(400)), true, Some(id()), NEXT);
+        let (table, mut coverage) = (table(), Coverage::default());
+        coverage.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
+        coverage.attached(&table, (id(), Offset::new(400)), true, Some(id()), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(150)));
-        precise.attached(&table, (id(), Offset::new(500)), false, Some(id()), NEXT);
+        coverage.attached(&table, (id(), Offset::new(500)), false, Some(id()), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(500)));
     }
 
     #[test]
     fn an_emptied_table_is_precise_only_from_then_on() {
-        let (table, mut precise) = (table(), Coverage::default());
-        precise.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
+        let (table, mut coverage) = (table(), Coverage::default());
+        coverage.attached(&table, (id(), Offset::new(150)), false, Some(id()), NEXT);
         table.restart(|| AnchorSeq(5));
         table.settle_floor(AnchorSeq(5), Offset::new(160));
-        precise.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
+        coverage.progressed(&table, Offset::new(300), (Some(id()), Era(0)), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(300)));
     }
 
     #[test]
     fn a_stream_that_is_ahead_of_the_view_stamps_nothing_in_numbers() {
-        let (table, mut precise) = (table(), Coverage::default());
+        let (table, mut coverage) = (table(), Coverage::default());
         let (old, slot) = (ReplId::parse(&[b'b'; 40]), table.slot(b"k"));
-        precise.attached(&table, (id(), Offset::new(50)), false, Some(id()), NEXT);
+        coverage.attached(&table, (id(), Offset::new(50)), false, Some(id()), NEXT);
         assert_eq!(table.floor(), Mark::At(Offset::new(100)));
-        precise.wrote(&table, &[(slot, Offset::new(150))], old, NEXT);
+        coverage.wrote(&table, &[(slot, Offset::new(150))], old, NEXT);
         assert_eq!(table.load(slot), Mark::Pending(NEXT));
-        precise.wrote_anything(&table, Offset::new(160), old, NEXT);
+        coverage.wrote_anything(&table, Offset::new(160), old, NEXT);
         assert_eq!(table.floor(), Mark::Pending(NEXT));
     }
 }

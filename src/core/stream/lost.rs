@@ -10,7 +10,7 @@ const KEPT: usize = 1 << 16;
 
 /// The last writes that the stream told, by where they ended.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct RecentWrites {
     now: Option<InHistory>,
     /// Those of the history before, until it is known what became of them.
     before: Option<InHistory>,
@@ -22,7 +22,7 @@ struct InHistory {
     ends: VecDeque<Offset>,
 }
 
-impl Told {
+impl RecentWrites {
     /// The link goes on in history `id`.
     pub fn attached(&mut self, id: ReplId) {
         if self.now.as_ref().is_none_or(|now| now.id != id) {
@@ -43,10 +43,10 @@ impl Told {
     /// The primary's history is `history`: how many of the writes told are not in it. Counted once.
     pub fn lost_in(&mut self, history: &History) -> u64 {
         let Some((previous, end)) = history.previous else { return 0 };
-        let is_over = |told: &mut InHistory| told.id == previous;
+        let is_over = |recent: &mut InHistory| recent.id == previous;
         // The link may still be in the old history, or in the new one already.
-        let told = self.now.take_if(is_over).or_else(|| self.before.take_if(is_over));
-        told.map_or(0, |told| told.ends.iter().filter(|write| **write >= end).count() as u64)
+        let recent = self.now.take_if(is_over).or_else(|| self.before.take_if(is_over));
+        recent.map_or(0, |recent| recent.ends.iter().filter(|write| **write >= end).count() as u64)
     }
 }
 
@@ -57,27 +57,27 @@ mod tests {
     #[test]
     fn what_the_new_history_does_not_reach_is_lost_and_counted_once() {
         let id = |letter: u8| ReplId::parse(&[letter; 40]).expect("forty letters");
-        let mut told = Told::default();
-        told.attached(id(b'a'));
+        let mut recent = RecentWrites::default();
+        recent.attached(id(b'a'));
         for end in [100, 110, 120, 130] {
-            told.wrote(Offset::new(end));
+            recent.wrote(Offset::new(end));
         }
-        assert_eq!(told.lost_in(&History::new(id(b'a'))), 0);
+        assert_eq!(recent.lost_in(&History::new(id(b'a'))), 0);
         let promoted = History { id: id(b'b'), previous: Some((id(b'a'), Offset::new(111))) };
-        assert_eq!(told.lost_in(&promoted), 2, "those that ended at 120 and 130");
-        assert_eq!(told.lost_in(&promoted), 0);
-        assert_eq!(told.lost_in(&History::new(id(b'c'))), 0, "unrelated: unknown");
+        assert_eq!(recent.lost_in(&promoted), 2, "those that ended at 120 and 130");
+        assert_eq!(recent.lost_in(&promoted), 0);
+        assert_eq!(recent.lost_in(&History::new(id(b'c'))), 0, "unrelated: unknown");
     }
 
     #[test]
     fn what_the_new_history_has_told_already_is_not_lost() {
         let id = |letter: u8| ReplId::parse(&[letter; 40]).expect("forty letters");
-        let mut told = Told::default();
-        told.attached(id(b'a'));
-        told.wrote(Offset::new(120));
-        told.attached(id(b'b'));
-        told.wrote(Offset::new(130));
+        let mut recent = RecentWrites::default();
+        recent.attached(id(b'a'));
+        recent.wrote(Offset::new(120));
+        recent.attached(id(b'b'));
+        recent.wrote(Offset::new(130));
         let promoted = History { id: id(b'b'), previous: Some((id(b'a'), Offset::new(111))) };
-        assert_eq!(told.lost_in(&promoted), 1);
+        assert_eq!(recent.lost_in(&promoted), 1);
     }
 }

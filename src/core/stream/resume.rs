@@ -35,7 +35,7 @@ pub struct Start {
     /// The link begins with the byte after this one.
     pub at: Offset,
     /// Commands that end here or before are known already. Never before `at`.
-    pub told_to: Offset,
+    pub known_to: Offset,
     /// Whether no command is missing between what was read before and this link.
     pub resumed: bool,
     /// Whether the source can only answer with a full resync.
@@ -48,7 +48,7 @@ impl Start {
         let anew = Self {
             id: offer.history.id,
             at: offer.head,
-            told_to: offer.head,
+            known_to: offer.head,
             resumed: false,
             needs_dump: offer.backlog_from.is_none(),
         };
@@ -58,14 +58,21 @@ impl Start {
         }
         if reached.offset > offer.head {
             // A replica that is behind the source we had: it will repeat what we know.
-            return Self { told_to: reached.offset, resumed: true, ..anew };
+            return Self { known_to: reached.offset, resumed: true, ..anew };
         }
-        Self { id: reached.id, at: reached.offset, told_to: reached.offset, resumed: true, needs_dump: false }
+        Self {
+            id: reached.id,
+            at: reached.offset,
+            known_to: reached.offset,
+            resumed: true,
+            needs_dump: false,
+        }
     }
 
     /// Whether a command that ends at `end` has not been told yet.
     pub fn is_new(&self, end: Offset) -> bool {
-        end > self.told_to
+        debug_assert!(self.known_to >= self.at, "what comes before the link is known");
+        end > self.known_to
     }
 }
 
@@ -118,7 +125,7 @@ mod tests {
     fn plan(offer: &Offer, reached: Option<(u8, u64)>) -> (u8, u64, u64, bool) {
         let reached = reached.map(|(c, at)| Reached { id: id(c), offset: Offset::new(at) });
         let start = Start::plan(offer, reached);
-        (start.id.as_str().as_bytes()[0], start.at.bytes(), start.told_to.bytes(), start.resumed)
+        (start.id.as_str().as_bytes()[0], start.at.bytes(), start.known_to.bytes(), start.resumed)
     }
 
     #[test]

@@ -31,7 +31,9 @@ impl Schedule {
         }
     }
 
-    /// Waits until something is dirty. Cancel-safe: what was dirty before is noticed by the next call.
+    /// Waits until something is dirty.
+    ///
+    /// Cancel safe: what has become dirty is noted until a call returns for it.
     pub async fn due(&self) {
         poll_fn(|cx| {
             let mut waker = self.waker.borrow_mut();

@@ -160,7 +160,7 @@ pub const TLS_WRITE: usize = 64 * 1024;
 pub const TLS_READ_LEAST: usize = 4 * 1024;
 
 /// Failed handshakes of a listener that are this close to each other are told only to those who debug.
-pub const TLS_TOLD_EVERY: Duration = Duration::from_secs(1);
+pub const TLS_LOGGED_EVERY: Duration = Duration::from_secs(1);
 
 /// How often certificates and keys are looked at.
 pub const TLS_LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -10,11 +10,11 @@ use crate::net::runtime::clock;
 /// One kind of line.
 #[derive(Debug)]
 pub struct Sparing {
-    told: Mutex<Told>,
+    logged: Mutex<LastLine>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct LastLine {
     last: Option<Moment>,
     left_out: u64,
 }
@@ -26,7 +26,7 @@ impl Sparing {
     /// Nothing has been told yet.
     #[expect(clippy::new_without_default, reason = "it is made in statics")]
     pub const fn new() -> Self {
-        Self { told: Mutex::new(Told { last: None, left_out: 0 }) }
+        Self { logged: Mutex::new(LastLine { last: None, left_out: 0 }) }
     }
 
     /// Whether to write a line now, and how many were left out since the last.
@@ -35,13 +35,13 @@ impl Sparing {
     }
 
     fn at(&self, now: Moment) -> Option<u64> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.last.is_some_and(|last| now.since(last) < EVERY) {
-            told.left_out += 1;
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.last.is_some_and(|last| now.since(last) < EVERY) {
+            logged.left_out += 1;
             return None;
         }
-        told.last = Some(now);
-        Some(std::mem::take(&mut told.left_out))
+        logged.last = Some(now);
+        Some(std::mem::take(&mut logged.left_out))
     }
 }
 

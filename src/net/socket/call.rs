@@ -108,7 +108,9 @@ impl ControlLink {
     }
 
     /// Sends one command and waits for its answer, at most `within`. An error answer is `Refused`.
-    /// Not cancel-safe: a call that is dropped, or that times out, makes the link unusable (`Closed`).
+    ///
+    /// Not cancel safe: a call that is dropped, or that times out, makes the link unusable (`Closed`), for the answers that
+    /// it still owes would be taken for those to the next question.
     pub async fn call(&mut self, args: &[&[u8]], within: Duration) -> Result<BytesFrame, ControlError> {
         match self.call_many(&[args], within).await?.pop() {
             Some(BytesFrame::Error(text)) => Err(ControlError::Refused(words(&text))),
@@ -118,7 +120,9 @@ impl ControlLink {
     }
 
     /// Sends the commands in one write and waits for all answers, at most `within`. Error answers stand among the
-    /// others as [`BytesFrame::Error`]. Not cancel-safe, as [`Self::call`].
+    /// others as [`BytesFrame::Error`].
+    ///
+    /// Not cancel safe, as [`Self::call`].
     pub async fn call_many(
         &mut self,
         commands: &[&[&[u8]]],

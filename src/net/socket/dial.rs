@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, Socket, TcpKeepalive};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::core::address::Address;
 use crate::net::runtime::clock;
-use crate::net::socket::halves::Stream;
+use crate::net::socket::halves::Socket;
 use crate::net::socket::tls;
 
 /// First keep-alive probe after this much silence. A dead peer is then noticed long before the two hours that
@@ -26,30 +26,30 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// A connection to a node, whatever carries it.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     /// Another handle to its socket, to see whether anything has come that was not read yet.
-    fn tap(&self) -> io::Result<Socket>;
+    fn tap(&self) -> io::Result<socket2::Socket>;
 }
 
 impl ByteStream for TcpStream {
-    fn tap(&self) -> io::Result<Socket> {
+    fn tap(&self) -> io::Result<socket2::Socket> {
         SockRef::from(self).try_clone()
     }
 }
 
 impl ByteStream for UnixStream {
-    fn tap(&self) -> io::Result<Socket> {
+    fn tap(&self) -> io::Result<socket2::Socket> {
         SockRef::from(self).try_clone()
     }
 }
 
 impl ByteStream for TlsStream<TcpStream> {
-    fn tap(&self) -> io::Result<Socket> {
+    fn tap(&self) -> io::Result<socket2::Socket> {
         self.get_ref().0.tap()
     }
 }
 
 #[cfg(test)]
 impl ByteStream for tokio::io::DuplexStream {
-    fn tap(&self) -> io::Result<Socket> {
+    fn tap(&self) -> io::Result<socket2::Socket> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
@@ -66,7 +66,7 @@ impl Dialer {
 
     /// Connects within `within`, name resolution and TLS included. TCP connections send small writes at once and are
     /// probed when silent. Errors are the operating system's, or rustls' as `InvalidData`; `TimedOut` when the time is
-    /// up, unless it was up for TLS alone. Cancel-safe: dropping it drops the socket.
+    /// up, unless it was up for TLS alone. Cancel safe: dropping it drops the socket.
     pub async fn dial(&self, address: &Address, within: Duration) -> io::Result<Box<dyn ByteStream>> {
         let begun = clock::now();
         let (host, port) = match address {
@@ -85,13 +85,13 @@ impl Dialer {
         }
     }
 
-    /// Connects for a worker. Cancel-safe: dropping it drops the socket.
-    pub async fn connect(&self, address: &Address) -> io::Result<Stream> {
+    /// Connects for a worker. Cancel safe: dropping it drops the socket.
+    pub async fn connect(&self, address: &Address) -> io::Result<Socket> {
         Ok(match (address, &self.0) {
-            (Address::Unix(path), _) => Stream::Unix(UnixStream::connect(path).await?),
-            (Address::Tcp { host, port }, None) => Stream::Tcp(tcp(host, *port).await?),
+            (Address::Unix(path), _) => Socket::Unix(UnixStream::connect(path).await?),
+            (Address::Tcp { host, port }, None) => Socket::Tcp(tcp(host, *port).await?),
             (Address::Tcp { host, port }, Some(tls)) => {
-                Stream::Tls(Box::new(tls.connect(address, tcp(host, *port).await?).await?))
+                Socket::Tls(Box::new(tls.connect(address, tcp(host, *port).await?).await?))
             }
         })
     }

@@ -14,7 +14,7 @@ use crate::net::socket::tls;
 
 /// A connected socket.
 #[derive(Debug)]
-pub enum Stream {
+pub enum Socket {
     /// TCP
     Tcp(TcpStream),
     /// TLS over TCP
@@ -25,28 +25,28 @@ pub enum Stream {
 
 /// The reading side.
 #[derive(Debug)]
-pub struct ReadHalf(Reader);
+pub struct ReadHalf(ReadSocket);
 
 /// The writing side; usable through a shared reference.
 #[derive(Debug)]
-pub struct WriteHalf(Writer);
+pub struct WriteHalf(WriteSocket);
 
 #[derive(Debug)]
-enum Reader {
+enum ReadSocket {
     Tcp(tcp::OwnedReadHalf),
     Tls(Rc<tls::TlsStream>),
     Unix(unix::OwnedReadHalf),
 }
 
 #[derive(Debug)]
-enum Writer {
+enum WriteSocket {
     Nowhere,
     Tcp(tcp::OwnedWriteHalf),
     Tls(Rc<tls::TlsStream>),
     Unix(unix::OwnedWriteHalf),
 }
 
-impl Stream {
+impl Socket {
     /// The address of the other side, for `CLIENT LIST` and logs. Of a client on a Unix socket only the socket is
     /// known, and told as Redis does.
     pub fn peer(&self) -> String {
@@ -66,15 +66,15 @@ impl Stream {
         match self {
             Self::Tcp(stream) => {
                 let (read, write) = stream.into_split();
-                (ReadHalf(Reader::Tcp(read)), WriteHalf(Writer::Tcp(write)))
+                (ReadHalf(ReadSocket::Tcp(read)), WriteHalf(WriteSocket::Tcp(write)))
             }
             Self::Tls(session) => {
                 let session = Rc::from(session);
-                (ReadHalf(Reader::Tls(Rc::clone(&session))), WriteHalf(Writer::Tls(session)))
+                (ReadHalf(ReadSocket::Tls(Rc::clone(&session))), WriteHalf(WriteSocket::Tls(session)))
             }
             Self::Unix(stream) => {
                 let (read, write) = stream.into_split();
-                (ReadHalf(Reader::Unix(read)), WriteHalf(Writer::Unix(write)))
+                (ReadHalf(ReadSocket::Unix(read)), WriteHalf(WriteSocket::Unix(write)))
             }
         }
     }
@@ -85,18 +85,18 @@ impl ReadHalf {
     /// readiness without a second, failing system call.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Reader::Tcp(half) => poll_read_buf(Pin::new(half), cx, buf),
-            Reader::Tls(session) => session.poll_read(cx, buf),
-            Reader::Unix(half) => poll_read_buf(Pin::new(half), cx, buf),
+            ReadSocket::Tcp(half) => poll_read_buf(Pin::new(half), cx, buf),
+            ReadSocket::Tls(session) => session.poll_read(cx, buf),
+            ReadSocket::Unix(half) => poll_read_buf(Pin::new(half), cx, buf),
         }
     }
 
     /// Pending as long as there is nothing to be read. Ready says nothing.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &self.0 {
-            Reader::Tcp(half) => half.as_ref().poll_read_ready(cx).map(|_| ()),
-            Reader::Tls(_) => Poll::Ready(()),
-            Reader::Unix(half) => half.as_ref().poll_read_ready(cx).map(|_| ()),
+            ReadSocket::Tcp(half) => half.as_ref().poll_read_ready(cx).map(|_| ()),
+            ReadSocket::Tls(_) => Poll::Ready(()),
+            ReadSocket::Unix(half) => half.as_ref().poll_read_ready(cx).map(|_| ()),
         }
     }
 }
@@ -104,23 +104,23 @@ impl ReadHalf {
 impl WriteHalf {
     /// Takes nothing.
     pub const fn nowhere() -> Self {
-        Self(Writer::Nowhere)
+        Self(WriteSocket::Nowhere)
     }
 
     /// Writes what the socket takes now; `WouldBlock` when it takes nothing. What was not taken must be offered again
     /// before anything else is: TLS may have encrypted it already.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.0 {
-            Writer::Nowhere => Err(io::ErrorKind::BrokenPipe.into()),
-            Writer::Tcp(half) => half.try_write(bytes),
-            Writer::Tls(session) => session.try_write(bytes),
-            Writer::Unix(half) => half.try_write(bytes),
+            WriteSocket::Nowhere => Err(io::ErrorKind::BrokenPipe.into()),
+            WriteSocket::Tcp(half) => half.try_write(bytes),
+            WriteSocket::Tls(session) => session.try_write(bytes),
+            WriteSocket::Unix(half) => half.try_write(bytes),
         }
     }
 
     /// Tells the other side that no more will come; the reading side stays open. Everything must have been taken.
     pub fn end(self) {
-        if let Writer::Tls(session) = &self.0 {
+        if let WriteSocket::Tls(session) = &self.0 {
             session.end();
         }
         // The other kinds shut their direction down when they are dropped.
@@ -129,10 +129,10 @@ impl WriteHalf {
     /// Ready when the socket takes bytes again.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
-            Writer::Nowhere => Poll::Ready(Ok(())),
-            Writer::Tcp(half) => half.as_ref().poll_write_ready(cx),
-            Writer::Tls(session) => session.poll_writable(cx),
-            Writer::Unix(half) => half.as_ref().poll_write_ready(cx),
+            WriteSocket::Nowhere => Poll::Ready(Ok(())),
+            WriteSocket::Tcp(half) => half.as_ref().poll_write_ready(cx),
+            WriteSocket::Tls(session) => session.poll_writable(cx),
+            WriteSocket::Unix(half) => half.as_ref().poll_write_ready(cx),
         }
     }
 }

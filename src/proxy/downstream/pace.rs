@@ -100,15 +100,15 @@ mod tests {
 
     use super::*;
 
-    struct Lane;
+    struct NoWake;
 
-    impl Wake for Lane {
+    impl Wake for NoWake {
         fn wake(self: Arc<Self>) {}
     }
 
     #[test]
     fn only_long_replies_wait_early_and_no_lane_waits_twice() {
-        let (mut pace, waker) = (Pace::default(), Waker::from(Arc::new(Lane)));
+        let (mut pace, waker) = (Pace::default(), Waker::from(Arc::new(NoWake)));
         let allowance = Allowance { output_limit: 30 << 20, is_full: false };
         assert!(!pace.pauses(5 << 20, false, allowance, &waker));
         assert!(pace.pauses(5 << 20, true, allowance, &waker));

@@ -14,7 +14,7 @@ use crate::net::runtime::limits;
 #[derive(Debug, Default)]
 pub struct ReplyQueue {
     out: BytesMut,
-    slots: VecDeque<Slot>,
+    slots: VecDeque<ReplySlot>,
     /// Sequence number of the first slot.
     head: u64,
     /// Bytes kept in slots.
@@ -23,15 +23,15 @@ pub struct ReplyQueue {
 
 /// A command's place in the client's order.
 #[derive(Debug)]
-enum Slot {
+enum ReplySlot {
     /// Its reply has not begun, or is going out as the head.
     Open,
     /// Its reply, or the beginning of it, that came before its turn. Boxed, so that the many that are open are small.
-    Kept(Box<Kept>),
+    Kept(Box<EarlyReply>),
 }
 
 #[derive(Debug)]
-struct Kept {
+struct EarlyReply {
     bytes: BytesMut,
     complete: bool,
 }
@@ -39,7 +39,7 @@ struct Kept {
 impl ReplyQueue {
     /// Opens the next slot and returns its sequence number.
     pub fn open(&mut self) -> u64 {
-        self.slots.push_back(Slot::Open);
+        self.slots.push_back(ReplySlot::Open);
         self.head + self.slots.len() as u64 - 1
     }
 
@@ -59,9 +59,11 @@ impl ReplyQueue {
         }
         let Some(slot) = self.slots.get_mut(index as usize) else { return false };
         match slot {
-            Slot::Open => *slot = Slot::Kept(Box::new(Kept { bytes: BytesMut::from(bytes), complete })),
-            Slot::Kept(kept) if kept.complete => return false,
-            Slot::Kept(kept) => {
+            ReplySlot::Open => {
+                *slot = ReplySlot::Kept(Box::new(EarlyReply { bytes: BytesMut::from(bytes), complete }));
+            }
+            ReplySlot::Kept(kept) if kept.complete => return false,
+            ReplySlot::Kept(kept) => {
                 kept.bytes.extend_from_slice(bytes);
                 kept.complete = complete;
             }
@@ -76,16 +78,17 @@ impl ReplyQueue {
     fn advance_head(&mut self) {
         self.slots.pop_front();
         self.head += 1;
-        while let Some(Slot::Kept(kept)) = self.slots.front_mut() {
+        while let Some(ReplySlot::Kept(kept)) = self.slots.front_mut() {
             self.out.extend_from_slice(&kept.bytes);
             self.kept -= kept.bytes.len();
             if !kept.complete {
-                self.slots[0] = Slot::Open;
+                self.slots[0] = ReplySlot::Open;
                 return;
             }
             self.slots.pop_front();
             self.head += 1;
         }
+        debug_assert!(!self.slots.is_empty() || self.kept == 0, "without slots nothing is kept");
     }
 
     /// Bytes that belong to no slot: they come before whatever is delivered later.
@@ -100,6 +103,7 @@ impl ReplyQueue {
 
     /// So many bytes of the output are written.
     pub fn written(&mut self, count: usize) {
+        debug_assert!(count <= self.out.len(), "no more is written than there is");
         if count == self.out.len() { self.out.clear() } else { self.out.advance(count) }
     }
 
@@ -142,6 +146,7 @@ impl ReplyQueue {
 
     /// Has the output collected in this empty buffer, and returns the one in which it was before, which is empty as well.
     pub fn exchange_buffer(&mut self, buffer: BytesMut) -> BytesMut {
+        debug_assert!(self.out.is_empty() && buffer.is_empty(), "only empty buffers are exchanged");
         std::mem::replace(&mut self.out, buffer)
     }
 
@@ -152,6 +157,7 @@ impl ReplyQueue {
 
     /// Gives the room for slots back, of which none may be open.
     pub fn rest(&mut self) {
+        debug_assert!(self.slots.is_empty(), "no slot is open");
         self.slots = VecDeque::new();
     }
 }

@@ -30,7 +30,7 @@ pub struct Client {
     write: WriteHalf,
     output: Output,
     output_limit: usize,
-    inner: RefCell<Inner>,
+    inner: RefCell<ClientState>,
 }
 
 /// How the output of a worker's clients is written.
@@ -43,7 +43,7 @@ pub struct Output {
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct ClientState {
     queue: ReplyQueue,
     pace: Pace,
     dirty: bool,
@@ -140,7 +140,7 @@ impl Client {
     }
 
     #[inline]
-    fn mark_dirty(self: &Rc<Self>, mut inner: std::cell::RefMut<'_, Inner>) {
+    fn mark_dirty(self: &Rc<Self>, mut inner: std::cell::RefMut<'_, ClientState>) {
         if !inner.dirty && !inner.blocked && inner.queue.output_len() > 0 {
             inner.dirty = true;
             drop(inner);
@@ -319,7 +319,7 @@ impl Flush for Client {
     }
 }
 
-impl Inner {
+impl ClientState {
     /// Bytes that are not written, whether it is their turn or not.
     fn waiting(&self) -> usize {
         self.queue.output_len() + self.queue.kept_len()
@@ -347,7 +347,7 @@ impl Inner {
     }
 }
 
-fn drop_as(mut inner: std::cell::RefMut<'_, Inner>, why: Gone) {
+fn drop_as(mut inner: std::cell::RefMut<'_, ClientState>, why: Gone) {
     inner.gone.get_or_insert(why);
     inner.queue.forget();
     inner.pace.wake_lanes();

@@ -4,6 +4,7 @@
 use crate::core::argv::Args;
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
+use crate::proxy::local::answer::Answer;
 use crate::proxy::local::client_list;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::session::exclusive::reply_mode;
@@ -52,7 +53,7 @@ fn about_itself<A: Args + ?Sized>(connection: &mut Connection, request: &A, now:
 }
 
 /// Answers those that have to ask the other workers, or the primary.
-pub(crate) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
+pub(crate) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     match args.get(1).map(|word| word.to_ascii_lowercase()).as_deref() {
         Some(b"list") => client_list::list(connection, args).await,
         Some(b"kill") => client_list::kill(connection, args).await,
@@ -104,6 +105,10 @@ fn info(connection: &Connection, now: Moment) -> String {
     let (shared, client) = (&connection.worker.shared, &connection.client);
     let Some(entry) = shared.clients.get(&client.id) else { return String::new() };
     let mut text = String::new();
-    client_list::Row::new(entry.clone(), report_of(client)).describe(&mut text, &shared.commands.load(), now);
+    client_list::ClientRow::new(entry.clone(), report_of(client)).describe(
+        &mut text,
+        &shared.commands.load(),
+        now,
+    );
     text
 }

@@ -12,6 +12,7 @@ use redis_protocol::resp2::types::BytesFrame;
 use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
+use crate::proxy::local::answer::Answer;
 use crate::proxy::session::connection::Connection;
 use crate::proxy::upstream::lane::Proto;
 use crate::shard::mailbox::Release;
@@ -20,22 +21,19 @@ use crate::shard::shared::ClientEntry;
 use crate::wire::number;
 use crate::wire::say;
 
-/// A reply, or an error reply.
-type Answer<T = Vec<u8>> = Result<T, Vec<u8>>;
-
 /// What a server tells of one connection, in the same form.
 type Fields = BTreeMap<String, String>;
 
 /// All that is known of one client.
 #[derive(Debug)]
-pub(crate) struct Row {
+pub(crate) struct ClientRow {
     entry: ClientEntry,
     report: Report,
     /// What the primary tells of its exclusive connection.
     server: Fields,
 }
 
-impl Row {
+impl ClientRow {
     pub(crate) fn new(entry: ClientEntry, report: Report) -> Self {
         Self { entry, report, server: Fields::new() }
     }
@@ -57,8 +55,8 @@ impl Row {
     }
 
     /// `networking.c`, `getClientType`
-    fn kind(&self) -> Kind {
-        if self.of_server("flags", "").contains('P') { Kind::Pubsub } else { Kind::Normal }
+    fn kind(&self) -> ClientType {
+        if self.of_server("flags", "").contains('P') { ClientType::Pubsub } else { ClientType::Normal }
     }
 
     /// One line (`networking.c`, `catClientInfoString`), in Redis' order. What is inside the server and has no meaning
@@ -89,13 +87,13 @@ impl Row {
 
 /// `networking.c`, `getClientTypeByName`. Clients of Redweir are never replicas or primaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ClientType {
     Normal,
     Pubsub,
     Other,
 }
 
-impl Kind {
+impl ClientType {
     fn parse(name: &[u8]) -> Answer<Self> {
         match name.to_ascii_lowercase().as_slice() {
             b"normal" => Ok(Self::Normal),
@@ -111,7 +109,7 @@ pub(crate) async fn list(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     let (mut kind, mut ids) = (None, None);
     match &args[2..] {
         [] => {}
-        [word, name] if word.eq_ignore_ascii_case(b"type") => kind = Some(Kind::parse(name)?),
+        [word, name] if word.eq_ignore_ascii_case(b"type") => kind = Some(ClientType::parse(name)?),
         [word, some @ ..] if word.eq_ignore_ascii_case(b"id") && !some.is_empty() => {
             let number =
                 |text: &Vec<u8>| number::integer(text).ok_or_else(|| say::error("ERR Invalid client ID"));
@@ -120,7 +118,7 @@ pub(crate) async fn list(connection: &Connection, args: &[Vec<u8>]) -> Answer {
         _ => return Err(say::SYNTAX.to_vec()),
     }
     let rows = rows(connection, None).await?;
-    let shown: Vec<&Row> = match &ids {
+    let shown: Vec<&ClientRow> = match &ids {
         // In the order in which they are asked for.
         Some(ids) => ids.iter().filter_map(|id| rows.get(&u64::try_from(*id).ok()?)).collect(),
         None => rows.values().filter(|row| kind.is_none_or(|kind| row.kind() == kind)).collect(),
@@ -139,7 +137,7 @@ struct Filter {
     address: Option<Vec<u8>>,
     local: Option<Vec<u8>>,
     id: Option<u64>,
-    kind: Option<Kind>,
+    kind: Option<ClientType>,
     user: Option<Vec<u8>>,
     age: Option<u64>,
     spares_me: bool,
@@ -160,7 +158,7 @@ impl Filter {
                         positive().ok_or_else(|| say::error("ERR client-id should be greater than 0"))?;
                     filter.id = Some(id);
                 }
-                b"type" => filter.kind = Some(Kind::parse(value)?),
+                b"type" => filter.kind = Some(ClientType::parse(value)?),
                 b"addr" => filter.address = Some(value.clone()),
                 b"laddr" => filter.local = Some(value.clone()),
                 b"user" => filter.user = Some(value.clone()),
@@ -177,7 +175,7 @@ impl Filter {
         Ok(filter)
     }
 
-    fn matches(&self, row: &Row, now: Moment) -> bool {
+    fn matches(&self, row: &ClientRow, now: Moment) -> bool {
         let is = |wanted: &Option<Vec<u8>>, found: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted.as_slice() == found.as_bytes())
         };
@@ -239,12 +237,12 @@ pub(crate) async fn unblock(connection: &Connection, args: &[Vec<u8>]) -> Answer
 }
 
 /// All clients, by ID, if this client may see them, and with `kill` may kill: that may hold `USER name`.
-async fn rows(connection: &Connection, kill: Option<&[&[u8]]>) -> Answer<BTreeMap<u64, Row>> {
+async fn rows(connection: &Connection, kill: Option<&[&[u8]]>) -> Answer<BTreeMap<u64, ClientRow>> {
     let shared = &connection.worker.shared;
-    let mut rows: BTreeMap<u64, Row> = BTreeMap::new();
+    let mut rows: BTreeMap<u64, ClientRow> = BTreeMap::new();
     for entry in &shared.clients {
         let report = Report { id: *entry.key(), seen: entry.since, ..Report::default() };
-        rows.insert(report.id, Row::new(entry.value().clone(), report));
+        rows.insert(report.id, ClientRow::new(entry.value().clone(), report));
     }
     for report in shared.mailboxes.reports().await {
         if let Some(row) = rows.get_mut(&report.id) {

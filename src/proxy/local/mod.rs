@@ -1,6 +1,7 @@
 //! Commands that Redweir answers itself, because they are about the client's connection, and that connection is ours:
 //! HELLO, AUTH, SELECT, RESET, QUIT, CLIENT, REDWEIR. Credentials and databases are checked with the primary.
 
+mod answer;
 pub(crate) mod client;
 pub(crate) mod client_list;
 pub(crate) mod token;
@@ -15,6 +16,7 @@ use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::net::runtime::clock;
+use crate::proxy::local::answer::Answer;
 use crate::proxy::session::connection::shown_name;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Phase, Proto};
@@ -64,6 +66,9 @@ pub(crate) fn answer(
 }
 
 /// Answers a command that has to ask somebody. Everything before it is answered.
+///
+/// Not cancel safe: the answer is lost, and what a login or `SELECT` has changed by then stays. It is dropped only when its
+/// client is gone.
 pub(crate) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) {
     let reply = match answered(connection, args).await {
         Ok(reply) | Err(reply) => reply,
@@ -96,9 +101,6 @@ fn section(connection: &Connection, now: Moment) -> Vec<u8> {
     let section = report::info_section(&connection.worker.shared, now);
     say::text(section.trim_start(), connection.proto == Proto::Resp3)
 }
-
-/// A reply, or an error reply.
-type Answer = Result<Vec<u8>, Vec<u8>>;
 
 async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let [_, db] = args else { return Err(say::wrong_arity("select")) };

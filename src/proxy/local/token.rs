@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::core::argv::Args;
 use crate::core::position::{Offset, ReplId};
 use crate::net::runtime::clock;
+use crate::proxy::local::answer::Answer;
 use crate::proxy::local::wait;
 use crate::proxy::session::connection::Connection;
 use crate::wire::say;
@@ -16,7 +17,7 @@ pub(crate) fn is_about<A: Args + ?Sized>(args: &A) -> bool {
 }
 
 /// Answers it, with nothing outstanding before it.
-pub(crate) async fn answer(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
+pub(crate) async fn answer(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     match args {
         [_, word] if word.eq_ignore_ascii_case(b"token") => token(connection).await,
         [_, word, token] if word.eq_ignore_ascii_case(b"after") => {
@@ -38,7 +39,7 @@ pub(crate) async fn answer(connection: &Connection, args: &[Vec<u8>]) -> Result<
 }
 
 /// The offset that covers every write acknowledged before now is that of the first anchor sent after now.
-async fn token(connection: &Connection) -> Result<Vec<u8>, Vec<u8>> {
+async fn token(connection: &Connection) -> Answer {
     let shared = &connection.worker.shared;
     let (anchor, begun) = (shared.anchors.next(), clock::now());
     loop {

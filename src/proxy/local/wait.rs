@@ -14,13 +14,16 @@ use crate::core::nodes::view::View;
 use crate::core::position::Offset;
 use crate::mutant;
 use crate::net::runtime::clock;
+use crate::proxy::local::answer::Answer;
 use crate::proxy::session::connection::Connection;
 use crate::shard::mailbox::Release;
 use crate::wire::number;
 use crate::wire::say;
 
-/// `WAIT numreplicas timeout` (`replication.c`, `waitCommand`); a timeout of 0 waits for ever. Cancel-safe.
-pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Vec<u8>, Vec<u8>> {
+/// `WAIT numreplicas timeout` (`replication.c`, `waitCommand`); a timeout of 0 waits for ever.
+///
+/// Cancel safe: guards take back that it waits.
+pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     let [_, wanted, timeout] = args else { return Err(say::wrong_arity("wait")) };
     let wanted = number::integer(wanted).ok_or_else(|| say::BAD_DB.to_vec())?;
     let timeout = number::integer(timeout)
@@ -28,7 +31,7 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
         .and_then(|ms| u64::try_from(ms).map_err(|_| say::error("ERR timeout is negative")))?;
     let status = &connection.client.status;
     let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), status.wrote.get());
-    let _waiting = Waiting::begin(connection);
+    let _waiting = Unblockable::begin(connection);
     let _looking = shared.attention.wait();
     let until = (timeout > 0).then(|| begun.after(Duration::from_millis(timeout)));
     let mut target: Option<Offset> = None;
@@ -67,9 +70,9 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Result<Ve
 }
 
 /// While it lives, `CLIENT UNBLOCK` can release the client.
-struct Waiting<'a>(&'a Connection);
+struct Unblockable<'a>(&'a Connection);
 
-impl<'a> Waiting<'a> {
+impl<'a> Unblockable<'a> {
     fn begin(connection: &'a Connection) -> Self {
         connection.client.status.release.set(None);
         connection.client.status.waits.set(true);
@@ -77,7 +80,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Unblockable<'_> {
     fn drop(&mut self) {
         self.0.client.status.waits.set(false);
     }

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use bytes::{Buf, BytesMut};
 
-use super::{Event, Server};
+use super::{Server, WaitEnd};
 use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
@@ -58,10 +58,10 @@ impl Server {
                 }
             }
             match self.more(lane.as_ref()).await {
-                Event::Gone(why) => return Err(why),
-                Event::Input(0) => return Err(Gone::Left),
-                Event::Input(_) => self.connection.arrivals += 1,
-                Event::Changed => {}
+                WaitEnd::Gone(why) => return Err(why),
+                WaitEnd::Input(0) => return Err(Gone::Left),
+                WaitEnd::Input(_) => self.connection.arrivals += 1,
+                WaitEnd::Changed => {}
             }
         }
     }
@@ -96,14 +96,14 @@ impl Server {
     }
 
     /// Waits for more of the command, once the lane has room for it, or for the end of the lane.
-    async fn more(&mut self, lane: Option<&Rc<Lane>>) -> Event {
+    async fn more(&mut self, lane: Option<&Rc<Lane>>) -> WaitEnd {
         poll_fn(|cx| {
             if let Some(why) = self.client.poll(cx) {
-                return Poll::Ready(Event::Gone(why));
+                return Poll::Ready(WaitEnd::Gone(why));
             }
             if let Some(lane) = lane {
                 if !lane.is_usable() {
-                    return Poll::Ready(Event::Changed);
+                    return Poll::Ready(WaitEnd::Changed);
                 }
                 if !lane.takes_more(cx.waker()) {
                     return Poll::Pending;

@@ -227,7 +227,7 @@ impl Connection {
     }
 
     /// Answers `-MASTERDOWN`.
-    pub fn refuse(&mut self, access: telemetry::Access, reason: Reason) -> Step {
+    pub fn refuse(&mut self, access: telemetry::AccessLabel, reason: Reason) -> Step {
         self.waiting_since = None;
         self.worker.stats.command(access, Target::Refused, reason);
         self.client.answer(say::MASTERDOWN);

@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 
-use super::Event;
+use super::WaitEnd;
 use crate::net::runtime::limits;
 use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
@@ -49,7 +49,12 @@ impl Input {
         !self.ended && self.buffer.len() < limits::READ_AHEAD
     }
 
-    pub(super) fn poll(&mut self, worker: &Worker, read: &mut ReadHalf, cx: &mut Context<'_>) -> Poll<Event> {
+    pub(super) fn poll(
+        &mut self,
+        worker: &Worker,
+        read: &mut ReadHalf,
+        cx: &mut Context<'_>,
+    ) -> Poll<WaitEnd> {
         if std::mem::take(&mut self.drained) {
             // All that had come was read. Nearly always nothing more has come since.
             if self.buffer.is_empty() {
@@ -68,9 +73,9 @@ impl Input {
         match read.poll_read(cx, &mut self.buffer) {
             Poll::Ready(Ok(n)) => {
                 self.drained = n > 0 && self.buffer.len() < self.buffer.capacity();
-                Poll::Ready(Event::Input(n))
+                Poll::Ready(WaitEnd::Input(n))
             }
-            Poll::Ready(Err(_)) => Poll::Ready(Event::Gone(Gone::Left)),
+            Poll::Ready(Err(_)) => Poll::Ready(WaitEnd::Gone(Gone::Left)),
             Poll::Pending => {
                 if self.buffer.is_empty() {
                     worker.put_buffer(std::mem::take(&mut self.buffer));

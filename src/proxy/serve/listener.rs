@@ -19,7 +19,7 @@ use crate::core::policy::PolicyId;
 use crate::net::runtime::limits;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::socket::dial;
-use crate::net::socket::halves::{Stream, socket_name};
+use crate::net::socket::halves::{Socket, socket_name};
 use crate::net::socket::tls;
 use crate::shard::shared::{Seat, Shared};
 use crate::telemetry::Stats;
@@ -31,7 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A new connection, not yet registered with any runtime.
 #[derive(Debug)]
 pub struct Accepted {
-    socket: Socket,
+    socket: AcceptedSocket,
     tls: Option<Arc<tls::TlsAcceptor>>,
     /// The address that it connected to, as `CLIENT LIST` tells it.
     pub local: String,
@@ -42,7 +42,7 @@ pub struct Accepted {
 }
 
 #[derive(Debug)]
-enum Socket {
+enum AcceptedSocket {
     Tcp(std::net::TcpStream),
     Unix(unix::UnixStream),
 }
@@ -50,10 +50,10 @@ enum Socket {
 impl Accepted {
     /// Registers it with the present runtime, and shakes hands if the listener speaks TLS. `None`: it came to nothing,
     /// which is logged. Meanwhile it counts as a client, so that `max-clients` holds for those that say nothing, too.
-    pub async fn open(self, shared: &Shared, stats: &Stats) -> Option<Stream> {
+    pub async fn open(self, shared: &Shared, stats: &Stats) -> Option<Socket> {
         let registered = match self.socket {
-            Socket::Tcp(socket) => TcpStream::from_std(socket).and_then(dial::tune).map(Stream::Tcp),
-            Socket::Unix(socket) => UnixStream::from_std(socket).map(Stream::Unix),
+            AcceptedSocket::Tcp(socket) => TcpStream::from_std(socket).and_then(dial::tune).map(Socket::Tcp),
+            AcceptedSocket::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
         };
         let stream = match registered {
             Ok(stream) => stream,
@@ -63,7 +63,7 @@ impl Accepted {
             }
         };
         let (socket, tls) = match (stream, &self.tls) {
-            (Stream::Tcp(socket), Some(tls)) => (socket, tls),
+            (Socket::Tcp(socket), Some(tls)) => (socket, tls),
             (stream, _) => return Some(stream),
         };
         let (peer, mut drain) = (socket.peer_addr(), shared.drain.subscribe());
@@ -74,7 +74,7 @@ impl Accepted {
         };
         stats.clients.sub(1);
         match session.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(session) => Some(Stream::Tls(Box::new(session))),
+            Ok(session) => Some(Socket::Tls(Box::new(session))),
             Err(problem) => {
                 stats.tls_failed.add(1);
                 tls.tell(&peer.map_or_else(|_| "?".to_owned(), |peer| peer.to_string()), &problem);
@@ -87,14 +87,14 @@ impl Accepted {
 /// A bound socket.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Bound,
+    socket: BoundSocket,
     name: String,
     policy: PolicyId,
     tls: Option<Arc<tls::TlsAcceptor>>,
 }
 
 #[derive(Debug)]
-enum Bound {
+enum BoundSocket {
     Tcp(std::net::TcpListener),
     Unix(unix::UnixListener, SocketFile),
 }
@@ -106,14 +106,14 @@ impl Listener {
             Address::Tcp { host, port } => {
                 let listener = std::net::TcpListener::bind((host.as_str(), *port))?;
                 listener.set_nonblocking(true)?;
-                Bound::Tcp(listener)
+                BoundSocket::Tcp(listener)
             }
             Address::Unix(path) => {
                 remove_stale(path)?;
                 let listener = bind_unix(path, listen.unix_perm)?;
                 let file = SocketFile::at(path)?;
                 listener.set_nonblocking(true)?;
-                Bound::Unix(listener, file)
+                BoundSocket::Unix(listener, file)
             }
         };
         let name = listen.address.to_string();
@@ -131,8 +131,8 @@ impl Listener {
     pub async fn run(self, shared: Arc<Shared>, workers: Vec<mpsc::Sender<Accepted>>) -> io::Result<()> {
         let mut drain = shared.drain.subscribe();
         let (acceptor, _file) = match self.socket {
-            Bound::Tcp(socket) => (Acceptor::Tcp(TcpListener::from_std(socket)?), None),
-            Bound::Unix(socket, file) => (Acceptor::Unix(UnixListener::from_std(socket)?), Some(file)),
+            BoundSocket::Tcp(socket) => (Acceptor::Tcp(TcpListener::from_std(socket)?), None),
+            BoundSocket::Unix(socket, file) => (Acceptor::Unix(UnixListener::from_std(socket)?), Some(file)),
         };
         let mut next = 0_usize;
         let sparing = Sparing::new();
@@ -195,15 +195,18 @@ enum Acceptor {
 }
 
 impl Acceptor {
-    async fn accept(&self) -> io::Result<Socket> {
+    /// The next connection.
+    ///
+    /// Cancel safe: there is nothing to wait for between `accept`, which is, and the return.
+    async fn accept(&self) -> io::Result<AcceptedSocket> {
         Ok(match self {
-            Self::Tcp(listener) => Socket::Tcp(listener.accept().await?.0.into_std()?),
-            Self::Unix(listener) => Socket::Unix(listener.accept().await?.0.into_std()?),
+            Self::Tcp(listener) => AcceptedSocket::Tcp(listener.accept().await?.0.into_std()?),
+            Self::Unix(listener) => AcceptedSocket::Unix(listener.accept().await?.0.into_std()?),
         })
     }
 }
 
-impl Socket {
+impl AcceptedSocket {
     fn local(&self) -> String {
         match self {
             Self::Tcp(socket) => socket.local_addr().map_or_else(|_| "?:0".to_owned(), |a| a.to_string()),

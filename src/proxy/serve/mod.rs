@@ -26,7 +26,7 @@ use crate::net::runtime::buffer::drop_front;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::net::socket::halves::{ReadHalf, Stream};
+use crate::net::socket::halves::{ReadHalf, Socket};
 use crate::proxy::downstream::replies::{Client, Gone};
 use crate::proxy::local;
 use crate::proxy::serve::listener::Accepted;
@@ -43,7 +43,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     // Boxed, like everything rare below: what it may hold would be part of every idle client.
     let Some(stream) = Box::pin(accepted.open(&worker.shared, &worker.stats)).await else { return };
     let (id, peer) = (worker.shared.next_client(), stream.peer());
-    let here = if let Stream::Tcp(socket) = &stream { socket.local_addr().ok() } else { None };
+    let here = if let Socket::Tcp(socket) = &stream { socket.local_addr().ok() } else { None };
     let (read, write) = stream.split();
     let limit = usize::try_from(worker.shared.config.proxy.client_output_buffer_limit).unwrap_or(usize::MAX);
     let client = Client::new(id, write, worker.output.clone(), limit);
@@ -138,7 +138,7 @@ impl Drop for Server {
 }
 
 /// What a wait was ended by.
-enum Event {
+enum WaitEnd {
     Input(usize),
     Gone(Gone),
     Changed,
@@ -181,10 +181,10 @@ impl Server {
                 }
             };
             match event {
-                Event::Gone(why) => return why,
-                Event::Input(0) => self.input.ended = true,
-                Event::Input(_) => self.connection.arrivals += 1,
-                Event::Changed => {}
+                WaitEnd::Gone(why) => return why,
+                WaitEnd::Input(0) => self.input.ended = true,
+                WaitEnd::Input(_) => self.connection.arrivals += 1,
+                WaitEnd::Changed => {}
             }
         }
     }
@@ -251,27 +251,27 @@ impl Server {
     }
 
     /// Waits for bytes; ends when there will be none, or when the process drains and nothing is owed.
-    async fn input_or_end(&mut self) -> Event {
+    async fn input_or_end(&mut self) -> WaitEnd {
         let draining = self.worker.draining.get();
         if self.input.ended && self.connection.is_abandoned() {
-            return Event::Gone(Gone::Left);
+            return WaitEnd::Gone(Gone::Left);
         }
         if self.input.ended || draining {
             // A client that closed its sending side still gets what it asked for.
             self.linger().await;
-            return Event::Gone(if draining { Gone::Ended } else { Gone::Left });
+            return WaitEnd::Gone(if draining { Gone::Ended } else { Gone::Left });
         }
         let waits = self.connection.pin.is_some() && self.connection.release_when_over();
         self.client.set_waits(waits);
         let event = poll_fn(|cx| {
             if let Some(why) = self.client.poll(cx) {
-                return Poll::Ready(Event::Gone(why));
+                return Poll::Ready(WaitEnd::Gone(why));
             }
             if self.connection.pin.is_some() {
                 self.connection.release_when_over();
             }
             if self.worker.draining.get() {
-                return Poll::Ready(Event::Changed);
+                return Poll::Ready(WaitEnd::Changed);
             }
             self.input.poll(&self.worker, &mut self.read, cx)
         })
@@ -283,22 +283,22 @@ impl Server {
     }
 
     /// Waits until `done`; reads ahead a little, to notice a client that leaves.
-    async fn wait(&mut self, done: impl Fn(&Client, &mut Connection) -> bool) -> Event {
+    async fn wait(&mut self, done: impl Fn(&Client, &mut Connection) -> bool) -> WaitEnd {
         self.client.set_waits(true);
         let mut patience = None;
         let event = poll_fn(|cx| {
             if let Some(why) = self.client.poll(cx) {
-                return Poll::Ready(Event::Gone(why));
+                return Poll::Ready(WaitEnd::Gone(why));
             }
             self.connection.wake_on_change(cx.waker());
             if done(&self.client, &mut self.connection) {
-                return Poll::Ready(Event::Changed);
+                return Poll::Ready(WaitEnd::Changed);
             }
             if self.input.ended && self.connection.is_abandoned() {
                 let patience =
                     patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::RELAY_LINGER)));
                 if !self.connection.is_raw() || Future::poll(patience.as_mut(), cx).is_ready() {
-                    return Poll::Ready(Event::Gone(Gone::Left));
+                    return Poll::Ready(WaitEnd::Gone(Gone::Left));
                 }
             }
             if self.input.may_read_ahead() {
@@ -312,9 +312,10 @@ impl Server {
     }
 
     /// Waits until the same command may fare better.
-    async fn pause(&mut self) -> Event {
+    async fn pause(&mut self) -> WaitEnd {
         let Self { worker, client, connection, decided_at, .. } = self;
         let (shared, retry) = (&worker.shared, connection.retry);
+        // Cancel safe, all that is selected from: sleeps, `Notify` whose waiters are woken all at once, and `moves_from`.
         // With the next view: an anchor was answered, a node was looked at, there is another primary.
         let changed = match retry.on {
             On::View | On::Nodes => worker.changed.notified(),
@@ -338,20 +339,20 @@ impl Server {
         poll_fn(|cx| {
             // What the client is owed goes out meanwhile.
             if let Some(why) = client.poll(cx) {
-                return Poll::Ready(Event::Gone(why));
+                return Poll::Ready(WaitEnd::Gone(why));
             }
-            again.as_mut().poll(cx).map(|()| Event::Changed)
+            again.as_mut().poll(cx).map(|()| WaitEnd::Changed)
         })
         .await
     }
 
     /// A command that Redweir itself answers after asking somebody, with nothing outstanding before it.
-    async fn later(&mut self, args: &[Vec<u8>]) -> Option<Event> {
+    async fn later(&mut self, args: &[Vec<u8>]) -> Option<WaitEnd> {
         while !self.client.is_drained() {
             match self.wait(|client, _| client.is_drained()).await {
-                Event::Gone(why) => return Some(Event::Gone(why)),
-                Event::Input(0) => self.input.ended = true,
-                Event::Input(_) | Event::Changed => {}
+                WaitEnd::Gone(why) => return Some(WaitEnd::Gone(why)),
+                WaitEnd::Input(0) => self.input.ended = true,
+                WaitEnd::Input(_) | WaitEnd::Changed => {}
             }
         }
         let Self { worker, client, read, input, connection, .. } = self;
@@ -361,15 +362,15 @@ impl Server {
             let mut answer = std::pin::pin!(local::answer_later(connection, args));
             poll_fn(|cx| {
                 if let Some(why) = client.poll(cx) {
-                    return Poll::Ready(Some(Event::Gone(why)));
+                    return Poll::Ready(Some(WaitEnd::Gone(why)));
                 }
                 if answer.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(None);
                 }
                 while input.may_read_ahead() {
                     match input.poll(worker, read, cx) {
-                        Poll::Ready(Event::Input(0)) => input.ended = true,
-                        Poll::Ready(Event::Input(_)) => arrived = true,
+                        Poll::Ready(WaitEnd::Input(0)) => input.ended = true,
+                        Poll::Ready(WaitEnd::Input(_)) => arrived = true,
                         Poll::Ready(event) => return Poll::Ready(Some(event)),
                         Poll::Pending => break,
                     }
@@ -379,7 +380,7 @@ impl Server {
                 }
                 // Nobody is there to be told how the wait ended.
                 let left = left.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-                left.as_mut().poll(cx).map(|()| Some(Event::Gone(Gone::Left)))
+                left.as_mut().poll(cx).map(|()| Some(WaitEnd::Gone(Gone::Left)))
             })
             .await
         };

@@ -4,26 +4,26 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::{Event, Server};
+use super::{Server, WaitEnd};
 use crate::proxy::session::exclusive::pin::Permit;
 
 impl Server {
     /// Waits for a place among the exclusive connections; reads ahead a little, to notice a client that leaves.
-    pub(super) async fn wait_for_permit(&mut self) -> Event {
+    pub(super) async fn wait_for_permit(&mut self) -> WaitEnd {
         let shared = Arc::clone(&self.worker.shared);
         let place = Arc::clone(&shared.exclusive).acquire_owned();
         let mut place = std::pin::pin!(tokio::time::timeout(shared.config.upstream.exclusive_wait, place));
         loop {
             let event = poll_fn(|cx| {
                 if let Some(why) = self.client.poll(cx) {
-                    return Poll::Ready(Event::Gone(why));
+                    return Poll::Ready(WaitEnd::Gone(why));
                 }
                 if let Poll::Ready(place) = Future::poll(place.as_mut(), cx) {
                     self.connection.permit = match place {
                         Ok(Ok(place)) => Permit::Served(place),
                         Ok(Err(_)) | Err(_) => Permit::GaveUp,
                     };
-                    return Poll::Ready(Event::Changed);
+                    return Poll::Ready(WaitEnd::Changed);
                 }
                 if self.input.may_read_ahead() {
                     return self.input.poll(&self.worker, &mut self.read, cx);
@@ -32,8 +32,8 @@ impl Server {
             })
             .await;
             match event {
-                Event::Input(0) => self.input.ended = true,
-                Event::Input(_) => self.connection.arrivals += 1,
+                WaitEnd::Input(0) => self.input.ended = true,
+                WaitEnd::Input(_) => self.connection.arrivals += 1,
                 event => return event,
             }
         }

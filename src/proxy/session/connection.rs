@@ -200,9 +200,9 @@ impl Connection {
     pub fn is_crowded(&self, now: Moment, could_serve: impl Fn(NodeId) -> bool) -> bool {
         let Some(sticky) = self.sticky().filter(|_| self.is_to_balance(now)) else { return false };
         self.balance_at.set(now.after(jitter::around(limits::BALANCE_EVERY)));
-        let stuck = self.worker.load.sticky();
-        let mine = stuck.get(sticky.index()).copied().unwrap_or(0);
-        stuck.iter().zip(0..).any(|(others, id)| others + 1 < mine && could_serve(NodeId(id)))
+        let sticky_counts = self.worker.load.sticky();
+        let mine = sticky_counts.get(sticky.index()).copied().unwrap_or(0);
+        sticky_counts.iter().zip(0..).any(|(others, id)| others + 1 < mine && could_serve(NodeId(id)))
     }
 
     /// Whether it is time to look whether its replica is crowded.

@@ -25,7 +25,7 @@ use crate::mutant;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::session::route_cache::{CachedRoute, FastPath};
 use crate::proxy::upstream::outgoing::Bytes;
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 
@@ -144,8 +144,8 @@ impl Connection {
             return None;
         }
         let (access, target, reason) = match fast_path.read {
-            Some(_) => (telemetry::Access::Read, Target::Replica, Reason::Fresh),
-            None => (telemetry::Access::Write, Target::Primary, Reason::Write),
+            Some(_) => (telemetry::AccessLabel::Read, Target::Replica, Reason::Fresh),
+            None => (telemetry::AccessLabel::Write, Target::Primary, Reason::Write),
         };
         self.worker.stats.command(access, target, reason);
         if fast_path.read.is_none() {
@@ -155,7 +155,7 @@ impl Connection {
             client: Rc::clone(&self.client),
             seq: self.client.open(),
             len: 0,
-            kind: if fast_path.read.is_some() { Kind::Read } else { Kind::Write },
+            kind: if fast_path.read.is_some() { PendingKind::Read } else { PendingKind::Write },
             rewrite: Rewrite::None,
             policy: fast_path.read.map_or_else(PolicyId::default, |cached_route| cached_route.policy),
             stamps,

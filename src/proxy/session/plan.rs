@@ -17,7 +17,7 @@ use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::session::exclusive::pin::Pin;
 use crate::proxy::session::exclusive::pinned::end_if_needed;
 use crate::shard::report::{self, Asker};
-use crate::telemetry::{Access, Target};
+use crate::telemetry::{AccessLabel, Target};
 use crate::wire::request::{Request, is_cross_protocol};
 use crate::wire::say;
 
@@ -92,7 +92,7 @@ impl Connection {
         let stats = &self.worker.stats;
         let reply = match reason {
             Reason::CrossProtocol => {
-                stats.command(Access::Other, Target::Refused, reason);
+                stats.command(AccessLabel::Other, Target::Refused, reason);
                 return self.reject_cross_protocol();
             }
             Reason::DeniedCommand => {
@@ -100,9 +100,9 @@ impl Connection {
                 say::denied(commands.table.name(intent.id))
             }
             Reason::Unauthenticated => say::NOAUTH.to_vec(),
-            _ => return end_if_needed(intent, self.refuse(Access::Other, reason)),
+            _ => return end_if_needed(intent, self.refuse(AccessLabel::Other, reason)),
         };
-        stats.command(Access::Other, Target::Refused, reason);
+        stats.command(AccessLabel::Other, Target::Refused, reason);
         if reason == Reason::DeniedCommand {
             self.poison_transaction();
         }

@@ -99,7 +99,7 @@ impl Connection {
                 shared.anchor_wanted.notify_one();
                 self.wait(On::Nodes, policy.wait_timeout, now)
             }
-            Decision::Refuse { reason } => self.refuse(telemetry::Access::Read, reason),
+            Decision::Refuse { reason } => self.refuse(telemetry::AccessLabel::Read, reason),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::mutant;
 use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::upstream::lane::{Lane, Process};
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
-use crate::proxy::upstream::pending::{Kind, Rewrite};
+use crate::proxy::upstream::pending::{PendingKind, Rewrite};
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 use crate::wire::say;
@@ -124,7 +124,7 @@ impl Connection {
 
     fn step_of_scan(&self, rewrite: Rewrite, now: Moment) -> Outgoing {
         let sees_all = self.worker.shared.fencing;
-        Outgoing { sees_all, rewrite, kind: Kind::Final, ..Outgoing::read(Reason::Cursor, now) }
+        Outgoing { sees_all, rewrite, kind: PendingKind::Final, ..Outgoing::read(Reason::Cursor, now) }
     }
 
     /// Has the command wait until it is known which process is at the other end of the lane.
@@ -138,7 +138,7 @@ impl Connection {
 
     fn refuse_cursor(&mut self, error: &[u8]) -> Step {
         self.waiting_since = None;
-        self.worker.stats.command(telemetry::Access::Read, Target::Refused, Reason::Cursor);
+        self.worker.stats.command(telemetry::AccessLabel::Read, Target::Refused, Reason::Cursor);
         self.client.answer(error);
         Step::Done
     }

@@ -15,7 +15,7 @@ use crate::proxy::session::order::Run;
 use crate::proxy::session::scan;
 use crate::proxy::upstream::lane::{Lane, Process, Purpose};
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 
@@ -86,7 +86,7 @@ impl Connection {
     fn push(&self, lane: &Rc<Lane>, request: Bytes<'_>, outgoing: Outgoing, begun: Moment) {
         let oldest = self.client.oldest();
         let seq = self.client.open();
-        if outgoing.kind == Kind::Write && outgoing.stamps != Stamps::None {
+        if outgoing.kind == PendingKind::Write && outgoing.stamps != Stamps::None {
             self.client.session.borrow_mut().sent(seq, &outgoing.stamps, oldest);
         }
         let pending = Pending {
@@ -112,13 +112,14 @@ impl Connection {
         &self,
         lane: &Rc<Lane>,
         request: Bytes<'_>,
-        access: telemetry::Access,
+        access: telemetry::AccessLabel,
         stamps: Stamps,
         rewrite: Rewrite,
         now: Moment,
     ) {
         self.worker.stats.command(access, Target::Primary, Reason::Pinned);
-        let kind = if access == telemetry::Access::Write { Kind::Write } else { Kind::Final };
+        let kind =
+            if access == telemetry::AccessLabel::Write { PendingKind::Write } else { PendingKind::Final };
         // Whatever a transaction or a blocking command tells, it tells of the primary.
         let outgoing = Outgoing {
             access,

@@ -21,11 +21,11 @@ use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::downstream::status::ServerId;
+use crate::proxy::upstream::connection::LaneConnection;
 pub use crate::proxy::upstream::key::{LaneKey, Proto, Purpose};
-use crate::proxy::upstream::link::Link;
 use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::outgoing::Bytes;
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 pub use crate::proxy::upstream::phase::{Broken, Closed, OutOfStep, Phase, Process, Unreachable, Withdrawal};
 pub use crate::proxy::upstream::queue::Leftover;
 use crate::proxy::upstream::relay::Relay;
@@ -63,12 +63,12 @@ pub struct Lane {
     dirty: Rc<DirtyList<Lane>>,
     /// A command was answered with an error: what state that has left is not known.
     pub tainted: Cell<bool>,
-    inner: RefCell<Inner>,
+    inner: RefCell<LaneState>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    link: Link,
+struct LaneState {
+    connection: LaneConnection,
     dirty: bool,
     /// A `ROLE` is among what the next flush writes.
     asks: bool,
@@ -93,8 +93,8 @@ impl Lane {
         dirty: Rc<DirtyList<Self>>,
         in_flight: InFlight,
     ) -> Rc<Self> {
-        let inner = Inner {
-            link: Link::new(matches!(key.purpose, Purpose::Large(_)), in_flight),
+        let inner = LaneState {
+            connection: LaneConnection::new(matches!(key.purpose, Purpose::Large(_)), in_flight),
             dirty: false,
             asks: false,
             proof: None,
@@ -124,7 +124,7 @@ impl Lane {
         match request {
             Bytes::Request(request) if request.is_partial() => {
                 let mut inner = self.inner.borrow_mut();
-                inner.link.queue_mut().push_beginning(pending, |buffer| request.encode_into(buffer));
+                inner.connection.queue_mut().push_beginning(pending, |buffer| request.encode_into(buffer));
                 self.mark_dirty(inner);
             }
             Bytes::Request(request) => self.push_with(pending, |buffer| request.encode_into(buffer)),
@@ -154,7 +154,7 @@ impl Lane {
     #[inline(always)]
     fn push_with(self: &Rc<Self>, pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
         let mut inner = self.inner.borrow_mut();
-        inner.link.queue_mut().push(pending, encode);
+        inner.connection.queue_mut().push(pending, encode);
         self.mark_dirty(inner);
     }
 
@@ -165,15 +165,15 @@ impl Lane {
         write: impl FnOnce(&mut BytesMut) -> Result<(usize, bool), E>,
     ) -> Result<(usize, bool), E> {
         let mut inner = self.inner.borrow_mut();
-        let taken = inner.link.queue_mut().stream(write)?;
+        let taken = inner.connection.queue_mut().stream(write)?;
         self.mark_dirty(inner);
         Ok(taken)
     }
 
     #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
     #[inline(always)]
-    fn mark_dirty(self: &Rc<Self>, mut inner: RefMut<'_, Inner>) {
-        if !inner.dirty && inner.link.is_writable() {
+    fn mark_dirty(self: &Rc<Self>, mut inner: RefMut<'_, LaneState>) {
+        if !inner.dirty && inner.connection.is_writable() {
             inner.dirty = true;
             drop(inner);
             self.dirty.add(Rc::clone(self));
@@ -182,61 +182,61 @@ impl Lane {
 
     /// The connection is made: what was taken meanwhile goes out.
     pub fn open(self: &Rc<Self>, write: WriteHalf) {
-        if self.inner.borrow_mut().link.open(write) {
+        if self.inner.borrow_mut().connection.open(write) {
             self.flush();
         }
     }
 
     /// To be polled by the lane's own task: remembers its waker, continues a blocked write, tells whether to end.
     pub fn poll(&self, cx: &mut Context<'_>) -> Option<Closed> {
-        self.inner.borrow_mut().link.poll(cx)
+        self.inner.borrow_mut().connection.poll(cx)
     }
 
     /// Ends the lane; its task hands back what is left.
     pub fn close(&self, why: Closed) {
-        self.inner.borrow_mut().link.close(why);
+        self.inner.borrow_mut().connection.close(why);
     }
 
     /// Where it is in its life.
     pub fn phase(&self) -> Phase {
-        self.inner.borrow().link.phase().clone()
+        self.inner.borrow().connection.phase().clone()
     }
 
     /// Whether it takes commands.
     pub fn is_usable(&self) -> bool {
         let inner = self.inner.borrow();
-        !inner.detour && inner.link.is_usable()
+        !inner.detour && inner.connection.is_usable()
     }
 
     /// The node has told what it calls this connection.
     pub fn identify(&self, id: Option<u64>) {
-        self.inner.borrow().link.identify(id);
+        self.inner.borrow().connection.identify(id);
     }
 
     /// What the node calls this connection, as long as it takes commands.
     pub fn server_id(&self) -> ServerId {
-        self.inner.borrow().link.server_id()
+        self.inner.borrow().connection.server_id()
     }
 
     /// Whether it may take more from clients. Whoever finds it full is woken when there is room, through `waker`.
     pub fn has_room(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.link.has_room() && inner.relay.as_ref().is_none_or(|relay| relay.has_room())
+        inner.connection.has_room() && inner.relay.as_ref().is_none_or(|relay| relay.has_room())
     }
 
     /// Wakes `waker` when there is room again, when the lane is open, or when it ended.
     pub fn wake_on_change(&self, waker: &Waker) {
-        self.inner.borrow_mut().link.wake_on_change(waker);
+        self.inner.borrow_mut().connection.wake_on_change(waker);
     }
 
     /// Nothing is outstanding.
     pub fn is_idle(&self) -> bool {
-        self.inner.borrow().link.queue().is_empty()
+        self.inner.borrow().connection.queue().is_empty()
     }
 
     /// Whether the node refused the handshake: nothing was ever sent on it.
     pub fn was_refused(&self) -> bool {
-        matches!(self.inner.borrow().link.phase(), Phase::Closed(Closed::Refused(_)))
+        matches!(self.inner.borrow().connection.phase(), Phase::Closed(Closed::Refused(_)))
     }
 
     /// The oldest command is answered. Its bytes are returned, to be sent again, if `again` says so: of it, of its bytes,
@@ -249,17 +249,17 @@ impl Lane {
     ) -> Option<(Pending, Option<BytesMut>)> {
         let mut inner = self.inner.borrow_mut();
         let proof = inner.proof;
-        inner.link.pop(|pending, bytes| again(pending, bytes, proof))
+        inner.connection.pop(|pending, bytes| again(pending, bytes, proof))
     }
 
     /// Takes out whatever is outstanding: the lane has ended.
     pub fn drain(&self) -> Vec<Leftover> {
-        self.inner.borrow_mut().link.drain()
+        self.inner.borrow_mut().connection.drain()
     }
 
     /// Gives back a buffer that a burst has blown up.
     pub fn shrink(&self) {
-        self.inner.borrow_mut().link.queue_mut().shrink();
+        self.inner.borrow_mut().connection.queue_mut().shrink();
     }
 }
 
@@ -267,36 +267,36 @@ impl Lane {
 impl Lane {
     /// When the oldest outstanding command was taken.
     pub fn oldest(&self) -> Option<Moment> {
-        self.inner.borrow().link.queue().front().map(|front| front.begun)
+        self.inner.borrow().connection.queue().front().map(|front| front.begun)
     }
 
     /// The client of the oldest outstanding command, and its slot there.
     pub fn front(&self) -> Option<(Rc<Client>, u64)> {
-        self.inner.borrow().link.queue().front().map(|front| (Rc::clone(&front.client), front.seq))
+        self.inner.borrow().connection.queue().front().map(|front| (Rc::clone(&front.client), front.seq))
     }
 
     /// The same, to pass on a part of its reply.
     pub fn cut_front(&self) -> Option<(Rc<Client>, u64)> {
-        self.inner.borrow_mut().link.queue_mut().cut();
+        self.inner.borrow_mut().connection.queue_mut().cut();
         self.front()
     }
 
     /// What the oldest outstanding command has written, if it writes.
     pub fn front_written(&self) -> Stamps {
         let inner = self.inner.borrow();
-        let written = inner.link.queue().front().filter(|front| front.kind == Kind::Write);
+        let written = inner.connection.queue().front().filter(|front| front.kind == PendingKind::Write);
         written.map_or(Stamps::None, |front| front.stamps.clone())
     }
 
     /// What is changed in the reply to the oldest outstanding command.
     pub fn front_rewrite(&self) -> Rewrite {
-        self.inner.borrow().link.queue().front().map_or(Rewrite::None, |front| front.rewrite)
+        self.inner.borrow().connection.queue().front().map_or(Rewrite::None, |front| front.rewrite)
     }
 
     /// Whether the oldest command needs more than the last `ROLE` proved.
     pub fn front_lacks_proof(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.link.queue().front().is_some_and(|front| {
+        inner.connection.queue().front().is_some_and(|front| {
             front.lacks_proof(inner.proof) || front.is_void() || front.follows_repeated()
         })
     }
@@ -304,7 +304,7 @@ impl Lane {
     /// The node may have gone back: whatever it still answers to what was asked before counts for nothing.
     pub fn void_reads(&self) {
         let mut inner = self.inner.borrow_mut();
-        inner.link.queue_mut().void_reads();
+        inner.connection.queue_mut().void_reads();
         inner.proof = None;
     }
 }
@@ -317,7 +317,7 @@ impl Lane {
         let mut inner = self.inner.borrow_mut();
         inner.detour = detour;
         inner.generation += u32::from(detour);
-        inner.link.wake();
+        inner.connection.wake();
     }
 
     /// How many times it has left the pool. Who knew it before must not take it for the same: what was sent again goes
@@ -333,36 +333,36 @@ impl Lane {
 
     /// Whether somebody waits behind the oldest command who is not its own client's later self.
     pub(crate) fn is_in_the_way(&self) -> bool {
-        self.inner.borrow().link.queue().is_in_the_way()
+        self.inner.borrow().connection.queue().is_in_the_way()
     }
 
     /// Whether its node is in the middle of a reply that cannot be had elsewhere, for its beginning was passed on, and
     /// nobody else waits for it. A node that is busy with a long reply answers nothing else for a while.
     pub(crate) fn is_in_mid_reply(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.link.queue().is_cut() && !inner.link.queue().is_in_the_way()
+        inner.connection.queue().is_cut() && !inner.connection.queue().is_in_the_way()
     }
 
     /// Its node is not to be asked any more, but is in the middle of a reply: the lane ends with that.
     pub(crate) fn retire(&self, why: Withdrawal) {
-        self.inner.borrow_mut().link.retire(why);
+        self.inner.borrow_mut().connection.retire(why);
     }
 
     /// Why it ends now that a reply is through.
     pub(crate) fn retired(&self) -> Option<Withdrawal> {
-        self.inner.borrow().link.retired()
+        self.inner.borrow().connection.retired()
     }
 
     /// Takes out what others than the oldest command's client have sent behind it, if it may be sent again. What the node
     /// answers to that goes to `drain`.
     pub(crate) fn take_others(&self, drain: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
-        self.inner.borrow_mut().link.queue_mut().take_others(drain, fencing)
+        self.inner.borrow_mut().connection.queue_mut().take_others(drain, fencing)
     }
 
     /// Takes out the oldest command and what its client has sent behind it, if it may be sent again. What the node answers
     /// to that goes to `drain`.
     pub(crate) fn take_front(&self, drain: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
-        self.inner.borrow_mut().link.queue_mut().take_own(drain, fencing)
+        self.inner.borrow_mut().connection.queue_mut().take_own(drain, fencing)
     }
 }
 
@@ -370,29 +370,29 @@ impl Lane {
 impl Lane {
     /// Whether a command that is passed on as it comes is outstanding: nothing is taken behind it.
     pub fn is_streaming(&self) -> bool {
-        self.inner.borrow().link.queue().is_streaming()
+        self.inner.borrow().connection.queue().is_streaming()
     }
 
     /// Whether more of the command that is being passed on may be taken; if not, `waker` is woken when it may be, or
     /// when the lane ends.
     pub fn takes_more(&self, waker: &Waker) -> bool {
         let mut inner = self.inner.borrow_mut();
-        let room = inner.link.queue().unsent() < limits::PASSED_AHEAD;
+        let room = inner.connection.queue().unsent() < limits::PASSED_AHEAD;
         if !room {
-            inner.link.wake_on_change(waker);
+            inner.connection.wake_on_change(waker);
         }
         room
     }
 
     /// Bytes that are not written yet.
     pub(crate) fn unsent(&self) -> usize {
-        self.inner.borrow().link.queue().unsent()
+        self.inner.borrow().connection.queue().unsent()
     }
 
     /// A reply of so many bytes was read.
     pub fn weigh(&self, bytes: usize) {
         if self.is_of_large_replies() {
-            self.inner.borrow_mut().link.weigh(bytes);
+            self.inner.borrow_mut().connection.weigh(bytes);
         }
     }
 
@@ -402,7 +402,7 @@ impl Lane {
             return;
         }
         let inner = self.inner.borrow_mut();
-        if inner.link.has_unsent() {
+        if inner.connection.has_unsent() {
             self.mark_dirty(inner);
         }
     }
@@ -433,14 +433,14 @@ impl Lane {
     pub fn relay(&self, client: Rc<Client>) {
         let mut inner = self.inner.borrow_mut();
         inner.listener = Some(client);
-        inner.link.stop_counting();
+        inner.connection.stop_counting();
         inner.relay.get_or_insert_with(|| Box::new(Relay::new()));
     }
 
     /// Whether what comes next answers no counted command.
     pub fn is_relaying(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.relay.is_some() && inner.link.queue().is_empty() && !mutant::is("relay-counts")
+        inner.relay.is_some() && inner.connection.queue().is_empty() && !mutant::is("relay-counts")
     }
 
     /// Bytes whose reply is not counted, on a plain relay.
@@ -452,12 +452,12 @@ impl Lane {
         match request {
             Bytes::Request(request) => {
                 inner
-                    .link
+                    .connection
                     .queue_mut()
                     .push_uncounted(request.is_partial(), |buffer| request.encode_into(buffer));
             }
             Bytes::Own(bytes) => {
-                inner.link.queue_mut().push_uncounted(false, |buffer| buffer.extend_from_slice(bytes));
+                inner.connection.queue_mut().push_uncounted(false, |buffer| buffer.extend_from_slice(bytes));
             }
         }
         self.mark_dirty(inner);
@@ -498,7 +498,9 @@ impl Lane {
     pub(crate) fn forget_soon(self: &Rc<Self>, now: Moment) {
         let may = {
             let inner = self.inner.borrow();
-            !inner.link.queue().is_open() && *inner.link.phase() == Phase::Up && !inner.link.is_finishing()
+            !inner.connection.queue().is_open()
+                && *inner.connection.phase() == Phase::Up
+                && !inner.connection.is_finishing()
         };
         if may {
             self.mark(|relay| relay.mark_to_forget(now));
@@ -509,7 +511,7 @@ impl Lane {
     fn mark(self: &Rc<Self>, put: impl FnOnce(&mut Relay) -> Option<Vec<u8>>) {
         let mut inner = self.inner.borrow_mut();
         if let Some(name) = inner.relay.as_mut().and_then(|relay| put(relay)) {
-            inner.link.queue_mut().push_uncounted(false, |buffer| say::command(buffer, &[&name]));
+            inner.connection.queue_mut().push_uncounted(false, |buffer| say::command(buffer, &[&name]));
             self.mark_dirty(inner);
         }
     }
@@ -523,11 +525,11 @@ impl Lane {
         relay.acknowledges(stamp);
         let done = relay.hand_on(bytes, listener.as_ref());
         if done.frees {
-            inner.link.wake();
+            inner.connection.wake();
         }
         if done.ends.is_some() {
             inner.listener = None;
-            inner.link.close(Closed::Idle);
+            inner.connection.close(Closed::Idle);
         }
         drop(inner);
         if let (Some(seq), Some(client)) = (done.ends.or(done.stays), listener) {
@@ -543,13 +545,13 @@ impl Lane {
         let mut inner = self.inner.borrow_mut();
         inner.listener = None;
         if inner.relay.is_some() {
-            inner.link.finish();
+            inner.connection.finish();
         }
     }
 
     /// Why it ends now that the node has closed the connection.
     pub(crate) fn hung_up(&self) -> Closed {
-        if self.inner.borrow().link.is_finishing() {
+        if self.inner.borrow().connection.is_finishing() {
             return Closed::Idle;
         }
         Closed::Broken(Broken::HungUp)
@@ -561,6 +563,6 @@ impl Flush for Lane {
     fn flush(&self) {
         let mut inner = self.inner.borrow_mut();
         (inner.dirty, inner.asks) = (false, false);
-        inner.link.flush();
+        inner.connection.flush();
     }
 }

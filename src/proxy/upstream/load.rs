@@ -21,7 +21,7 @@ pub struct Load {
 }
 
 /// Counts, by node. With so many nodes or fewer they are no allocation.
-pub type Counts = SmallVec<[u32; 16]>;
+pub type NodeCounts = SmallVec<[u32; 16]>;
 
 /// Counts the commands in flight on one lane, which takes off what is left when it ends.
 #[derive(Debug)]
@@ -45,12 +45,12 @@ impl Load {
     }
 
     /// Commands in flight per node, and connections that stay with it.
-    pub fn per_node(&self) -> Counts {
+    pub fn per_node(&self) -> NodeCounts {
         self.busy.iter().map(Cell::get).collect()
     }
 
     /// Connections that stay with each node.
-    pub fn sticky(&self) -> Counts {
+    pub fn sticky(&self) -> NodeCounts {
         self.sticky.iter().map(Cell::get).collect()
     }
 
@@ -105,6 +105,7 @@ fn add(counts: &[Cell<u32>], node: NodeId, more: u32) {
 #[inline]
 fn remove(counts: &[Cell<u32>], node: NodeId, fewer: u32) {
     if let Some(count) = counts.get(node.index()) {
+        debug_assert!(count.get() >= fewer, "a node has no fewer in flight than are answered");
         count.set(count.get().saturating_sub(fewer));
     }
 }

@@ -1,8 +1,8 @@
 //! What has been asked of a server, and which reply answers it.
 
+mod connection;
 pub(crate) mod key;
 pub mod lane;
-mod link;
 pub mod load;
 pub(crate) mod outgoing;
 pub mod pending;

@@ -5,7 +5,7 @@ use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::session::Stamps;
-use crate::proxy::upstream::pending::{Kind, Rewrite};
+use crate::proxy::upstream::pending::{PendingKind, Rewrite};
 use crate::telemetry;
 use crate::wire::request::Request;
 
@@ -13,11 +13,11 @@ use crate::wire::request::Request;
 #[derive(Debug)]
 pub struct Outgoing {
     /// What it is, to be counted as.
-    pub access: telemetry::Access,
+    pub access: telemetry::AccessLabel,
     /// Why it goes there.
     pub reason: Reason,
     /// What may be done with it when its lane is lost.
-    pub kind: Kind,
+    pub kind: PendingKind,
     /// See [`Pending::stamps`](crate::proxy::upstream::pending::Pending::stamps).
     pub stamps: Stamps,
     /// What Redweir changes in the reply.
@@ -47,18 +47,18 @@ impl Outgoing {
     /// A command that changes nothing.
     pub fn read(reason: Reason, now: Moment) -> Self {
         let other = matches!(reason, Reason::PrimaryOnly);
-        let access = if other { telemetry::Access::Other } else { telemetry::Access::Read };
-        Self { access, kind: Kind::Read, ..Self::write(reason, Stamps::None, now) }
+        let access = if other { telemetry::AccessLabel::Other } else { telemetry::AccessLabel::Read };
+        Self { access, kind: PendingKind::Read, ..Self::write(reason, Stamps::None, now) }
     }
 
     /// What is not flagged as a read may have an effect (`PUBLISH`, `SCRIPT LOAD`): like a write it is sent once.
     pub fn other(now: Moment) -> Self {
-        Self { access: telemetry::Access::Other, ..Self::write(Reason::PrimaryOnly, Stamps::None, now) }
+        Self { access: telemetry::AccessLabel::Other, ..Self::write(Reason::PrimaryOnly, Stamps::None, now) }
     }
 
     /// The keys of which a read shows something that later reads may not take back.
     pub fn shows_keys(&self) -> Option<Stamps> {
-        if self.kind == Kind::Write || !self.sees_all && self.stamps == Stamps::None {
+        if self.kind == PendingKind::Write || !self.sees_all && self.stamps == Stamps::None {
             return None;
         }
         Some(if self.sees_all { Stamps::All } else { self.stamps.clone() })
@@ -67,9 +67,9 @@ impl Outgoing {
     /// A command that may change something.
     pub fn write(reason: Reason, stamps: Stamps, now: Moment) -> Self {
         Self {
-            access: telemetry::Access::Write,
+            access: telemetry::AccessLabel::Write,
             reason,
-            kind: Kind::Write,
+            kind: PendingKind::Write,
             stamps,
             rewrite: Rewrite::None,
             policy: PolicyId::default(),

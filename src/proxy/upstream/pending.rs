@@ -11,7 +11,7 @@ use crate::proxy::downstream::replies::Client;
 
 /// What may be done with a command when its lane is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum PendingKind {
     /// It changes nothing: it may be sent again, once.
     Read,
     /// It was sent again already, or can only be answered by this connection.
@@ -55,7 +55,7 @@ pub struct Pending {
     /// Length of the request in the lane's buffer, in bytes.
     pub len: usize,
     /// What may be done with it when the lane is lost.
-    pub kind: Kind,
+    pub kind: PendingKind,
     /// What Redweir changes in the reply.
     pub rewrite: Rewrite,
     /// The policy under which it was decided, if it reads.
@@ -80,7 +80,7 @@ pub struct Pending {
 impl Pending {
     /// Whether the primary's reply to it shows what the client's later reads may not take back.
     pub fn shows(&self) -> bool {
-        self.sees_all || self.kind != Kind::Write && self.stamps != Stamps::None
+        self.sees_all || self.kind != PendingKind::Write && self.stamps != Stamps::None
     }
 
     /// Whether it needs more than the last `ROLE` on its lane proved.
@@ -91,13 +91,15 @@ impl Pending {
     /// Whether its reply counts for nothing, because its node may have gone back meanwhile. A scan goes on all the same: what
     /// is there before and after a resync keeps its place in it.
     pub fn is_void(&self) -> bool {
-        self.void && matches!(self.kind, Kind::Read | Kind::Final) && self.rewrite != Rewrite::Cursor
+        self.void
+            && matches!(self.kind, PendingKind::Read | PendingKind::Final)
+            && self.rewrite != Rewrite::Cursor
     }
 
     /// Whether a read of its keys that was sent before it is being repeated elsewhere.
     pub fn follows_repeated(&self) -> bool {
         // One that the primary answers is no older than what any other node answers before it.
-        self.kind == Kind::Read
+        self.kind == PendingKind::Read
             && !self.at_primary
             && self.stamps != Stamps::None
             && self.client.session.borrow().must_repeat(self.seq, &self.stamps)
@@ -106,7 +108,7 @@ impl Pending {
     /// Whether it may be sent again on another shared lane to the same node.
     pub fn may_move(&self) -> bool {
         // A scan is continued by its own process only, which another connection would have to prove to be.
-        matches!(self.kind, Kind::Read | Kind::Final) && self.rewrite != Rewrite::Cursor
+        matches!(self.kind, PendingKind::Read | PendingKind::Final) && self.rewrite != Rewrite::Cursor
     }
 
     /// Whether a read may be sent again though this command of the same client, behind it or before it, is not: it must
@@ -127,7 +129,7 @@ impl Pending {
             client: Rc::clone(drain),
             seq: 0,
             len: self.len,
-            kind: Kind::Moved,
+            kind: PendingKind::Moved,
             rewrite: Rewrite::None,
             policy: self.policy,
             stamps: Stamps::None,

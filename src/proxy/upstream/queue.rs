@@ -21,8 +21,8 @@ use crate::net::runtime::buffer::Queued;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::load::InFlight;
-use crate::proxy::upstream::pending::{Kind, Pending};
-use move_out::Bound;
+use crate::proxy::upstream::pending::{Pending, PendingKind};
+use move_out::Unmovable;
 use streaming::Streaming;
 
 /// The requests of one connection.
@@ -75,6 +75,7 @@ impl RequestQueue {
     #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
     #[inline(always)]
     pub fn push(&mut self, mut pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
+        debug_assert!(!self.is_streaming(), "nothing is taken behind a streamed command");
         let before = self.buffer.len();
         encode(self.buffer.tail());
         pending.len = self.buffer.len() - before;
@@ -84,6 +85,7 @@ impl RequestQueue {
     /// Takes a command of which only the beginning is there; the rest follows by [`Self::stream`]. Nothing else may be
     /// outstanding.
     pub fn push_beginning(&mut self, mut pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
+        debug_assert!(self.pending.is_empty(), "nothing else is outstanding when a command is streamed");
         encode(self.buffer.tail());
         self.streaming = Streaming::Open;
         pending.len = 0;
@@ -111,6 +113,7 @@ impl RequestQueue {
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<(usize, bool), E>,
     ) -> Result<(usize, bool), E> {
+        debug_assert!(self.is_open(), "some of a streamed command has yet to come");
         let (used, complete) = write(self.buffer.tail())?;
         if complete {
             self.streaming = Streaming::Complete;
@@ -170,10 +173,15 @@ impl RequestQueue {
     #[inline]
     pub fn wrote(&mut self, count: usize) {
         self.sent += count;
+        debug_assert!(self.sent <= self.buffer.len(), "no more is written than there is");
     }
 
     /// The socket was offered everything up to `end`, and takes no more for now.
     pub fn refused(&mut self, end: usize) {
+        debug_assert!(
+            self.sent <= end && end <= self.buffer.len(),
+            "what is offered is there, and not written"
+        );
         self.offered = end;
     }
 
@@ -272,7 +280,9 @@ impl RequestQueue {
     /// The mutant forgets that those who left are answered all the same.
     #[cold]
     fn skip_tombstones(&mut self) {
-        let is_one = |p: &Pending| matches!(p.kind, Kind::Read | Kind::Write) && p.client.gone().is_some();
+        let is_one = |p: &Pending| {
+            matches!(p.kind, PendingKind::Read | PendingKind::Write) && p.client.gone().is_some()
+        };
         while self.pending.len() > 1
             && self.pending.front().is_some_and(is_one)
             && let Some(front) = self.pending.pop_front()
@@ -303,7 +313,7 @@ impl RequestQueue {
     /// go to `drain`.
     pub fn take_others(&mut self, drain: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
         let Some(front) = self.pending.front().map(|p| Rc::clone(&p.client)) else { return Vec::new() };
-        let bound = Bound::of(&self.pending, fencing);
+        let bound = Unmovable::of(&self.pending, fencing);
         self.take_out(drain, |p| !Rc::ptr_eq(&p.client, &front) && !bound.contains(&p.client))
     }
 
@@ -311,7 +321,7 @@ impl RequestQueue {
     /// `drain`.
     pub fn take_own(&mut self, drain: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
         let Some(front) = self.pending.front() else { return Vec::new() };
-        if !front.may_move() || Bound::of(&self.pending, fencing).contains(&front.client) {
+        if !front.may_move() || Unmovable::of(&self.pending, fencing).contains(&front.client) {
             return Vec::new();
         }
         let client = Rc::clone(&front.client);
@@ -350,6 +360,10 @@ impl RequestQueue {
                 self.pending.push_back(pending);
             }
         }
+        debug_assert!(
+            at == self.buffer.len() || self.is_streaming(),
+            "the buffer is all outstanding requests"
+        );
         if let Some((begin, rest)) = rest {
             self.buffer.replace_from(begin, &rest);
         }

@@ -22,7 +22,7 @@ use subscriptions::Subscriptions;
 pub(super) struct Relay {
     /// What was written since the last mark: any byte that comes may acknowledge any of it.
     written: Stamps,
-    marks: Marks<Mark>,
+    marks: Marks<RelayMark>,
     /// A mark to forget what was written is not answered.
     forgetting: bool,
     /// When the last one of these was put.
@@ -43,7 +43,7 @@ pub(super) struct Relay {
 
 /// What is done where a mark is answered.
 #[derive(Debug, Default)]
-struct Mark {
+struct RelayMark {
     /// What the client gets in its place.
     text: Vec<u8>,
     /// The relay ends, and with it this command of the client, which has waited for that.
@@ -123,13 +123,13 @@ impl Relay {
     /// Puts a mark where the client gets `text`, and where the relay ends if it `ends` with a command of the client.
     /// Returns the command that the node has to be sent.
     pub(super) fn mark(&mut self, text: &[u8], ends: Option<u64>) -> Vec<u8> {
-        self.put(Mark { text: text.to_vec(), ends, ..Mark::default() })
+        self.put(RelayMark { text: text.to_vec(), ends, ..RelayMark::default() })
     }
 
     /// Puts a mark where the relay ends with command `ends` of the client, unless the client is subscribed to anything
     /// there.
     pub(super) fn mark_if_unsubscribed(&mut self, ends: u64) -> Vec<u8> {
-        self.put(Mark { ends: Some(ends), if_unsubscribed: true, ..Mark::default() })
+        self.put(RelayMark { ends: Some(ends), if_unsubscribed: true, ..RelayMark::default() })
     }
 
     /// Whether the server has said that the client is subscribed to nothing, as far as was read.
@@ -143,10 +143,10 @@ impl Relay {
             return None;
         }
         (self.forgetting, self.forgot_at) = (true, now);
-        Some(self.put(Mark { forgets: true, ..Mark::default() }))
+        Some(self.put(RelayMark { forgets: true, ..RelayMark::default() }))
     }
 
-    fn put(&mut self, mut mark: Mark) -> Vec<u8> {
+    fn put(&mut self, mut mark: RelayMark) -> Vec<u8> {
         mark.covers = std::mem::take(&mut self.written);
         self.skips = false;
         self.marks.put(mark)

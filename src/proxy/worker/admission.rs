@@ -32,6 +32,7 @@ use crate::net::runtime::task;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::shard::shared::Shared;
+use crate::wire::reply::ErrorCode;
 
 /// Who is let in without a password, as far as one worker knows.
 pub struct Admission {
@@ -44,7 +45,7 @@ pub struct Admission {
     epoch: Cell<u32>,
     /// The primary of the present epoch.
     given_by: Cell<Option<NodeId>>,
-    answer: Cell<Option<Answer>>,
+    answer: Cell<Option<Inquired>>,
     asking: Cell<bool>,
     failed_at: Cell<Option<Moment>>,
     /// The connection that questions go over.
@@ -52,7 +53,7 @@ pub struct Admission {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Answer {
+struct Inquired {
     asked_at: Moment,
     by: NodeId,
     open: bool,
@@ -107,6 +108,8 @@ impl Admission {
     }
 
     /// Ends when a verdict may be another one. The primary may be about to be asked by somebody else.
+    ///
+    /// Cancel safe: all who wait are woken at once, so that no wake-up is lost with one of them.
     pub(crate) fn changes(&self) -> Notified<'_> {
         self.answered.notified()
     }
@@ -123,7 +126,7 @@ impl Admission {
     pub(crate) fn verdict(self: &Rc<Self>, since: Moment, now: Moment) -> Verdict {
         let view = self.shared.view.load();
         if let Some(answer) = self.answer.get()
-            && (answer.asked_at >= since || mutant::is("door-left-open"))
+            && (answer.asked_at >= since || mutant::is("admission-left-open"))
             && askable(&view, now).is_none_or(|primary| primary == answer.by)
         {
             if answer.open {
@@ -158,11 +161,11 @@ impl Admission {
         if primary.is_none() && closed {
             // What the primary said last counts until it, or another one, says otherwise.
             let by = view.primary.or(self.given_by.get()).unwrap_or(NodeId(0));
-            answer = Some(Answer { asked_at, by, open: false });
+            answer = Some(Inquired { asked_at, by, open: false });
         }
         for by in primary.into_iter().chain(others).filter(|_| !closed || primary.is_some()) {
             if let Ok(open) = self.is_open(by).await {
-                answer = Some(Answer { asked_at, by, open });
+                answer = Some(Inquired { asked_at, by, open });
                 break;
             }
         }
@@ -214,10 +217,9 @@ fn askable(view: &View, now: Moment) -> Option<NodeId> {
 /// such as that it has too many clients, says nothing of passwords.
 fn is_let_in(pong: &BytesFrame) -> Result<bool, ControlError> {
     let BytesFrame::Error(error) = pong else { return Ok(true) };
-    let code = error.split(' ').next().unwrap_or_default();
-    match code {
-        "NOAUTH" => Ok(false),
-        "NOPERM" | "LOADING" | "MASTERDOWN" | "BUSY" => Ok(true),
+    match ErrorCode::of_text(error.as_bytes()) {
+        ErrorCode::NoAuth => Ok(false),
+        ErrorCode::NoPerm | ErrorCode::Loading | ErrorCode::MasterDown | ErrorCode::Busy => Ok(true),
         _ => Err(ControlError::Refused(words(error))),
     }
 }

@@ -67,7 +67,7 @@ impl Worker {
     /// Once for each node and identity.
     fn tell_of_acl(&self, lane: &Lane, what: &str) {
         let mut warned = self.warned.borrow_mut();
-        if warned.len() >= TOLD_KEPT {
+        if warned.len() >= WARNED_KEPT {
             warned.clear();
         }
         if warned.insert((lane.key.node, lane.key.identity)) {
@@ -83,4 +83,4 @@ impl Worker {
 const SHUT_OUT: Duration = Duration::from_secs(10);
 
 /// Pairs of node and identity whose differing access rules were warned of.
-const TOLD_KEPT: usize = 1024;
+const WARNED_KEPT: usize = 1024;

@@ -51,6 +51,8 @@ impl Fencing {
         fences.stamp_all_pending(fresh.iter().copied(), || anchors.next());
         // No cell waits for a later one.
         let anchor = anchors.next();
+        let latest = unsettled.iter().next_back().map(|(_, waits_for)| *waits_for);
+        debug_assert!(latest.is_none_or(|latest| latest <= anchor), "what waits longest stands first");
         let room = UNSETTLED_KEPT.saturating_sub(unsettled.len());
         unsettled.extend(fresh.drain(..).take(room).map(|slot| (slot, anchor)));
     }

@@ -50,7 +50,9 @@ impl Held {
         self.writes.take().into_iter().map(|write| (write.key, write.request, write.pending))
     }
 
-    /// What has been held for longer than `patience`, one after the other; `None` once nothing is held. Cancel-safe.
+    /// What has been held for longer than `patience`, one after the other; `None` once nothing is held.
+    ///
+    /// Cancel safe: a write is taken out in the same poll that returns it.
     pub(crate) async fn overdue(&self, patience: Duration) -> Option<Pending> {
         loop {
             let since = self.writes.borrow().front().map(|write| write.since)?;

@@ -36,25 +36,28 @@ pub struct Inquiry {
     /// The one turn of whoever is.
     suspects: Turns,
     /// Connections that are nobody's.
-    kept: RefCell<Vec<Kept>>,
-    failures: RefCell<FxHashMap<String, Failures>>,
+    kept: RefCell<Vec<KeptLink>>,
+    failures: RefCell<FxHashMap<String, FailedLogins>>,
 }
 
-struct Kept {
+struct KeptLink {
     node: NodeId,
     link: ControlLink,
     since: Moment,
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for KeptLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept").field("node", &self.node).field("since", &self.since).finish_non_exhaustive()
+        f.debug_struct("KeptLink")
+            .field("node", &self.node)
+            .field("since", &self.since)
+            .finish_non_exhaustive()
     }
 }
 
 /// Logins that failed lately.
 #[derive(Clone, Copy, Debug)]
-struct Failures {
+struct FailedLogins {
     count: u32,
     last: Moment,
 }
@@ -98,9 +101,9 @@ impl Inquiry {
         if failures.len() >= ADDRESSES_KEPT {
             failures.clear();
         }
-        let known = failures.entry(address.to_owned()).or_insert(Failures { count: 0, last: now });
+        let known = failures.entry(address.to_owned()).or_insert(FailedLogins { count: 0, last: now });
         let count = if now.since(known.last) < FORGOTTEN_AFTER { known.count.saturating_add(1) } else { 1 };
-        *known = Failures { count, last: now };
+        *known = FailedLogins { count, last: now };
     }
 
     fn is_suspect(&self, address: &str, now: Moment) -> bool {
@@ -116,7 +119,7 @@ impl Inquiry {
     }
 
     fn keep(&self, node: NodeId, link: ControlLink) {
-        self.kept.borrow_mut().push(Kept { node, link, since: clock::now() });
+        self.kept.borrow_mut().push(KeptLink { node, link, since: clock::now() });
     }
 
     /// Closes what nobody has used for a while.

@@ -36,7 +36,7 @@ use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::{Client, Output};
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Withdrawal};
 use crate::proxy::upstream::load::Load;
-use crate::proxy::upstream::pending::{Kind, Pending};
+use crate::proxy::upstream::pending::{Pending, PendingKind};
 use crate::proxy::worker::admission::Admission;
 use crate::proxy::worker::fencing::Fencing;
 use crate::proxy::worker::held::Held;
@@ -228,16 +228,16 @@ impl Worker {
             request.record(now.nanos_since(pending.begun));
             upstream.record(now.nanos_since(pending.sent));
         }
-        if pending.kind == Kind::Write
+        if pending.kind == PendingKind::Write
             && ErrorCode::of(reply) == Some(ErrorCode::ReadOnly)
             && self.is_primary(lane.key.node)
         {
             self.shared.attention.look_now();
         }
-        if pending.kind == Kind::Write {
+        if pending.kind == PendingKind::Write {
             pending.client.status.wrote.set(Some((self.shared.anchors.next(), self.era.get())));
         }
-        if pending.kind == Kind::Write && pending.stamps != Stamps::None {
+        if pending.kind == PendingKind::Write && pending.stamps != Stamps::None {
             self.fencing.stamp(&pending.stamps);
         }
     }

@@ -11,7 +11,7 @@ use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::lane::Lane;
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 use crate::proxy::worker::Worker;
 use crate::wire::answer;
 use crate::wire::role::RoleReport;
@@ -24,7 +24,7 @@ impl Worker {
             client: self.discard(),
             seq: generation.0,
             len: 0,
-            kind: Kind::Proof,
+            kind: PendingKind::Proof,
             rewrite: Rewrite::None,
             policy: PolicyId::default(),
             stamps: Stamps::None,
@@ -71,8 +71,8 @@ impl Worker {
     /// Listens whether a replica tells that it has emptied its data, before replies of it are handed on that came on a
     /// connection on which it cannot say so.
     pub fn listen(&self, node: NodeId, now: Moment) {
-        let Some(ear) = self.shared.ears.get(node.index()) else { return };
-        let news = ear.news();
+        let Some(watch) = self.shared.emptied.get(node.index()) else { return };
+        let news = watch.news();
         {
             let mut heard = self.heard.borrow_mut();
             let Some(heard) = heard.get_mut(node.index()) else { return };

@@ -15,7 +15,7 @@ use crate::net::runtime::clock;
 use crate::net::runtime::task;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover};
-use crate::proxy::upstream::pending::{Kind, Pending};
+use crate::proxy::upstream::pending::{Pending, PendingKind};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::upkeep;
 use crate::shard::identity::IdentityId;
@@ -39,7 +39,7 @@ impl Worker {
             None => self.elsewhere(&pending, request, failed),
         };
         let Some(node) = node else { return Err(pending) };
-        (pending.kind, pending.need, pending.void) = (Kind::Final, None, false);
+        (pending.kind, pending.need, pending.void) = (PendingKind::Final, None, false);
         pending.at_primary = self.is_primary(node);
         remember_repeat(&pending, node);
         self.stats.repeated_reads.add(1);
@@ -152,24 +152,26 @@ impl Worker {
             return pending.client.leave(Gone::Ended);
         }
         let (error, pending) = match (why, pending.kind) {
-            (Closed::Refused(error), Kind::Read) if !lane.exclusive && !self.is_primary(lane.key.node) => {
+            (Closed::Refused(error), PendingKind::Read)
+                if !lane.exclusive && !self.is_primary(lane.key.node) =>
+            {
                 match self.repeat(pending, &request, lane) {
                     Ok(()) => return,
                     Err(pending) => ([error, &b"\r\n"[..]].concat(), pending),
                 }
             }
             (Closed::Refused(error), _) => ([error, &b"\r\n"[..]].concat(), pending),
-            (_, Kind::Read) if !lane.exclusive => {
+            (_, PendingKind::Read) if !lane.exclusive => {
                 match self.repeat_after_loss(pending, &request, lane, why) {
                     Ok(()) => return,
                     Err(pending) => (say::MASTERDOWN.to_vec(), pending),
                 }
             }
-            (_, Kind::Write) if sent => {
+            (_, PendingKind::Write) if sent => {
                 self.stats.uncertain_writes.add(1);
                 (say::UNCERTAIN.to_vec(), pending)
             }
-            (_, Kind::Write) if !lane.exclusive && self.may_write_elsewhere(lane, why) => {
+            (_, PendingKind::Write) if !lane.exclusive && self.may_write_elsewhere(lane, why) => {
                 // Not a byte of it was executed: it goes to whoever is the primary now.
                 return self.hold(lane.key, request, pending);
             }
@@ -245,7 +247,7 @@ impl Worker {
         if !self.is_primary(lane.key.node) || matches!(why, Closed::Unreachable(_)) {
             return Err(pending);
         }
-        pending.kind = Kind::Final;
+        pending.kind = PendingKind::Final;
         remember_repeat(&pending, lane.key.node);
         self.stats.repeated_reads.add(1);
         self.lane(lane.key).push_bytes(request, pending);

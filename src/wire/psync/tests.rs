@@ -16,10 +16,10 @@ fn tell<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, Result<
     for chunk in chunks {
         let result = decoder.feed(chunk, &mut |event| {
             told.push(match event {
-                Event::Continued(id) => format!("continue {}", &id.as_str()[..1]),
-                Event::FullResync(id, at) => format!("full {} {at}", &id.as_str()[..1]),
-                Event::DumpEnded => "dump ended".to_owned(),
-                Event::Command(command, end) => {
+                PsyncEvent::Continued(id) => format!("continue {}", &id.as_str()[..1]),
+                PsyncEvent::FullResync(id, at) => format!("full {} {at}", &id.as_str()[..1]),
+                PsyncEvent::DumpEnded => "dump ended".to_owned(),
+                PsyncEvent::Command(command, end) => {
                     format!("{} {end}", String::from_utf8_lossy(command.arg(0)))
                 }
             });

@@ -3,6 +3,8 @@
 /// The first word of an error reply, as far as Redweir has to tell such words apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
+    /// `BUSY`: a script has been running for longer than `busy-reply-threshold` (`server.c`, `shared.slowscripterr`).
+    Busy,
     /// `ERR`: errors that have no word of their own.
     Err,
     /// `LOADING`: the server is reading its data from disk.
@@ -33,10 +35,12 @@ impl ErrorCode {
         }
     }
 
+    /// The code of an error reply whose `-` was cut off.
     #[cold]
-    fn of_text(text: &[u8]) -> Self {
+    pub fn of_text(text: &[u8]) -> Self {
         let end = text.iter().position(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
         match &text[..end.unwrap_or(text.len())] {
+            b"BUSY" => Self::Busy,
             b"ERR" => Self::Err,
             b"LOADING" => Self::Loading,
             b"MASTERDOWN" => Self::MasterDown,
@@ -69,7 +73,8 @@ mod tests {
             (b"-READONLY", ErrorCode::ReadOnly),
             (b"-READONLYISH no\r\n", ErrorCode::Other),
             (b"-err lower\r\n", ErrorCode::Other),
-            (b"-BUSY Redis is busy\r\n", ErrorCode::Other),
+            (b"-BUSY Redis is busy\r\n", ErrorCode::Busy),
+            (b"-BUSYGROUP it exists\r\n", ErrorCode::Other),
             (b"-", ErrorCode::Other),
         ];
         for (reply, code) in known {

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Found = (usize, ReplyKind, Vec<u8>);
+type FoundReply = (usize, ReplyKind, Vec<u8>);
 
 /// Every reply with its end in `input`, kind and head; the error that stopped it; whether a reply is open.
-fn run(input: &[u8], cuts: impl IntoIterator<Item = usize>) -> (Vec<Found>, Option<ReplyError>, bool) {
+fn run(input: &[u8], cuts: impl IntoIterator<Item = usize>) -> (Vec<FoundReply>, Option<ReplyError>, bool) {
     let mut scanner = ReplyScanner::new();
     let mut found = Vec::new();
     let mut at = 0;
@@ -30,7 +30,7 @@ fn run(input: &[u8], cuts: impl IntoIterator<Item = usize>) -> (Vec<Found>, Opti
     (found, None, !scanner.is_between())
 }
 
-fn whole(input: &[u8]) -> (Vec<Found>, Option<ReplyError>, bool) {
+fn whole(input: &[u8]) -> (Vec<FoundReply>, Option<ReplyError>, bool) {
     let at_once = run(input, []);
     assert_eq!(run(input, 0..=input.len()), at_once, "byte by byte: {}", input.escape_ascii());
     at_once

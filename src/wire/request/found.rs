@@ -3,14 +3,14 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::core::argv::Args;
-use crate::wire::inline::Span;
+use crate::wire::inline::ArgSpan;
 use crate::wire::number::put_header;
 
 /// One command: its arguments by index, and its bytes for the upstream connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     pub(super) data: &'a [u8],
-    pub(super) spans: &'a [Span],
+    pub(super) spans: &'a [ArgSpan],
     pub(super) raw: Option<&'a [u8]>,
     /// Arguments behind `spans` that have not arrived yet.
     pub(super) missing: usize,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Told = (Vec<Vec<u8>>, usize, Vec<bool>, u64);
+type HeardCommands = (Vec<Vec<u8>>, usize, Vec<bool>, u64);
 
 fn encode(args: &[&[u8]]) -> Vec<u8> {
     let mut out = format!("*{}\r\n", args.len()).into_bytes();
@@ -17,7 +17,9 @@ fn encode(args: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Feeds the chunks and returns what was told, and how it ended.
-fn tell<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Told>, u64, Result<(), StreamError>) {
+fn tell<'a>(
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<HeardCommands>, u64, Result<(), StreamError>) {
     let mut decoder = StreamDecoder::new(Offset::new(100));
     let mut told = Vec::new();
     let mut result = Ok(());

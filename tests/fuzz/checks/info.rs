@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use redweir::core::nodes::node::{LinkDown, Role};
 use redweir::core::position::{Offset, ReplId};
-use redweir::wire::info::{Info, LinkDown, Role};
+use redweir::wire::info::Info;
 
 /// What is read is what the last line of each name says, if that makes sense, and nothing else.
 pub(crate) fn check(input: &[u8]) {
@@ -35,7 +36,7 @@ pub(crate) fn check(input: &[u8]) {
     assert_eq!(info.role.map(role), last("role").filter(|role| ["master", "slave"].contains(role)));
     let down = last("master_link_down_since_seconds").and_then(|text| text.parse::<i64>().ok());
     let down = down.and_then(|seconds| match seconds {
-        -1 => Some(LinkDown::NeverUp),
+        -1 => Some(LinkDown::Never),
         _ => u64::try_from(seconds).ok().map(|seconds| LinkDown::For(Duration::from_secs(seconds))),
     });
     assert_eq!(info.link_down, down);

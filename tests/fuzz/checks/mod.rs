@@ -5,7 +5,6 @@
 
 pub(crate) mod commands;
 pub(crate) mod control;
-pub(crate) mod dice;
 pub(crate) mod info;
 pub(crate) mod inline;
 pub(crate) mod mend;
@@ -14,6 +13,7 @@ pub(crate) mod reply;
 pub(crate) mod reply_queue;
 pub(crate) mod request;
 pub(crate) mod request_queue;
+pub(crate) mod rng;
 pub(crate) mod role;
 pub(crate) mod steps;
 pub(crate) mod stream;

@@ -2,7 +2,7 @@
 
 use redweir::core::argv::Args;
 use redweir::core::position::{Offset, ReplId};
-use redweir::wire::psync::{Event, PsyncDecoder, PsyncError};
+use redweir::wire::psync::{PsyncDecoder, PsyncError, PsyncEvent};
 
 /// Where the link was asked to begin.
 const AT: u64 = 1000;
@@ -25,12 +25,12 @@ pub(crate) fn decode(input: &[u8], piece: usize) -> Found {
     let mut decoder = PsyncDecoder::new(asked, Offset::new(AT));
     let (mut told, mut error) = (Vec::new(), None);
     for part in input.chunks(piece.max(1)) {
-        let mut tell = |event: Event<'_>| {
+        let mut tell = |event: PsyncEvent<'_>| {
             told.push(match event {
-                Event::Continued(id) => Told::Continued(id),
-                Event::FullResync(id, at) => Told::FullResync(id, at.bytes()),
-                Event::DumpEnded => Told::DumpEnded,
-                Event::Command(command, end) => {
+                PsyncEvent::Continued(id) => Told::Continued(id),
+                PsyncEvent::FullResync(id, at) => Told::FullResync(id, at.bytes()),
+                PsyncEvent::DumpEnded => Told::DumpEnded,
+                PsyncEvent::Command(command, end) => {
                     let args = (0..command.count().min(1000)).map(|n| command.arg(n).to_vec());
                     Told::Command(args.collect(), end.bytes())
                 }

@@ -14,7 +14,7 @@ use redweir::net::runtime::flush::{DirtyList, Schedule};
 use redweir::net::socket::halves::WriteHalf;
 use redweir::proxy::downstream::replies::{Client, Gone, Output};
 use redweir::proxy::upstream::load::Load;
-use redweir::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use redweir::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 use redweir::proxy::upstream::queue::RequestQueue;
 
 use super::steps::Steps;
@@ -24,7 +24,7 @@ use super::steps::Steps;
 struct Entry {
     seq: u64,
     client: usize,
-    kind: Kind,
+    kind: PendingKind,
     slot: Option<Slot>,
     bytes: Vec<u8>,
     void: bool,
@@ -32,7 +32,7 @@ struct Entry {
 
 impl Entry {
     fn may_move(&self) -> bool {
-        matches!(self.kind, Kind::Read | Kind::Final)
+        matches!(self.kind, PendingKind::Read | PendingKind::Final)
     }
 
     /// Whether a read must stay because this is of the same client.
@@ -106,7 +106,8 @@ impl Model {
     }
 
     fn push(&mut self, what: usize, text: &[u8]) {
-        let kind = [Kind::Read, Kind::Read, Kind::Final, Kind::Write][what / 4 % 4];
+        let kind =
+            [PendingKind::Read, PendingKind::Read, PendingKind::Final, PendingKind::Write][what / 4 % 4];
         let slot = self.slots.get(what / 16 % 4).copied();
         let bytes = [format!("{}:", self.next).as_bytes(), text].concat();
         self.next += 1;
@@ -208,7 +209,7 @@ impl Model {
             && (others || self.is_free(&front, fencing))
         {
             let chosen = |entry: &Entry| {
-                let own = entry.client == front.client && front.kind != Kind::Moved;
+                let own = entry.client == front.client && front.kind != PendingKind::Moved;
                 own != others && self.is_free(entry, fencing)
             };
             let chosen: Vec<usize> = (0..self.entries.len()).filter(|n| chosen(&self.entries[*n])).collect();
@@ -222,7 +223,8 @@ impl Model {
                     self.asked.drain(begin..begin + entry.bytes.len());
                     self.entries.remove(n);
                 } else {
-                    *entry = Entry { seq: 0, kind: Kind::Moved, slot: None, void: false, ..entry.clone() };
+                    *entry =
+                        Entry { seq: 0, kind: PendingKind::Moved, slot: None, void: false, ..entry.clone() };
                 }
             }
             expected.reverse();
@@ -240,7 +242,7 @@ impl Model {
     /// Whether a command may be sent again elsewhere: a read of somebody who is there, who has not sent anything here
     /// that it, or another read of the same client, must not pass.
     fn is_free(&self, entry: &Entry, fencing: bool) -> bool {
-        let same = |other: &&Entry| other.client == entry.client && other.kind != Kind::Moved;
+        let same = |other: &&Entry| other.client == entry.client && other.kind != PendingKind::Moved;
         let reads = || self.entries.iter().filter(same).filter(|other| other.may_move());
         let mut fixed = self.entries.iter().filter(same).filter(|other| !other.may_move());
         entry.may_move()
@@ -249,7 +251,7 @@ impl Model {
     }
 
     fn assert_is(&self, pending: &Pending, entry: &Entry) {
-        let moved = entry.kind == Kind::Moved;
+        let moved = entry.kind == PendingKind::Moved;
         let client = if moved { &self.drain } else { &self.clients[entry.client] };
         assert!(Rc::ptr_eq(&pending.client, client));
         let found = (pending.seq, pending.kind, pending.len, pending.void);
@@ -284,7 +286,7 @@ impl Model {
         }
         self.begin_anew();
         self.next += 1;
-        let (seq, kind) = (self.next, Kind::Write);
+        let (seq, kind) = (self.next, PendingKind::Write);
         let entry = Entry { seq, client: 0, kind, slot: None, bytes: Vec::new(), void: false };
         let (pending, first) = (self.pending(&entry), steps.text());
         self.queue.push_beginning(pending, |buffer| buffer.extend_from_slice(first));
@@ -334,8 +336,9 @@ impl Model {
         assert_eq!(self.queue.unsent(), self.asked.len() - self.wire.len());
         assert_eq!(self.queue.is_cut(), self.cut);
         let waits = |entry: &Entry, front: &Entry| {
-            let apart = entry.client != front.client || front.kind == Kind::Moved || entry.seq < front.seq;
-            entry.kind != Kind::Moved && self.clients[entry.client].gone().is_none() && apart
+            let apart =
+                entry.client != front.client || front.kind == PendingKind::Moved || entry.seq < front.seq;
+            entry.kind != PendingKind::Moved && self.clients[entry.client].gone().is_none() && apart
         };
         let in_the_way = self
             .entries

@@ -496,8 +496,8 @@ fn replicas_count_where_they_have_applied_the_offset_over_a_living_link() {
 
 #[test]
 fn whatever_makes_a_replica_unhealthy_puts_it_out_at_once_and_three_good_samples_bring_it_back() {
-    type Row = (&'static str, fn(&mut Facts));
-    let set: [Row; 4] = [
+    type Unhealthy = (&'static str, fn(&mut Facts));
+    let set: [Unhealthy; 4] = [
         ("loading", |facts| facts.loading = true),
         ("loading beside the old data", |facts| facts.async_loading = true),
         ("syncing", |facts| facts.sync_in_progress = true),

@@ -28,7 +28,7 @@ pub struct TlsAcceptor {
     files: ListenTls,
     config: ArcSwap<ServerConfig>,
     /// When a failed handshake was last told at a level that is seen, in nanoseconds.
-    told_at: AtomicU64,
+    logged_at: AtomicU64,
 }
 
 /// The TLS of connections to nodes.
@@ -41,10 +41,13 @@ impl TlsAcceptor {
     /// For the listener called `name`.
     pub fn new(name: String, files: ListenTls) -> Result<Self, TlsFault> {
         let config = ArcSwap::from_pointee(files.server_config()?);
-        Ok(Self { name, files, config, told_at: AtomicU64::new(0) })
+        Ok(Self { name, files, config, logged_at: AtomicU64::new(0) })
     }
 
-    /// Shakes hands with a client. Dropping the future drops the connection.
+    /// Shakes hands with a client.
+    ///
+    /// Not cancel safe: the future owns the socket, and dropping it closes the connection in the middle of the handshake.
+    /// Whoever drops it has given the client up.
     pub async fn accept(&self, socket: TcpStream) -> io::Result<TlsStream> {
         TlsStream::accept(socket, self.config.load_full()).await
     }
@@ -52,11 +55,11 @@ impl TlsAcceptor {
     /// Tells of a handshake that came to nothing. A scanner must not fill the log: most are told to those who debug.
     pub fn tell(&self, peer: &str, problem: &io::Error) {
         let (now, problem) = (clock::now().as_nanos(), explain(problem));
-        let told_at = self.told_at.load(Ordering::Relaxed);
-        if told_at != 0 && now.saturating_sub(told_at) < limits::TLS_TOLD_EVERY.as_nanos() as u64 {
+        let logged_at = self.logged_at.load(Ordering::Relaxed);
+        if logged_at != 0 && now.saturating_sub(logged_at) < limits::TLS_LOGGED_EVERY.as_nanos() as u64 {
             return tracing::debug!(listener = %self.name, peer, problem, "a TLS handshake failed");
         }
-        self.told_at.store(now, Ordering::Relaxed);
+        self.logged_at.store(now, Ordering::Relaxed);
         tracing::info!(listener = %self.name, peer, problem, "a TLS handshake failed");
     }
 }

@@ -22,9 +22,9 @@ use crate::net::runtime::limits;
 
 /// A TLS connection whose handshake is done.
 #[derive(Debug)]
-pub struct TlsStream(RefCell<State>);
+pub struct TlsStream(RefCell<TlsState>);
 
-struct State {
+struct TlsState {
     socket: TcpStream,
     tls: Connection,
     /// The last byte that was encrypted is not counted as taken yet.
@@ -55,7 +55,7 @@ impl TlsStream {
 
     async fn shake_hands(socket: TcpStream, mut tls: Connection) -> io::Result<Self> {
         tls.set_buffer_limit(Some(limits::TLS_WRITE));
-        let mut state = State { socket, tls, withheld: false };
+        let mut state = TlsState { socket, tls, withheld: false };
         std::future::poll_fn(|cx| state.poll_handshake(cx)).await?;
         Ok(Self(RefCell::new(state)))
     }
@@ -113,7 +113,7 @@ impl TlsStream {
     }
 }
 
-impl State {
+impl TlsState {
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_flush(cx))?;
@@ -122,7 +122,7 @@ impl State {
             }
             ready!(self.socket.poll_read_ready(cx))?;
             // 4 KiB at a time, and none after the end: what a client sends at once must fit into rustls' own buffers.
-            match self.tls.read_tls(&mut Socket(&self.socket)) {
+            match self.tls.read_tls(&mut CiphertextSocket(&self.socket)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => self.process()?,
                 Err(e) if is_passing(&e) => {}
@@ -183,7 +183,7 @@ impl State {
     /// Writes ciphertext; true when none is left.
     fn flush(&mut self) -> io::Result<bool> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Socket(&self.socket)) {
+            match self.tls.write_tls(&mut CiphertextSocket(&self.socket)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -195,7 +195,7 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for TlsState {
     /// Says that this is the end and no accident.
     fn drop(&mut self) {
         self.tls.send_close_notify();
@@ -203,22 +203,22 @@ impl Drop for State {
     }
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for TlsState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("TlsState").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
 /// A socket as rustls takes it.
-struct Socket<'a>(&'a TcpStream);
+struct CiphertextSocket<'a>(&'a TcpStream);
 
-impl Read for Socket<'_> {
+impl Read for CiphertextSocket<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.0.try_read(buf)
     }
 }
 
-impl Write for Socket<'_> {
+impl Write for CiphertextSocket<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.0.try_write(buf)
     }
@@ -244,7 +244,7 @@ mod tests {
 
     use rustls::pki_types::PrivateKeyDer;
     use rustls::{RootCertStore, StreamOwned};
-    use socket2::{Domain, SockRef, Socket, Type};
+    use socket2::{Domain, SockRef, Type};
 
     use super::*;
     use crate::config::tls::provider;
@@ -272,7 +272,7 @@ mod tests {
         SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
         let address = listener.local_addr().unwrap();
         let peer = thread::spawn(move || {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             socket.set_recv_buffer_size(4096).unwrap();
             socket.connect(&address.into()).unwrap();
             let socket = std::net::TcpStream::from(socket);

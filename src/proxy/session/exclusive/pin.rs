@@ -5,7 +5,7 @@ use std::rc::Rc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::argv::Args as _;
-use crate::core::command::{Handling, Intent, Local, Pin as Pins};
+use crate::core::command::{Handling, Intent, Local, Stateful};
 use crate::core::plan::Hold;
 use crate::core::session::Stamps;
 use crate::proxy::session::exclusive::tracking;
@@ -45,7 +45,7 @@ pub struct Pin {
     /// The server tells what the client's reads are invalidated by.
     tracking: bool,
     /// Its state cannot be followed: never given back.
-    stuck: bool,
+    unknown_state: bool,
     /// The transaction has a subscription in it: a plain relay once it is executed.
     pub(crate) raw_after: bool,
     /// What the queued commands write.
@@ -70,7 +70,7 @@ impl Pin {
             blocking: false,
             raw: false,
             tracking: false,
-            stuck: false,
+            unknown_state: false,
             raw_after: false,
             queued: Stamps::None,
             poisoned: false,
@@ -107,11 +107,11 @@ impl Pin {
     pub(crate) fn follow_relayed(&mut self, intent: Intent, name: &str) {
         self.subscribes_only &= match intent.handling {
             // Shard channels are counted apart.
-            Handling::Pin(Pins::Subscribe | Pins::Unsubscribe) => {
+            Handling::Pin(Stateful::Subscribe | Stateful::Unsubscribe) => {
                 !matches!(name, "ssubscribe" | "sunsubscribe")
             }
             Handling::Shared | Handling::Scan { .. } | Handling::ReadOnlyScript | Handling::Script => true,
-            Handling::Pin(Pins::Blocking) => true,
+            Handling::Pin(Stateful::Blocking) => true,
             Handling::Operation | Handling::Local(_) | Handling::Pin(_) => false,
         };
     }
@@ -127,7 +127,7 @@ impl Pin {
     }
 
     pub(crate) fn holds_state(&self) -> bool {
-        self.multi || self.watching || self.tracking || self.stuck || self.raw_after
+        self.multi || self.watching || self.tracking || self.unknown_state || self.raw_after
     }
 
     /// Follows what the command does to the connection's state.
@@ -135,28 +135,31 @@ impl Pin {
         self.blocking = false;
         match intent.handling {
             // With arguments they are errors, which change nothing.
-            Handling::Pin(Pins::Multi | Pins::Exec | Pins::Discard | Pins::Unwatch)
+            Handling::Pin(Stateful::Multi | Stateful::Exec | Stateful::Discard | Stateful::Unwatch)
                 if request.count() != 1 => {}
-            Handling::Pin(Pins::Multi) => self.multi = true,
+            Handling::Pin(Stateful::Multi) => self.multi = true,
             // Without MULTI they are errors, which leave what is watched watched (`multi.c`, `execCommand`).
-            Handling::Pin(Pins::Exec | Pins::Discard) if self.multi => {
+            Handling::Pin(Stateful::Exec | Stateful::Discard) if self.multi => {
                 (self.multi, self.watching) = (false, false);
             }
-            Handling::Pin(Pins::Watch) => self.watching = true,
-            Handling::Pin(Pins::Unwatch) if !self.multi => self.watching = false,
-            Handling::Pin(Pins::Blocking) if !self.multi => self.blocking = true,
+            Handling::Pin(Stateful::Watch) => self.watching = true,
+            Handling::Pin(Stateful::Unwatch) if !self.multi => self.watching = false,
+            Handling::Pin(Stateful::Blocking) if !self.multi => self.blocking = true,
             // SELECT, AUTH, HELLO or CLIENT in the middle of a transaction change the connection itself.
-            Handling::Local(Local::Client) | Handling::Pin(Pins::Tracking) if self.multi => self.stuck = true,
-            Handling::Pin(Pins::Tracking) if tracking::switches_on(request) => self.tracking = true,
-            Handling::Pin(Pins::Tracking) if tracking::switches_off(request) => self.tracking = false,
-            Handling::Pin(Pins::Tracking) if tracking::changes_nothing(request) => {}
-            Handling::Pin(Pins::Tracking) | Handling::Local(Local::Select | Local::Auth | Local::Hello) => {
-                self.stuck = true;
+            Handling::Local(Local::Client) | Handling::Pin(Stateful::Tracking) if self.multi => {
+                self.unknown_state = true;
+            }
+            Handling::Pin(Stateful::Tracking) if tracking::switches_on(request) => self.tracking = true,
+            Handling::Pin(Stateful::Tracking) if tracking::switches_off(request) => self.tracking = false,
+            Handling::Pin(Stateful::Tracking) if tracking::changes_nothing(request) => {}
+            Handling::Pin(Stateful::Tracking)
+            | Handling::Local(Local::Select | Local::Auth | Local::Hello) => {
+                self.unknown_state = true;
             }
             _ => {}
         }
         if request.count() == 0 {
-            self.stuck = true;
+            self.unknown_state = true;
         }
     }
 }

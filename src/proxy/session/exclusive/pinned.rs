@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::core::command::in_force::Commands;
-use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
+use crate::core::command::{Access, Handling, Intent, Local, Stateful};
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::core::plan::{is_about_redweir, silences, to_primary};
@@ -61,12 +61,12 @@ impl Connection {
                 }
                 return None;
             }
-            Handling::Pin(Pins::Silence) if self.pin.as_ref().is_none_or(|pin| !pin.relays_everything()) => {
+            Handling::Pin(Stateful::Silence) if self.pin.as_ref().is_none_or(|p| !p.relays_everything()) => {
                 if let Some(reply) = reply_mode::speaks_on(request) {
                     return Some(self.say_by_leave(&reply, request, view));
                 }
             }
-            Handling::Pin(Pins::Silence)
+            Handling::Pin(Stateful::Silence)
                 if self.pin.as_ref().is_some_and(|pin| pin.multi && !pin.raw) && silences(request) =>
             {
                 self.poison_transaction();
@@ -124,7 +124,7 @@ impl Connection {
             Decision::Send { node, .. } => node,
             Decision::Refuse { reason } => {
                 self.permit = Permit::No;
-                let step = self.refuse(telemetry::Access::Other, reason);
+                let step = self.refuse(telemetry::AccessLabel::Other, reason);
                 return Err(end_if_needed(intent, step));
             }
             Decision::Wait { .. } | Decision::Try { .. } => {
@@ -138,7 +138,7 @@ impl Connection {
                 Err(_) => return Err(Step::Permit),
             },
             Permit::GaveUp => {
-                self.worker.stats.command(telemetry::Access::Other, Target::Refused, Reason::Pinned);
+                self.worker.stats.command(telemetry::AccessLabel::Other, Target::Refused, Reason::Pinned);
                 self.client.answer(say::MAX_EXCLUSIVE);
                 return Err(Step::Close);
             }
@@ -182,7 +182,7 @@ impl Connection {
             self.begin_relay();
             return self.push_relayed(request, intent, view, commands, now);
         }
-        if pin.poisoned && matches!(intent.handling, Handling::Pin(Pins::Exec)) {
+        if pin.poisoned && matches!(intent.handling, Handling::Pin(Stateful::Exec)) {
             return self.abort_transaction();
         }
         let changed = match Self::own_cursor(request, intent, &pin.lane, view) {
@@ -205,22 +205,26 @@ impl Connection {
             Handling::Local(Local::Client) if tracking::tells_redirect(request) => Rewrite::Redirect,
             _ => Rewrite::None,
         };
-        if intent.handling == Handling::Pin(Pins::Tracking) {
+        if intent.handling == Handling::Pin(Stateful::Tracking) {
             pin.lane.listen(Rc::clone(&self.client));
         }
-        if pin.raw_after && intent.handling == Handling::Pin(Pins::Exec) {
+        if pin.raw_after && intent.handling == Handling::Pin(Stateful::Exec) {
             // What the subscription brings may come right behind the reply.
             pin.lane.relay(Rc::clone(&self.client));
         }
         let stamps = match intent.handling {
-            Handling::Pin(Pins::Exec) => std::mem::take(&mut pin.queued),
+            Handling::Pin(Stateful::Exec) => std::mem::take(&mut pin.queued),
             _ if was_multi => {
                 pin.queued.merge(written);
                 Stamps::None
             }
             _ => written,
         };
-        let access = if stamps == Stamps::None { telemetry::Access::Other } else { telemetry::Access::Write };
+        let access = if stamps == Stamps::None {
+            telemetry::AccessLabel::Other
+        } else {
+            telemetry::AccessLabel::Write
+        };
         let lane = Rc::clone(&pin.lane);
         self.push_pinned(&lane, bytes, access, stamps, rewrite, now);
         self.body = request.is_partial().then_some(lane);
@@ -277,11 +281,21 @@ impl Connection {
 fn speaks_unasked(intent: Intent) -> bool {
     matches!(
         intent.handling,
-        Handling::Pin(Pins::Subscribe | Pins::Monitor | Pins::Silence | Pins::Unsubscribe | Pins::Sync)
+        Handling::Pin(
+            Stateful::Subscribe
+                | Stateful::Monitor
+                | Stateful::Silence
+                | Stateful::Unsubscribe
+                | Stateful::Sync
+        )
     )
 }
 
 /// A client whose transaction could not begin must not have its commands executed one by one.
 pub(crate) fn end_if_needed(intent: Intent, step: Step) -> Step {
-    if matches!(intent.handling, Handling::Pin(Pins::Multi | Pins::Watch)) { Step::Close } else { step }
+    if matches!(intent.handling, Handling::Pin(Stateful::Multi | Stateful::Watch)) {
+        Step::Close
+    } else {
+        step
+    }
 }

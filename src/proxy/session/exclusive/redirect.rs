@@ -2,7 +2,7 @@
 //! ([`crate::proxy::session::exclusive::tracking`]).
 
 use crate::core::argv::Args as _;
-use crate::core::command::{Handling, Intent, Pin as Pins};
+use crate::core::command::{Handling, Intent, Stateful};
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::session::exclusive::tracking::redirect_at;
 use crate::wire::request::Request;
@@ -11,7 +11,7 @@ use crate::wire::say;
 impl Connection {
     /// What has to be found out before the command can be sent.
     pub fn look_for_redirect(&self, request: &Request<'_>, intent: Intent) -> Option<Step> {
-        if intent.handling != Handling::Pin(Pins::Tracking) || self.redirect.is_some() {
+        if intent.handling != Handling::Pin(Stateful::Tracking) || self.redirect.is_some() {
             return None;
         }
         let number = std::str::from_utf8(request.arg(redirect_at(request)?)).ok()?.parse().ok()?;
@@ -20,7 +20,7 @@ impl Connection {
 
     /// The command as the primary has to see it, if that is not as the client says it.
     pub fn redirected(&mut self, request: &Request<'_>, intent: Intent) -> Option<Vec<u8>> {
-        if intent.handling != Handling::Pin(Pins::Tracking) {
+        if intent.handling != Handling::Pin(Stateful::Tracking) {
             return None;
         }
         let redirect = self.redirect.take()?;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use crate::core::command::in_force::Commands;
-use crate::core::command::{Access, Handling, Intent, Local, Pin as Pins};
+use crate::core::command::{Access, Handling, Intent, Local, Stateful};
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::core::plan::Plan;
@@ -134,7 +134,7 @@ impl Connection {
                 return Step::Done;
             }
         };
-        self.worker.stats.command(telemetry::Access::Other, Target::Primary, Reason::Pinned);
+        self.worker.stats.command(telemetry::AccessLabel::Other, Target::Primary, Reason::Pinned);
         let bytes = changed.as_deref().map_or(Bytes::Request(request), Bytes::Own);
         lane.push_raw(bytes, written, said(request, intent));
         lane.forget_soon(now);
@@ -225,10 +225,10 @@ async fn see_off(lane: Rc<Lane>) {
 /// What a command does to the replies.
 fn said(request: &Request<'_>, intent: Intent) -> Said {
     match intent.handling {
-        Handling::Pin(Pins::Multi) => Said::Multi,
-        Handling::Pin(Pins::Exec | Pins::Discard) => Said::MultiEnds,
-        Handling::Pin(Pins::Silence) => reply_mode::reply_mode(request),
-        Handling::Pin(Pins::Sync) => Said::Opaque,
+        Handling::Pin(Stateful::Multi) => Said::Multi,
+        Handling::Pin(Stateful::Exec | Stateful::Discard) => Said::MultiEnds,
+        Handling::Pin(Stateful::Silence) => reply_mode::reply_mode(request),
+        Handling::Pin(Stateful::Sync) => Said::Opaque,
         _ => Said::Command,
     }
 }

@@ -13,9 +13,9 @@ use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::pending::Pending;
 
 /// The clients whose reads must stay, because of what else of theirs is outstanding.
-pub(super) struct Bound(FxHashSet<*const Client>);
+pub(super) struct Unmovable(FxHashSet<*const Client>);
 
-impl Bound {
+impl Unmovable {
     /// Found in one pass for each who has sent anything but reads, few of whom have sent reads, too.
     pub(super) fn of(outstanding: &VecDeque<Pending>, fencing: bool) -> Self {
         let mut fixed: FxHashMap<*const Client, Vec<&Pending>> = FxHashMap::default();

@@ -12,7 +12,7 @@ use crate::net::runtime::flush::{DirtyList, Schedule};
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::{Client, Gone, Output};
 use crate::proxy::upstream::load::Load;
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 
 fn output() -> Output {
     Output { dirty: DirtyList::new(&Rc::<Schedule>::default()), buffers: Rc::default() }
@@ -22,7 +22,7 @@ fn client(id: u64) -> Rc<Client> {
     Client::new(id, WriteHalf::nowhere(), output(), 1 << 20)
 }
 
-fn pending(client: &Rc<Client>, seq: u64, kind: Kind, slot: Option<Slot>) -> Pending {
+fn pending(client: &Rc<Client>, seq: u64, kind: PendingKind, slot: Option<Slot>) -> Pending {
     Pending {
         client: Rc::clone(client),
         seq,
@@ -58,9 +58,9 @@ fn write(queue: &mut RequestQueue, count: usize) -> Vec<u8> {
 #[test]
 fn replies_answer_in_the_order_of_the_requests() {
     let (mut queue, alice, bob) = (empty(), client(1), client(2));
-    push(&mut queue, pending(&alice, 0, Kind::Read, None), b"one");
-    push(&mut queue, pending(&bob, 7, Kind::Write, None), b"two");
-    push(&mut queue, pending(&alice, 1, Kind::Read, None), b"three");
+    push(&mut queue, pending(&alice, 0, PendingKind::Read, None), b"one");
+    push(&mut queue, pending(&bob, 7, PendingKind::Write, None), b"two");
+    push(&mut queue, pending(&alice, 1, PendingKind::Read, None), b"three");
     assert_eq!(write(&mut queue, 11), b"onetwothree");
     let mut answered = Vec::new();
     while let Some((pending, request)) = queue.pop(|pending, _| pending.seq == 1) {
@@ -74,7 +74,7 @@ fn replies_answer_in_the_order_of_the_requests() {
 fn what_is_not_asked_for_yet_has_no_reply() {
     let (mut queue, alice) = (empty(), client(1));
     assert!(queue.pop(|_, _| false).is_none());
-    push(&mut queue, pending(&alice, 0, Kind::Read, None), b"request");
+    push(&mut queue, pending(&alice, 0, PendingKind::Read, None), b"request");
     write(&mut queue, 6);
     assert!(queue.pop(|_, _| false).is_none(), "its last byte is not written");
     write(&mut queue, 1);
@@ -85,7 +85,7 @@ fn what_is_not_asked_for_yet_has_no_reply() {
 fn a_window_holds_requests_back_but_takes_back_nothing_that_was_offered() {
     let (mut queue, alice) = (empty(), client(1));
     for seq in 0..4 {
-        push(&mut queue, pending(&alice, seq, Kind::Read, None), b"xx");
+        push(&mut queue, pending(&alice, seq, PendingKind::Read, None), b"xx");
     }
     assert_eq!([Some(1), Some(3), Some(4), None].map(|most| queue.writable(most)), [2, 6, 8, 8]);
     queue.wrote(1);
@@ -99,8 +99,8 @@ fn a_window_holds_requests_back_but_takes_back_nothing_that_was_offered() {
 #[test]
 fn a_reply_that_has_begun_is_not_voided() {
     let (mut queue, alice) = (empty(), client(1));
-    push(&mut queue, pending(&alice, 0, Kind::Read, None), b"long");
-    push(&mut queue, pending(&alice, 1, Kind::Read, None), b"short");
+    push(&mut queue, pending(&alice, 0, PendingKind::Read, None), b"long");
+    push(&mut queue, pending(&alice, 1, PendingKind::Read, None), b"short");
     write(&mut queue, 9);
     queue.cut();
     queue.void_reads();
@@ -113,12 +113,12 @@ fn a_reply_that_has_begun_is_not_voided() {
 fn what_moves_leaves_a_tombstone_that_takes_its_reply() {
     let (mut queue, drain) = (empty(), Client::drain(output()));
     let (slow, other, gone, apart) = (client(1), client(2), client(3), client(4));
-    push(&mut queue, pending(&slow, 0, Kind::Read, None), b"long");
-    push(&mut queue, pending(&other, 4, Kind::Read, None), b"read");
-    push(&mut queue, pending(&other, 5, Kind::Write, None), b"write");
-    push(&mut queue, pending(&gone, 0, Kind::Read, None), b"left");
-    push(&mut queue, pending(&slow, 1, Kind::Read, None), b"next");
-    push(&mut queue, pending(&apart, 9, Kind::Read, None), b"late");
+    push(&mut queue, pending(&slow, 0, PendingKind::Read, None), b"long");
+    push(&mut queue, pending(&other, 4, PendingKind::Read, None), b"read");
+    push(&mut queue, pending(&other, 5, PendingKind::Write, None), b"write");
+    push(&mut queue, pending(&gone, 0, PendingKind::Read, None), b"left");
+    push(&mut queue, pending(&slow, 1, PendingKind::Read, None), b"next");
+    push(&mut queue, pending(&apart, 9, PendingKind::Read, None), b"late");
     gone.leave(Gone::Left);
     assert!(queue.is_in_the_way());
     let asked = write(&mut queue, 5);
@@ -132,9 +132,12 @@ fn what_moves_leaves_a_tombstone_that_takes_its_reply() {
         "for what was not offered yet the server is not asked at all"
     );
     assert_eq!((queue.unsent(), queue.len()), (0, 5));
-    let kinds: Vec<Kind> =
+    let kinds: Vec<PendingKind> =
         std::iter::from_fn(|| queue.pop(|_, _| false)).map(|popped| popped.0.kind).collect();
-    assert_eq!(kinds, [Kind::Read, Kind::Moved, Kind::Write, Kind::Read, Kind::Read]);
+    assert_eq!(
+        kinds,
+        [PendingKind::Read, PendingKind::Moved, PendingKind::Write, PendingKind::Read, PendingKind::Read]
+    );
 }
 
 #[test]
@@ -145,16 +148,16 @@ fn reads_stay_with_a_write_of_the_same_key() {
     for (written, fencing, moves) in [(a, true, false), (b, true, true), (b, false, false)] {
         let (mut queue, drain) = (empty(), Client::drain(output()));
         let alice = client(1);
-        push(&mut queue, pending(&alice, 0, Kind::Read, Some(a)), b"GET a");
-        push(&mut queue, pending(&alice, 1, Kind::Write, Some(written)), b"SET");
-        push(&mut queue, pending(&alice, 2, Kind::Final, None), b"PING");
+        push(&mut queue, pending(&alice, 0, PendingKind::Read, Some(a)), b"GET a");
+        push(&mut queue, pending(&alice, 1, PendingKind::Write, Some(written)), b"SET");
+        push(&mut queue, pending(&alice, 2, PendingKind::Final, None), b"PING");
         // One without a key is bound by any write.
         let moved: Vec<u64> =
             queue.take_own(&drain, fencing).iter().map(|(pending, _)| pending.seq).collect();
         assert!(moved.is_empty(), "{moved:?}");
         let mut queue = empty();
-        push(&mut queue, pending(&alice, 3, Kind::Read, Some(a)), b"GET a");
-        push(&mut queue, pending(&alice, 4, Kind::Write, Some(written)), b"SET");
+        push(&mut queue, pending(&alice, 3, PendingKind::Read, Some(a)), b"GET a");
+        push(&mut queue, pending(&alice, 4, PendingKind::Write, Some(written)), b"SET");
         assert_eq!(queue.take_own(&drain, fencing).len(), usize::from(moves));
     }
 }
@@ -163,7 +166,7 @@ fn reads_stay_with_a_write_of_the_same_key() {
 fn what_is_left_says_what_may_have_been_executed() {
     let (mut queue, alice) = (empty(), client(1));
     for (seq, bytes) in [&b"one"[..], b"two", b"three"].into_iter().enumerate() {
-        push(&mut queue, pending(&alice, seq as u64, Kind::Write, None), bytes);
+        push(&mut queue, pending(&alice, seq as u64, PendingKind::Write, None), bytes);
     }
     write(&mut queue, 5);
     queue.cut();
@@ -176,7 +179,9 @@ fn what_is_left_says_what_may_have_been_executed() {
 #[test]
 fn a_streamed_command_is_let_go_as_it_is_written() {
     let (mut queue, alice) = (empty(), client(1));
-    queue.push_beginning(pending(&alice, 0, Kind::Write, None), |buffer| buffer.extend_from_slice(b"SET "));
+    queue.push_beginning(pending(&alice, 0, PendingKind::Write, None), |buffer| {
+        buffer.extend_from_slice(b"SET ");
+    });
     let add = |bytes: &'static [u8], last| {
         move |buffer: &mut bytes::BytesMut| {
             buffer.extend_from_slice(bytes);
@@ -202,7 +207,7 @@ fn a_connection_that_ends_takes_what_is_in_flight_with_it() {
     for drains in [true, false] {
         let (load, alice) = (Load::new(1), client(1));
         let mut queue = RequestQueue::new(load.in_flight(NodeId(0)));
-        (0..3).for_each(|seq| push(&mut queue, pending(&alice, seq, Kind::Read, None), b"request"));
+        (0..3).for_each(|seq| push(&mut queue, pending(&alice, seq, PendingKind::Read, None), b"request"));
         assert_eq!(*load.per_node(), [3]);
         write(&mut queue, 7);
         assert!(queue.pop(|_, _| false).is_some());
@@ -222,7 +227,7 @@ fn a_queue_that_never_runs_empty_keeps_every_byte_in_its_place() {
     let request = |seq: u64| [format!("{seq:04}").as_bytes(), &[b'x'; 300]].concat();
     let mut answered = 0;
     for seq in 0..1000 {
-        push(&mut queue, pending(&alice, seq, Kind::Read, None), &request(seq));
+        push(&mut queue, pending(&alice, seq, PendingKind::Read, None), &request(seq));
         assert_eq!(write(&mut queue, 304), request(seq));
         if seq >= 3 {
             let (oldest, bytes) = queue.pop(|_, bytes| bytes == request(500)).expect("asked for");

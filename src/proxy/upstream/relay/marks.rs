@@ -57,6 +57,10 @@ impl<T> Marks<T> {
     pub(super) fn put(&mut self, mark: T) -> Vec<u8> {
         let number = self.next;
         self.next += 1;
+        debug_assert!(
+            self.outstanding.back().is_none_or(|(last, _)| *last < number),
+            "numbers of marks rise"
+        );
         self.outstanding.push_back((number, mark));
         [self.name.needle(), number.to_string().as_bytes()].concat()
     }

@@ -7,7 +7,7 @@ use crate::core::policy::PolicyId;
 use crate::core::session::Stamps;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 use crate::proxy::worker::Worker;
 
 impl Worker {
@@ -27,7 +27,7 @@ impl Worker {
             client: self.discard(),
             seq: 0,
             len: 0,
-            kind: Kind::Check,
+            kind: PendingKind::Check,
             rewrite: Rewrite::None,
             policy: PolicyId::default(),
             stamps: Stamps::None,

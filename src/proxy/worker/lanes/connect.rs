@@ -17,7 +17,7 @@ use crate::net::socket::halves::{ReadHalf, WriteHalf};
 use crate::proxy::upstream::lane::{Closed, Lane, OutOfStep, Phase, Process, Proto, Unreachable, Withdrawal};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::lanes::settle::ReplyReader;
-use crate::shard::ear;
+use crate::shard::emptied;
 use crate::shard::identity::Credentials;
 use crate::wire::reply::{ErrorCode, ReplyKind, ReplyScanner};
 use crate::wire::say;
@@ -193,7 +193,7 @@ fn handshake(lane: &Lane, to_replica: bool) -> (BytesMut, SmallVec<[Part; 6]>) {
     if lane.exclusive {
         say(Part::Id, &[b"CLIENT", b"ID"]);
     } else if to_replica && lane.key.proto == Proto::Resp3 {
-        say(Part::Track, &ear::TRACK);
+        say(Part::Track, &emptied::TRACK);
     }
     (out, parts)
 }

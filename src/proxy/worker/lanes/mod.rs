@@ -72,7 +72,9 @@ impl Lanes {
         self.added.notify_one();
     }
 
-    /// New lanes, as soon as there are any. Cancel-safe.
+    /// New lanes, as soon as there are any.
+    ///
+    /// Cancel safe: the list is taken in the same poll that returns it, and looked at before each wait.
     pub(crate) async fn to_open(&self) -> Vec<Rc<Lane>> {
         loop {
             let new = self.to_open.take();

@@ -17,10 +17,10 @@ use crate::net::runtime::task;
 use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Broken, Closed, Lane, OutOfStep, Proto};
-use crate::proxy::upstream::pending::{Kind, Pending, Rewrite};
+use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 use crate::proxy::worker::lanes::rewrite;
 use crate::proxy::worker::{Reply, Worker};
-use crate::shard::ear;
+use crate::shard::emptied;
 use crate::shard::report;
 use crate::wire::reply::{ReplyKind, ReplyScanner};
 use crate::wire::say;
@@ -39,14 +39,14 @@ pub(crate) struct ReplyReader {
     /// A client had much to take when it was last given something.
     heavy: bool,
     /// Of the client that the lane waits for.
-    pace: Option<Pace>,
+    pace: Option<ClientPace>,
     /// The client that was waited for long enough: what comes for it piles up, until it has taken most of it or is
     /// disconnected.
     given_up: Option<u64>,
 }
 
 /// How a client that a lane waits for gets on.
-struct Pace {
+struct ClientPace {
     client: u64,
     since: Moment,
     taken: u64,
@@ -62,7 +62,7 @@ impl Drop for Fresh<'_> {
     }
 }
 
-enum Event {
+enum LaneEvent {
     Read(usize),
     /// The client does not keep up.
     Slow,
@@ -89,9 +89,9 @@ impl ReplyReader {
     pub(crate) async fn run(mut self, worker: &Rc<Worker>, lane: &Rc<Lane>) -> Closed {
         loop {
             match self.next(lane).await {
-                Event::Closed(why) => return why,
-                Event::Read(0) => return lane.hung_up(),
-                Event::Read(_) => {
+                LaneEvent::Closed(why) => return why,
+                LaneEvent::Read(0) => return lane.hung_up(),
+                LaneEvent::Read(_) => {
                     let fresh = Fresh(worker);
                     let taken = self.take(worker, lane, clock::now());
                     drop(fresh);
@@ -105,33 +105,35 @@ impl ReplyReader {
                         worker.lanes.come_back(lane);
                     }
                 }
-                Event::Slow => {
+                LaneEvent::Slow => {
                     worker.make_way(lane, false, clock::now());
                 }
-                Event::Paused => self.watch_pace(lane, clock::now()),
+                LaneEvent::Paused => self.watch_pace(lane, clock::now()),
             }
         }
     }
 
-    /// Cancel-safe: bytes read stay in the buffer.
-    async fn next(&mut self, lane: &Lane) -> Event {
+    /// What happens next on the lane.
+    ///
+    /// Cancel safe: bytes that were read stay in the buffer.
+    async fn next(&mut self, lane: &Lane) -> LaneEvent {
         self.buffer.reserve(if self.passed > 0 { limits::LANE_READ } else { limits::LANE_READ / 4 });
         let mut timer = None;
         poll_fn(|cx| {
             if let Some(why) = lane.poll(cx) {
-                return Poll::Ready(Event::Closed(why));
+                return Poll::Ready(LaneEvent::Closed(why));
             }
             let slow = self.is_slow(lane, cx.waker());
             if slow && !lane.exclusive && !lane.is_on_detour() {
-                return Poll::Ready(Event::Slow);
+                return Poll::Ready(LaneEvent::Slow);
             }
             if slow {
                 let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::PACE_EVERY)));
-                return Future::poll(timer.as_mut(), cx).map(|()| Event::Paused);
+                return Future::poll(timer.as_mut(), cx).map(|()| LaneEvent::Paused);
             }
             self.read.poll_read(cx, &mut self.buffer).map(|result| match result {
-                Ok(n) => Event::Read(n),
-                Err(e) => Event::Closed(Closed::Broken(Broken::Failed(e.to_string()))),
+                Ok(n) => LaneEvent::Read(n),
+                Err(e) => LaneEvent::Closed(Closed::Broken(Broken::Failed(e.to_string()))),
             })
         })
         .await
@@ -157,7 +159,7 @@ impl ReplyReader {
     fn watch_pace(&mut self, lane: &Lane, now: Moment) {
         let Some((client, _)) = lane.front() else { return };
         let taken = client.taken();
-        let fresh = Pace { client: client.id, since: now, taken, moved_at: now };
+        let fresh = ClientPace { client: client.id, since: now, taken, moved_at: now };
         let pace = match &mut self.pace {
             Some(pace) if pace.client == client.id => pace,
             pace => pace.insert(fresh),
@@ -304,13 +306,13 @@ fn answer(
     task::provoke("lane", || reply == b"$6\r\npanic!\r\n");
     let (mut unproven, mut lacking, mut question) = (false, false, None);
     let again = |pending: &Pending, request: &[u8], proof| {
-        if pending.at_primary && pending.kind != Kind::Write && !cut {
+        if pending.at_primary && pending.kind != PendingKind::Write && !cut {
             question = fingerprint(worker, lane, pending, request);
         }
         // Of a reply whose beginning was passed on all this was settled before that: nothing else may follow it.
         lacking = !cut && pending.lacks_proof(proof);
         unproven = !cut && (lacking || pending.is_void() || pending.follows_repeated());
-        let failed = kind == ReplyKind::Error && !cut && pending.kind == Kind::Read;
+        let failed = kind == ReplyKind::Error && !cut && pending.kind == PendingKind::Read;
         unproven
             || failed
                 && (say::asks_for_another_node(reply, pending.at_primary)
@@ -320,12 +322,12 @@ fn answer(
         return Err(Closed::Desynchronised(OutOfStep::NotAsked));
     };
     match pending.kind {
-        Kind::Proof => {
+        PendingKind::Proof => {
             worker.take_proof(lane, &pending, reply, now);
             return Ok(false);
         }
-        Kind::Moved | Kind::Check => return Ok(false),
-        Kind::Read | Kind::Final | Kind::Write => {}
+        PendingKind::Moved | PendingKind::Check => return Ok(false),
+        PendingKind::Read | PendingKind::Final | PendingKind::Write => {}
     }
     if pending.need.take().is_some() {
         worker.judge_attempt(lane.key.node, !lacking, now);
@@ -377,7 +379,7 @@ fn fingerprint(worker: &Worker, lane: &Lane, pending: &Pending, request: &[u8]) 
 fn take_push(worker: &Worker, lane: &Lane, push: &[u8], now: Moment) {
     if let Some(client) = lane.listener() {
         client.push_raw(push);
-    } else if !lane.exclusive && ear::tells(push) && !worker.is_primary(lane.key.node) {
+    } else if !lane.exclusive && emptied::tells(push) && !worker.is_primary(lane.key.node) {
         // What it answers from here on it has computed from what it holds now.
         worker.doubt(lane.key.node, now);
     }

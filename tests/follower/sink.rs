@@ -84,13 +84,13 @@ impl StreamSink for Sink {
 }
 
 /// A running follower.
-pub(crate) struct Ear {
+pub(crate) struct Recorder {
     wanted: Option<watch::Sender<Option<Source>>>,
     heard: Arc<Mutex<Heard>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Ear {
+impl Recorder {
     /// A follower of node 0 at this address.
     pub(crate) fn of(address: Address) -> Self {
         Self::with(address, None, FollowerLimits::DEFAULT)
@@ -98,9 +98,9 @@ impl Ear {
 
     /// A follower of this server, attached.
     pub(crate) fn at(server: &Server) -> Self {
-        let ear = Self::of(server.address());
-        ear.is_attached(1);
-        ear
+        let recorder = Self::of(server.address());
+        recorder.is_attached(1);
+        recorder
     }
 
     pub(crate) fn with(address: Address, credentials: Option<Login>, limits: FollowerLimits) -> Self {
@@ -149,7 +149,7 @@ impl Ear {
     }
 }
 
-impl Drop for Ear {
+impl Drop for Recorder {
     fn drop(&mut self) {
         self.wanted = None;
         let ended = self.thread.take().unwrap().join();

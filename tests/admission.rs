@@ -381,7 +381,7 @@ fn a_dead_primary_s_replica_lets_no_stranger_in() {
         eventually("who has logged in reads on", secs(8), || inside.cmd(&["GET", "k"]) == "v");
         for _ in 0..20 {
             let answer = proxy.cmd(&["GET", "k"]);
-            assert!(answer.is_error(), "a stranger got {answer:?}");
+            assert!(answer.is_error(), "an unauthenticated client got {answer:?}");
             sleep_ms(30);
         }
         primary.restart();

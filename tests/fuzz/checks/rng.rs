@@ -1,10 +1,10 @@
 //! Seeded chance for mutations: the same seed gives the same bytes on every machine.
 
 /// xorshift64*, by Vigna.
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
-    /// Dice that fall the same way for the same seed.
+impl Rng {
+    /// One that gives the same numbers for the same seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }

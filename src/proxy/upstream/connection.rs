@@ -23,7 +23,7 @@ use window::Window;
 
 /// One connection to a server.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct LaneConnection {
     phase: Phase,
     write: Option<WriteHalf>,
     queue: RequestQueue,
@@ -42,7 +42,7 @@ pub(super) struct Link {
     waiters: Waiters,
 }
 
-impl Link {
+impl LaneConnection {
     /// One that has yet to be opened; of `large` replies few are asked for at once.
     pub(super) fn new(large: bool, in_flight: InFlight) -> Self {
         Self {

@@ -18,7 +18,7 @@ pub fn tells(push: &[u8]) -> bool {
 
 /// What has been heard of one node, for the workers, on whatever thread.
 #[derive(Debug, Default)]
-pub struct Ear {
+pub struct EmptiedWatch {
     /// How many times it has emptied its data.
     pub(crate) emptied: AtomicU64,
     /// Something was read that is not counted yet.
@@ -27,7 +27,7 @@ pub struct Ear {
     pub(crate) socket: ArcSwapOption<Socket>,
 }
 
-impl Ear {
+impl EmptiedWatch {
     /// How many times the node has emptied its data; `None` when something has come that may say so once more.
     ///
     /// Nothing is missed: whoever reads the socket is busy from before it reads until it has counted, so that what is not
