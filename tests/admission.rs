@@ -686,3 +686,48 @@ fn who_has_left_keeps_no_seat_and_asks_nobody() {
     sleep_ms(1000);
     assert!(asked(&mut root) - before < 60, "{} looks a second", asked(&mut root) - before);
 }
+
+/// Who says `AUTH` while its connection holds something is somebody else from then on, also for what Redweir would answer.
+#[test]
+fn who_becomes_another_user_on_a_connection_of_its_own_has_that_ones_rights() {
+    let user = ["--user", "clerk", "on", ">pw", "~*", "&*", "+@all", "-client", "-info", "-acl"];
+    let users = [USERS, &user].concat();
+    let topology = Topology::with(&users, 0, &users);
+    let proxy = Setup::of(&topology).upstream(LOGIN).start();
+    let auth: &[&str] = &["AUTH", "clerk", "pw"];
+    let ways: [&[&[&str]]; 4] = [
+        &[&["WATCH", "k"], auth],
+        &[&["WATCH", "k"], &["SELECT", "0"], &["UNWATCH"], auth],
+        &[&["MULTI"], auth, &["EXEC"]],
+        &[&["CLIENT", "TRACKING", "ON", "BCAST"], auth],
+    ];
+    let about: [&[&str]; 7] = [
+        &["CLIENT", "LIST"],
+        &["CLIENT", "GETNAME"],
+        &["CLIENT", "NO-EVICT", "on"],
+        &["CLIENT", "KILL", "TYPE", "pubsub"],
+        &["CLIENT", "REPLY", "ON"],
+        &["INFO", "redweir"],
+        &["REDWEIR", "VIEW"],
+    ];
+    for way in ways {
+        let mut conn = login(proxy.port, "alice", "alice-pw");
+        if way[0][0] == "CLIENT" {
+            assert!(!conn.cmd(&["HELLO", "3"]).is_error());
+        }
+        for command in about {
+            assert!(!conn.cmd(command).is_error(), "{command:?}");
+        }
+        for command in way {
+            let answer = conn.cmd(command);
+            assert!(!answer.is_error(), "{command:?}: {answer:?}");
+        }
+        for command in about {
+            let answer = conn.cmd(command);
+            assert!(answer.is_error(), "{way:?}: {command:?}: {answer:?}");
+        }
+        assert_eq!(conn.cmd(&["ACL", "WHOAMI"]).error().split(' ').next(), Some("NOPERM"));
+        assert!(!conn.cmd(&["EXISTS", "k"]).is_error());
+        assert_eq!(conn.cmd(&["RESET"]), "RESET");
+    }
+}

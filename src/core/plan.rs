@@ -69,6 +69,8 @@ pub struct Situation {
     pub admittance: Admittance,
     /// What its exclusive connection holds.
     pub hold: Hold,
+    /// `AUTH` or `HELLO` was said there: the server knows who the client is, Redweir does not, and has nothing to tell it.
+    pub other_user: bool,
     /// The command is too long to be held here: it is decided by its beginning.
     pub oversized: bool,
     /// A browser's word: the connection is closed.
@@ -156,10 +158,10 @@ pub fn is_for_guests(intent: Intent) -> bool {
 fn is_answered<A: Args + ?Sized>(args: &A, intent: Intent, situation: Situation) -> bool {
     let (hold, long) = (situation.hold, situation.oversized);
     match intent.handling {
-        Handling::Local(Local::Redweir) => !long || hold != Hold::Relay,
+        Handling::Local(Local::Redweir) => !situation.other_user && (!long || hold != Hold::Relay),
         Handling::Local(Local::Reset) => hold != Hold::Relay || args.count() == 1,
         Handling::Local(Local::Quit) => hold != Hold::Relay,
-        Handling::Local(_) if hold >= Hold::Transaction => false,
+        Handling::Local(_) if hold >= Hold::Transaction || situation.other_user => false,
         // They take no arguments of that size.
         Handling::Local(_) if long => true,
         Handling::Local(Local::Client) if is(args, 1, b"unblock") => matches!(args.count(), 3 | 4),
@@ -181,7 +183,11 @@ fn is_answered<A: Args + ?Sized>(args: &A, intent: Intent, situation: Situation)
 fn is_pinned<A: Args + ?Sized>(args: &A, intent: Intent, situation: Situation) -> bool {
     let held = match situation.hold {
         Hold::Nothing => false,
-        Hold::State => intent.handling != Handling::Local(Local::Client) || !is_about_redweir(args),
+        Hold::State => {
+            situation.other_user
+                || intent.handling != Handling::Local(Local::Client)
+                || !is_about_redweir(args)
+        }
         Hold::Transaction | Hold::Relay => true,
     };
     held || situation.oversized || matches!(intent.handling, Handling::Pin(_))

@@ -142,6 +142,15 @@ fn what_a_connection_holds_goes_on_where_it_is() {
     assert_all(holds(Hold::Transaction), pinned, &["CLIENT ID", "CLIENT REPLY ON"]);
     assert_all(holds(Hold::Transaction), Plan::Answer, &["QUIT", "CLIENT REPLY OFF"]);
     assert_all(holds(Hold::Relay), pinned, &["QUIT", "RESET now", "CLIENT ID"]);
+    for hold in [Hold::State, Hold::Transaction, Hold::Relay] {
+        let somebody = Situation { other_user: true, ..holds(hold) };
+        assert_all(
+            somebody,
+            pinned,
+            &["CLIENT ID", "CLIENT LIST", "REDWEIR VIEW", "INFO redweir", "WAIT 0 0"],
+        );
+        assert_all(somebody, Plan::Answer, &["RESET"]);
+    }
     let oversized = Situation { oversized: true, ..Situation::default() };
     assert_all(oversized, pinned, &["SET k v", "GET k"]);
     assert_all(oversized, Plan::Answer, &["AUTH x", "INFO x", "REDWEIR VIEW"]);

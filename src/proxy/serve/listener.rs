@@ -67,12 +67,12 @@ impl Accepted {
             (stream, _) => return Some(stream),
         };
         let (peer, mut drain) = (socket.peer_addr(), shared.drain.subscribe());
-        stats.clients.add(1);
+        let counted = InHandshake::new(stats);
         let session = tokio::select! {
             session = tokio::time::timeout(limits::TLS_HANDSHAKE, tls.accept(socket)) => session,
             _ = drain.wait_for(|draining| *draining) => Ok(Err(io::ErrorKind::Interrupted.into())),
         };
-        stats.clients.sub(1);
+        drop(counted);
         match session.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(session) => Some(Socket::Tls(Box::new(session))),
             Err(problem) => {
@@ -81,6 +81,22 @@ impl Accepted {
                 None
             }
         }
+    }
+}
+
+/// A connection that shakes hands counts as a client, however that ends.
+struct InHandshake<'a>(&'a Stats);
+
+impl<'a> InHandshake<'a> {
+    fn new(stats: &'a Stats) -> Self {
+        stats.clients.add(1);
+        Self(stats)
+    }
+}
+
+impl Drop for InHandshake<'_> {
+    fn drop(&mut self) {
+        self.0.clients.sub(1);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::core::argv::Args as _;
 use crate::core::command::{Handling, Intent, Local, Stateful};
 use crate::core::plan::Hold;
 use crate::core::session::Stamps;
+use crate::mutant;
 use crate::proxy::session::exclusive::tracking;
 use crate::proxy::upstream::lane::Lane;
 use crate::wire::request::Request;
@@ -46,6 +47,8 @@ pub struct Pin {
     tracking: bool,
     /// Its state cannot be followed: never given back.
     unknown_state: bool,
+    /// `AUTH` or `HELLO` was said on it: who its client is, the server knows and Redweir does not.
+    other_user: bool,
     /// The transaction has a subscription in it: a plain relay once it is executed.
     pub(crate) raw_after: bool,
     /// What the queued commands write.
@@ -71,6 +74,7 @@ impl Pin {
             raw: false,
             tracking: false,
             unknown_state: false,
+            other_user: false,
             raw_after: false,
             queued: Stamps::None,
             poisoned: false,
@@ -83,6 +87,11 @@ impl Pin {
     /// Whether the server, not Redweir, has the say about what comes next.
     pub fn relays_everything(&self) -> bool {
         self.multi || self.raw
+    }
+
+    /// Whether the client may be somebody else there than Redweir knows.
+    pub(crate) fn is_of_other_user(&self) -> bool {
+        self.other_user && !mutant::is("user-as-before")
     }
 
     /// What it holds for the client.
@@ -105,13 +114,17 @@ impl Pin {
 
     /// Follows what the command leaves behind on the plain relay. `name`: the command's.
     pub(crate) fn follow_relayed(&mut self, intent: Intent, name: &str) {
+        self.other_user |= says_who(intent);
         self.subscribes_only &= match intent.handling {
             // Shard channels are counted apart.
             Handling::Pin(Stateful::Subscribe | Stateful::Unsubscribe) => {
                 !matches!(name, "ssubscribe" | "sunsubscribe")
             }
-            Handling::Shared | Handling::Scan { .. } | Handling::ReadOnlyScript | Handling::Script => true,
-            Handling::Pin(Stateful::Blocking) => true,
+            Handling::Shared
+            | Handling::Scan { .. }
+            | Handling::ReadOnlyScript
+            | Handling::Script
+            | Handling::Pin(Stateful::Blocking) => true,
             Handling::Operation | Handling::Local(_) | Handling::Pin(_) => false,
         };
     }
@@ -133,6 +146,7 @@ impl Pin {
     /// Follows what the command does to the connection's state.
     pub(crate) fn follow(&mut self, intent: Intent, request: &Request<'_>) {
         self.blocking = false;
+        self.other_user |= says_who(intent);
         match intent.handling {
             // With arguments they are errors, which change nothing.
             Handling::Pin(Stateful::Multi | Stateful::Exec | Stateful::Discard | Stateful::Unwatch)
@@ -162,4 +176,9 @@ impl Pin {
             self.unknown_state = true;
         }
     }
+}
+
+/// Whether it may make its client another user.
+fn says_who(intent: Intent) -> bool {
+    matches!(intent.handling, Handling::Local(Local::Auth | Local::Hello))
 }

@@ -55,13 +55,12 @@ impl Connection {
                 self.client.answer(say::OK);
                 return Some(Step::Close);
             }
-            Handling::Local(Local::Reset | Local::Redweir) => {
-                if matches!(intent.handling, Handling::Local(Local::Reset)) {
-                    self.release_pin(false);
-                }
+            Handling::Local(Local::Reset) => {
+                self.release_pin(false);
                 return None;
             }
-            Handling::Pin(Stateful::Silence) if self.pin.as_ref().is_none_or(|p| !p.relays_everything()) => {
+            Handling::Local(Local::Redweir) if !self.is_of_other_user() => return None,
+            Handling::Pin(Stateful::Silence) if !self.leaves_the_say() => {
                 if let Some(reply) = reply_mode::speaks_on(request) {
                     return Some(self.say_by_leave(&reply, request, view));
                 }
@@ -75,8 +74,7 @@ impl Connection {
             }
             // It says who the client is, whatever connection it has.
             Handling::Local(Local::Client)
-                if is_about_redweir(request)
-                    && self.pin.as_ref().is_some_and(|pin| !pin.relays_everything()) =>
+                if is_about_redweir(request) && self.pin.is_some() && !self.leaves_the_say() =>
             {
                 return None;
             }
@@ -116,6 +114,15 @@ impl Connection {
             }
         }
         Some(self.send_pinned(request, intent, view, commands, now))
+    }
+
+    fn is_of_other_user(&self) -> bool {
+        self.pin.as_ref().is_some_and(Pin::is_of_other_user)
+    }
+
+    /// Whether the server has the say about what Redweir would else answer.
+    fn leaves_the_say(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.relays_everything() || pin.is_of_other_user())
     }
 
     /// Takes an exclusive connection, if there is a primary and a place.
