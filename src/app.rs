@@ -188,7 +188,7 @@ fn start_control(
     });
     let (observations, heard) = mpsc::channel(keeper::QUEUE);
     task::spawn("keeper", keeper::keep(Arc::clone(shared), tracker, heard));
-    for (address, index) in shared.addresses.iter().zip(0..) {
+    for (address, index) in shared.shard().addresses.iter().zip(0..) {
         let (node, address) = (NodeId(index), address.clone());
         supervise_node(shared, node, &address, &observations);
     }

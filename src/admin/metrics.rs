@@ -70,7 +70,7 @@ impl Metrics {
         publish_view(shared);
         publish_panics();
         let mut page = self.handle.render();
-        write_replicas(&mut page, &shared.view.load(), clock::now());
+        write_replicas(&mut page, &shared.shard().view.load(), clock::now());
         Total::of(shared.stats.iter().map(|s| &s.request)).write(
             &mut page,
             "redweir_request_duration_seconds",
@@ -81,7 +81,7 @@ impl Metrics {
             "redweir_upstream_duration_seconds",
             "From a command being given to an upstream connection to its reply being read.",
         );
-        Total::of(std::iter::once(&shared.anchor_latency)).write(
+        Total::of(std::iter::once(&shared.shard().anchor_latency)).write(
             &mut page,
             "redweir_anchor_seconds",
             "From the primary being asked for its offset to the answer.",
@@ -156,13 +156,13 @@ fn publish_panics() {
 }
 
 fn publish_view(shared: &Shared) {
-    let view = shared.view.load();
+    let view = shared.shard().view.load();
     gauge!("redweir_primary_up").set(flag(primary_answers(&view)));
     gauge!("redweir_head_offset").set(view.head.map_or(f64::NAN, |head| head.offset.bytes() as f64));
-    let attached = shared.stream.is_attached();
+    let attached = shared.shard().stream.is_attached();
     gauge!("redweir_stream_attached").set(flag(attached));
     if attached {
-        let offset = shared.stream.offset();
+        let offset = shared.shard().stream.offset();
         gauge!("redweir_stream_offset").set(offset as f64);
     }
 }

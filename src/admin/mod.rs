@@ -162,7 +162,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> Ht
         "/metrics" => {
             reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render(shared))
         }
-        "/view" => json(&report::view_report(&shared.view.load(), clock::now())),
+        "/view" => json(&report::view_report(&shared.shard().view.load(), clock::now())),
         "/explain" => explained(request, shared),
         _ => plain(
             StatusCode::NOT_FOUND,
@@ -173,12 +173,12 @@ fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> Ht
 
 /// Ready: a primary answers. The rest of the body says what is not as it should be.
 fn ready(shared: &Shared) -> HttpResponse {
-    let view = shared.view.load();
+    let view = shared.shard().view.load();
     let primary = view.usable_primary(clock::now()).and_then(|id| view.node(id));
     let answers = primary.is_some_and(|node| node.heard_at.is_some() && node.silent_since.is_none());
     let draining = *shared.drain.borrow();
     let in_service = view.nodes.iter().filter(|n| view.primary != Some(n.id) && n.standing.is_open()).count();
-    let stream = shared.stream.is_attached();
+    let stream = shared.shard().stream.is_attached();
     let status = if answers && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = format!(
         "{}\nprimary: {}\nreplicas in service: {in_service} of {}\nreplication stream: {}\naccess rules: {}\n",
@@ -228,10 +228,10 @@ fn explained(request: &Request<Incoming>, shared: &Shared) -> HttpResponse {
         barrier: None,
     };
     // For a client that is logged in, if that is needed, and has done nothing yet.
-    let (view, commands, now) = (shared.view.load(), shared.commands.load(), clock::now());
+    let (view, commands, now) = (shared.shard().view.load(), shared.commands.load(), clock::now());
     let situation = Situation {
-        scripts_flushed: shared.scripts_flushed.load(Ordering::Relaxed),
-        reads_paused: shared.reads_are_paused(now),
+        scripts_flushed: shared.shard().scripts_flushed.load(Ordering::Relaxed),
+        reads_paused: shared.shard().reads_are_paused(now),
         ..Situation::default()
     };
     let bars = report::bars(&view, reader.user);

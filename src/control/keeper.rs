@@ -26,13 +26,13 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
             })) else {
                 // What it has left half done is not to be relied on: all is learnt anew.
                 tracker.forget(at);
-                shared.fences.enter(tracker.view().era);
-                shared.fences.restart(|| shared.anchors.next());
+                shared.shard().fences.enter(tracker.view().era);
+                shared.shard().fences.restart(|| shared.shard().anchors.next());
                 next = heard.try_recv().ok();
                 continue;
             };
             let restarted = effect == Effect::HistoryRestarted;
-            shared.fences.turn(era, tracker.view().era, restarted, || shared.anchors.next());
+            shared.shard().fences.turn(era, tracker.view().era, restarted, || shared.shard().anchors.next());
             if restarted {
                 tracing::info!("another history begins: every fence starts anew");
             }
@@ -49,7 +49,7 @@ fn provoked_once() -> bool {
 }
 
 fn publish(shared: &Shared, view: &View) {
-    let before = shared.view.load();
+    let before = shared.shard().view.load();
     if **before == *view {
         return;
     }
@@ -66,8 +66,8 @@ fn publish(shared: &Shared, view: &View) {
     if before.rights != view.rights {
         tell_of_rights(view);
     }
-    shared.view.store(Arc::new(view.clone()));
-    shared.views.send_modify(|version| *version += 1);
+    shared.shard().view.store(Arc::new(view.clone()));
+    shared.shard().views.send_modify(|version| *version += 1);
 }
 
 /// Says which users read at the primary only, and what would change that.

@@ -67,7 +67,7 @@ impl Prober {
         let (credentials, poll_interval) =
             (shared.config.upstream.credentials(), shared.config.poll_interval());
         let users = Users::new(&shared, node, &address);
-        let looks = shared.attention.looks();
+        let looks = shared.shard().attention.looks();
         Self {
             shared,
             node,
@@ -149,12 +149,13 @@ impl Prober {
     }
 
     fn is_primary(&self) -> bool {
-        self.shared.view.load().primary == Some(self.node)
+        self.shared.shard().view.load().primary == Some(self.node)
     }
 
     /// Whether its last `INFO` was before it changed its role: then the next one cannot wait.
     fn is_unexplained(&self) -> bool {
         self.shared
+            .shard()
             .view
             .load()
             .node(self.node)
@@ -171,7 +172,7 @@ impl Prober {
             tokio::select! {
                 () = due => return,
                 _ = self.looks.changed() => {}
-                () = self.shared.anchor_wanted.notified() => {}
+                () = self.shared.shard().anchor_wanted.notified() => {}
             }
             // At most one anchor per `fence-interval`: whoever else comes to want one meanwhile shares it.
             tokio::time::sleep(self.shared.config.upstream.fence_interval).await;
@@ -186,7 +187,7 @@ impl Prober {
             tokio::select! {
                 () = due => return,
                 _ = self.looks.changed() => self.looked_for = clock::now(),
-                () = tokio::time::sleep(gap), if self.shared.attention.is_awaited() => return,
+                () = tokio::time::sleep(gap), if self.shared.shard().attention.is_awaited() => return,
             }
             // However many want to know: at most so often.
             tokio::time::sleep(LOOK_GAP.saturating_sub(clock::now().since(looked))).await;
@@ -195,7 +196,7 @@ impl Prober {
 
     /// Whether it has not said what it holds since it was heard to empty its data.
     fn owes_an_answer(&self) -> bool {
-        let view = self.shared.view.load();
+        let view = self.shared.shard().view.load();
         let emptied = view.node(self.node).and_then(|node| node.emptied_at.zip(Some(node.heard_at)));
         emptied.is_some_and(|(emptied, asked)| asked.is_none_or(|asked| asked <= emptied))
     }
@@ -220,7 +221,7 @@ impl Prober {
         let mut asked = [ask == Ask::WithPoll, inform, true].into_iter();
         let questions: SmallVec<[_; 3]> = all.into_iter().filter(|_| asked.next() == Some(true)).collect();
         // The number is taken before the question is sent: what is acknowledged after this line waits for the next one.
-        let (seq, sent_at) = (self.shared.anchors.take(), clock::now());
+        let (seq, sent_at) = (self.shared.shard().anchors.take(), clock::now());
         let mut answers = match link.call_many(&questions, within).await {
             Ok(answers) => answers,
             Err(problem) => {
@@ -229,7 +230,7 @@ impl Prober {
             }
         };
         if self.is_primary() && !inform {
-            self.shared.anchor_latency.record(clock::now().nanos_since(sent_at));
+            self.shared.shard().anchor_latency.record(clock::now().nanos_since(sent_at));
         }
         let listed = (ask == Ask::WithPoll).then(|| answers.remove(0));
         if let Some(rules) = self.users.hear(ask, listed.as_ref(), inform).await {

@@ -62,12 +62,12 @@ impl Stamper {
 
     /// The history that the view goes by.
     fn ours(&self) -> Option<ReplId> {
-        self.shared.view.load().history.map(|history| history.id)
+        self.shared.shard().view.load().history.map(|history| history.id)
     }
 
     fn wrote_anything(&mut self, end: Offset) {
-        let (ours, next) = (self.ours(), self.shared.anchors.next());
-        self.coverage.wrote_anything(&self.shared.fences, end, ours, next);
+        let (ours, next) = (self.ours(), self.shared.shard().anchors.next());
+        self.coverage.wrote_anything(&self.shared.shard().fences, end, ours, next);
     }
 
     /// Stamps what was written.
@@ -75,7 +75,8 @@ impl Stamper {
         if self.written.is_empty() {
             return;
         }
-        let (fences, ours, next) = (&self.shared.fences, self.ours(), self.shared.anchors.next());
+        let (fences, ours, next) =
+            (&self.shared.shard().fences, self.ours(), self.shared.shard().anchors.next());
         self.coverage.wrote(fences, &self.written, ours, next);
         self.written.clear();
     }
@@ -85,14 +86,14 @@ impl StreamSink for Stamper {
     fn attached(&mut self, source: NodeId, id: ReplId, from: Offset, resumed: bool) {
         self.stamp();
         self.commands = self.shared.commands.load_full();
-        let (ours, next) = (self.ours(), self.shared.anchors.next());
-        self.coverage.attached(&self.shared.fences, (id, from), resumed, ours, next);
+        let (ours, next) = (self.ours(), self.shared.shard().anchors.next());
+        self.coverage.attached(&self.shared.shard().fences, (id, from), resumed, ours, next);
         self.recent.attached(id);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
-        self.shared.stream.set_attached(true);
+        self.shared.shard().stream.set_attached(true);
         let result = if resumed { "resumed" } else { "attached" };
         counter!("redweir_stream_attach_total", "result" => result).increment(1);
-        let address = self.shared.address(source).map(ToString::to_string);
+        let address = self.shared.shard().address(source).map(ToString::to_string);
         tracing::info!(source = address, %id, offset = %from, resumed, "following the replication stream");
     }
 
@@ -106,7 +107,7 @@ impl StreamSink for Stamper {
             // No policy looks at fences: the stream only says how far it got, and what a failover lost.
             _ if !self.shared.fencing => {}
             Access::Write { keys: WriteKeys::Known } => {
-                let (fences, written) = (&self.shared.fences, &mut self.written);
+                let (fences, written) = (&self.shared.shard().fences, &mut self.written);
                 let whole = Whole { command, cut: Cell::new(false) };
                 let mut write = |key: &[u8]| written.push((fences.slot(key), end));
                 let keys = self.commands.table.for_each_written_key(intent.id, &whole, &mut write);
@@ -128,10 +129,10 @@ impl StreamSink for Stamper {
         if commands.version != self.commands.version {
             self.commands = Arc::clone(&commands);
         }
-        let view = self.shared.view.load();
+        let view = self.shared.shard().view.load();
         let history = (view.history.map(|history| history.id), view.era);
-        let next = self.shared.anchors.next();
-        self.coverage.progressed(&self.shared.fences, upto, history, next);
+        let next = self.shared.shard().anchors.next();
+        self.coverage.progressed(&self.shared.shard().fences, upto, history, next);
         if let Some(history) = &view.history {
             let lost = self.recent.lost_in(history);
             if lost > 0 {
@@ -139,12 +140,12 @@ impl StreamSink for Stamper {
                 tracing::warn!(lost, history = %history.id, "the failover lost writes that the old primary had made");
             }
         }
-        self.shared.stream.moved_to(upto.bytes());
+        self.shared.shard().stream.moved_to(upto.bytes());
     }
 
     fn detached(&mut self, source: NodeId, why: &Detached) {
         self.stamp();
-        self.shared.stream.set_attached(false);
+        self.shared.shard().stream.set_attached(false);
         counter!("redweir_stream_attach_total", "result" => why.kind()).increment(1);
         if why.blames_source() {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -178,9 +179,9 @@ pub async fn choose_source(
     failures: FailedSources,
     wanted: watch::Sender<Option<Source>>,
 ) {
-    let mut views = shared.views.subscribe();
+    let mut views = shared.shard().views.subscribe();
     while !wanted.is_closed() {
-        let view = shared.view.load_full();
+        let view = shared.shard().view.load_full();
         let current = wanted.borrow().as_ref().map(|source| source.node);
         let primary = view.primary.and_then(|id| view.node(id));
         let min_replicas = primary.and_then(|node| node.facts.as_ref()?.min_replicas_to_write);
@@ -189,7 +190,8 @@ pub async fn choose_source(
             let choice = shared.config.stream.source;
             source::choose(&view, choice, current, &failures, min_replicas, clock::now())
         };
-        let source = chosen.and_then(|node| Some(Source { node, address: shared.address(node)?.clone() }));
+        let source =
+            chosen.and_then(|node| Some(Source { node, address: shared.shard().address(node)?.clone() }));
         wanted.send_if_modified(|present| {
             let changed = *present != source;
             if changed {

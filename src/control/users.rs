@@ -141,7 +141,7 @@ impl Users {
 
     /// Whether the server is older than Redis 6, by its own word.
     fn is_old(&self) -> bool {
-        let view = self.shared.view.load();
+        let view = self.shared.shard().view.load();
         let facts = view.node(self.node).and_then(|node| node.facts.as_ref());
         let major = facts.and_then(|facts| facts.version.as_deref()?.split('.').next()?.parse::<u32>().ok());
         major.is_some_and(|major| major < 6)

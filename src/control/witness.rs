@@ -91,14 +91,14 @@ impl Witness {
     }
 
     fn is_replica(&self) -> bool {
-        let view = self.shared.view.load();
+        let view = self.shared.shard().view.load();
         view.primary != Some(self.node)
             && view.node(self.node).is_some_and(|node| node.role == Some(Role::Replica))
     }
 
     /// The primary is not watched: nothing is behind it, and it would look at the prefix with every write.
     async fn until_it_is_a_replica(&self) {
-        let mut views = self.shared.views.subscribe();
+        let mut views = self.shared.shard().views.subscribe();
         while !self.is_replica() && !self.keeper.is_closed() {
             if views.changed().await.is_err() {
                 return;
@@ -123,7 +123,7 @@ impl Witness {
 
     fn watch(&self) -> &EmptiedWatch {
         // One per node, by their index.
-        &self.shared.emptied[self.node.index()]
+        &self.shared.shard().emptied[self.node.index()]
     }
 
     async fn connect(&self) -> Result<(Box<dyn ByteStream>, Vec<u8>), ControlError> {
@@ -144,7 +144,7 @@ impl Witness {
     /// nothing is asked for to see whether the node lives; keep-alive probes do that. Errors in reply to what was asked end it.
     async fn hear(&self, mut socket: Box<dyn ByteStream>, mut inbound: Vec<u8>) -> ControlError {
         let (mut scanner, mut scanned) = (ReplyScanner::new(), 0);
-        let mut views = self.shared.views.subscribe();
+        let mut views = self.shared.shard().views.subscribe();
         let (mut chunk, watch) = ([0; 4096], self.watch());
         loop {
             let busy;
@@ -198,7 +198,7 @@ impl Witness {
     async fn tell(&self, heard: Moment) {
         // A closed channel means that the process ends; `run` looks.
         let _ = self.keeper.send((Observation::Emptied { node: self.node }, heard)).await;
-        self.shared.attention.look_now();
+        self.shared.shard().attention.look_now();
     }
 }
 

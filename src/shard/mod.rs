@@ -7,3 +7,120 @@ pub mod mailbox;
 pub mod report;
 pub mod shared;
 pub(crate) mod snapshot;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+
+use crate::core::address::Address;
+use crate::core::argv::Args;
+use crate::core::command::Intent;
+use crate::core::command::in_force::Commands;
+use crate::core::demand::{Reader, Subject, Writes};
+use crate::core::fence::{AnchorCounter, FenceTable};
+use crate::core::moment::Moment;
+use crate::core::nodes::node::NodeId;
+use crate::core::nodes::view::View;
+use crate::core::policy::Consistency;
+use crate::core::route::Demand;
+use crate::mutant;
+use crate::telemetry::histogram::Histogram;
+use attention::{Attention, StreamHead};
+use emptied::EmptiedWatch;
+
+/// One primary and its replicas, as far as they are known. Everything here is immutable, an atomic, or off the path of a
+/// command.
+#[derive(Debug)]
+pub struct Shard {
+    /// The addresses of the nodes, by `NodeId`.
+    pub addresses: Vec<Address>,
+    /// The present view.
+    pub view: ArcSwap<View>,
+    /// Counts published views; whoever waits for a change waits here.
+    pub views: watch::Sender<u64>,
+    /// The fence table.
+    pub fences: FenceTable,
+    /// How long the primary takes to answer, in nanoseconds. Written by its prober alone.
+    pub anchor_latency: Histogram,
+    /// Counts anchors.
+    pub anchors: AnchorCounter,
+    /// Somebody waits for an anchor.
+    pub anchor_wanted: Notify,
+    /// Who waits for what the nodes say of themselves.
+    pub attention: Attention,
+    /// What each node tells of itself, by `NodeId`; see [`crate::shard::emptied`].
+    pub emptied: Vec<EmptiedWatch>,
+    /// Until when the primary's clients are paused, by a `CLIENT PAUSE` that came this way; in nanoseconds.
+    paused_until: AtomicU64,
+    /// A `SCRIPT FLUSH` came this way: replicas, which are not told, may know scripts that the primary no longer knows.
+    pub scripts_flushed: AtomicBool,
+    /// The default user needs a password, by the latest answer: clients that gave none have to.
+    pub auth_required: AtomicBool,
+    /// How far the replication stream was read.
+    pub stream: StreamHead,
+}
+
+impl Shard {
+    /// Of nodes at these addresses, of which `view` says what is known.
+    pub fn new(addresses: Vec<Address>, view: View, fences: FenceTable) -> Self {
+        let emptied = addresses.iter().map(|_| EmptiedWatch::default()).collect();
+        Self {
+            addresses,
+            view: ArcSwap::from_pointee(view),
+            views: watch::Sender::new(0),
+            fences,
+            anchor_latency: Histogram::default(),
+            anchors: AnchorCounter::default(),
+            anchor_wanted: Notify::new(),
+            attention: Attention::default(),
+            emptied,
+            paused_until: AtomicU64::new(0),
+            scripts_flushed: AtomicBool::new(false),
+            auth_required: AtomicBool::new(false),
+            stream: StreamHead::default(),
+        }
+    }
+
+    /// What is known of writes when a read is decided under `view`.
+    pub fn writes<'a>(&'a self, view: &'a View) -> Writes<'a> {
+        Writes { view, fences: &self.fences, next: self.anchors.next() }
+    }
+
+    /// What a replica must have applied to serve a read of `reader` at `level`; an anchor that would tell is asked for.
+    /// `subject` takes what the read is about.
+    pub fn demand<A: Args + ?Sized>(
+        &self,
+        reader: &Reader<'_>,
+        level: Consistency,
+        command: (&A, Intent),
+        (view, commands): (&View, &Commands),
+        subject: &mut Subject,
+    ) -> Demand {
+        let demand = reader.demand(level, &self.writes(view), command, &commands.table, subject);
+        if demand.waits_for_an_anchor() {
+            self.anchor_wanted.notify_one();
+        }
+        demand
+    }
+
+    /// The address of a node.
+    pub fn address(&self, node: NodeId) -> Option<&Address> {
+        self.addresses.get(node.index())
+    }
+
+    /// Whether a `CLIENT PAUSE` of all commands is in force, as far as it came this way.
+    pub fn reads_are_paused(&self, now: Moment) -> bool {
+        self.paused_until.load(Ordering::Relaxed) > now.as_nanos() && !mutant::is("replicas-never-pause")
+    }
+
+    /// All commands of the primary's clients are paused until then. Pauses add up: the one that ends last counts.
+    pub fn pause_reads(&self, until: Moment) {
+        self.paused_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// `CLIENT UNPAUSE`
+    pub fn resume_reads(&self) {
+        self.paused_until.store(0, Ordering::Relaxed);
+    }
+}

@@ -142,7 +142,7 @@ pub fn explain<A: Args + ?Sized>(
     };
     let demand = match plan {
         Plan::Read | Plan::Continue { .. } => {
-            shared.demand(reader, level(), (args, intent), (view, commands), &mut Subject::default())
+            shared.shard().demand(reader, level(), (args, intent), (view, commands), &mut Subject::default())
         }
         Plan::Answer | Plan::Refuse(_) | Plan::Primary(_) => Demand::Nothing,
     };
@@ -293,7 +293,7 @@ pub fn view_text(view: &View, now: Moment) -> String {
 
 /// The `# Redweir` section of `INFO`, in the form of the others.
 pub fn info_section(shared: &Shared, now: Moment) -> String {
-    let view = shared.view.load();
+    let view = shared.shard().view.load();
     let report = view_report(&view, now);
     let mut out = String::from("\r\n# Redweir\r\n");
     let _ = write!(out, "redweir_version:{}\r\n", env!("CARGO_PKG_VERSION"));
@@ -303,7 +303,7 @@ pub fn info_section(shared: &Shared, now: Moment) -> String {
     let _ = write!(out, "redweir_upstream_connections:{lanes}\r\n");
     let _ = write!(out, "redweir_identities:{}\r\n", shared.identities.len());
     let _ = write!(out, "redweir_primary:{}\r\n", report.primary.as_deref().unwrap_or(""));
-    let attached = shared.stream.is_attached();
+    let attached = shared.shard().stream.is_attached();
     let _ = write!(out, "redweir_stream_attached:{}\r\n", u8::from(attached));
     for (index, node) in report.nodes.iter().filter(|node| node.role == Role::Replica.name()).enumerate() {
         let _ =

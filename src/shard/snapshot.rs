@@ -59,7 +59,7 @@ impl Deref for Views {
     type Target = ArcSwap<View>;
 
     fn deref(&self) -> &Self::Target {
-        &self.0.view
+        &self.0.shard().view
     }
 }
 
@@ -77,7 +77,7 @@ impl Snapshot {
         let known = InForce {
             views: Cache::new(Views(Arc::clone(shared))),
             tables: Cache::new(Tables(Arc::clone(shared))),
-            view: shared.view.load_full(),
+            view: shared.shard().view.load_full(),
             commands: shared.commands.load_full(),
         };
         Self { known: RefCell::new(known), fit: RefCell::default() }

@@ -1,11 +1,11 @@
 //! Redis' own tools: `redis-cli` in all its modes, and `redis-benchmark`.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use super::support::{Conn, Setup, Topology, ms};
+use super::support::{Conn, Setup, Topology};
 
 /// What a tool says with this input, which comes line by line. It has twenty seconds.
 fn run(program: &str, args: &[&str], input: &[&[u8]]) -> Output {
@@ -23,13 +23,42 @@ fn run(program: &str, args: &[&str], input: &[&[u8]]) -> Output {
     let writer = thread::spawn(move || {
         for part in input {
             let _ = stdin.write_all(&part);
-            // A terminal takes what comes while a program starts for itself.
-            thread::sleep(ms(150));
         }
     });
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
     output
+}
+
+/// What a tool says at a terminal, where each part of the input is typed once what was said ends so. A terminal takes what
+/// is typed earlier for itself.
+fn run_at_terminal(command: &str, typed: &[(&str, &[u8])]) -> Output {
+    let mut child = Command::new("timeout")
+        .args(["--kill-after=1", "30", "script", "-qec", command, "/dev/null"])
+        .env("TERM", "dumb")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("script: {error}"));
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let (mut said, mut chunk, mut typed) = (Vec::new(), [0; 4096], typed.iter().peekable());
+    loop {
+        while let Some((_, part)) =
+            typed.next_if(|(end, _)| String::from_utf8_lossy(&said).trim_end().ends_with(end))
+        {
+            // It may be gone: then what it said tells why.
+            let _ = stdin.write_all(part);
+            said.push(0);
+        }
+        match stdout.read(&mut chunk) {
+            Ok(count @ 1..) => said.extend_from_slice(&chunk[..count]),
+            _ => break,
+        }
+    }
+    said.retain(|byte| *byte != 0);
+    let output = child.wait_with_output().unwrap();
+    Output { stdout: said, ..output }
 }
 
 /// Both streams and the exit code as text, without the port and without what a progress bar wrote over itself.
@@ -141,19 +170,17 @@ fn redis_cli_looks_around() {
 fn redis_cli_at_a_terminal() {
     let (direct, behind) = filled();
     let proxy = Setup::of(&behind).start();
-    let typed: &[&[u8]] = &[
-        b"",
-        b"set i 1\nget i\nhgetall none\nnosuch x\nhelp get\nselect 3\nset i 2\n",
-        b"multi\nincr i\nget i\nexec\nmulti\nset i\ndiscard\nwatch i\n",
-        b"client setname me\nclient getname\nhello 3\nhmget hash f1 f2\n3 incr n\n",
-        b"subscribe c\n",
-        b"\x03",
-        b"get i\nblpop none 0.05\nquit\n",
-        b"exit\n",
+    let typed: &[(&str, &[u8])] = &[
+        (">", b"set i 1\nget i\nhgetall none\nnosuch x\nhelp get\nselect 3\nset i 2\n"),
+        ("[3]>", b"multi\nincr i\nget i\nexec\nmulti\nset i\ndiscard\nwatch i\n"),
+        ("[3]>", b"client setname me\nclient getname\nhello 3\nhmget hash f1 f2\n3 incr n\n"),
+        ("[3]>", b"subscribe c\n"),
+        ("3) (integer) 1", b"\x03"),
+        ("[3]>", b"get i\nblpop none 0.05\nquit\n"),
     ];
     let session = |port: u16| {
         let command = format!("stty -echo; redis-cli -p {port}");
-        let text = told(&run("script", &["-qec", &command, "/dev/null"], typed), port);
+        let text = told(&run_at_terminal(&command, typed), port);
         text.lines().filter(|line| !line.contains("\"id\" => ")).collect::<Vec<_>>().join("\n")
     };
     let (redis, redweir) = (session(direct.primary.port), session(proxy.port));

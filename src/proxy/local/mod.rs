@@ -77,7 +77,7 @@ pub(crate) async fn answer_later(connection: &mut Connection, args: &[Vec<u8>]) 
 }
 
 async fn answered(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
-    if connection.needs_leave(args, &connection.worker.shared.view.load_full()) {
+    if connection.needs_leave(args, &connection.worker.shared.shard().view.load_full()) {
         connection.ask_leave(args).await?;
     }
     match shown_name(args).as_str() {
@@ -88,7 +88,7 @@ async fn answered(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
         "redweir" if token::is_about(args) => token::answer(connection, args).await,
         "redweir" => {
             let shared = Arc::clone(&connection.worker.shared);
-            Ok(redweir(connection, args, &shared.view.load(), &shared.commands.load(), clock::now()))
+            Ok(redweir(connection, args, &shared.shard().view.load(), &shared.commands.load(), clock::now()))
         }
         "client" => client::answer_later(connection, args).await,
         "waitaof" => Err(say::WAITAOF.to_vec()),
@@ -207,7 +207,7 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     }
     connection.rekey();
     connection.register();
-    let view = connection.worker.shared.view.load();
+    let view = connection.worker.shared.shard().view.load();
     let version =
         view.primary.and_then(|id| view.node(id)).and_then(|node| node.facts.as_ref()?.version.clone());
     let version = version.unwrap_or_else(|| "7.0.0".to_owned());
@@ -220,7 +220,7 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
     while connection.is_unauthenticated() {
         let worker = Rc::clone(&connection.worker);
         let changed = worker.admission.changes();
-        let patience = worker.shared.view.load().hold.checked_sub(clock::now().since(begun));
+        let patience = worker.shared.shard().view.load().hold.checked_sub(clock::now().since(begun));
         match connection
             .worker
             .admission
@@ -242,7 +242,7 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
 
 /// Waits until the primary has accepted a connection with the present identity, database and protocol.
 async fn open_primary_lane(connection: &Connection) -> Result<Rc<Lane>, Vec<u8>> {
-    let view = connection.worker.shared.view.load_full();
+    let view = connection.worker.shared.shard().view.load_full();
     let node = view.usable_primary(clock::now()).ok_or_else(|| say::MASTERDOWN.to_vec())?;
     let lane = connection.worker.lane(LaneKey { node, ..connection.key(node) });
     match opened(&lane).await {

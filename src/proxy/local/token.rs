@@ -41,10 +41,10 @@ pub(crate) async fn answer(connection: &Connection, args: &[Vec<u8>]) -> Answer 
 /// The offset that covers every write acknowledged before now is that of the first anchor sent after now.
 async fn token(connection: &Connection) -> Answer {
     let shared = &connection.worker.shared;
-    let (anchor, begun) = (shared.anchors.next(), clock::now());
+    let (anchor, begun) = (shared.shard().anchors.next(), clock::now());
     loop {
         let changed = connection.worker.changed.notified();
-        let view = shared.view.load_full();
+        let view = shared.shard().view.load_full();
         if let (Some(head), Some(history)) = (wait::covered(&view, anchor), view.history) {
             let text = format!("{}:{}", history.id, head.bytes());
             return Ok(say::maybe_bulk(Some(text.as_bytes()), false));
@@ -53,7 +53,7 @@ async fn token(connection: &Connection) -> Answer {
         let Some(patience) = patience.filter(|patience| !patience.is_zero()) else {
             return Err(say::MASTERDOWN.to_vec());
         };
-        shared.anchor_wanted.notify_one();
+        shared.shard().anchor_wanted.notify_one();
         let _ = tokio::time::timeout(patience, changed).await;
     }
 }
@@ -61,7 +61,7 @@ async fn token(connection: &Connection) -> Answer {
 fn after(connection: &Connection, token: &[u8]) -> Result<Offset, Vec<u8>> {
     let (id, offset) = parse(token)
         .ok_or_else(|| say::error("ERR not a token: expected replid:offset, as REDWEIR TOKEN tells it"))?;
-    let view = connection.worker.shared.view.load();
+    let view = connection.worker.shared.shard().view.load();
     let ours = view.history.ok_or_else(|| say::MASTERDOWN.to_vec())?;
     if !ours.covers(id, offset) {
         return Err(say::error(&format!(
@@ -81,10 +81,10 @@ fn parse(token: &[u8]) -> Option<(ReplId, Offset)> {
 /// Waits until some replica has applied `offset`, or the time is up; tells how many have.
 async fn replicas_with(connection: &Connection, offset: Offset, timeout: Duration) -> Vec<u8> {
     let (shared, until) = (&connection.worker.shared, clock::now().after(timeout));
-    let _looking = shared.attention.wait();
+    let _looking = shared.shard().attention.wait();
     loop {
         let changed = connection.worker.changed.notified();
-        let count = shared.view.load().replicas_at(offset);
+        let count = shared.shard().view.load().replicas_at(offset);
         let now = clock::now();
         if count > 0 || now >= until || connection.client.gone().is_some() {
             return say::integer(count as i64);

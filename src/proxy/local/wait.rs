@@ -32,12 +32,12 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     let status = &connection.client.status;
     let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), status.wrote.get());
     let _waiting = Unblockable::begin(connection);
-    let _looking = shared.attention.wait();
+    let _looking = shared.shard().attention.wait();
     let until = (timeout > 0).then(|| begun.after(Duration::from_millis(timeout)));
     let mut target: Option<Offset> = None;
     loop {
         let changed = connection.worker.changed.notified();
-        let view = shared.view.load_full();
+        let view = shared.shard().view.load_full();
         let reached = match wrote {
             None => view.replicas_linked(),
             Some((_, era)) if era != view.era && !mutant::is("wait-across-failover") => {
@@ -48,7 +48,7 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Answer {
             Some((anchor, _)) => {
                 if target.is_none() {
                     target = covered(&view, anchor);
-                    shared.anchor_wanted.notify_one();
+                    shared.shard().anchor_wanted.notify_one();
                 }
                 target.map_or(0, |offset| view.replicas_at(offset))
             }

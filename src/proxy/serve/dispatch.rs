@@ -155,7 +155,7 @@ impl Connection {
 
     /// The fences that the command's acknowledgement stamps.
     pub fn stamps(&self, request: &Request<'_>, intent: Intent, commands: &Commands) -> Stamps {
-        let fences = &self.worker.shared.fences;
+        let fences = &self.worker.shared.shard().fences;
         let mut stamps = Stamps::None;
         if !self.worker.shared.fencing {
             return stamps;
@@ -190,7 +190,7 @@ impl Connection {
     ) -> Outgoing {
         let (shared, mut slots) = (&self.worker.shared, Slots::new());
         if shared.fencing {
-            let mut add = |key: &[u8]| slots.push(shared.fences.slot(key));
+            let mut add = |key: &[u8]| slots.push(shared.shard().fences.slot(key));
             if commands.table.for_each_key(intent.id, request, &mut add) == Keys::Unknowable {
                 slots.clear();
             }

@@ -195,12 +195,12 @@ impl Server {
         let known = worker.snapshot.look();
         let (view, commands, now) = (&*known.view, &*known.commands, clock::now());
         let shared = &worker.shared;
-        self.decided_at = shared.stream.offset();
+        self.decided_at = shared.shard().stream.offset();
         let (length, capacity) = (self.input.buffer.len(), self.input.buffer.capacity());
         self.client.status.input.set((length, capacity - length));
         let input = &mut self.input;
         let unauthenticated =
-            self.connection.is_unauthenticated() && shared.auth_required.load(Ordering::Relaxed);
+            self.connection.is_unauthenticated() && shared.shard().auth_required.load(Ordering::Relaxed);
         self.client.status.seen.set(now);
         self.connection.resume_fast_path(view, commands, now);
         input.scanner.set_limits(if unauthenticated {
@@ -322,11 +322,11 @@ impl Server {
             On::Admission => worker.admission.changes(),
         };
         let nodes = retry.on == On::Nodes;
-        let _waiting = nodes.then(|| shared.attention.wait());
+        let _waiting = nodes.then(|| shared.shard().attention.wait());
         // With the next news of the stream, which may be many.
         let moved = async {
             tokio::time::sleep(limits::RETRY_PAUSE).await;
-            shared.stream.moves_from(*decided_at).await;
+            shared.shard().stream.moves_from(*decided_at).await;
         };
         let again = async {
             tokio::select! {

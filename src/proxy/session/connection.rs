@@ -23,6 +23,7 @@ use crate::proxy::downstream::replies::Client;
 use crate::proxy::session::exclusive::pin::{Permit, Pin};
 use crate::proxy::session::order::Run;
 use crate::proxy::session::route_cache::{CachedRoute, FastPath};
+use crate::proxy::upstream::at_hand::AtHand;
 use crate::proxy::upstream::lane::{Lane, LaneKey, Proto, Purpose, Redirect};
 use crate::proxy::upstream::load::Stay;
 use crate::proxy::worker::Worker;
@@ -108,12 +109,12 @@ pub struct Connection {
     pub(crate) following: Option<(Moment, u64)>,
     /// When to see whether another replica has fewer connections.
     balance_at: Cell<Moment>,
-    /// The lanes it uses, by node, each with its generation; valid for the present identity, database and protocol.
-    pub(crate) lanes: Vec<Option<(Rc<Lane>, u32)>>,
+    /// The lanes it uses, by node; valid for the present identity, database and protocol.
+    pub(crate) lanes: Vec<Option<AtHand>>,
     /// Its lanes are those of large replies.
     large: bool,
-    /// The lanes of its scripts and of its operations at the primary, each with its generation.
-    own_lanes: [Option<(Rc<Lane>, u32)>; 2],
+    /// The lanes of its scripts and of its operations at the primary.
+    own_lanes: [Option<AtHand>; 2],
     /// Its exclusive connection, if it needs one.
     pub pin: Option<Pin>,
     /// Whom `CLIENT TRACKING … REDIRECT` names, once that was found out.
@@ -142,7 +143,7 @@ impl Connection {
     /// A fresh connection.
     pub fn new(worker: Rc<Worker>, client: Rc<Client>, policy: PolicyId) -> Self {
         client.status.put_out(clock::now());
-        let lanes = vec![None; worker.shared.addresses.len()];
+        let lanes = worker.shared.shard().addresses.iter().map(|_| None).collect();
         Self {
             worker,
             client,
@@ -239,7 +240,7 @@ impl Connection {
         if drained && self.large != self.client.gets_large_replies() {
             // To all nodes at once, and with nothing on the way that could be overtaken on another lane.
             self.large = !self.large;
-            self.lanes.fill(None);
+            self.lanes.fill_with(|| None);
         }
         let mut key = self.key(node);
         if self.large {
@@ -252,8 +253,7 @@ impl Connection {
     /// Whether a command to `node` would take the lane that the last one took.
     pub(crate) fn keeps_lane_to(&self, node: NodeId) -> bool {
         let lane = self.lanes.get(node.index()).and_then(Option::as_ref);
-        self.large == self.client.gets_large_replies()
-            && lane.is_some_and(|(lane, generation)| lane.is_usable() && lane.generation() == *generation)
+        self.large == self.client.gets_large_replies() && lane.is_some_and(AtHand::is_current)
     }
 
     /// The primary's lane for nothing but `purpose`.
@@ -261,7 +261,7 @@ impl Connection {
         let key = LaneKey { purpose, ..self.key(primary) };
         let drained = self.client.is_drained();
         let known = &mut self.own_lanes[usize::from(purpose == Purpose::Scripts)];
-        if known.as_ref().is_some_and(|(lane, _)| lane.key != key) {
+        if known.as_ref().is_some_and(|known| known.lane().key != key) {
             *known = None;
         }
         current_lane(known, key, &self.worker, drained)
@@ -305,7 +305,7 @@ impl Connection {
 
     /// Identity, database or protocol changed: other lanes from now on.
     pub fn rekey(&mut self) {
-        self.lanes.fill(None);
+        self.lanes.fill_with(|| None);
         self.own_lanes = [None, None];
         self.full = None;
     }
@@ -356,14 +356,14 @@ impl Connection {
 
 /// The lane that a client uses, or the one that has taken its place.
 fn current_lane(
-    known: &mut Option<(Rc<Lane>, u32)>,
+    known: &mut Option<AtHand>,
     key: LaneKey,
     worker: &Rc<Worker>,
     drained: bool,
 ) -> Result<Rc<Lane>, Step> {
-    if let Some((lane, generation)) = known {
-        if lane.generation() == *generation && lane.is_usable() {
-            return Ok(Rc::clone(lane));
+    if let Some(known) = known {
+        if known.is_current() {
+            return Ok(Rc::clone(known.lane()));
         }
         if !drained {
             // The lane has left the pool, or is lost: what is still on the way, or will be sent again, must not be
@@ -372,7 +372,7 @@ fn current_lane(
         }
     }
     let lane = worker.lane(key);
-    *known = Some((Rc::clone(&lane), lane.generation()));
+    *known = Some(AtHand::new(&lane));
     Ok(lane)
 }
 

@@ -103,13 +103,13 @@ impl Connection {
             || self.sticky() != Some(cached_route.node)
             || self.is_to_balance(now)
             || self.is_barred(cached_route.node, view, now)
-            || self.worker.shared.reads_are_paused(now)
+            || self.worker.shared.shard().reads_are_paused(now)
         {
             return;
         }
         let shared = &self.worker.shared;
         let Some(policy) = shared.config.policies.all.get(usize::from(cached_route.policy.0)) else { return };
-        let (writes, session) = (shared.writes(view), self.client.session.borrow());
+        let (writes, session) = (shared.shard().writes(view), self.client.session.borrow());
         let generation = self.worker.proofs.borrow().generation(cached_route.node);
         let present = Home { node: cached_route.node, generation };
         self.fast_path = self
@@ -131,12 +131,12 @@ impl Connection {
         // `XREAD` blocks or does not, as its arguments say.
         let shared = intent.handling == Handling::Shared;
         let fast_path = self.fast_path.filter(|fast_path| shared && fast_path.command == intent.id)?;
-        let (lane, _) = self.lanes.get(fast_path.node.index())?.as_ref()?;
+        let lane = self.lanes.get(fast_path.node.index())?.as_ref()?.lane();
         if request.is_partial() || !fast_path.arity.allows(request.count()) || !lane.has_room() {
             return None;
         }
         let stamps = if fast_path.keyed {
-            Stamps::One(self.worker.shared.fences.slot(request.arg(1)))
+            Stamps::One(self.worker.shared.shard().fences.slot(request.arg(1)))
         } else {
             Stamps::None
         };
@@ -176,7 +176,7 @@ impl Connection {
         let mut session = self.client.session.borrow_mut();
         match (fast_path.read, stamps) {
             (Some(cached_route), Stamps::One(slot)) => {
-                let writes = self.worker.shared.writes(view);
+                let writes = self.worker.shared.shard().writes(view);
                 let free = writes.may_follow(&mut session, *slot, cached_route.applied, oldest);
                 if free {
                     session.reads(seq, &[*slot], cached_route.node, oldest);

@@ -86,7 +86,7 @@ impl Connection {
         let begun = clock::now();
         loop {
             let changed = self.worker.changed.notified();
-            let view = self.worker.shared.view.load_full();
+            let view = self.worker.shared.shard().view.load_full();
             let patience = view.hold.saturating_sub(clock::now().since(begun));
             if view.primary.is_some() || view.two_primaries || patience == Duration::ZERO {
                 return;

@@ -59,7 +59,7 @@ impl Connection {
         commands: &Commands,
     ) -> Stamps {
         let beginning = Beginning { request, missed: Cell::new(false) };
-        let (fences, mut stamps) = (&self.worker.shared.fences, Stamps::None);
+        let (fences, mut stamps) = (&self.worker.shared.shard().fences, Stamps::None);
         let keys = commands.table.for_each_key(intent.id, &beginning, &mut |key| {
             if !beginning.missed.get() {
                 stamps.merge(Stamps::One(fences.slot(key)));

@@ -64,9 +64,9 @@ impl Connection {
         Situation {
             hold: self.pin.as_ref().map_or(Hold::Nothing, Pin::hold),
             other_user: self.pin.as_ref().is_some_and(Pin::is_of_other_user),
-            scripts_flushed: shared.scripts_flushed.load(Ordering::Relaxed)
+            scripts_flushed: shared.shard().scripts_flushed.load(Ordering::Relaxed)
                 && !mutant::is("flushed-scripts-live"),
-            reads_paused: shared.reads_are_paused(now),
+            reads_paused: shared.shard().reads_are_paused(now),
             ..Situation::default()
         }
     }

@@ -33,7 +33,7 @@ impl Connection {
         now: Moment,
     ) -> Step {
         let worker = Rc::clone(&self.worker);
-        let shared = &worker.shared;
+        let (shared, shard) = (&worker.shared, worker.shared.shard());
         self.leave_generation(view, now);
         let barrier = self.barrier(shared);
         let reader = Reader { barrier: Some(barrier), ..self.reader() };
@@ -42,14 +42,14 @@ impl Connection {
             return Step::Close;
         };
         let mut subject = Subject::default();
-        let demand =
-            shared.demand(&reader, policy.consistency, (request, intent), (view, commands), &mut subject);
+        let asked = (request, intent);
+        let demand = shard.demand(&reader, policy.consistency, asked, (view, commands), &mut subject);
         let stamps = subject.stamps();
         let outgoing = |reason| outgoing_read(intent, policy_id, policy, &subject, reason, now);
         let follows = self.client.session.borrow_mut().follows(&stamps, self.client.oldest());
         match follows {
             Follows::Nothing if subject.is_keyed() && self.has_followed_enough(demand, now) => {
-                shared.anchor_wanted.notify_one();
+                shard.anchor_wanted.notify_one();
                 return self.wait(On::Nodes, limits::FOLLOWED_LONGEST, now);
             }
             Follows::Nothing => {}
@@ -96,7 +96,7 @@ impl Connection {
                 self.send_on_hope(node, request, outgoing, &stamps, view)
             }
             Decision::Wait { .. } => {
-                shared.anchor_wanted.notify_one();
+                shard.anchor_wanted.notify_one();
                 self.wait(On::Nodes, policy.wait_timeout, now)
             }
             Decision::Refuse { reason } => self.refuse(telemetry::AccessLabel::Read, reason),
@@ -152,7 +152,7 @@ impl Connection {
         // While the stream is followed a barrier passes by itself, soon: no need to ask for a proof of it.
         let patient = matches!(demand, Demand::Applied(_, Reason::BarrierPending))
             && !waited
-            && self.worker.shared.stream.is_attached();
+            && self.worker.shared.shard().stream.is_attached();
         let load = self.worker.load.per_node();
         let bars = self.bars(view, now);
         let ask = Ask {
@@ -223,7 +223,7 @@ impl Connection {
             self.balance_soon();
             return Err(Step::Drain);
         }
-        session.moves_on(shared.anchors.next());
+        session.moves_on(shared.shard().anchors.next());
         drop(session);
         self.stick(None);
         Ok(())
@@ -234,7 +234,8 @@ impl Connection {
     fn barrier(&mut self, shared: &Shared) -> AnchorSeq {
         let arrivals = self.arrivals;
         let kept = self.barrier.filter(|(_, of)| *of == arrivals || self.waiting_since.is_some());
-        let (barrier, _) = *self.barrier.insert(kept.unwrap_or_else(|| (shared.anchors.next(), arrivals)));
+        let (barrier, _) =
+            *self.barrier.insert(kept.unwrap_or_else(|| (shared.shard().anchors.next(), arrivals)));
         barrier
     }
 

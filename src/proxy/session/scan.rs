@@ -110,7 +110,7 @@ impl Connection {
         let reader = self.reader();
         let id = reader.policy_of(&shared.config.policies, step.request, step.intent, commands);
         let Some(policy) = shared.config.policies.all.get(usize::from(id.0)) else { return false };
-        let demand = shared.demand(
+        let demand = shared.shard().demand(
             &reader,
             policy.consistency,
             (step.request, step.intent),

@@ -54,6 +54,8 @@ pub struct Lane {
     pub connected: Cell<Option<Moment>>,
     /// When it was given back, if it is idle.
     pub idle_since: Cell<Moment>,
+    /// How many clients have it at hand ([`crate::proxy::upstream::at_hand`]).
+    pub users: Cell<u32>,
     /// Who it acts as; `None` for the anonymous identity.
     pub identity: Option<Arc<Identity>>,
     /// Whom `CLIENT TRACKING` redirects to, on an exclusive lane.
@@ -110,6 +112,7 @@ impl Lane {
             watched: Cell::new(false),
             connected: Cell::default(),
             idle_since: Cell::default(),
+            users: Cell::new(0),
             identity,
             redirect: Cell::new(None),
             no_select: OnceCell::new(),

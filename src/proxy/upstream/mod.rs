@@ -1,5 +1,6 @@
 //! What has been asked of a server, and which reply answers it.
 
+pub mod at_hand;
 mod connection;
 pub(crate) mod key;
 pub mod lane;

@@ -124,7 +124,7 @@ impl Admission {
 
     /// Whether a client that has been anonymous since then may come in.
     pub(crate) fn verdict(self: &Rc<Self>, since: Moment, now: Moment) -> Verdict {
-        let view = self.shared.view.load();
+        let view = self.shared.shard().view.load();
         if let Some(answer) = self.answer.get()
             && (answer.asked_at >= since || mutant::is("admission-left-open"))
             && askable(&view, now).is_none_or(|primary| primary == answer.by)
@@ -148,14 +148,14 @@ impl Admission {
     }
 
     async fn find_out(self: Rc<Self>) {
-        let (view, asked_at) = (self.shared.view.load_full(), clock::now());
+        let (view, asked_at) = (self.shared.shard().view.load_full(), clock::now());
         let primary = askable(&view, asked_at);
         let others =
             view.nodes.iter().filter(|node| node.silent_since.is_none() && Some(node.id) != view.primary);
         // Without a primary, who guards the data that can still be read decides.
         let others = others.map(|node| node.id).filter(|_| primary.is_none());
         let last_word = view.rights.let_newcomers_in();
-        let closed = !last_word.unwrap_or_else(|| !self.shared.auth_required.load(Ordering::Relaxed))
+        let closed = !last_word.unwrap_or_else(|| !self.shared.shard().auth_required.load(Ordering::Relaxed))
             && !mutant::is("dead-primary-forgotten");
         let mut answer = None;
         if primary.is_none() && closed {
@@ -173,7 +173,7 @@ impl Admission {
         if let Some(answer) = answer {
             if primary == Some(answer.by) {
                 self.is_given_by(answer.by);
-                self.shared.auth_required.store(!answer.open, Ordering::Relaxed);
+                self.shared.shard().auth_required.store(!answer.open, Ordering::Relaxed);
             }
             self.answer.set(Some(answer));
         }
@@ -197,7 +197,7 @@ impl Admission {
             *self.link.borrow_mut() = Some((node, link));
             return Ok(open);
         }
-        let address = self.shared.address(node).ok_or(ControlError::Closed)?;
+        let address = self.shared.shard().address(node).ok_or(ControlError::Closed)?;
         let mut link =
             ControlLink::connect(&self.shared.dialer, address, None, upstream.connect_timeout).await?;
         let answers = link.call_many(&[&[b"PING"]], upstream.probe_timeout).await?;

@@ -34,7 +34,7 @@ impl Fencing {
             Stamps::None => {}
             Stamps::One(slot) => self.fresh.borrow_mut().push(*slot),
             Stamps::Many(slots) => self.fresh.borrow_mut().extend(slots),
-            Stamps::All => self.shared.fences.raise_floor(self.shared.anchors.next()),
+            Stamps::All => self.shared.shard().fences.raise_floor(self.shared.shard().anchors.next()),
         }
     }
 
@@ -46,7 +46,7 @@ impl Fencing {
         if fresh.is_empty() {
             return;
         }
-        let (fences, anchors) = (&self.shared.fences, &self.shared.anchors);
+        let (fences, anchors) = (&self.shared.shard().fences, &self.shared.shard().anchors);
         let mut unsettled = self.unsettled.borrow_mut();
         fences.stamp_all_pending(fresh.iter().copied(), || anchors.next());
         // No cell waits for a later one.
@@ -59,12 +59,12 @@ impl Fencing {
 
     /// Gives the slots that waited for an anchor its offset.
     pub(crate) fn settle(&self) {
-        let view = self.shared.view.load();
+        let view = self.shared.shard().view.load();
         let Some(head) = view.head else { return };
-        self.shared.fences.settle_floor(view.anchor, head.offset);
+        self.shared.shard().fences.settle_floor(view.anchor, head.offset);
         let mut unsettled = self.unsettled.borrow_mut();
         let due = unsettled.partition_point(|(_, waits_for)| *waits_for <= view.anchor);
         let slots = unsettled.drain(..due).map(|(slot, _)| slot);
-        self.shared.fences.settle_all(slots, view.anchor, head.offset);
+        self.shared.shard().fences.settle_all(slots, view.anchor, head.offset);
     }
 }

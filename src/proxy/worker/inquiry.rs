@@ -166,7 +166,7 @@ impl Inquiry {
         question: &[&[u8]],
     ) -> Result<BytesFrame, Vec<u8>> {
         let down = || say::MASTERDOWN.to_vec();
-        let node = self.shared.view.load().usable_primary(clock::now()).ok_or_else(down)?;
+        let node = self.shared.shard().view.load().usable_primary(clock::now()).ok_or_else(down)?;
         let within = self.shared.config.upstream.connect_timeout;
         if let Some(link) = self.take(node) {
             match self.ask_on(node, link, credentials, question).await {
@@ -176,7 +176,7 @@ impl Inquiry {
                 Err(_) => {}
             }
         }
-        let address = self.shared.address(node).ok_or_else(down)?;
+        let address = self.shared.shard().address(node).ok_or_else(down)?;
         let link =
             ControlLink::connect(&self.shared.dialer, address, None, within).await.map_err(|_| down())?;
         match self.ask_on(node, link, credentials, question).await {

@@ -114,13 +114,13 @@ impl Worker {
     /// Worker number `index`.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let stats = shared.stats.get(index).cloned().unwrap_or_default();
-        let nodes = shared.addresses.len();
+        let nodes = shared.shard().addresses.len();
         let schedule = Rc::<Schedule>::default();
         let output = Output { dirty: DirtyList::new(&schedule), buffers: Rc::<Buffers>::default() };
         Rc::new(Self {
             snapshot: Snapshot::new(&shared),
             heard: RefCell::new(vec![0; nodes]),
-            noticed: RefCell::new(shared.view.load_full()),
+            noticed: RefCell::new(shared.shard().view.load_full()),
             admission: Admission::new(Arc::clone(&shared)),
             inquiry: Inquiry::new(Arc::clone(&shared)),
             fencing: Fencing::new(Arc::clone(&shared)),
@@ -176,7 +176,7 @@ impl Worker {
 
     /// Whether the view says that this node is the primary.
     pub fn is_primary(&self, node: NodeId) -> bool {
-        self.shared.view.load().primary == Some(node)
+        self.shared.shard().view.load().primary == Some(node)
     }
 
     /// The shared lane of this key; opened if there is none.
@@ -232,10 +232,10 @@ impl Worker {
             && ErrorCode::of(reply) == Some(ErrorCode::ReadOnly)
             && self.is_primary(lane.key.node)
         {
-            self.shared.attention.look_now();
+            self.shared.shard().attention.look_now();
         }
         if pending.kind == PendingKind::Write {
-            pending.client.status.wrote.set(Some((self.shared.anchors.next(), self.era.get())));
+            pending.client.status.wrote.set(Some((self.shared.shard().anchors.next(), self.era.get())));
         }
         if pending.kind == PendingKind::Write && pending.stamps != Stamps::None {
             self.fencing.stamp(&pending.stamps);
@@ -245,7 +245,7 @@ impl Worker {
     /// A session has seen the primary's answer: no replica may take it back.
     #[inline(never)]
     pub fn remember(&self, pending: &Pending, reply: Reply<'_>) {
-        let (fences, next) = (&self.shared.fences, self.shared.anchors.next());
+        let (fences, next) = (&self.shared.shard().fences, self.shared.shard().anchors.next());
         let digest = reply.question.map(|asked| {
             let asked = if mutant::is("reply-digest") { 0 } else { asked };
             fences.digest(reply.bytes) ^ asked.rotate_left(1)
@@ -268,12 +268,12 @@ impl Worker {
     /// ended, so that what waits on them is recovered.
     pub(crate) async fn watch(self: Rc<Self>) {
         let mut last_primary = None;
-        let mut views = self.shared.views.subscribe();
+        let mut views = self.shared.shard().views.subscribe();
         while views.changed().await.is_ok() {
             self.fencing.settle();
             self.notice_view(clock::now());
             self.changed.notify_waiters();
-            let view = self.shared.view.load_full();
+            let view = self.shared.shard().view.load_full();
             let now = clock::now();
             self.admission.look(&view, now);
             let gone = |node: NodeId| {

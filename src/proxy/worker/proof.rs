@@ -40,7 +40,7 @@ impl Worker {
     /// `ROLE` was answered: the reads behind it on this lane see at least what it says. Unless the node has gone back since
     /// it was `asked`: then nobody knows whether it had done so when it answered.
     pub fn take_proof(&self, lane: &Lane, asked: &Pending, reply: &[u8], now: Moment) {
-        let (node, view) = (lane.key.node, self.shared.view.load());
+        let (node, view) = (lane.key.node, self.shared.shard().view.load());
         self.proofs.borrow_mut().renew(&view, now);
         let generation = Generation(asked.seq);
         if self.proofs.borrow().generation(node) != generation {
@@ -65,13 +65,13 @@ impl Worker {
         self.proofs.borrow_mut().doubt(node, now);
         self.snapshot.forget_fit();
         self.void_reads_at(node);
-        self.shared.attention.look_now();
+        self.shared.shard().attention.look_now();
     }
 
     /// Listens whether a replica tells that it has emptied its data, before replies of it are handed on that came on a
     /// connection on which it cannot say so.
     pub fn listen(&self, node: NodeId, now: Moment) {
-        let Some(watch) = self.shared.emptied.get(node.index()) else { return };
+        let Some(watch) = self.shared.shard().emptied.get(node.index()) else { return };
         let news = watch.news();
         {
             let mut heard = self.heard.borrow_mut();
@@ -116,7 +116,7 @@ impl Worker {
         let Some(home) = session.home else { return false };
         let mut proofs = self.proofs.borrow_mut();
         proofs.renew(view, now);
-        session.leaves_generation(proofs.generation(home.node), self.shared.anchors.next())
+        session.leaves_generation(proofs.generation(home.node), self.shared.shard().anchors.next())
     }
 
     /// A read that was sent on hope is answered, behind a proof that was enough, or not.

@@ -52,7 +52,7 @@ impl Worker {
         let user = failed.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
         let (identity, failed) = (failed.key.identity, failed.key.node);
         let (shared, now) = (&self.shared, clock::now());
-        let (view, commands) = (shared.view.load(), shared.commands.load());
+        let (view, commands) = (shared.shard().view.load(), shared.commands.load());
         if let Some(primary) = view.usable_primary(now).filter(|node| *node != failed)
             && view.node(primary).is_some_and(|node| node.silent_since.is_none())
         {
@@ -75,7 +75,7 @@ impl Worker {
             session: Some(&pending.client.session),
             barrier: None,
         };
-        let demand = shared.demand(
+        let demand = shared.shard().demand(
             &reader,
             policy.consistency,
             (&request, intent),
@@ -109,7 +109,7 @@ impl Worker {
             }
             Decision::Send { node, .. } => {
                 if keyed && home.is_none() {
-                    pending.client.session.borrow_mut().seen.everything(shared.anchors.next());
+                    pending.client.session.borrow_mut().seen.everything(shared.shard().anchors.next());
                 }
                 Some(node)
             }
@@ -204,7 +204,7 @@ impl Worker {
         if self.held.is_empty() {
             return;
         }
-        let Some(node) = self.shared.view.load().usable_primary(clock::now()) else { return };
+        let Some(node) = self.shared.shard().view.load().usable_primary(clock::now()) else { return };
         for (key, request, pending) in self.held.take() {
             if pending.client.gone().is_none() {
                 self.lane(LaneKey { node, ..key }).push_bytes(&request, pending);
@@ -228,7 +228,7 @@ impl Worker {
         }
         // A node that was promoted while a connection to it was being made is not what it was as a replica, and reachable.
         let reached = lane.connected.get().is_some();
-        let primary = self.shared.view.load().primary;
+        let primary = self.shared.shard().view.load().primary;
         !unreachable || primary != Some(lane.key.node) || reached
     }
 

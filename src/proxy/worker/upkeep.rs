@@ -48,7 +48,7 @@ impl Worker {
 
     /// Has a lane to the primary for this identity: it dies when the primary no longer knows the user.
     pub(crate) fn watch_identity(self: &Rc<Self>, identity: IdentityId) {
-        let Some(node) = self.shared.view.load().usable_primary(clock::now()) else { return };
+        let Some(node) = self.shared.shard().view.load().usable_primary(clock::now()) else { return };
         self.lane(LaneKey { node, identity, db: 0, proto: Proto::Resp2, purpose: Purpose::Ordinary });
     }
 

@@ -185,7 +185,7 @@ impl Connection {
 
     /// The relay is over, for its client is gone or has reset it. The session has seen whatever it has shown.
     pub(crate) fn leave_relay(&self, lane: &Rc<Lane>) {
-        let next = self.worker.shared.anchors.next();
+        let next = self.worker.shared.shard().anchors.next();
         if !mutant::is("relay-forgotten") {
             self.client.session.borrow_mut().seen.everything(next);
         }

@@ -66,7 +66,7 @@ impl Drop for Owner<'_> {
 /// Connects until it works or nobody should wait any longer. Nothing was sent until then, so nothing is lost.
 async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf), Closed> {
     let opened_at = clock::now();
-    let known = run_id(&worker.shared.view.load(), lane.key.node);
+    let known = run_id(&worker.shared.shard().view.load(), lane.key.node);
     loop {
         if let Phase::Closed(why) = lane.phase() {
             return Err(why);
@@ -110,10 +110,10 @@ fn run_id(view: &View, node: NodeId) -> Option<String> {
 /// ago on the same port, may hold any data, and would be read as if it were the one before.
 async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<(), Closed> {
     let (shared, node, connected) = (&worker.shared, lane.key.node, clock::now());
-    let mut views = shared.views.subscribe();
-    let _waiting = shared.attention.wait();
+    let mut views = shared.shard().views.subscribe();
+    let _waiting = shared.shard().attention.wait();
     while !worker.is_primary(node) && !mutant::is("process-mistaken") {
-        let view = shared.view.load_full();
+        let view = shared.shard().view.load_full();
         let entry = view.node(node).ok_or(Closed::Withdrawn(Withdrawal::Removed))?;
         if entry.silent_since.is_some() || run_id(&view, node).as_deref() != known {
             return Err(Closed::Unreachable(Unreachable::OtherProcess));
@@ -132,7 +132,8 @@ async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<()
 }
 
 async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), Closed> {
-    let address = worker.shared.address(lane.key.node).ok_or(Closed::Withdrawn(Withdrawal::Removed))?;
+    let address =
+        worker.shared.shard().address(lane.key.node).ok_or(Closed::Withdrawn(Withdrawal::Removed))?;
     let dialer = &worker.shared.dialer;
     let failed = |e: std::io::Error| Closed::Unreachable(Unreachable::Failed(e.to_string()));
     let stream = dialer.connect(address).await.map_err(failed)?;

@@ -193,10 +193,9 @@ impl Lanes {
     pub(crate) fn close_unused(&self, now: Moment, most: usize, kept: impl Fn(&LaneKey) -> bool) {
         let pool: Vec<Rc<Lane>> = self.pool.borrow().values().cloned().collect();
         let mut since = self.unused_since.borrow_mut();
-        // One reference is the pool's, one the lane's own task's, one is in `pool` above.
         let unused = |lane: &&Rc<Lane>| {
             let common = lane.key.identity == IdentityId::ANONYMOUS && lane.key.db == 0;
-            !common && !kept(&lane.key) && lane.is_idle() && Rc::strong_count(lane) <= 3
+            !common && !kept(&lane.key) && lane.is_idle() && lane.users.get() == 0
         };
         let unused: Vec<&Rc<Lane>> = pool.iter().filter(unused).collect();
         let keys: FxHashSet<LaneKey> = unused.iter().map(|lane| lane.key).collect();

@@ -371,7 +371,8 @@ fn answer(
 /// What stands for a question and the database in which it was asked, if a session is to remember what it was answered.
 #[cold]
 fn fingerprint(worker: &Worker, lane: &Lane, pending: &Pending, request: &[u8]) -> Option<u64> {
-    (pending.stamps != Stamps::None).then(|| worker.shared.fences.digest(request) ^ u64::from(lane.key.db))
+    (pending.stamps != Stamps::None)
+        .then(|| worker.shared.shard().fences.digest(request) ^ u64::from(lane.key.db))
 }
 
 /// What a node says unasked: to the client of an exclusive lane, or to us, that it has emptied its data.
@@ -390,9 +391,9 @@ fn take_push(worker: &Worker, lane: &Lane, push: &[u8], now: Moment) {
 fn take_note(worker: &Worker, pending: &Pending, now: Moment) {
     let shared = &worker.shared;
     match pending.rewrite {
-        Rewrite::Pause => shared.pause_reads(now.after(pending.client.status.pausing.get())),
-        Rewrite::Unpause => shared.resume_reads(),
-        Rewrite::ScriptFlush => shared.scripts_flushed.store(true, Ordering::Relaxed),
+        Rewrite::Pause => shared.shard().pause_reads(now.after(pending.client.status.pausing.get())),
+        Rewrite::Unpause => shared.shard().resume_reads(),
+        Rewrite::ScriptFlush => shared.shard().scripts_flushed.store(true, Ordering::Relaxed),
         Rewrite::None | Rewrite::Info | Rewrite::Redirect | Rewrite::Cursor => {}
     }
 }
