@@ -405,6 +405,11 @@ fn who_is_subscribed_to_nothing_is_a_client_like_any_other() {
             assert_eq!(topology.primary.cmd(&["PUBLISH", "pa", "m"]), 1);
             assert_eq!(conn.read().items()[3], "m");
             assert_eq!(conn.cmd(&["PUNSUBSCRIBE"]).items()[2], 0);
+            if round == 2 {
+                // What needs a connection of its own gets another one.
+                conn.send(&pipeline(&["MULTI", "GET k", "EXEC"]));
+                assert_eq!(conn.read_many(3)[2].items()[0], "v");
+            }
             let select = ["SELECT 3", "SELECT 0"][round % 2];
             conn.send(&pipeline(&["GET k", select, "GET k", "SELECT 0", "GET k"]));
             let said = conn.read_many(5);

@@ -89,8 +89,11 @@ impl Connection {
             }
             return None;
         }
-        let needs_relay =
-            matches!(intent.handling, Handling::Pin(_) | Handling::Local(Local::Reset | Local::Quit));
+        let needs_relay = matches!(
+            intent.handling,
+            Handling::Pin(Stateful::Subscribe | Stateful::Unsubscribe)
+                | Handling::Local(Local::Reset | Local::Quit)
+        );
         if needs_relay || !pin.may_return() || !pin.lane.is_usable() || !pin.lane.has_room() {
             return None;
         }
