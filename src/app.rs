@@ -6,10 +6,12 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::{AdminServer, Metrics};
@@ -23,6 +25,7 @@ use crate::core::address::Address;
 use crate::core::fence::FenceTable;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::{Patience, Tracker};
+use crate::net::runtime::clock;
 use crate::net::runtime::descriptors;
 use crate::net::runtime::descriptors::Room;
 use crate::net::runtime::jitter;
@@ -38,17 +41,67 @@ use crate::shard::shared::Shared;
 /// Runs the proxy until SIGINT or SIGTERM.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let proxy = Proxy::start(config)?;
+    let (lame_duck, drain_timeout) =
+        (proxy.shared.config.proxy.lame_duck, proxy.shared.config.proxy.drain_timeout);
+    let mut signals = {
+        let _context = proxy.runtime.enter();
+        Signals::new()?
+    };
+    tell_manager(NotifyState::Ready);
     proxy.runtime.block_on(async {
-        let (mut interrupt, mut terminate) =
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        tokio::select! {
-            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        let first = signals.next().await;
+        tell_manager(NotifyState::Stopping);
+        proxy.shared.leave_by(clock::now().after(drain_timeout));
+        // Whoever says Ctrl-C looks on.
+        if first == SignalKind::terminate() && !lame_duck.is_zero() {
+            tracing::info!(?lame_duck, "SIGTERM: newcomers are served a little longer");
+            tokio::select! {
+                () = tokio::time::sleep(lame_duck.min(drain_timeout)) => {}
+                again = signals.next() => end_now(again),
+            }
         }
-        anyhow::Ok(())
-    })?;
+    });
+    proxy.runtime.spawn(async move {
+        let again = signals.next().await;
+        end_now(again);
+    });
     proxy.stop();
     Ok(())
+}
+
+/// The signals that end the process.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Cancel safe: a signal that is not taken is there for the next call.
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        }
+    }
+}
+
+/// Somebody does not want to wait: nobody is waited for. The exit code is that of a process that the signal ends.
+fn end_now(signal: SignalKind) {
+    tracing::warn!("a second signal: every client is cut off");
+    // The line is written by a thread of its own.
+    thread::sleep(Duration::from_millis(50));
+    std::process::exit(128 + signal.as_raw_value());
+}
+
+/// Tells systemd how far the process is, if that started it (`sd_notify`).
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(problem) = sd_notify::notify(&[state]) {
+        tracing::debug!(%problem, "the service manager cannot be told");
+    }
 }
 
 /// A running proxy.
@@ -58,7 +111,7 @@ pub struct Proxy {
     pub shared: Arc<Shared>,
     /// The control thread's runtime.
     pub runtime: Runtime,
-    workers: Vec<thread::JoinHandle<std::io::Result<()>>>,
+    workers: Vec<thread::JoinHandle<std::io::Result<Vec<String>>>>,
 }
 
 impl Proxy {
@@ -108,11 +161,24 @@ impl Proxy {
 
     /// Drains and ends. Returns when every client is gone or `drain-timeout` has passed.
     pub fn stop(self) {
+        let (begun, clients) = (clock::now(), self.shared.client_count());
+        self.shared.leave_by(begun.after(self.shared.config.proxy.drain_timeout));
         self.shared.drain.send_replace(true);
+        let mut cut_off = Vec::new();
         for worker in self.workers {
-            if worker.join().is_err() {
-                tracing::error!("a worker panicked");
+            match worker.join() {
+                Ok(Ok(left)) => cut_off.extend(left),
+                Ok(Err(problem)) => tracing::error!(%problem, "a worker could not start"),
+                Err(_) => tracing::error!("a worker panicked"),
             }
+        }
+        let (took, left) = (clock::now().since(begun), cut_off.len());
+        if cut_off.is_empty() {
+            tracing::info!(clients, ?took, "drained: nobody was cut off");
+        } else {
+            cut_off.truncate(CUT_OFF_NAMED);
+            let who = cut_off.join(" ");
+            tracing::warn!(clients, cut_off = left, %who, ?took, "drained: some clients had not left in time");
         }
         self.runtime.shutdown_background();
     }
@@ -155,7 +221,10 @@ fn watch_files(listeners: &[Listener], upstream: Option<&Arc<tls::TlsConnector>>
     Watch::new(watched)
 }
 
-type Workers = (Vec<mpsc::Sender<Accepted>>, Vec<thread::JoinHandle<std::io::Result<()>>>);
+/// Clients that the last line of the log names.
+const CUT_OFF_NAMED: usize = 8;
+
+type Workers = (Vec<mpsc::Sender<Accepted>>, Vec<thread::JoinHandle<std::io::Result<Vec<String>>>>);
 
 fn start_workers(shared: &Arc<Shared>, count: usize) -> anyhow::Result<Workers> {
     let (mut senders, mut threads) = (Vec::new(), Vec::new());

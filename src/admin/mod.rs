@@ -176,7 +176,7 @@ fn ready(shared: &Shared) -> HttpResponse {
     let view = shared.shard().view.load();
     let primary = view.usable_primary(clock::now()).and_then(|id| view.node(id));
     let answers = primary.is_some_and(|node| node.heard_at.is_some() && node.silent_since.is_none());
-    let draining = *shared.drain.borrow();
+    let draining = shared.is_leaving();
     let in_service = view.nodes.iter().filter(|n| view.primary != Some(n.id) && n.standing.is_open()).count();
     let stream = shared.shard().stream.is_attached();
     let status = if answers && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -121,6 +121,8 @@ pub struct ProxyConfig {
     pub client_output_buffer_limit: u64,
     /// `drain-timeout`: how long clients may take to leave after SIGTERM.
     pub drain_timeout: Duration,
+    /// `lame-duck`: for how long of that newcomers are still served, after SIGTERM.
+    pub lame_duck: Duration,
     /// `session-scope`
     pub session_scope: SessionScope,
 }
@@ -368,6 +370,7 @@ impl Default for ProxyConfig {
             max_clients: 10_000,
             client_output_buffer_limit: 64 << 20,
             drain_timeout: Duration::from_secs(10),
+            lame_duck: Duration::from_millis(500),
             session_scope: SessionScope::Connection,
         }
     }

@@ -321,6 +321,7 @@ fn read_proxy(section: &Section<'_>) -> ProxyConfig {
         max_clients: section.number("max-clients", default.max_clients, 1..=1_000_000, None),
         client_output_buffer_limit: section.size("client-output-buffer-limit", limit, 64 << 10..=SIZE_MAX),
         drain_timeout: section.duration("drain-timeout", default.drain_timeout, Duration::ZERO..=MINUTE * 60),
+        lame_duck: section.duration("lame-duck", default.lame_duck, Duration::ZERO..=MINUTE * 60),
         session_scope: read_session_scope(section, default.session_scope),
     }
 }

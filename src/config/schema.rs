@@ -59,7 +59,14 @@ pub const TABLES: &[Table] = &[
     Table { name: "stream", keys: &["source", "fence-slots"], later: &[] },
     Table {
         name: "proxy",
-        keys: &["workers", "max-clients", "client-output-buffer-limit", "drain-timeout", "session-scope"],
+        keys: &[
+            "workers",
+            "max-clients",
+            "client-output-buffer-limit",
+            "drain-timeout",
+            "lame-duck",
+            "session-scope",
+        ],
         later: &[],
     },
     Table { name: "security", keys: &["deny-commands", "replica-acl"], later: &[] },

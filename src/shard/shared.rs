@@ -1,8 +1,8 @@
 //! What all threads share: the configuration, the shards, the command table, the registry of clients.
 //! Everything here is either immutable, an atomic, or off the path of a command.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -81,8 +81,10 @@ pub struct Shared {
     pub mailboxes: Mailboxes,
     /// One per worker.
     pub stats: Vec<Arc<Stats>>,
-    /// True once the process is to end.
+    /// True once newcomers are not served any more, and clients are to leave.
     pub drain: watch::Sender<bool>,
+    /// When the process ends at the latest, once it is to end.
+    ends_at: OnceLock<Moment>,
     /// Connections of clients that were accepted and are not closed, whatever they have come to.
     seats: AtomicUsize,
     next_client: AtomicU64,
@@ -116,9 +118,25 @@ impl Shared {
             mailboxes: Mailboxes::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             drain: watch::Sender::new(false),
+            ends_at: OnceLock::new(),
             seats: AtomicUsize::new(0),
             next_client: AtomicU64::new(1),
         }
+    }
+
+    /// The process is to end, by `deadline` at the latest; said once.
+    pub fn leave_by(&self, deadline: Moment) {
+        let _ = self.ends_at.set(deadline);
+    }
+
+    /// Whether the process is to end, and says so: it may still take newcomers.
+    pub fn is_leaving(&self) -> bool {
+        self.ends_at.get().is_some()
+    }
+
+    /// When clients that have not left are cut off.
+    pub fn ends_at(&self) -> Option<Moment> {
+        self.ends_at.get().copied()
     }
 
     /// A place for one more client; `None`: there are `max-clients`.

@@ -28,6 +28,7 @@ pub(crate) struct Setup {
     proxy: String,
     files: Option<u32>,
     provoked: String,
+    env: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -53,6 +54,7 @@ impl Setup {
             proxy: "[proxy]\nworkers = 2".to_owned(),
             files: None,
             provoked: String::new(),
+            env: Vec::new(),
         }
     }
 
@@ -97,9 +99,16 @@ impl Setup {
         self
     }
 
+    /// An environment variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     fn command(&self) -> Command {
         let mut command = self.program();
         command.env("REDWEIR_PROVOKE", &self.provoked);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -278,13 +287,22 @@ impl Proxy {
 
     /// SIGTERM; the exit code, `None` when a signal ended it.
     pub(crate) fn stop(&mut self) -> Option<i32> {
-        signal(&self.child, Signal::SIGTERM);
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    pub(crate) fn signal(&self, which: Signal) {
+        signal(&self.child, which);
+    }
+
+    /// Waits for its end; the exit code, `None` when a signal ended it.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         let deadline = Instant::now() + Duration::from_secs(15);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(Instant::now() < deadline, "the proxy did not end after SIGTERM:\n{}", self.log());
+            assert!(Instant::now() < deadline, "the proxy did not end:\n{}", self.log());
             thread::sleep(Duration::from_millis(10));
         }
     }

@@ -16,15 +16,16 @@ use crate::proxy::worker::lanes::connect;
 use crate::proxy::worker::mailbox;
 use crate::shard::shared::Shared;
 
-/// Serves until the process drains; returns when its clients are gone or `drain-timeout` has passed.
+/// Serves until the process drains; returns when its clients are gone, or when they have had their time: the addresses of
+/// those who are cut off then.
 pub fn serve_thread(
     index: usize,
     shared: Arc<Shared>,
     mut accepted: mpsc::Receiver<Accepted>,
-) -> std::io::Result<()> {
+) -> std::io::Result<Vec<String>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
     let local = LocalSet::new();
-    local.block_on(&runtime, async move {
+    let cut_off = local.block_on(&runtime, async move {
         let worker = Worker::new(index, shared);
         let buffers = Rc::clone(&worker.output.buffers);
         task::spawn_hot(flush(Rc::clone(&worker)));
@@ -42,12 +43,14 @@ pub fn serve_thread(
         while let Some(accepted) = accepted.recv().await {
             task::spawn_hot(serve::serve(Rc::clone(&worker), accepted));
         }
-        let deadline = clock::now().after(worker.shared.config.proxy.drain_timeout);
+        let deadline = worker.shared.ends_at().unwrap_or_else(clock::now);
         while worker.stats.clients.value() > 0 && clock::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        let left = worker.clients.borrow();
+        left.keys().filter_map(|id| Some(worker.shared.clients.get(id)?.peer.clone())).collect()
     });
-    Ok(())
+    Ok(cut_off)
 }
 
 /// Starts the task of every new lane. Runs as long as the worker.
