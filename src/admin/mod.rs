@@ -162,7 +162,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> Ht
         "/metrics" => {
             reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render(shared))
         }
-        "/view" => json(&report::view_report(&shared.shard().view.load(), clock::now())),
+        "/view" => json(&report::view_of(shared, clock::now())),
         "/explain" => explained(request, shared),
         _ => plain(
             StatusCode::NOT_FOUND,

@@ -8,6 +8,9 @@ use tokio::sync::mpsc;
 use crate::control::prober::Heard;
 use crate::core::nodes::node::Link;
 use crate::core::nodes::view::{Effect, Tracker, View};
+use crate::core::position::{Offset, ReplId};
+use crate::core::stream::lost::Loss;
+use crate::net::runtime::clock;
 use crate::net::runtime::task;
 use crate::shard::shared::Shared;
 
@@ -19,7 +22,7 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
     while let Some(first) = heard.recv().await {
         let mut next = Some(first);
         while let Some((observation, at)) = next {
-            let era = tracker.view().era;
+            let (era, history, head) = (tracker.view().era, tracker.view().history, tracker.view().head);
             let Ok(effect) = panic::catch_unwind(AssertUnwindSafe(|| {
                 task::provoke("keeper", provoked_once);
                 tracker.apply(observation, at)
@@ -36,10 +39,25 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
             if restarted {
                 tracing::info!("another history begins: every fence starts anew");
             }
+            if let Some(history) = history.filter(|_| restarted) {
+                lost_everything(&shared, history.id, head.map(|head| head.offset), tracker.view());
+            }
             next = heard.try_recv().ok();
         }
         publish(&shared, tracker.view());
     }
+}
+
+/// The primary has nothing of what was there before: it was restarted empty, or is another one.
+fn lost_everything(shared: &Shared, previous: ReplId, head: Option<Offset>, view: &View) {
+    let id = view.history.map(|history| history.id);
+    tracing::warn!(
+        previous = %previous,
+        head = head.map(Offset::bytes),
+        history = id.map(|id| id.to_string()),
+        "the primary does not go on from what was there before: whatever was written until now may be lost"
+    );
+    shared.shard().losses.add(Loss::Everything { previous, head, id }, clock::now());
 }
 
 /// Once, after a while.

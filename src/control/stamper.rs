@@ -15,7 +15,7 @@ use crate::core::fence::Slot;
 use crate::core::nodes::node::NodeId;
 use crate::core::position::{Offset, ReplId};
 use crate::core::stream::coverage::Coverage;
-use crate::core::stream::lost::RecentWrites;
+use crate::core::stream::lost::{Loss, LostTail, RecentWrites};
 use crate::core::stream::source::{self, Avoided};
 use crate::net::runtime::clock;
 use crate::shard::shared::Shared;
@@ -99,25 +99,29 @@ impl StreamSink for Stamper {
 
     fn command(&mut self, command: &StreamCommand<'_>, end: Offset) {
         let intent = self.last.classify(command, &self.commands);
-        if matches!(intent.access, Access::Write { .. } | Access::Unknown) {
-            self.recent.wrote(end);
-        }
         match intent.access {
             Access::Read | Access::PrimaryRead(_) => {}
-            // No policy looks at fences: the stream only says how far it got, and what a failover lost.
-            _ if !self.shared.fencing => {}
+            // No policy looks at fences: the stream only says how far it got, and how much a failover lost.
+            _ if !self.shared.fencing => self.recent.wrote(end, true),
             Access::Write { keys: WriteKeys::Known } => {
-                let (fences, written) = (&self.shared.shard().fences, &mut self.written);
+                let (fences, written, recent) =
+                    (&self.shared.shard().fences, &mut self.written, &mut self.recent);
                 let whole = Whole { command, cut: Cell::new(false) };
-                let mut write = |key: &[u8]| written.push((fences.slot(key), end));
+                recent.wrote(end, false);
+                let mut write = |key: &[u8]| {
+                    written.push((fences.slot(key), end));
+                    recent.named(key);
+                };
                 let keys = self.commands.table.for_each_written_key(intent.id, &whole, &mut write);
                 if keys == Keys::Unknowable || whole.cut.get() {
+                    self.recent.left_unnamed();
                     self.wrote_anything(end);
                 } else if self.written.len() >= WRITTEN_KEPT {
                     self.stamp();
                 }
             }
             Access::Write { keys: WriteKeys::Unknowable } | Access::Unknown => {
+                self.recent.wrote(end, true);
                 self.wrote_anything(end);
             }
         }
@@ -133,12 +137,10 @@ impl StreamSink for Stamper {
         let history = (view.history.map(|history| history.id), view.era);
         let next = self.shared.shard().anchors.next();
         self.coverage.progressed(&self.shared.shard().fences, upto, history, next);
-        if let Some(history) = &view.history {
-            let lost = self.recent.lost_in(history);
-            if lost > 0 {
-                counter!("redweir_lost_writes_total").increment(lost);
-                tracing::warn!(lost, history = %history.id, "the failover lost writes that the old primary had made");
-            }
+        if let Some(lost) = view.history.as_ref().and_then(|history| self.recent.lost_in(history)) {
+            counter!("redweir_lost_writes_total").increment(lost.writes);
+            tell(&lost);
+            self.shared.shard().losses.add(Loss::Tail(lost), clock::now());
         }
         self.shared.shard().stream.moved_to(upto.bytes());
     }
@@ -153,6 +155,23 @@ impl StreamSink for Stamper {
         }
     }
 }
+
+/// Says what a failover has lost.
+fn tell(lost: &LostTail) {
+    let shown: Vec<_> = lost.keys.iter().take(KEYS_SHOWN).map(|key| String::from_utf8_lossy(key)).collect();
+    tracing::warn!(
+        writes = lost.writes,
+        bytes = lost.bytes(),
+        from = %lost.from,
+        upto = %lost.upto,
+        history = %lost.id,
+        keys = %shown.join(" ").escape_debug(),
+        "the failover lost writes that the old primary had made; REDWEIR LOSSES tells all their keys"
+    );
+}
+
+/// Keys that one line of the log names.
+const KEYS_SHOWN: usize = 16;
 
 /// A command of which it is noticed when an argument that was cut is looked at: a key that cannot be had is any key.
 struct Whole<'a, 'b> {

@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod emptied;
 pub mod identity;
+pub mod losses;
 pub mod mailbox;
 pub mod report;
 pub mod shared;
@@ -28,6 +29,7 @@ use crate::mutant;
 use crate::telemetry::histogram::Histogram;
 use attention::{Attention, StreamHead};
 use emptied::EmptiedWatch;
+use losses::Losses;
 
 /// One primary and its replicas, as far as they are known. Everything here is immutable, an atomic, or off the path of a
 /// command.
@@ -59,6 +61,8 @@ pub struct Shard {
     pub auth_required: AtomicBool,
     /// How far the replication stream was read.
     pub stream: StreamHead,
+    /// What failovers have lost.
+    pub losses: Losses,
 }
 
 impl Shard {
@@ -79,6 +83,7 @@ impl Shard {
             scripts_flushed: AtomicBool::new(false),
             auth_required: AtomicBool::new(false),
             stream: StreamHead::default(),
+            losses: Losses::default(),
         }
     }
 

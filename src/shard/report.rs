@@ -17,6 +17,7 @@ use crate::core::policy::Policy;
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
+use crate::core::stream::lost::Loss;
 use crate::mutant;
 use crate::shard::shared::Shared;
 use crate::wire::request::is_cross_protocol;
@@ -67,6 +68,37 @@ pub struct ViewReport {
     pub two_primaries: bool,
     /// All nodes.
     pub nodes: Vec<NodeReport>,
+    /// What failovers have lost, the oldest first.
+    pub losses: Vec<LossReport>,
+}
+
+/// What one failover has lost.
+#[derive(Clone, Debug, Serialize)]
+pub struct LossReport {
+    /// How long ago it was noticed, in seconds.
+    pub age_s: f64,
+    /// Nothing of what was there before is left: the new history has nothing to do with it.
+    pub everything: bool,
+    /// The history before.
+    pub previous_replication_id: String,
+    /// The history that goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication_id: Option<String>,
+    /// The last offset that both have; absent if that is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_offset: Option<u64>,
+    /// How far the history before was heard of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upto_offset: Option<u64>,
+    /// Writes; at least, unless they are `known`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writes: Option<u64>,
+    /// All of them were remembered.
+    pub known: bool,
+    /// Their keys, as text.
+    pub keys: Vec<String>,
+    /// These are all of their keys.
+    pub all_keys: bool,
 }
 
 /// Why a command would go where.
@@ -263,7 +295,83 @@ fn candidate(node: &Node, plan: Plan, ask: &Ask<'_>) -> Candidate {
     Candidate { node, eligible, reason: label, why, deficit_bytes }
 }
 
+/// What failovers have lost, the oldest first.
+pub fn losses(shared: &Shared, now: Moment) -> Vec<LossReport> {
+    let report = |(at, loss): (Moment, Loss)| {
+        let age_s = now.since(at).as_secs_f64();
+        match loss {
+            Loss::Everything { previous, head, id } => LossReport {
+                age_s,
+                everything: true,
+                previous_replication_id: previous.to_string(),
+                replication_id: id.map(|id| id.to_string()),
+                from_offset: None,
+                upto_offset: head.map(Offset::bytes),
+                writes: None,
+                known: false,
+                keys: Vec::new(),
+                all_keys: false,
+            },
+            Loss::Tail(lost) => LossReport {
+                age_s,
+                everything: false,
+                previous_replication_id: lost.previous.to_string(),
+                replication_id: Some(lost.id.to_string()),
+                from_offset: Some(lost.from.bytes()),
+                upto_offset: Some(lost.upto.bytes()),
+                writes: Some(lost.writes),
+                known: lost.known,
+                keys: lost.keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect(),
+                all_keys: lost.named,
+            },
+        }
+    };
+    shared.shard().losses.list().into_iter().map(report).collect()
+}
+
+/// The same, for `REDWEIR LOSSES`.
+pub fn losses_text(shared: &Shared, now: Moment) -> String {
+    let mut out = String::new();
+    let all = losses(shared, now);
+    if all.is_empty() {
+        out.push_str("no failover has lost anything, as far as is known\n");
+    }
+    for loss in all {
+        let id = loss.replication_id.as_deref().unwrap_or("unknown");
+        let (previous, upto) = (&loss.previous_replication_id, loss.upto_offset.unwrap_or(0));
+        let Some((from, writes)) = loss.from_offset.zip(loss.writes) else {
+            let _ = writeln!(
+                out,
+                "{:.0} s ago: everything: history {id} does not go on from {previous}, which was heard of up to \
+                 offset {upto}",
+                loss.age_s
+            );
+            continue;
+        };
+        let least = if loss.known { "" } else { "at least " };
+        let _ = writeln!(
+            out,
+            "{:.0} s ago: {least}{writes} writes, {} bytes: history {id} goes on from {previous} at offset {from}, \
+             which was heard of up to {upto}",
+            loss.age_s,
+            upto.saturating_sub(from)
+        );
+        for key in &loss.keys {
+            let _ = writeln!(out, "  {}", key.escape_debug());
+        }
+        if !loss.all_keys {
+            out.push_str("  and others\n");
+        }
+    }
+    out
+}
+
 /// The view, for `/view`.
+pub fn view_of(shared: &Shared, now: Moment) -> ViewReport {
+    ViewReport { losses: losses(shared, now), ..view_report(&shared.shard().view.load(), now) }
+}
+
+/// The view alone.
 pub fn view_report(view: &View, now: Moment) -> ViewReport {
     ViewReport {
         primary: view.primary.and_then(|id| view.node(id)).map(|node| node.name.clone()),
@@ -272,6 +380,7 @@ pub fn view_report(view: &View, now: Moment) -> ViewReport {
         anchor_age_ms: view.head.map(|head| millis(now.since(head.sent_at))),
         two_primaries: view.two_primaries,
         nodes: view.nodes.iter().map(|node| node_report(view, node, now)).collect(),
+        losses: Vec::new(),
     }
 }
 

@@ -65,6 +65,8 @@ pub const HELP: &[&str] = &[
     "    answer once a replica has it, or when the time is up, and tell how many have.",
     "EXPLAIN <command> [<arg> ...]",
     "    Tell where the command would go now, and why, for every node.",
+    "LOSSES",
+    "    Tell what failovers have lost: how many writes, and their keys.",
     "POLICY [<name>]",
     "    Tell or choose the policy of this connection.",
     "TOKEN",

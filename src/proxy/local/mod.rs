@@ -277,6 +277,7 @@ fn redweir<A: Args + ?Sized>(
     match (word.as_slice(), request.count()) {
         (b"help", 2) => say::lines(say::HELP),
         (b"view", 2) => say::text(&report::view_text(view, now), resp3),
+        (b"losses", 2) => say::text(&report::losses_text(&connection.worker.shared, now), resp3),
         (b"policy", 2) => {
             let name = policies.all.get(usize::from(connection.policy.0)).map(|p| p.name.as_bytes());
             say::maybe_bulk(name, resp3)
@@ -295,7 +296,7 @@ fn redweir<A: Args + ?Sized>(
             let args: Vec<&[u8]> = (2..request.count()).map(|i| request.arg(i)).collect();
             say::text(&connection.explain(args.as_slice(), view, commands, now), resp3)
         }
-        (b"help" | b"view" | b"policy" | b"explain" | b"", _) => {
+        (b"help" | b"view" | b"losses" | b"policy" | b"explain" | b"", _) => {
             say::wrong_arity(&format!("redweir|{}", String::from_utf8_lossy(&word)))
         }
         _ => say::unknown_subcommand("redweir", request.arg(1)),
