@@ -200,7 +200,9 @@ mod tests {
 
     fn write(recent: &mut RecentWrites, end: u64, keys: &[&str]) {
         recent.wrote(Offset::new(end), false);
-        keys.iter().for_each(|key| recent.named(key.as_bytes()));
+        for key in keys {
+            recent.named(key.as_bytes());
+        }
     }
 
     fn names(lost: &LostTail) -> Vec<String> {
