@@ -68,6 +68,7 @@ fn a_second_signal_is_the_end() {
         let mut proxy = Setup::to(primary.port, &[]).start();
         let mut blocked = proxy.connect();
         blocked.ask(&["BLPOP", "none", "0"]);
+        eventually("it blocks", secs(5), || primary.info("clients")["blocked_clients"] == "1");
         proxy.signal(first);
         eventually("it drains", secs(5), || proxy.get("/readyz").1.starts_with("draining"));
         let begun = Instant::now();
