@@ -1,8 +1,8 @@
 //! The only assembly: builds the parts, starts them in order, stops them in order.
 //!
 //! Order: bind every socket (so that a busy port ends the start, whole), then the control thread (prober, keeper,
-//! follower, listeners), the workers, the admin thread. Stop: no more clients are accepted, those that are connected
-//! get what they are owed within `drain-timeout`, then the process ends.
+//! follower, listeners), the workers, the admin thread. Stop: `/readyz` says so, newcomers are still served for
+//! `lame-duck`, then those that are connected get what they are owed within `drain-timeout`, then the process ends.
 
 use std::sync::Arc;
 use std::thread;
