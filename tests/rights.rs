@@ -347,7 +347,7 @@ fn endless_list(bytes: usize, line: &str) -> Vec<u8> {
 fn a_list_of_users_that_cannot_be_read_hides_the_rules_and_not_the_node() {
     let words = "user somebody on ~pub:* resetchannels -@all +@read";
     let cases = [
-        ("lines", Act::Say(endless_list(12 << 20, words)), "more than 262144 lines"),
+        ("lines", Act::Say(endless_list(12 << 20, words)), "more than 131072 lines"),
         ("bytes", Act::Say(endless_list(20 << 20, &format!("{words} ~{}", "x".repeat(4000)))), "longer than"),
         ("time", Act::Silence, "no answer in time"),
     ];

@@ -16,8 +16,8 @@ use crate::mutant;
 pub const MOST_BYTES: usize = 16 << 20;
 
 /// The most lines in an answer, headers and texts together: so many elements it can have at most, of 40 bytes each once it
-/// is decoded. `COMMAND` of a server with many modules has a tenth of it.
-pub const MOST_LINES: usize = 1 << 18;
+/// is decoded. `COMMAND` of a server with many modules has a fifth of it.
+pub const MOST_LINES: usize = 1 << 17;
 
 /// The deepest nesting. `COMMAND` nests eight levels.
 pub const MOST_LEVELS: usize = 32;
@@ -45,12 +45,14 @@ pub struct AnswerDecoder {
     scanner: ReplyScanner,
     /// How much of the buffer the scanner has seen: the beginning of an answer.
     scanned: usize,
+    /// The ends of lines in it.
+    lines: usize,
 }
 
 impl Default for AnswerDecoder {
     fn default() -> Self {
         let depth = if mutant::is("depth-unchecked") { usize::MAX } else { MOST_LEVELS };
-        Self { scanner: ReplyScanner::with_depth(depth), scanned: 0 }
+        Self { scanner: ReplyScanner::with_depth(depth), scanned: 0, lines: 0 }
     }
 }
 
@@ -59,12 +61,19 @@ impl AnswerDecoder {
     /// it is not whole yet. An error is final.
     pub fn decode(&mut self, inbound: &mut BytesMut) -> Result<Option<BytesFrame>, AnswerError> {
         let fresh = inbound.get(self.scanned..).unwrap_or_default();
+        // Counted as they come: what is refused at last would have kept the thread busy until then.
+        let within = memchr::memchr_iter(b'\n', fresh).nth(MOST_LINES.saturating_sub(self.lines));
+        let fresh = fresh.get(..within.unwrap_or(fresh.len())).unwrap_or(fresh);
         let Some(extent) = self.scanner.scan(fresh)? else {
+            if within.is_some() {
+                return Err(AnswerError::TooMany);
+            }
+            self.lines += memchr::memchr_iter(b'\n', fresh).count();
             self.scanned = inbound.len();
             return if self.scanned > MOST_BYTES { Err(AnswerError::TooLong) } else { Ok(None) };
         };
         let answer = inbound.split_to(self.scanned + extent.end).freeze();
-        self.scanned = 0;
+        (self.scanned, self.lines) = (0, 0);
         if extent.kind == ReplyKind::Push {
             return Err(AnswerError::NotResp2);
         }
@@ -84,9 +93,6 @@ pub fn decode(answer: &[u8]) -> Result<BytesFrame, AnswerError> {
 fn to_frame(answer: &Bytes) -> Result<BytesFrame, AnswerError> {
     if answer.len() > MOST_BYTES {
         return Err(AnswerError::TooLong);
-    }
-    if memchr::memchr_iter(b'\n', answer).count() > MOST_LINES {
-        return Err(AnswerError::TooMany);
     }
     match decode_bytes(answer) {
         Ok(Some((frame, used))) if used == answer.len() => Ok(frame),
@@ -138,6 +144,10 @@ mod tests {
     fn sizes_are_bounded() {
         let many = [format!("*{}\r\n", MOST_LINES + 1).as_bytes(), &b"+\r\n".repeat(MOST_LINES + 1)].concat();
         assert_eq!(fed(&many, many.len()), Err(AnswerError::TooMany));
+        assert_eq!(fed(&many, 1000), Err(AnswerError::TooMany));
+        assert_eq!(fed(&many[..many.len() - 3], 1000), Err(AnswerError::TooMany), "before it is whole");
+        let most = [format!("*{}\r\n", MOST_LINES - 1).as_bytes(), &b"+\r\n".repeat(MOST_LINES - 1)].concat();
+        assert_eq!(fed(&most.repeat(2), 1 << 16).map(|answers| answers.len()), Ok(2), "each for itself");
         let long = format!("${}\r\n", MOST_BYTES * 2);
         let long = [long.as_bytes(), &vec![b'x'; MOST_BYTES + 1]].concat();
         assert_eq!(fed(&long, 1 << 16), Err(AnswerError::TooLong));
