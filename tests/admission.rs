@@ -167,7 +167,8 @@ fn a_primary_that_cannot_say_makes_nobody_suspect() {
         _ => real,
     };
     let node = Hostile::playing(&Role { name: "busy", on: &["AUTH"], act: Act::Change(busy) }, primary.port);
-    let proxy = Setup::to(node.port, &[]).proxy("[proxy]\nworkers = 1").start();
+    let setup = Setup::to(node.port, &[]).upstream("write-hold = \"50ms\"");
+    let proxy = setup.proxy("[proxy]\nworkers = 1").start();
     let told = |what: &str| {
         let mut conn = Conn::open(proxy.port);
         for _ in 0..TIMES {

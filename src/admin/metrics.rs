@@ -21,7 +21,7 @@ use crate::telemetry::{AccessLabel, Counter, Stats, Target};
 /// Sums one counter over all workers.
 type Pick = fn(&Stats) -> &Counter;
 
-const COUNTERS: [(&str, &str, Pick); 8] = [
+const COUNTERS: [(&str, &str, Pick); 10] = [
     ("redweir_clients_accepted_total", "Clients accepted.", |s| &s.accepted),
     ("redweir_clients_too_slow_total", "Clients disconnected at client-output-buffer-limit.", |s| {
         &s.slow_clients
@@ -35,6 +35,16 @@ const COUNTERS: [(&str, &str, Pick); 8] = [
     ("redweir_uncertain_writes_total", "Writes whose connection was lost before the reply.", |s| {
         &s.uncertain_writes
     }),
+    (
+        "redweir_refused_writes_total",
+        "Writes that a node refused because it had become a replica, and that went to the next primary.",
+        |s| &s.refused_writes,
+    ),
+    (
+        "redweir_upstream_stalled_total",
+        "Connections given up because nothing came on them while their node answered on another.",
+        |s| &s.stalled,
+    ),
     ("redweir_repeated_reads_total", "Reads sent again elsewhere.", |s| &s.repeated_reads),
 ];
 

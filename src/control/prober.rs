@@ -18,6 +18,7 @@ use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{Facts, NodeId};
 use crate::core::nodes::view::Observation;
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::net::runtime::task;
@@ -105,7 +106,14 @@ impl Prober {
                 }
                 Err(problem) => problem,
             };
-            self.tell(Observation::Lost { node: self.node }, clock::now()).await;
+            let now = clock::now();
+            let lives = problem.kind() == ControlErrorKind::Timeout && self.is_primary() && self.lives(now);
+            let lost = if lives {
+                Observation::Busy { node: self.node }
+            } else {
+                Observation::Lost { node: self.node }
+            };
+            self.tell(lost, now).await;
             let text = problem.to_string();
             if text != last_problem {
                 tracing::warn!(node = %self.address, problem = %text, "a node does not answer");
@@ -114,6 +122,15 @@ impl Prober {
             tokio::time::sleep(jitter::around(pause)).await;
             pause = (pause * 2).min(RETRY_LONGEST);
         }
+    }
+
+    /// Whether the primary is known to live although a poll was not answered: its clients are paused, so that nobody is
+    /// answered until that is over, or it has answered clients meanwhile, and we were not heard in the crowd.
+    fn lives(&self, now: Moment) -> bool {
+        let lately = self.shared.config.upstream.probe_timeout / 2;
+        let paused = self.shared.shard().reads_are_paused(now) && !mutant::is("paused-is-silent");
+        let since = Moment::from_nanos(now.as_nanos().saturating_sub(lately.as_nanos() as u64));
+        paused || self.shared.shard().has_spoken_since(self.node, since)
     }
 
     /// `at`: when the question was sent. An answer is about no later moment.

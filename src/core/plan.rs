@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use super::argv::Args;
+use super::command::alone::alone;
 use super::command::in_force::Commands;
-use super::command::{Access, CommandId, Handling, Intent, Local, Stateful};
+use super::command::{Access, CommandId, Handling, Intent, Local, Stateful, Why};
 use super::cursor::{Cursor, Tag};
 use super::moment::Moment;
 use super::nodes::node::NodeId;
@@ -13,6 +14,7 @@ use super::nodes::view::View;
 use super::policy::Consistency;
 use super::reason::Reason;
 use super::route::Decision;
+use crate::mutant;
 
 /// What becomes of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +98,7 @@ pub fn plan<A: Args + ?Sized>(
     match situation.admittance {
         _ if !needs_admission(intent) => {}
         Admittance::Admitted => {}
-        Admittance::Guest if is_for_guests(intent) => {}
+        Admittance::Guest if is_for_guests(args, intent) => {}
         Admittance::Guest | Admittance::Unknown => return Plan::Refuse(Reason::PrimaryDown),
         Admittance::Refused => return Plan::Refuse(Reason::Unauthenticated),
     }
@@ -108,6 +110,9 @@ pub fn plan<A: Args + ?Sized>(
     }
     if is_pinned(args, intent, situation) {
         return Plan::Primary(Reason::Pinned);
+    }
+    if needs_no_server(args, intent) && !view.primary_answers() && !mutant::is("nobody-answers-alone") {
+        return Plan::Answer;
     }
     let malformed = !commands.table.arity(intent.id).allows(args.count());
     if let Handling::Scan { cursor } = intent.handling {
@@ -145,11 +150,29 @@ pub const fn needs_admission(intent: Intent) -> bool {
     !matches!(intent.handling, Handling::Local(Local::Hello | Local::Auth | Local::Quit | Local::Reset))
 }
 
-/// What a replica may decide about: reads that it would answer itself.
-pub fn is_for_guests(intent: Intent) -> bool {
+/// Whether it needs neither data nor a server: with a primary that answers it has it all the same.
+pub fn needs_no_server<A: Args + ?Sized>(args: &A, intent: Intent) -> bool {
+    intent.access == Access::PrimaryRead(Why::NotReadonly) && alone(args).is_some()
+}
+
+/// Whether it is about nothing that a server holds: whoever needs no password may have it although nobody can be asked.
+pub fn is_for_anybody<A: Args + ?Sized>(args: &A, intent: Intent) -> bool {
+    let own: [&[u8]; 4] = [b"id", b"getname", b"setname", b"setinfo"];
+    match intent.handling {
+        Handling::Local(Local::Client) => own.iter().any(|word| is(args, 1, word)),
+        Handling::Local(which) => matches!(which, Local::Info | Local::Redweir),
+        _ => needs_no_server(args, intent),
+    }
+}
+
+/// What a replica may decide about: reads that it would answer itself, and what comes before them.
+pub fn is_for_guests<A: Args + ?Sized>(args: &A, intent: Intent) -> bool {
+    if is_for_anybody(args, intent) {
+        return true;
+    }
     match intent.handling {
         Handling::Shared | Handling::ReadOnlyScript => intent.access == Access::Read,
-        Handling::Local(which) => matches!(which, Local::Info | Local::Redweir),
+        Handling::Local(which) => which == Local::Select,
         Handling::Scan { .. } | Handling::Script | Handling::Operation | Handling::Pin(_) => false,
     }
 }
@@ -220,8 +243,7 @@ pub fn to_primary(view: &View, reason: Reason, now: Moment, waited: Duration) ->
     match view.usable_primary(now) {
         Some(node) => Decision::Send { node, reason },
         None if view.two_primaries => Decision::Refuse { reason: Reason::TwoPrimaries },
-        None if view.primary.is_some() => Decision::Refuse { reason: Reason::PrimaryDown },
-        // Between two primaries: the command waits for the new one.
+        // Between two primaries, or until the one that is silent answers again.
         None if waited <= view.hold => Decision::Wait { reason: Reason::PrimaryDown },
         None => Decision::Refuse { reason: Reason::PrimaryDown },
     }

@@ -53,6 +53,8 @@ pub struct Shard {
     pub attention: Attention,
     /// What each node tells of itself, by `NodeId`; see [`crate::shard::emptied`].
     pub emptied: Vec<EmptiedWatch>,
+    /// When each node last said anything to a worker, in nanoseconds; by `NodeId`.
+    spoke_at: Vec<AtomicU64>,
     /// Until when the primary's clients are paused, by a `CLIENT PAUSE` that came this way; in nanoseconds.
     paused_until: AtomicU64,
     /// A `SCRIPT FLUSH` came this way: replicas, which are not told, may know scripts that the primary no longer knows.
@@ -69,6 +71,7 @@ impl Shard {
     /// Of nodes at these addresses, of which `view` says what is known.
     pub fn new(addresses: Vec<Address>, view: View, fences: FenceTable) -> Self {
         let emptied = addresses.iter().map(|_| EmptiedWatch::default()).collect();
+        let spoke_at = addresses.iter().map(|_| AtomicU64::new(0)).collect();
         Self {
             addresses,
             view: ArcSwap::from_pointee(view),
@@ -79,6 +82,7 @@ impl Shard {
             anchor_wanted: Notify::new(),
             attention: Attention::default(),
             emptied,
+            spoke_at,
             paused_until: AtomicU64::new(0),
             scripts_flushed: AtomicBool::new(false),
             auth_required: AtomicBool::new(false),
@@ -112,6 +116,19 @@ impl Shard {
     /// The address of a node.
     pub fn address(&self, node: NodeId) -> Option<&Address> {
         self.addresses.get(node.index())
+    }
+
+    /// A node has said something to a worker.
+    pub fn speaks(&self, node: NodeId, now: Moment) {
+        if let Some(at) = self.spoke_at.get(node.index()) {
+            at.store(now.as_nanos(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a node has said anything to a worker since then.
+    pub fn has_spoken_since(&self, node: NodeId, since: Moment) -> bool {
+        let at = self.spoke_at.get(node.index());
+        at.is_some_and(|at| at.load(Ordering::Relaxed) > since.as_nanos())
     }
 
     /// Whether a `CLIENT PAUSE` of all commands is in force, as far as it came this way.

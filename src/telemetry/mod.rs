@@ -108,6 +108,10 @@ pub struct Stats {
     pub desynchronised: Counter,
     /// Writes whose connection was lost after they had been sent.
     pub uncertain_writes: Counter,
+    /// Writes that a node has refused because it had become a replica, and that went to the next primary.
+    pub refused_writes: Counter,
+    /// Connections that were given up because nothing came on them while their node answered on another.
+    pub stalled: Counter,
     /// Reads sent again elsewhere.
     pub repeated_reads: Counter,
     /// Reads sent on hope whose proof was enough.
@@ -132,6 +136,8 @@ impl Default for Stats {
             lanes: Counter::default(),
             desynchronised: Counter::default(),
             uncertain_writes: Counter::default(),
+            refused_writes: Counter::default(),
+            stalled: Counter::default(),
             repeated_reads: Counter::default(),
             optimistic_proven: Counter::default(),
             optimistic_repeated: Counter::default(),

@@ -1,6 +1,7 @@
 //! Bytes and words, pure: resumable, bounded, `None` = need more. No I/O, no clock.
 
 pub mod acl;
+pub mod alone;
 pub mod answer;
 pub mod commands;
 pub mod cursor;

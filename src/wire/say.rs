@@ -11,6 +11,8 @@ use crate::wire::request::Request;
 /// Redis' text for a read that no node may answer (`server.c`, `shared.masterdownerr`).
 pub const MASTERDOWN: &[u8] =
     b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n";
+/// `server.c`, `shared.roslaveerr`; of a script its place follows.
+const READONLY: &[u8] = b"-READONLY You can't write against a read only replica.\r\n";
 /// A command that has no place in a transaction (`server.c`, `processCommand`).
 pub const NOT_IN_MULTI: &[u8] = b"-ERR Command not allowed inside a transaction\r\n";
 /// `multi.c`, `execCommandAbort`
@@ -49,12 +51,16 @@ pub const UNBLOCKED_ROLE: &[u8] =
 /// Redis 7.2. On shared connections it would tell of somebody else's writes.
 pub const WAITAOF: &[u8] =
     b"-ERR WAITAOF is not supported through Redweir: on pooled connections it cannot tell of this client's writes\r\n";
+/// `server.c`, `shared.pong`
+pub const PONG: &[u8] = b"+PONG\r\n";
 /// `+OK`
 pub const OK: &[u8] = b"+OK\r\n";
 /// `networking.c`, `resetCommand`
 pub const RESET: &[u8] = b"+RESET\r\n";
 /// `db.c`, `selectCommand`
 pub const BAD_DB: &[u8] = b"-ERR value is not an integer or out of range\r\n";
+/// `db.c`, `selectCommand`: how the refusal of a database begins that there is not.
+pub const DB_OUT_OF_RANGE: &[u8] = b"-ERR DB index is out of range";
 /// `server.c`, `shared.syntaxerr`
 pub const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 /// `REDWEIR HELP`.
@@ -86,6 +92,14 @@ pub fn asks_for_another_node(reply: &[u8], at_primary: bool) -> bool {
         Some(ErrorCode::Err) => !at_primary && reply.starts_with(b"-ERR Function not found"),
         _ => false,
     }
+}
+
+/// Whether a replica refuses a write, of which it has executed nothing. Until Redis 7.0 it says so of a script in the words of
+/// that.
+pub fn refuses_writes(reply: &[u8]) -> bool {
+    let words = &READONLY[..READONLY.len() - 2];
+    reply.starts_with(words)
+        || reply.starts_with(b"-ERR Error running script") && memchr::memmem::find(reply, words).is_some()
 }
 
 /// Encodes a command.

@@ -233,6 +233,15 @@ impl Redis {
         self.child = spawn(self.kind, &self.dir, self.port, &self.options);
     }
 
+    /// Starts it again as a replica of whoever listens on that port, whatever it was, and waits until it answers.
+    pub(crate) fn restart_as_replica_of(&mut self, port: &str) {
+        if let Some(at) = self.options.iter().position(|option| option == "--replicaof") {
+            self.options.drain(at..at + 3);
+        }
+        self.add_options(&["--replicaof", "127.0.0.1", port]);
+        self.restart();
+    }
+
     /// Kills it if it runs, starts it again and waits until it answers.
     pub(crate) fn restart(&mut self) {
         self.restart_unready();

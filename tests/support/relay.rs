@@ -37,6 +37,8 @@ struct State {
     down: Line,
     stopped: AtomicBool,
     connections: Mutex<Vec<Arc<AtomicBool>>>,
+    /// Connections up to this one pass nothing any longer.
+    muted: AtomicUsize,
     accepted: AtomicUsize,
 }
 
@@ -81,9 +83,9 @@ impl Relay {
                 if shared.stopped.load(Ordering::SeqCst) {
                     return;
                 }
-                shared.accepted.fetch_add(1, Ordering::SeqCst);
+                let number = shared.accepted.fetch_add(1, Ordering::SeqCst) + 1;
                 let state = Arc::clone(&shared);
-                thread::spawn(move || forward(client, target, &state));
+                thread::spawn(move || forward(client, target, number, &state));
             }
         });
         Self { port, state }
@@ -127,6 +129,12 @@ impl Relay {
         }
     }
 
+    /// What is said on the present connections arrives nowhere, and nobody is told. Others pass, and so do new ones to
+    /// the same node.
+    pub(crate) fn mute_present(&self) {
+        self.state.muted.store(self.accepted(), Ordering::SeqCst);
+    }
+
     /// How many connections came so far.
     pub(crate) fn accepted(&self) -> usize {
         self.state.accepted.load(Ordering::SeqCst)
@@ -141,7 +149,7 @@ impl Drop for Relay {
     }
 }
 
-fn forward(client: TcpStream, target: u16, state: &Arc<State>) {
+fn forward(client: TcpStream, target: u16, number: usize, state: &Arc<State>) {
     let reset = Arc::new(AtomicBool::new(false));
     state.connections.lock().unwrap().push(Arc::clone(&reset));
     // In a black hole a connection isn't even set up on the far side.
@@ -151,8 +159,8 @@ fn forward(client: TcpStream, target: u16, state: &Arc<State>) {
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { return hang_up(&client) };
     let (Ok(from), Ok(to)) = (client.try_clone(), server.try_clone()) else { return };
     let (other, other_reset) = (Arc::clone(state), Arc::clone(&reset));
-    thread::spawn(move || carry(from, to, Direction::Up, &other, &other_reset));
-    carry(server, client, Direction::Down, state, &reset);
+    thread::spawn(move || carry(from, to, Direction::Up, number, &other, &other_reset));
+    carry(server, client, Direction::Down, number, state, &reset);
 }
 
 /// Makes the last close of this socket an RST.
@@ -165,6 +173,7 @@ fn carry(
     mut from: TcpStream,
     mut to: TcpStream,
     direction: Direction,
+    number: usize,
     state: &Arc<State>,
     reset: &Arc<AtomicBool>,
 ) {
@@ -181,6 +190,9 @@ fn carry(
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 if !state.passes(direction, reset) {
                     break;
+                }
+                if number <= state.muted.load(Ordering::SeqCst) {
+                    continue;
                 }
                 if to.write_all(&bytes).is_err() {
                     // Who is spoken to is gone: who speaks has to hear of it.

@@ -8,6 +8,7 @@
 //! connection, and which read-only commands only the primary may answer; in [`options`]: keys that only who parses the
 //! options finds; in [`modules`]: what modules say wrongly, and whose word counts.
 
+pub mod alone;
 mod entry;
 pub mod in_force;
 mod keys;

@@ -291,6 +291,11 @@ impl Node {
         self.fresh_from = None;
     }
 
+    /// It has answered, though not what it was asked.
+    pub(crate) fn lives(&mut self, now: Moment) {
+        self.silent_since = if mutant::is("busy-is-silent") { self.silent_since.or(Some(now)) } else { None };
+    }
+
     pub(crate) fn heard(&mut self, now: Moment) {
         self.heard_at = Some(now);
         self.silent_since = None;

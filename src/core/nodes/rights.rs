@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::core::command::alone::Alone;
 use crate::core::nodes::node::{Node, NodeId};
 use crate::mutant;
 
@@ -71,6 +72,8 @@ struct Named {
     client: bool,
     /// It may plainly use `SELECT` there.
     select: bool,
+    /// It may plainly use each of the commands that need no server.
+    alone: [bool; Alone::ALL.len()],
 }
 
 impl Rights {
@@ -91,6 +94,7 @@ impl Rights {
             everything: rule.everything,
             client: plainly_allow(&rule.words, "client", CLIENT_MAY_BE_IN),
             select: plainly_allow(&rule.words, "select", SELECT_MAY_BE_IN),
+            alone: Alone::ALL.map(|which| plainly_allow(&rule.words, which.name(), ALONE_MAY_BE_IN)),
         };
         let named = match of_primary {
             Rules::Of(rules) => rules.iter().map(|(user, rule)| (user.clone(), known(user, rule))).collect(),
@@ -116,6 +120,12 @@ impl Rights {
             () if command.eq_ignore_ascii_case(b"select") => named.select,
             () => named.everything,
         })
+    }
+
+    /// Whether `user` may have an answer to a command that needs no server, as far as the primary has shown that. Where it
+    /// shows no rules, nothing speaks against it.
+    pub fn allow_alone(&self, user: &[u8], which: Alone) -> bool {
+        self.named.is_empty() || self.named.get(user).is_some_and(|named| named.alone[which as usize])
     }
 
     /// Whether somebody who gives no password may come in, as far as the primary has shown that.
@@ -161,6 +171,9 @@ fn plainly_allow(words: &str, command: &str, may_be_in: &[&str]) -> bool {
 
 /// Categories that `CLIENT`, or one of its subcommands, is in on some server. Before Redis 7.0 all of it is `dangerous`.
 const CLIENT_MAY_BE_IN: &[&str] = &["all", "connection", "admin", "dangerous", "slow"];
+
+/// The same of what needs no server.
+const ALONE_MAY_BE_IN: &[&str] = &["all", "connection", "fast"];
 
 /// The same of `SELECT`. Before Redis 7.0 it is `keyspace`.
 const SELECT_MAY_BE_IN: &[&str] = &["all", "connection", "keyspace", "fast"];

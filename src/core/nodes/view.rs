@@ -48,11 +48,42 @@ impl View {
         self.nodes.get(id.index())
     }
 
-    /// The primary, unless it has been silent for longer than `hold`.
+    /// The primary, unless it hangs, or has been silent for longer than `hold`.
     pub fn usable_primary(&self, now: Moment) -> Option<NodeId> {
         let node = self.node(self.primary?)?;
-        let gone = node.silent_since.is_some_and(|since| now.since(since) > self.hold);
+        let limit = self.hold.min(self.hangs_after());
+        let gone = node.silent_since.is_some_and(|since| now.since(since) > limit);
         (!gone && !self.two_primaries).then_some(node.id)
+    }
+
+    /// When a node counts as hung if nothing is heard of it until then; `None` while it answers.
+    pub fn hangs_from(&self, node: &Node) -> Option<Moment> {
+        node.silent_since.map(|since| since.after(self.hangs_after()))
+    }
+
+    /// Whether a node hangs: it has not answered for as long as it may be silent, and for as long as a poll may take after
+    /// that was noticed. What waits on it waits no longer.
+    pub fn hangs(&self, node: &Node, now: Moment) -> bool {
+        self.hangs_from(node).is_some_and(|from| now > from) && !mutant::is("hangs-for-ever")
+    }
+
+    /// Half of the silence has passed by the time that a poll is given up, which is when silence begins. The time between
+    /// counts, rather than that since the last answer: a proxy that was itself held up must not take all nodes for hung.
+    fn hangs_after(&self) -> Duration {
+        if mutant::is("hangs-for-ever") { self.hold } else { self.silence_limit / 2 }
+    }
+
+    /// Whether the primary has answered its last poll. Else what needs no data is not asked there.
+    pub fn primary_answers(&self) -> bool {
+        let primary = self.primary.and_then(|id| self.node(id));
+        primary.is_some_and(|node| node.silent_since.is_none()) && !self.two_primaries
+    }
+
+    /// Whether reads that nobody else may answer wait for the primary: it is being replaced, or went silent less than
+    /// `hold` ago. Later they are refused at once.
+    pub fn awaits_primary(&self, now: Moment) -> bool {
+        let silent_since = self.primary.and_then(|id| self.node(id)).and_then(|node| node.silent_since);
+        !self.two_primaries && silent_since.is_none_or(|since| now.since(since) <= self.hold)
     }
 
     /// Bytes by which `node` may be behind the primary at `now`: behind the newest anchor, and what the primary has written
@@ -300,7 +331,7 @@ impl Tracker {
                 return Effect::None;
             }
             // Commands go to it, to be refused with its own words; nothing new is known of it.
-            Observation::Busy { .. } if self.view.primary == Some(node) => entry.silent_since = None,
+            Observation::Busy { .. } if self.view.primary == Some(node) => entry.lives(now),
             // Nothing is behind the primary, whatever it empties.
             Observation::Emptied { .. } if entry.role == Some(Role::Primary) => {}
             Observation::Emptied { .. } => entry.hear_emptied(now),

@@ -244,5 +244,6 @@ fn without_a_primary_a_command_waits_for_the_next_one() {
     let mut silent = nodes();
     silent.nodes[0].silent_since = Some(Moment::default());
     let later = Moment::from_millis(10_000);
-    assert_eq!(to_primary(&silent, reason, later, short), Decision::Refuse { reason: down });
+    assert_eq!(to_primary(&silent, reason, later, short), Decision::Wait { reason: down });
+    assert_eq!(to_primary(&silent, reason, later, long), Decision::Refuse { reason: down });
 }

@@ -1,6 +1,7 @@
 //! The one clock read.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
@@ -13,6 +14,13 @@ pub fn now() -> Moment {
     static START: OnceLock<u64> = OnceLock::new();
     let now = monotonic();
     Moment::from_nanos(now.saturating_sub(*START.get_or_init(|| now)))
+}
+
+/// The time since 1970, as `TIME` tells it. Nothing is decided by it.
+#[allow(clippy::disallowed_methods, reason = "this is the one clock read that the lint points to")]
+pub fn unix() -> Duration {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).unwrap_or(TimeSpec::new(0, 0));
+    Duration::new(now.tv_sec().max(0) as u64, now.tv_nsec() as u32)
 }
 
 /// Nanoseconds of the monotonic clock, which begins when the machine is started: 2^64 of them are 584 years.

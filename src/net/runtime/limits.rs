@@ -117,6 +117,9 @@ pub const LANE_IDLE: Duration = Duration::from_mins(1);
 /// Lanes that no client has at hand and that a worker keeps all the same, until they are idle for too long.
 pub const LANES_UNUSED: usize = 256;
 
+/// A lane that owes a reply for so many times the silence of a node is given up if the node answers elsewhere meanwhile.
+pub const STALLED_SILENCES: u128 = 5;
+
 /// How often a worker looks for lanes that nobody uses and identities that are not accepted any longer.
 pub const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 

@@ -14,6 +14,7 @@ use crate::core::argv::Args;
 use crate::core::command::Local;
 use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
+use crate::core::nodes::node::{Node, NodeId, Role};
 use crate::core::nodes::view::View;
 use crate::net::runtime::clock;
 use crate::proxy::local::answer::Answer;
@@ -122,7 +123,12 @@ async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
 
 /// Whether the primary lets the client's user into the database that the connection is about to have.
 async fn may_select(connection: &Connection, db: &[u8]) -> Result<(), Vec<u8>> {
-    let lane = open_primary_lane(connection).await?;
+    let lane = if let Some(replica) = replica_instead(connection) {
+        opened_lane(connection, replica).await?
+    } else {
+        connection.await_primary().await;
+        open_primary_lane(connection).await?
+    };
     if lane.no_select.get().is_none() {
         return Ok(());
     }
@@ -149,6 +155,8 @@ async fn authenticate(
     user: Option<&Vec<u8>>,
     password: &[u8],
 ) -> Result<(), Vec<u8>> {
+    // A client begins with it: it waits for a primary as what comes after it does.
+    connection.await_primary().await;
     let credentials = Credentials { user: user.cloned(), password: Password::new(password) };
     let shared = &connection.worker.shared;
     let address =
@@ -200,7 +208,9 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     }
     admitted(connection).await?;
     let before = std::mem::replace(&mut connection.proto, proto);
-    if let Err(error) = open_primary_lane(connection).await {
+    // Without a primary to ask, whatever it has for the client it will say when there is one.
+    let answers = connection.worker.shared.shard().view.load().primary_answers();
+    if let Err(error) = if answers { open_primary_lane(connection).await.map(drop) } else { Ok(()) } {
         connection.proto = before;
         let needs_password = ErrorCode::of(&error) == Some(ErrorCode::NoAuth);
         return Err(if needs_password { say::HELLO_NOAUTH.to_vec() } else { error });
@@ -229,6 +239,7 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
             Verdict::Admitted(epoch) => connection.client.status.auth_epoch.set(epoch),
             Verdict::Guest => return Ok(()),
             Verdict::Refused => return Err(say::HELLO_NOAUTH.to_vec()),
+            Verdict::Nobody | Verdict::Asking if connection.is_let_in_blindly() => return Ok(()),
             Verdict::Nobody if patience.is_none() => {
                 return Err(say::MASTERDOWN.to_vec());
             }
@@ -244,6 +255,19 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
 async fn open_primary_lane(connection: &Connection) -> Result<Rc<Lane>, Vec<u8>> {
     let view = connection.worker.shared.shard().view.load_full();
     let node = view.usable_primary(clock::now()).ok_or_else(|| say::MASTERDOWN.to_vec())?;
+    opened_lane(connection, node).await
+}
+
+/// Who says whether there is a database while no primary answers, for a user who may use `SELECT`.
+fn replica_instead(connection: &Connection) -> Option<NodeId> {
+    let view = connection.worker.shared.shard().view.load();
+    let answers = |node: &&Node| node.role == Some(Role::Replica) && node.silent_since.is_none();
+    let replica = view.nodes.iter().find(answers).map(|node| node.id);
+    let allowed = view.rights.plainly_allow(connection.user.as_bytes(), b"select");
+    replica.filter(|_| !view.primary_answers() && allowed)
+}
+
+async fn opened_lane(connection: &Connection, node: NodeId) -> Result<Rc<Lane>, Vec<u8>> {
     let lane = connection.worker.lane(LaneKey { node, ..connection.key(node) });
     match opened(&lane).await {
         Phase::Closed(Closed::Refused(error)) => Err([error.as_slice(), b"\r\n"].concat()),

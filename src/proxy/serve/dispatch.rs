@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::core::argv::Args as _;
+use crate::core::command::alone::alone;
 use crate::core::command::in_force::Commands;
 use crate::core::command::{Access, Handling, Intent, Keys, Local, Why, WriteKeys};
 use crate::core::demand::Slots;
@@ -14,12 +15,14 @@ use crate::core::reason::Reason;
 use crate::core::route::Decision;
 use crate::core::session::Stamps;
 use crate::mutant;
+use crate::net::runtime::clock;
 use crate::proxy::local;
 use crate::proxy::session::connection::{Connection, On, Step};
 use crate::proxy::session::exclusive::relayed::Relayed;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};
+use crate::wire::alone as wire;
 use crate::wire::request::Request;
 use crate::wire::say;
 
@@ -45,7 +48,7 @@ impl Connection {
             return step;
         }
         if self.is_unauthenticated() && plan != Plan::Refuse(Reason::CrossProtocol) {
-            plan = match self.admit(intent, view, now) {
+            plan = match self.admit(request, intent, view, now) {
                 Ok(admittance) => self.plan(request, intent, admittance, view, commands, now),
                 Err(step) => return step,
             };
@@ -78,8 +81,7 @@ impl Connection {
             (Plan::Answer, Handling::Local(which)) => {
                 local::answer(self, which, request, view, commands, now)
             }
-            // No other command is answered here.
-            (Plan::Answer, _) => Step::Close,
+            (Plan::Answer, _) => self.answer_alone(request, view, now),
             (Plan::Refuse(reason), _) => self.decline(intent, reason, commands),
         }
     }
@@ -215,7 +217,7 @@ impl Connection {
 
     /// Sends a command to the primary, or has it wait for one.
     pub fn send_to_primary(&mut self, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
-        match to_primary(view, outgoing.reason, outgoing.now, self.has_waited(outgoing.now)) {
+        match to_primary(view, outgoing.reason, outgoing.now, self.has_waited_for_primary(outgoing.now)) {
             // What is held goes first.
             Decision::Send { .. } if !self.worker.held.is_empty() => {
                 self.wait(On::View, view.hold, outgoing.now)
@@ -226,8 +228,25 @@ impl Connection {
         }
     }
 
+    /// Answers what needs no server, or has it wait for the primary, if that may deny it to the user.
+    fn answer_alone(&mut self, request: &Request<'_>, view: &View, now: Moment) -> Step {
+        let allowed =
+            alone(request).is_some_and(|which| view.rights.allow_alone(self.user.as_bytes(), which));
+        match wire::answer(request, clock::unix()) {
+            Some(reply) if allowed => {
+                self.client.answer(&reply);
+                self.waiting_since = None;
+                Step::Done
+            }
+            _ => self.send_to_primary(Bytes::Request(request), other(false, now), view),
+        }
+    }
+
     /// Answers `-MASTERDOWN`.
     pub fn refuse(&mut self, access: telemetry::AccessLabel, reason: Reason) -> Step {
+        if reason == Reason::PrimaryDown {
+            self.gave_up = Some(self.arrivals);
+        }
         self.waiting_since = None;
         self.worker.stats.command(access, Target::Refused, reason);
         self.client.answer(say::MASTERDOWN);

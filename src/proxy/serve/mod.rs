@@ -263,7 +263,9 @@ impl Server {
         }
         let waits = self.connection.pin.is_some() && self.connection.release_when_over();
         self.client.set_waits(waits);
+        let mut at_once = true;
         let event = poll_fn(|cx| {
+            let first = std::mem::replace(&mut at_once, false);
             if let Some(why) = self.client.poll(cx) {
                 return Poll::Ready(WaitEnd::Gone(why));
             }
@@ -273,7 +275,11 @@ impl Server {
             if self.worker.draining.get() {
                 return Poll::Ready(WaitEnd::Changed);
             }
-            self.input.poll(&self.worker, &mut self.read, cx)
+            let event = self.input.poll(&self.worker, &mut self.read, cx);
+            if first && event.is_ready() {
+                self.connection.arrives_late();
+            }
+            event
         })
         .await;
         if waits {

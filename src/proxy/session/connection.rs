@@ -125,6 +125,8 @@ pub struct Connection {
     pub(crate) run: Option<Run>,
     /// Since when the present command waits for a node.
     pub(crate) waiting_since: Option<Moment>,
+    /// The arrival of the last command that has waited for a primary in vain: what had arrived by then does not wait anew.
+    pub(crate) gave_up: Option<u64>,
     /// What it is to be tried again for.
     pub(crate) retry: Retry,
     /// How many times bytes have arrived.
@@ -170,6 +172,7 @@ impl Connection {
             permit: Permit::No,
             run: None,
             waiting_since: None,
+            gave_up: None,
             retry: Retry { until: Moment::default(), on: On::View },
             arrivals: 0,
             barrier: None,

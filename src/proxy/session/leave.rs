@@ -84,13 +84,14 @@ impl Connection {
     }
 
     /// Until there is a primary, as long as commands wait for one ([`crate::core::plan::to_primary`]).
-    async fn await_primary(&self) {
+    pub(crate) async fn await_primary(&self) {
         let begun = clock::now();
         loop {
             let changed = self.worker.changed.notified();
             let view = self.worker.shared.shard().view.load_full();
             let patience = view.hold.saturating_sub(clock::now().since(begun));
-            if view.primary.is_some() || view.two_primaries || patience == Duration::ZERO {
+            if view.usable_primary(clock::now()).is_some() || view.two_primaries || patience == Duration::ZERO
+            {
                 return;
             }
             let _ = tokio::time::timeout(patience, changed).await;

@@ -88,6 +88,21 @@ impl Connection {
         self.waiting_since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
+    /// How long the present command has waited for a primary, or one that had arrived with it.
+    pub(crate) fn has_waited_for_primary(&self, now: Moment) -> Duration {
+        if self.gave_up == Some(self.arrivals) { Duration::MAX } else { self.has_waited(now) }
+    }
+
+    /// Whether the present read waits for a primary, if nobody else may answer it.
+    pub(crate) fn awaits_primary(&self, view: &View, now: Moment) -> bool {
+        view.awaits_primary(now) && self.has_waited_for_primary(now) <= view.hold
+    }
+
+    /// What arrives now had been sent while the command before it waited for a primary in vain.
+    pub(crate) fn arrives_late(&mut self) {
+        self.gave_up = self.gave_up.map(|arrival| arrival + u64::from(arrival == self.arrivals));
+    }
+
     /// Says that a command is not executed, and why.
     pub(crate) fn decline(&mut self, intent: Intent, reason: Reason, commands: &Commands) -> Step {
         let stats = &self.worker.stats;

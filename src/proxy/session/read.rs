@@ -99,6 +99,10 @@ impl Connection {
                 shard.anchor_wanted.notify_one();
                 self.wait(On::Nodes, policy.wait_timeout, now)
             }
+            // A short failover is not seen.
+            Decision::Refuse { reason: Reason::PrimaryDown } if self.awaits_primary(view, now) => {
+                self.wait(On::View, view.hold, now)
+            }
             Decision::Refuse { reason } => self.refuse(telemetry::AccessLabel::Read, reason),
         }
     }

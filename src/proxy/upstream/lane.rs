@@ -22,6 +22,7 @@ use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::downstream::status::ServerId;
 use crate::proxy::upstream::connection::LaneConnection;
+use crate::proxy::upstream::hearing::Hearing;
 pub use crate::proxy::upstream::key::{LaneKey, Proto, Purpose};
 use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::outgoing::Bytes;
@@ -65,6 +66,11 @@ pub struct Lane {
     dirty: Rc<DirtyList<Lane>>,
     /// A command was answered with an error: what state that has left is not known.
     pub tainted: Cell<bool>,
+    /// Its node is not the primary any longer, and says so itself: what it answers to reads is repeated, and what it
+    /// refuses was not executed.
+    pub demoted: Cell<bool>,
+    /// When it was heard.
+    pub(crate) hearing: Hearing,
     inner: RefCell<LaneState>,
 }
 
@@ -118,6 +124,8 @@ impl Lane {
             no_select: OnceCell::new(),
             dirty,
             tainted: Cell::new(false),
+            demoted: Cell::new(false),
+            hearing: Hearing::default(),
             inner: RefCell::new(inner),
         })
     }
@@ -268,9 +276,16 @@ impl Lane {
 
 /// The oldest command: the next reply is its.
 impl Lane {
-    /// When the oldest outstanding command was taken.
+    /// When the oldest outstanding command was given to a lane: to this one, or to one that could not be opened.
     pub fn oldest(&self) -> Option<Moment> {
-        self.inner.borrow().connection.queue().front().map(|front| front.begun)
+        self.inner.borrow().connection.queue().front().map(|front| front.sent)
+    }
+
+    /// Whether the oldest outstanding command only reads.
+    pub(crate) fn front_reads(&self) -> bool {
+        let inner = self.inner.borrow();
+        let kind = inner.connection.queue().front().map(|front| front.kind);
+        kind.is_some_and(|kind| kind != PendingKind::Write)
     }
 
     /// The client of the oldest outstanding command, and its slot there.
@@ -300,7 +315,10 @@ impl Lane {
     pub fn front_lacks_proof(&self) -> bool {
         let inner = self.inner.borrow();
         inner.connection.queue().front().is_some_and(|front| {
-            front.lacks_proof(inner.proof) || front.is_void() || front.follows_repeated()
+            front.lacks_proof(inner.proof)
+                || front.is_void()
+                || front.follows_repeated()
+                || self.demoted.get() && front.is_for_successor()
         })
     }
 
@@ -351,9 +369,20 @@ impl Lane {
         self.inner.borrow_mut().connection.retire(why);
     }
 
+    /// Its node has become a replica, and answers: what it has been asked it is let answer, but it is asked no more.
+    pub(crate) fn demote(&self) {
+        self.demoted.set(true);
+        self.inner.borrow_mut().connection.retire(Withdrawal::Demoted);
+    }
+
+    /// Whether its node has been asked for nothing that it has not answered.
+    pub(crate) fn owes_nothing(&self) -> bool {
+        self.inner.borrow().connection.queue().owes_nothing()
+    }
+
     /// Why it ends now that a reply is through.
     pub(crate) fn retired(&self) -> Option<Withdrawal> {
-        self.inner.borrow().connection.retired()
+        self.inner.borrow().connection.retired().filter(|_| !self.demoted.get())
     }
 
     /// Takes out what others than the oldest command's client have sent behind it, if it may be sent again. What the node

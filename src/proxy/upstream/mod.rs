@@ -2,6 +2,7 @@
 
 pub mod at_hand;
 mod connection;
+pub(crate) mod hearing;
 pub(crate) mod key;
 pub mod lane;
 pub mod load;

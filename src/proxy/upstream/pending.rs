@@ -7,6 +7,7 @@ use crate::core::nodes::proof::suffices;
 use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
 use crate::core::session::Stamps;
+use crate::mutant;
 use crate::proxy::downstream::replies::Client;
 
 /// What may be done with a command when its lane is lost.
@@ -94,6 +95,12 @@ impl Pending {
         self.void
             && matches!(self.kind, PendingKind::Read | PendingKind::Final)
             && self.rewrite != Rewrite::Cursor
+    }
+
+    /// Whether a node's answer to it is not to be believed if that is not the primary any longer: what was written before it
+    /// may have been refused.
+    pub fn is_for_successor(&self) -> bool {
+        self.at_primary && self.may_move() && !mutant::is("demoted-and-believed")
     }
 
     /// Whether a read of its keys that was sent before it is being repeated elsewhere.

@@ -56,6 +56,8 @@ pub enum Broken {
     HungUp,
     /// The node answered before it had the whole command.
     AnsweredEarly,
+    /// Nothing comes on it, while the node answers on other connections.
+    Stalled,
 }
 
 /// How replies and requests got out of step.

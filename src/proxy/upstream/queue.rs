@@ -133,6 +133,11 @@ impl RequestQueue {
         self.pending.is_empty()
     }
 
+    /// Whether no outstanding command was written as a whole, so that no reply is to be expected.
+    pub fn owes_nothing(&self) -> bool {
+        self.pending.front().is_none_or(|front| self.sent < front.len) && !self.is_streaming()
+    }
+
     /// Bytes of requests that are held.
     #[inline]
     pub fn bytes(&self) -> usize {

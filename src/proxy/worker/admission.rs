@@ -164,7 +164,12 @@ impl Admission {
             answer = Some(Inquired { asked_at, by, open: false });
         }
         for by in primary.into_iter().chain(others).filter(|_| !closed || primary.is_some()) {
-            if let Ok(open) = self.is_open(by).await {
+            // Cancel safe: a question that is given up takes its connection along.
+            let open = tokio::select! {
+                open = self.is_open(by) => open.ok(),
+                () = self.cannot_ask(by), if primary == Some(by) => None,
+            };
+            if let Some(open) = open {
                 answer = Some(Inquired { asked_at, by, open });
                 break;
             }
@@ -182,6 +187,17 @@ impl Admission {
         if answer.is_none() {
             tokio::time::sleep(limits::ASK_AGAIN).await;
             self.answered.notify_waiters();
+        }
+    }
+
+    /// Returns when it is known that the primary does not answer, or is another one.
+    async fn cannot_ask(&self, primary: NodeId) {
+        loop {
+            let changed = self.answered.notified();
+            if askable(&self.shared.shard().view.load(), clock::now()) != Some(primary) {
+                return;
+            }
+            changed.await;
         }
     }
 

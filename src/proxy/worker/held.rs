@@ -1,6 +1,6 @@
-//! Writes that no node has got, for want of a primary: their lane was lost before they were written to it, and no
-//! successor is known yet. They go to whoever is the primary next, in the order in which they came, as do those that
-//! their clients send meanwhile, after them.
+//! Commands that no node has executed, for want of a primary: their lane was lost before they were written to it, a node that
+//! is not the primary any longer has refused them, or they only read. They go to whoever is the primary next, in the order
+//! in which they came, as do those that their clients send meanwhile, after them.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,50 +17,59 @@ use crate::proxy::upstream::pending::Pending;
 /// What is held, oldest first. Bounded by what clients may have under way.
 #[derive(Debug, Default)]
 pub struct Held {
-    writes: RefCell<VecDeque<Write>>,
+    commands: RefCell<VecDeque<HeldCommand>>,
     /// The last of them has gone.
     gone: Notify,
 }
 
+/// One command that is held.
 #[derive(Debug)]
-struct Write {
-    since: Moment,
+pub(crate) struct HeldCommand {
+    /// Since when.
+    pub(crate) since: Moment,
     /// Its lane, but for the node.
-    key: LaneKey,
-    request: BytesMut,
-    pending: Pending,
+    pub(crate) key: LaneKey,
+    pub(crate) request: BytesMut,
+    pub(crate) pending: Pending,
+    /// Its node's own word, if nobody but the next primary can tell whether that has refused it: of a script.
+    pub(crate) refusal: Option<Box<[u8]>>,
 }
 
 impl Held {
-    /// Whether nothing is held: else a write would overtake what is.
+    /// Whether nothing is held: else a command would overtake what is.
     pub fn is_empty(&self) -> bool {
-        self.writes.borrow().is_empty()
+        self.commands.borrow().is_empty()
     }
 
     /// One more; true if it is the only one.
-    pub(crate) fn push(&self, key: LaneKey, request: BytesMut, pending: Pending) -> bool {
-        let mut writes = self.writes.borrow_mut();
-        writes.push_back(Write { since: clock::now(), key, request, pending });
-        writes.len() == 1
+    pub(crate) fn push(&self, command: HeldCommand) -> bool {
+        let mut commands = self.commands.borrow_mut();
+        commands.push_back(command);
+        commands.len() == 1
     }
 
     /// All of them, to be sent now. Whoever waits for that is told.
-    pub(crate) fn take(&self) -> impl Iterator<Item = (LaneKey, BytesMut, Pending)> + use<> {
+    pub(crate) fn take(&self) -> VecDeque<HeldCommand> {
         self.gone.notify_waiters();
-        self.writes.take().into_iter().map(|write| (write.key, write.request, write.pending))
+        self.commands.take()
     }
 
-    /// What has been held for longer than `patience`, one after the other; `None` once nothing is held.
+    /// What has been held for longer than `patience`, as soon as there is any; nothing once nothing is held.
     ///
-    /// Cancel safe: a write is taken out in the same poll that returns it.
-    pub(crate) async fn overdue(&self, patience: Duration) -> Option<Pending> {
+    /// Cancel safe: commands are taken out in the same poll that returns them.
+    pub(crate) async fn overdue(&self, patience: Duration) -> VecDeque<HeldCommand> {
         loop {
-            let since = self.writes.borrow().front().map(|write| write.since)?;
-            match patience.checked_sub(clock::now().since(since)).filter(|rest| !rest.is_zero()) {
-                Some(rest) => {
-                    let _ = tokio::time::timeout(rest, self.gone.notified()).await;
-                }
-                None => return self.writes.borrow_mut().pop_front().map(|write| write.pending),
+            let Some(oldest) = self.commands.borrow().iter().map(|command| command.since).min() else {
+                return VecDeque::new();
+            };
+            let now = clock::now();
+            if let Some(rest) = patience.checked_sub(now.since(oldest)).filter(|rest| !rest.is_zero()) {
+                let _ = tokio::time::timeout(rest, self.gone.notified()).await;
+            } else {
+                let is_overdue = |command: &HeldCommand| now.since(command.since) >= patience;
+                let (overdue, rest) = self.commands.take().into_iter().partition(is_overdue);
+                self.commands.replace(rest);
+                return overdue;
             }
         }
     }

@@ -17,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -46,7 +47,6 @@ use crate::shard::identity::IdentityId;
 use crate::shard::shared::Shared;
 use crate::shard::snapshot::Snapshot;
 use crate::telemetry::Stats;
-use crate::wire::reply::ErrorCode;
 use crate::wire::say;
 
 /// What one worker owns.
@@ -80,8 +80,11 @@ pub struct Worker {
     pub load: Rc<Load>,
     /// Its clients, by their ID.
     pub clients: RefCell<BTreeMap<u64, Rc<Client>>>,
-    /// Writes that wait for a primary.
+    /// Commands that wait for a primary.
     pub held: Held,
+    /// The node that has said itself that it is not the primary any longer, and when: until it was heard again it gets none of
+    /// what it has refused.
+    pub(crate) deposed: Cell<Option<(NodeId, Moment)>>,
     /// Whether those who gave no password may come in.
     pub admission: Rc<Admission>,
     /// The history of the primary that its lanes go to.
@@ -137,6 +140,7 @@ impl Worker {
             load: Load::new(nodes),
             clients: RefCell::default(),
             held: Held::default(),
+            deposed: Cell::default(),
             era: Cell::default(),
             shut_out: RefCell::default(),
             warned: RefCell::default(),
@@ -220,7 +224,7 @@ impl Worker {
     }
 
     /// A command was answered: its fences are stamped before anyone can see the answer.
-    pub fn acknowledged(&self, pending: &Pending, lane: &Lane, reply: &[u8], now: Moment) {
+    pub fn acknowledged(&self, pending: &Pending, lane: &Lane, now: Moment) {
         let (request, upstream) = (&self.stats.request, &self.stats.upstream);
         if pending.sent == pending.begun {
             request.record_in_both(upstream, now.nanos_since(pending.begun));
@@ -228,14 +232,9 @@ impl Worker {
             request.record(now.nanos_since(pending.begun));
             upstream.record(now.nanos_since(pending.sent));
         }
-        if pending.kind == PendingKind::Write
-            && ErrorCode::of(reply) == Some(ErrorCode::ReadOnly)
-            && self.is_primary(lane.key.node)
-        {
-            self.shared.shard().attention.look_now();
-        }
         if pending.kind == PendingKind::Write {
-            pending.client.status.wrote.set(Some((self.shared.shard().anchors.next(), self.era.get())));
+            let era = if lane.demoted.get() { Era(self.era.get().0.wrapping_sub(1)) } else { self.era.get() };
+            pending.client.status.wrote.set(Some((self.shared.shard().anchors.next(), era)));
         }
         if pending.kind == PendingKind::Write && pending.stamps != Stamps::None {
             self.fencing.stamp(&pending.stamps);
@@ -269,31 +268,35 @@ impl Worker {
     pub(crate) async fn watch(self: Rc<Self>) {
         let mut last_primary = None;
         let mut views = self.shared.shard().views.subscribe();
-        while views.changed().await.is_ok() {
+        loop {
+            // Cancel safe: a `watch` channel, and a sleep.
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                () = self.primary_hangs() => {}
+            }
             self.fencing.settle();
             self.notice_view(clock::now());
             self.changed.notify_waiters();
             let view = self.shared.shard().view.load_full();
             let now = clock::now();
             self.admission.look(&view, now);
-            let gone = |node: NodeId| {
-                let Some(entry) = view.node(node) else { return Some(Withdrawal::Removed) };
-                if view.primary == Some(node) {
-                    None
-                } else if last_primary == Some(node) || entry.role == Some(Role::Primary) {
-                    Some(Withdrawal::Demoted)
-                } else if entry.silent_since.is_some() && entry.is_silent(now, view.silence_limit) {
-                    Some(Withdrawal::Silent)
-                } else {
-                    None
-                }
-            };
             self.lanes.each(|lane| {
-                if let Some(why) = gone(lane.key.node) {
-                    if lane.is_in_mid_reply() {
-                        lane.retire(why);
-                    } else {
-                        lane.close(Closed::Withdrawn(why));
+                let node = view.node(lane.key.node);
+                if let Some(why) = out_of_service(&view, lane.key.node, last_primary, now) {
+                    let answers = node.is_some_and(|node| node.role == Some(Role::Replica));
+                    match why {
+                        // It can be let answer what it has been asked: most of that it has executed, or refused.
+                        Withdrawal::Demoted if answers && !lane.exclusive => self.demote(lane),
+                        Withdrawal::Demoted | Withdrawal::Removed if lane.is_in_mid_reply() => {
+                            lane.retire(why);
+                        }
+                        Withdrawal::Silent
+                            if lane.is_in_mid_reply()
+                                && now.since(lane.hearing.last()) < view.silence_limit =>
+                        {
+                            lane.retire(why);
+                        }
+                        _ => lane.close(Closed::Withdrawn(why)),
                     }
                 }
             });
@@ -302,5 +305,38 @@ impl Worker {
             last_primary = view.primary;
             self.release_held();
         }
+    }
+
+    /// Returns when the primary begins to count as hung.
+    async fn primary_hangs(&self) {
+        let view = self.shared.shard().view.load_full();
+        let primary = view.primary.and_then(|primary| view.node(primary));
+        let Some(from) = primary.and_then(|node| view.hangs_from(node)) else {
+            return std::future::pending().await;
+        };
+        let now = clock::now();
+        if now > from {
+            return std::future::pending().await;
+        }
+        // Timers count milliseconds.
+        tokio::time::sleep(from.since(now) + Duration::from_millis(1)).await;
+    }
+}
+
+/// Why nobody is to use a node's lanes any longer, if that is so.
+fn out_of_service(
+    view: &View,
+    node: NodeId,
+    last_primary: Option<NodeId>,
+    now: Moment,
+) -> Option<Withdrawal> {
+    let Some(entry) = view.node(node) else { return Some(Withdrawal::Removed) };
+    if view.primary == Some(node) {
+        view.hangs(entry, now).then_some(Withdrawal::Silent)
+    } else if last_primary == Some(node) || entry.role == Some(Role::Primary) {
+        Some(Withdrawal::Demoted)
+    } else {
+        let silent = entry.silent_since.is_some() && entry.is_silent(now, view.silence_limit);
+        silent.then_some(Withdrawal::Silent)
     }
 }

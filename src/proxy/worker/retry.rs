@@ -6,7 +6,9 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use crate::core::command::Access;
+use crate::core::command::alone::alone;
 use crate::core::demand::{Reader, Subject};
+use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
 use crate::core::policy::Consistency;
 use crate::core::route::{Ask, Decision, decide};
@@ -14,11 +16,13 @@ use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
 use crate::proxy::downstream::replies::Gone;
-use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover};
+use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover, Phase, Purpose, Withdrawal};
 use crate::proxy::upstream::pending::{Pending, PendingKind};
 use crate::proxy::worker::Worker;
+use crate::proxy::worker::held::HeldCommand;
 use crate::proxy::worker::upkeep;
 use crate::shard::identity::IdentityId;
+use crate::wire::alone as wire;
 use crate::wire::request::{RequestLimits, RequestScanner, Scan};
 use crate::wire::say;
 
@@ -49,7 +53,7 @@ impl Worker {
 
     /// Who else may answer a read that `failed` could not: decided anew, from the bytes that were sent.
     fn elsewhere(&self, pending: &Pending, request: &[u8], failed: &Lane) -> Option<NodeId> {
-        let user = failed.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
+        let user = user_of(failed);
         let (identity, failed) = (failed.key.identity, failed.key.node);
         let (shared, now) = (&self.shared, clock::now());
         let (view, commands) = (shared.shard().view.load(), shared.commands.load());
@@ -123,7 +127,11 @@ impl Worker {
             self.stats.desynchronised.add(1);
             tracing::warn!(node = %lane.key.node, what = what.as_str(), "lane closed: out of step");
         }
-        if matches!(why, Closed::Refused(_)) && !self.is_primary(lane.key.node) {
+        if let Closed::Refused(error) = why
+            && !self.is_primary(lane.key.node)
+            // Of a database that there is not: its user may read in others.
+            && !error.starts_with(say::DB_OUT_OF_RANGE)
+        {
             self.shut_out(lane, why);
         }
         let owed = lane.drain();
@@ -151,6 +159,14 @@ impl Worker {
             // Whatever came now would be taken for the rest of that reply.
             return pending.client.leave(Gone::Ended);
         }
+        if !lane.exclusive
+            && !matches!(why, Closed::Refused(_))
+            && let Some(reply) = self.answer_alone(lane, &request)
+        {
+            // Nobody needs a node for that.
+            pending.client.deliver(pending.seq, &reply, true);
+            return;
+        }
         let (error, pending) = match (why, pending.kind) {
             (Closed::Refused(error), PendingKind::Read)
                 if !lane.exclusive && !self.is_primary(lane.key.node) =>
@@ -164,17 +180,25 @@ impl Worker {
             (_, PendingKind::Read) if !lane.exclusive => {
                 match self.repeat_after_loss(pending, &request, lane, why) {
                     Ok(()) => return,
-                    Err(pending) => (say::MASTERDOWN.to_vec(), pending),
+                    Err(mut pending) if sent => {
+                        pending.kind = PendingKind::Final;
+                        return self.hold_lost(lane, why, request, pending);
+                    }
+                    Err(pending) => return self.hold_lost(lane, why, request, pending),
                 }
             }
             (_, PendingKind::Write) if sent => {
                 self.stats.uncertain_writes.add(1);
                 (say::UNCERTAIN.to_vec(), pending)
             }
-            (_, PendingKind::Write) if !lane.exclusive && self.may_write_elsewhere(lane, why) => {
-                // Not a byte of it was executed: it goes to whoever is the primary now.
-                return self.hold(lane.key, request, pending);
+            // Not a byte of it was executed: it goes to whoever is the primary now.
+            (_, PendingKind::Write | PendingKind::Final)
+                if !lane.exclusive && !sent && !is_read_forgotten(pending.kind) =>
+            {
+                return self.hold_lost(lane, why, request, pending);
             }
+            // It was sent twice, and lost twice.
+            (_, PendingKind::Final) if !lane.exclusive => (say::MASTERDOWN.to_vec(), pending),
             (Closed::Unreachable(_), _) => (say::MASTERDOWN.to_vec(), pending),
             _ => (say::LOST.to_vec(), pending),
         };
@@ -190,9 +214,106 @@ impl Worker {
         pending.client.deliver(pending.seq, &error, true);
     }
 
-    /// Holds a write whose lane was lost until there is a primary, or `write-hold` has passed.
-    fn hold(self: &Rc<Self>, key: LaneKey, request: BytesMut, pending: Pending) {
-        let first = self.held.push(key, request, pending);
+    /// The reply to what needs no server, if the user may have it.
+    fn answer_alone(&self, lane: &Lane, request: &[u8]) -> Option<Vec<u8>> {
+        let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
+        let Ok(Scan::Command { .. }) = scanner.scan(request) else { return None };
+        let request = scanner.request(request);
+        let (which, user) = (alone(&request)?, user_of(lane));
+        let allowed = self.shared.shard().view.load().rights.allow_alone(user.as_bytes(), which);
+        if allowed { wire::answer(&request, clock::unix()) } else { None }
+    }
+
+    /// Holds a command whose lane was lost before its node can have executed it, or that only reads.
+    fn hold_lost(self: &Rc<Self>, lane: &Lane, why: &Closed, request: BytesMut, pending: Pending) {
+        let since = match why {
+            // It has waited since then for a node that was not there.
+            Closed::Unreachable(_) | Closed::Withdrawn(Withdrawal::Silent) => pending.sent,
+            _ => clock::now(),
+        };
+        let hasty = mutant::is("held-writes-refused") && matches!(why, Closed::Unreachable(_));
+        if hasty || self.is_hopeless(&pending) {
+            return refuse(&pending);
+        }
+        self.hold(HeldCommand { since, key: lane.key, request, pending, refusal: None });
+    }
+
+    /// Whether a read waits for nothing: no primary is in sight. It is refused at once; whoever writes waits all the same.
+    fn is_hopeless(&self, pending: &Pending) -> bool {
+        pending.kind != PendingKind::Write && !self.shared.shard().view.load().awaits_primary(clock::now())
+    }
+
+    /// What a node has answered after it had ceased to be the primary: it has refused a write, in these words, of which it has
+    /// executed nothing, or has answered a read. Both go to the next primary, after whatever was held before them; and so
+    /// does a read that a replica could not answer while there is no primary.
+    pub(crate) fn ask_successor(
+        self: &Rc<Self>,
+        lane: &Rc<Lane>,
+        mut pending: Pending,
+        request: BytesMut,
+        refusal: Option<&[u8]>,
+    ) {
+        let now = clock::now();
+        let mut kept = None;
+        if let Some(words) = refusal {
+            self.stats.refused_writes.add(1);
+            self.depose(lane, now);
+            // It waits from now on: what it has waited there, in a pause, was for its node.
+            pending.sent = now;
+            // A script may say so itself, of a primary, after it was executed.
+            kept = (lane.key.purpose == Purpose::Scripts).then(|| words.into());
+        } else if self.is_hopeless(&pending) {
+            return refuse(&pending);
+        }
+        self.hold(HeldCommand { since: now, key: lane.key, request, pending, refusal: kept });
+    }
+
+    /// A node has refused a write because it is a replica now. Whatever is behind that on its lanes is not to be believed, and
+    /// it is asked for nothing more until it was heard again.
+    fn depose(&self, lane: &Rc<Lane>, now: Moment) {
+        let node = lane.key.node;
+        self.deposed.set(Some((node, now)));
+        if lane.demoted.get() {
+            return;
+        }
+        self.shared.shard().attention.look_now();
+        if lane.key.purpose != Purpose::Scripts {
+            self.lanes.each_shared(|lane| {
+                if lane.key.node == node {
+                    self.demote(lane);
+                }
+            });
+        }
+        // It may be in no pool any longer.
+        self.demote(lane);
+    }
+
+    /// Asks the lane's node for nothing more. The lane ends when it has answered, and after a while even if it has not.
+    pub(crate) fn demote(&self, lane: &Rc<Lane>) {
+        if lane.demoted.get() || matches!(lane.phase(), Phase::Closed(_)) {
+            return;
+        }
+        if lane.phase() == Phase::Opening || lane.owes_nothing() {
+            return lane.close(Closed::Withdrawn(Withdrawal::Demoted));
+        }
+        lane.demote();
+        let (lane, patience) = (Rc::clone(lane), self.shared.config.upstream.probe_timeout);
+        task::spawn_local("demoted lane", async move {
+            tokio::time::sleep(patience).await;
+            // A long reply comes as fast as its client takes it; the lane ends with that.
+            if !lane.is_in_mid_reply() {
+                lane.close(Closed::Withdrawn(Withdrawal::Demoted));
+            }
+        });
+    }
+
+    /// Holds a command until there is a primary, or `write-hold` has passed.
+    fn hold(self: &Rc<Self>, command: HeldCommand) {
+        let patience = self.shared.config.upstream.write_hold;
+        if clock::now().since(command.since) >= patience || self.shared.shard().view.load().two_primaries {
+            return refuse(&command.pending);
+        }
+        let first = self.held.push(command);
         self.release_held();
         if first && !self.held.is_empty() {
             task::spawn_local("held writes", Rc::clone(self).give_up_held());
@@ -204,32 +325,46 @@ impl Worker {
         if self.held.is_empty() {
             return;
         }
-        let Some(node) = self.shared.shard().view.load().usable_primary(clock::now()) else { return };
-        for (key, request, pending) in self.held.take() {
-            if pending.client.gone().is_none() {
-                self.lane(LaneKey { node, ..key }).push_bytes(&request, pending);
+        let Some(node) = self.successor() else { return };
+        for HeldCommand { key, request, mut pending, refusal, .. } in self.held.take() {
+            if pending.client.gone().is_some() {
+                continue;
             }
+            if let Some(reply) = refusal.filter(|_| self.deposed.get().is_some_and(|(of, _)| of == node)) {
+                // It is the primary after all, so that this was what the script had to say.
+                pending.client.deliver(pending.seq, &reply, true);
+                continue;
+            }
+            (pending.at_primary, pending.need, pending.void) = (true, None, false);
+            if pending.kind != PendingKind::Write {
+                remember_repeat(&pending, node);
+                self.stats.repeated_reads.add(1);
+            }
+            self.lane(LaneKey { node, ..key }).push_bytes(&request, pending);
         }
+    }
+
+    /// The primary, unless it is the one that has said itself that it is none any longer, and has not been heard since.
+    fn successor(&self) -> Option<NodeId> {
+        let view = self.shared.shard().view.load();
+        let node = view.usable_primary(clock::now())?;
+        let heard = view.node(node)?.heard_at;
+        let deposed =
+            self.deposed.get().is_some_and(|(of, at)| of == node && heard.is_none_or(|heard| heard <= at));
+        (!deposed).then_some(node)
     }
 
     /// Refuses what has been held for too long, until nothing is held.
     async fn give_up_held(self: Rc<Self>) {
-        while let Some(pending) = self.held.overdue(self.shared.config.upstream.write_hold).await {
-            pending.client.deliver(pending.seq, say::MASTERDOWN, true);
+        loop {
+            let overdue = self.held.overdue(self.shared.config.upstream.write_hold).await;
+            if overdue.is_empty() {
+                return;
+            }
+            for command in overdue {
+                refuse(&command.pending);
+            }
         }
-    }
-
-    /// Whether somebody may yet take a write that the lane has not written: not if its node is the primary, and could not
-    /// be reached for as long as it was waited for.
-    fn may_write_elsewhere(&self, lane: &Lane, why: &Closed) -> bool {
-        let unreachable = matches!(why, Closed::Unreachable(_));
-        if mutant::is("held-writes-refused") {
-            return !unreachable;
-        }
-        // A node that was promoted while a connection to it was being made is not what it was as a replica, and reachable.
-        let reached = lane.connected.get().is_some();
-        let primary = self.shared.shard().view.load().primary;
-        !unreachable || primary != Some(lane.key.node) || reached
     }
 
     /// A read whose lane was lost: elsewhere if there is an elsewhere, else once more on a new connection.
@@ -244,7 +379,8 @@ impl Worker {
             Ok(()) => return Ok(()),
             Err(pending) => pending,
         };
-        if !self.is_primary(lane.key.node) || matches!(why, Closed::Unreachable(_)) {
+        let usable = self.shared.shard().view.load().usable_primary(clock::now()) == Some(lane.key.node);
+        if !usable || matches!(why, Closed::Unreachable(_)) || !self.held.is_empty() {
             return Err(pending);
         }
         pending.kind = PendingKind::Final;
@@ -253,6 +389,21 @@ impl Worker {
         self.lane(lane.key).push_bytes(request, pending);
         Ok(())
     }
+}
+
+/// The mutant forgets that a read which was sent again may be sent once more if nobody has got it.
+fn is_read_forgotten(kind: PendingKind) -> bool {
+    kind == PendingKind::Final && mutant::is("unsent-reads-lost")
+}
+
+/// As whom the commands of a lane run.
+fn user_of(lane: &Lane) -> String {
+    lane.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user())
+}
+
+/// Nobody can answer it.
+fn refuse(pending: &Pending) {
+    pending.client.deliver(pending.seq, say::MASTERDOWN, true);
 }
 
 /// Reads of its keys go after a read that is sent again, to `node`.

@@ -27,6 +27,7 @@ impl Worker {
             self.watch_identities();
             let now = clock::now();
             self.close_unused_lanes(now);
+            self.give_up_stalled();
             self.inquiry.close_idle(now);
             self.shut_out.borrow_mut().retain(|_, until| now < *until);
         }

@@ -201,8 +201,10 @@ fn proofs_age_while_the_primary_is_silent_and_requests_are_refused_after_hold() 
         world.quiet_replica(R, Link::Up, Some(1000), now);
         assert_eq!(world.node(R).staleness(ms(now)), Some(Duration::from_millis(now - 100)));
     }
-    assert_eq!(world.view().usable_primary(ms(3000)), Some(P), "hold has not passed");
-    assert_eq!(world.view().usable_primary(ms(3001)), None);
+    assert_eq!(world.view().usable_primary(ms(1500)), Some(P), "half of the silence had passed by 1000");
+    assert_eq!(world.view().usable_primary(ms(1501)), None);
+    assert!(world.view().hangs(world.node(P), ms(1501)) && !world.view().hangs(world.node(P), ms(1500)));
+    assert!(world.view().awaits_primary(ms(3000)) && !world.view().awaits_primary(ms(3001)));
     assert_eq!(world.view().primary, Some(P), "it stays the last one known");
     world.lose(P, 2999);
     assert_eq!(world.view().usable_primary(ms(3001)), None, "silence counts from its beginning");

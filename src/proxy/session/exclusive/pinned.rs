@@ -127,7 +127,7 @@ impl Connection {
 
     /// Takes an exclusive connection, if there is a primary and a place.
     fn take_pin(&mut self, intent: Intent, view: &View, now: Moment) -> Result<(), Step> {
-        let primary = match to_primary(view, Reason::Pinned, now, self.has_waited(now)) {
+        let primary = match to_primary(view, Reason::Pinned, now, self.has_waited_for_primary(now)) {
             Decision::Send { node, .. } => node,
             Decision::Refuse { reason } => {
                 self.permit = Permit::No;

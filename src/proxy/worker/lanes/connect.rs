@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -71,33 +72,43 @@ async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf),
         if let Phase::Closed(why) = lane.phase() {
             return Err(why);
         }
-        let connect_timeout = worker.shared.config.upstream.connect_timeout;
-        let problem = match tokio::time::timeout(connect_timeout, attempt(worker, lane)).await {
-            Ok(Ok(halves)) => {
+        let problem = match attempt_unless_closed(worker, lane).await {
+            Ok(halves) => {
                 lane.connected.set(Some(clock::now()));
                 confirm(worker, lane, known.as_deref()).await?;
+                lane.hearing.heard(clock::now());
                 return Ok(halves);
             }
-            Ok(Err(Closed::Unreachable(problem))) => problem,
-            Ok(Err(other)) => return Err(other),
-            Err(_) => Unreachable::TimedOut,
+            Err(Closed::Unreachable(problem)) => problem,
+            Err(other) => return Err(other),
         };
-        let hasty = mutant::is("held-writes-refused");
-        if let Phase::Closed(why) = lane.phase()
-            && !hasty
-        {
-            return Err(why);
-        }
         let patience = if worker.is_primary(lane.key.node) {
             worker.shared.config.upstream.write_hold
         } else {
             Duration::ZERO
         };
-        if clock::now().since(opened_at) >= patience {
+        // Those who have come since will be given to another lane.
+        let since = lane.oldest().unwrap_or(opened_at);
+        if clock::now().since(since) >= patience {
             return Err(Closed::Unreachable(problem));
         }
         tokio::time::sleep(limits::RECONNECT_PAUSE).await;
     }
+}
+
+/// One attempt, which ends when the lane is closed: nobody waits for a node that is out of service.
+async fn attempt_unless_closed(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), Closed> {
+    let within = worker.shared.config.upstream.connect_timeout;
+    let mut attempt = std::pin::pin!(tokio::time::timeout(within, attempt(worker, lane)));
+    let hasty = mutant::is("held-writes-refused");
+    poll_fn(|cx| match lane.poll(cx).filter(|_| !hasty) {
+        Some(why) => Poll::Ready(Err(why)),
+        None => attempt.as_mut().poll(cx).map(|made| match made {
+            Ok(made) => made,
+            Err(_) => Err(Closed::Unreachable(Unreachable::TimedOut)),
+        }),
+    })
+    .await
 }
 
 /// The process that a node is, as far as is known.

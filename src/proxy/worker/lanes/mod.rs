@@ -10,6 +10,7 @@ pub(crate) mod connect;
 pub(crate) mod detour;
 pub(crate) mod rewrite;
 pub(crate) mod settle;
+pub(crate) mod stalled;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -16,13 +16,13 @@ use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
-use crate::proxy::upstream::lane::{Broken, Closed, Lane, OutOfStep, Proto};
+use crate::proxy::upstream::lane::{Broken, Closed, Lane, OutOfStep, Proto, Withdrawal};
 use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
 use crate::proxy::worker::lanes::rewrite;
 use crate::proxy::worker::{Reply, Worker};
 use crate::shard::emptied;
 use crate::shard::report;
-use crate::wire::reply::{ReplyKind, ReplyScanner};
+use crate::wire::reply::{ErrorCode, ReplyKind, ReplyScanner};
 use crate::wire::say;
 
 /// The reading side of an open lane.
@@ -92,11 +92,16 @@ impl ReplyReader {
                 LaneEvent::Closed(why) => return why,
                 LaneEvent::Read(0) => return lane.hung_up(),
                 LaneEvent::Read(_) => {
-                    let fresh = Fresh(worker);
-                    let taken = self.take(worker, lane, clock::now());
+                    let (fresh, now) = (Fresh(worker), clock::now());
+                    lane.hearing.heard(now);
+                    worker.shared.shard().speaks(lane.key.node, now);
+                    let taken = self.take(worker, lane, now);
                     drop(fresh);
                     if let Err(why) = taken {
                         return why;
+                    }
+                    if lane.demoted.get() && lane.owes_nothing() {
+                        return Closed::Withdrawn(Withdrawal::Demoted);
                     }
                     if !self.heavy && self.passed == 0 {
                         self.pace = None;
@@ -108,7 +113,10 @@ impl ReplyReader {
                 LaneEvent::Slow => {
                     worker.make_way(lane, false, clock::now());
                 }
-                LaneEvent::Paused => self.watch_pace(lane, clock::now()),
+                LaneEvent::Paused => {
+                    lane.hearing.heard(clock::now());
+                    self.watch_pace(lane, clock::now());
+                }
             }
         }
     }
@@ -304,7 +312,8 @@ fn answer(
     now: Moment,
 ) -> Result<bool, Closed> {
     task::provoke("lane", || reply == b"$6\r\npanic!\r\n");
-    let (mut unproven, mut lacking, mut question) = (false, false, None);
+    let (mut successor, mut unproven, mut lacking, mut question) = (false, false, false, None);
+    let refused = kind == ReplyKind::Error && !cut && say::refuses_writes(reply);
     let again = |pending: &Pending, request: &[u8], proof| {
         if pending.at_primary && pending.kind != PendingKind::Write && !cut {
             question = fingerprint(worker, lane, pending, request);
@@ -312,8 +321,13 @@ fn answer(
         // Of a reply whose beginning was passed on all this was settled before that: nothing else may follow it.
         lacking = !cut && pending.lacks_proof(proof);
         unproven = !cut && (lacking || pending.is_void() || pending.follows_repeated());
+        // No exclusive lane is demoted: it is closed.
+        successor = !cut
+            && (lane.demoted.get() && pending.is_for_successor()
+                || refused && is_to_be_written_again(lane, pending));
         let failed = kind == ReplyKind::Error && !cut && pending.kind == PendingKind::Read;
-        unproven
+        successor
+            || unproven
             || failed
                 && (say::asks_for_another_node(reply, pending.at_primary)
                     || worker.differs_in_acl(lane, reply))
@@ -333,24 +347,50 @@ fn answer(
         worker.judge_attempt(lane.key.node, !lacking, now);
     }
     if let Some(request) = request {
+        if successor {
+            let refusal = refused.then_some(reply);
+            worker.ask_successor(lane, pending, request, refusal);
+            return Ok(false);
+        }
         match worker.repeat(pending, &request, lane) {
             Ok(()) => return Ok(false),
             Err(back) => pending = back,
         }
-        if unproven {
-            return Ok(pending.client.deliver(pending.seq, say::MASTERDOWN, true));
+        // The primary is gone, and the replica has lost it as well: the next one may be near.
+        let lost = matches!(ErrorCode::of(reply), Some(ErrorCode::MasterDown)) && !pending.at_primary;
+        if unproven || lost {
+            worker.ask_successor(lane, pending, request, None);
+            return Ok(false);
         }
     }
     if kind == ReplyKind::Error && lane.exclusive && !mutant::is("errors-forgotten") {
         lane.tainted.set(true);
     }
-    worker.acknowledged(&pending, lane, reply, now);
+    if refused && lane.exclusive && pending.at_primary {
+        // What its state is about is lost with the role of its node.
+        worker.shared.shard().attention.look_now();
+        pending.client.end();
+        return Ok(pending.client.deliver(pending.seq, say::LOST, true));
+    }
+    worker.acknowledged(&pending, lane, now);
     if pending.at_primary && pending.shows() {
         worker.remember(&pending, Reply { bytes: reply, question });
     } else if pending.sees_all || pending.stamps != Stamps::None {
         pending.client.session.borrow_mut().seen.between(&pending.stamps, pending.sees_all);
     }
-    Ok(match pending.rewrite {
+    Ok(pass_on(worker, lane, &pending, reply, (kind, cut), now))
+}
+
+/// Gives the client its reply, or the last part of it. True when it has much to take.
+fn pass_on(
+    worker: &Rc<Worker>,
+    lane: &Lane,
+    pending: &Pending,
+    reply: &[u8],
+    (kind, cut): (ReplyKind, bool),
+    now: Moment,
+) -> bool {
+    match pending.rewrite {
         Rewrite::Info if !cut => {
             let section = report::info_section(&worker.shared, now);
             pending.client.deliver(pending.seq, &say::append(reply, &section), true)
@@ -361,11 +401,20 @@ fn answer(
         }
         Rewrite::Cursor if !cut => rewrite::deliver_cursor(lane, &pending.client, pending.seq, reply, true),
         Rewrite::Pause | Rewrite::Unpause | Rewrite::ScriptFlush if kind != ReplyKind::Error => {
-            take_note(worker, &pending, now);
+            take_note(worker, pending, now);
             pending.client.deliver(pending.seq, reply, true)
         }
         _ => pending.client.deliver(pending.seq, reply, true),
-    })
+    }
+}
+
+/// Whether a write that was refused because its node is a replica now goes to the next primary.
+#[cold]
+fn is_to_be_written_again(lane: &Lane, pending: &Pending) -> bool {
+    !lane.exclusive
+        && pending.at_primary
+        && pending.kind == PendingKind::Write
+        && !mutant::is("readonly-passed-on")
 }
 
 /// What stands for a question and the database in which it was asked, if a session is to remember what it was answered.
