@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use redweir::core::address::Address;
 use redweir::core::command::CommandTable;
 use redweir::core::fence::{AnchorCounter, AnchorSeq, FenceTable};
 use redweir::core::moment::Moment;
@@ -24,9 +25,9 @@ const KEYS: usize = 1024;
 
 /// A primary and its replicas, as the prober would have told of them a moment ago.
 fn tracker(replicas: u16, policies: &Policies) -> Tracker {
-    let names = (0..=replicas).map(|n| format!("127.0.0.1:{}", 6379 + n)).collect();
+    let addresses = (0..=replicas).map(|n| Address::tcp("127.0.0.1", 6379 + n)).collect();
     let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(2) };
-    let mut tracker = Tracker::new(names, Some(PRIMARY), policies.clone(), limits);
+    let mut tracker = Tracker::new(addresses, Some(PRIMARY), policies.clone(), limits);
     let history = History::new(ReplId::parse(&[b'a'; 40]).expect("forty digits"));
     let master = ("127.0.0.1".to_owned(), 6379);
     for (index, offset) in [APPLIED, HEAD].into_iter().enumerate() {
@@ -35,7 +36,7 @@ fn tracker(replicas: u16, policies: &Policies) -> Tracker {
         let _ = tracker.apply(Observation::Info { node: PRIMARY, facts: Box::new(facts) }, at);
         let seq = AnchorSeq(index as u64 + 1);
         let _ = tracker.apply(Observation::Primary { node: PRIMARY, seq, sent_at: at, offset }, at);
-        for node in (1..=replicas).map(NodeId) {
+        for node in (1..=u32::from(replicas)).map(NodeId) {
             let facts = Facts {
                 role: Some(Role::Replica),
                 master: Some(master.clone()),

@@ -15,16 +15,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::{AdminServer, Metrics};
-use crate::config::Config;
+use crate::config::{Config, UpstreamTls};
 use crate::control::follower::{self, Follower};
 use crate::control::keeper;
-use crate::control::prober::{Heard, Prober};
+use crate::control::members::Members;
+use crate::control::sentinel;
 use crate::control::stamper::{self, FailedSources, Stamper};
-use crate::control::witness::Witness;
-use crate::core::address::Address;
 use crate::core::fence::FenceTable;
+use crate::core::nodes::members::Places;
 use crate::core::nodes::node::NodeId;
-use crate::core::nodes::view::{Patience, Tracker};
+use crate::core::nodes::view::{MOST_MEMBERS, Patience, Tracker};
 use crate::net::runtime::clock;
 use crate::net::runtime::descriptors;
 use crate::net::runtime::descriptors::Room;
@@ -32,7 +32,7 @@ use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::dial::Dialer;
-use crate::net::socket::tls;
+use crate::net::socket::tls::TlsConnector;
 use crate::net::socket::tls::renew::{Renewable, Watch};
 use crate::proxy::serve::listener::{Accepted, Listener};
 use crate::proxy::serve::thread::serve_thread;
@@ -137,8 +137,13 @@ impl Proxy {
             })
             .transpose()?;
         let metrics = Arc::new(Metrics::install()?);
-        let upstream = config.upstream.tls.clone().map(tls::TlsConnector::new).transpose()?.map(Arc::new);
-        let watch = watch_files(&listeners, upstream.as_ref());
+        let connector = |name, files: Option<&UpstreamTls>| -> anyhow::Result<Option<Arc<TlsConnector>>> {
+            Ok(files.map(|files| TlsConnector::new(name, files.clone())).transpose()?.map(Arc::new))
+        };
+        let upstream = connector("upstream", config.upstream.tls.as_ref())?;
+        let of_sentinels = config.upstream.sentinel.as_ref().and_then(|sentinel| sentinel.tls.as_ref());
+        let of_sentinels = connector("sentinel", of_sentinels)?;
+        let watch = watch_files(&listeners, upstream.iter().chain(&of_sentinels));
         let (shared, tracker) = assemble(config, Dialer::new(upstream), count, room.unused);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -147,7 +152,8 @@ impl Proxy {
             .build()
             .context("cannot start the control thread")?;
         let (senders, workers) = start_workers(&shared, count)?;
-        start_control(&shared, tracker, &runtime, listeners, &senders, watch);
+        let sentinels = Dialer::new(of_sentinels);
+        start_control(&shared, tracker, &sentinels, &runtime, listeners, &senders, watch);
         if let Some(admin) = admin {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name("admin".to_owned()).spawn(move || {
@@ -189,7 +195,10 @@ fn make_room(config: &mut Config, workers: usize) -> Room {
     let (clients, exclusive) = (config.proxy.max_clients, config.upstream.max_exclusive_connections);
     // Nobody needs more than one.
     let exclusive = exclusive.min(clients);
-    let nodes = config.upstream.primary.iter().chain(&config.upstream.replicas).count();
+    let nodes = match config.upstream.sentinel {
+        Some(_) => limits::NODES_EXPECTED,
+        None => config.upstream.nodes().len(),
+    };
     let own = descriptors::own_needs(workers, nodes) + config.listen.len();
     let unused = workers * limits::LANES_UNUSED;
     let wanted = Room { clients, exclusive, admin: crate::admin::MOST_CONNECTIONS, unused };
@@ -200,24 +209,23 @@ fn make_room(config: &mut Config, workers: usize) -> Room {
 }
 
 fn assemble(config: Config, dialer: Dialer, workers: usize, unused: usize) -> (Arc<Shared>, Tracker) {
-    let addresses: Vec<Address> =
-        config.upstream.primary.iter().chain(&config.upstream.replicas).cloned().collect();
-    let names = addresses.iter().map(ToString::to_string).collect();
+    let nodes = config.upstream.nodes();
+    let places = if config.upstream.sentinel.is_some() { MOST_MEMBERS } else { nodes.len() };
     let primary = config.upstream.primary.as_ref().map(|_| NodeId(0));
     let limits = Patience { silence: config.upstream.probe_timeout * 2, hold: config.upstream.write_hold };
-    let tracker = Tracker::new(names, primary, config.policies.clone(), limits);
+    let tracker = Tracker::new(nodes, primary, config.policies.clone(), limits);
     let slots = if config.policies.fence() { config.stream.fence_slots } else { 1 };
     let fences = FenceTable::new(slots, jitter::seeds());
-    let mut shared = Shared::new(config, dialer, addresses, tracker.view().clone(), fences, workers);
+    let mut shared = Shared::new(config, dialer, places, tracker.view().clone(), fences, workers);
     shared.lanes_unused = unused / workers;
     (Arc::new(shared), tracker)
 }
 
 /// Every certificate and key that is in use.
-fn watch_files(listeners: &[Listener], upstream: Option<&Arc<tls::TlsConnector>>) -> Watch {
+fn watch_files<'a>(listeners: &[Listener], connectors: impl Iterator<Item = &'a Arc<TlsConnector>>) -> Watch {
     let listeners = listeners.iter().filter_map(Listener::tls).cloned();
     let mut watched: Vec<Arc<dyn Renewable>> = listeners.map(|tls| tls as Arc<dyn Renewable>).collect();
-    watched.extend(upstream.cloned().map(|tls| tls as Arc<dyn Renewable>));
+    watched.extend(connectors.cloned().map(|tls| tls as Arc<dyn Renewable>));
     Watch::new(watched)
 }
 
@@ -244,6 +252,7 @@ fn start_workers(shared: &Arc<Shared>, count: usize) -> anyhow::Result<Workers> 
 fn start_control(
     shared: &Arc<Shared>,
     tracker: Tracker,
+    sentinels: &Dialer,
     runtime: &Runtime,
     listeners: Vec<Listener>,
     workers: &[mpsc::Sender<Accepted>],
@@ -257,9 +266,11 @@ fn start_control(
     });
     let (observations, heard) = mpsc::channel(keeper::QUEUE);
     task::spawn("keeper", keeper::keep(Arc::clone(shared), tracker, heard));
-    for (address, index) in shared.shard().addresses.iter().zip(0..) {
-        let (node, address) = (NodeId(index), address.clone());
-        supervise_node(shared, node, &address, &observations);
+    let places = Places::new(shared.shard().places, &shared.config.upstream.nodes());
+    let members = Members::start(Arc::clone(shared), observations, places);
+    if let Some(settings) = &shared.config.upstream.sentinel {
+        let found = sentinel::start(shared, sentinels, settings);
+        task::spawn("members", members.follow(found));
     }
     let failures = FailedSources::default();
     let (wanted, source) = watch::channel(None);
@@ -284,20 +295,6 @@ fn start_control(
             if let Err(problem) = listener.run(shared, workers).await {
                 tracing::error!(%problem, "a listener ended");
             }
-        });
-    }
-}
-
-/// Asks a node how it is, and listens to what it says by itself.
-fn supervise_node(shared: &Arc<Shared>, node: NodeId, address: &Address, keeper: &mpsc::Sender<Heard>) {
-    let (asker, asked, told) = (Arc::clone(shared), address.clone(), keeper.clone());
-    task::supervise("prober", move || {
-        Prober::new(Arc::clone(&asker), node, asked.clone(), told.clone()).run()
-    });
-    if shared.watching {
-        let (shared, address, keeper) = (Arc::clone(shared), address.clone(), keeper.clone());
-        task::supervise("witness", move || {
-            Witness::new(Arc::clone(&shared), node, address.clone(), keeper.clone()).run()
         });
     }
 }

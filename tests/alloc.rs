@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use redweir::core::address::Address;
 use redweir::core::command::{CommandTable, Keys};
 use redweir::core::fence::{AnchorCounter, FenceTable, Mark};
 use redweir::core::moment::Moment;
@@ -142,13 +143,13 @@ const NOW: Moment = Moment::from_millis(1100);
 
 /// A primary and replicas that are proven up to offset 1000.
 fn view(replicas: u16, policies: Policies) -> View {
-    let names = (0..=replicas).map(|n| format!("n{n}")).collect();
+    let addresses = (0..=replicas).map(|n| Address::tcp(&format!("n{n}"), 1)).collect();
     let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(2) };
-    let mut tracker = Tracker::new(names, Some(NodeId(0)), policies, limits);
+    let mut tracker = Tracker::new(addresses, Some(NodeId(0)), policies, limits);
     let (anchors, offset) = (AnchorCounter::default(), Offset::new(1000));
     let history = Some(History::new(ReplId::parse(&[b'a'; 40]).unwrap()));
     for _ in 0..4 {
-        for node in (0..=replicas).map(NodeId) {
+        for node in (0..=u32::from(replicas)).map(NodeId) {
             let primary = node == NodeId(0);
             let role = Some(if primary { Role::Primary } else { Role::Replica });
             let master = ("n0".to_owned(), 6379);

@@ -46,6 +46,19 @@ fn uncommented() -> String {
     lines.map(|line| if setting(&line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n") + "\n"
 }
 
+/// The two files that the reference has in it: the nodes are configured, or sentinels tell which there are.
+fn whole_files() -> [String; 2] {
+    let all = uncommented();
+    let begin = all.find("[upstream.sentinel]").unwrap();
+    let end = begin + all[begin..].find("\n[upstream.tls]").unwrap();
+    let without = |text: &str, keys: &[&str]| {
+        let is_one = |line: &&str| keys.iter().any(|key| line.starts_with(&format!("{key} = ")));
+        text.lines().filter(|line| !is_one(line)).collect::<Vec<_>>().join("\n") + "\n"
+    };
+    let configured = without(&[&all[..begin], &all[end..]].concat(), &["address-map"]);
+    [configured, without(&all, &["primary", "replicas"])]
+}
+
 /// A `key = value` of a text, and where in the text it is.
 struct Setting {
     table: String,
@@ -178,7 +191,15 @@ fn the_manual_has_every_key_and_its_default() {
 #[test]
 fn the_settings_that_are_commented_out_work() {
     let home = home();
-    let config = Config::parse(&uncommented(), &home.path().join("redweir.toml")).unwrap();
+    let [configured, by_sentinels] = whole_files();
+    let config = Config::parse(&by_sentinels, &home.path().join("redweir.toml")).unwrap();
+    let sentinel = config.upstream.sentinel.as_ref().unwrap();
+    assert_eq!((sentinel.master_name.as_str(), sentinel.addresses.len()), ("mymaster", 3));
+    assert_eq!(sentinel.credentials().unwrap().password, "secret");
+    assert!(sentinel.tls.is_some() && !format!("{config:?}").contains("secret"));
+    let reached = config.upstream.address_map.get(&address("10.0.0.5:6379"));
+    assert_eq!(reached, Some(&address("redis-1.example.com:6379")));
+    let config = Config::parse(&configured, &home.path().join("redweir.toml")).unwrap();
     assert_eq!(config.upstream.password.as_deref(), Some("secret"));
     assert_eq!(config.upstream.credentials().unwrap().username.as_deref(), Some("redweir"));
     let route = &config.policies.routes[0];
@@ -207,14 +228,20 @@ fn every_file_in_config_works() {
 
 #[test]
 fn every_mistake_in_every_key_is_told_with_its_line_and_key() {
-    let (text, home) = (uncommented(), home());
+    let home = home();
     let path = home.path().join("redweir.toml");
+    let tried: usize = whole_files().iter().map(|text| every_mistake_in(text, &path)).sum();
+    assert!(tried > 900, "tried only {tried}");
+}
+
+/// How many mistakes were tried.
+fn every_mistake_in(text: &str, path: &Path) -> usize {
     let mut tried = 0;
     let mut corrupt =
         |setting: &Setting, key: &str, range: std::ops::Range<usize>, with: &str, says: &str| {
-            let mut broken = text.clone();
+            let mut broken = text.to_owned();
             broken.replace_range(range, with);
-            let error = Config::parse(&broken, &path).expect_err(&format!("{} {with}", setting.key));
+            let error = Config::parse(&broken, path).expect_err(&format!("{} {with}", setting.key));
             let hit =
                 error.problems.iter().find(|p| p.position.as_ref().is_some_and(|at| at.line == setting.line));
             let hit = hit.unwrap_or_else(|| panic!("no problem on line {}:\n{error}", setting.line));
@@ -230,7 +257,7 @@ fn every_mistake_in_every_key_is_told_with_its_line_and_key() {
             );
             tried += 1;
         };
-    for s in settings(&text) {
+    for s in settings(text) {
         let full = s.full(&s.key);
         let misspelt = format!("{}x", s.key);
         let name = s.start..s.start + s.key.len();
@@ -245,7 +272,7 @@ fn every_mistake_in_every_key_is_told_with_its_line_and_key() {
         let list = text[s.value.clone()].starts_with('[');
         let bad: &[&str] = match s.key.as_str() {
             _ if list => &["[\"\"]", "[7]", "\"text\"", "7", "true"],
-            "username" | "password-file" | "cert" | "key" | "ca" | "client-ca" => {
+            "username" | "password-file" | "master-name" | "cert" | "key" | "ca" | "client-ca" => {
                 &["\"\"", "[\"a\"]", "7", "true"]
             }
             "replica-serve-stale-data" => &["\"\"", "\"YES\"", "1", "[]"],
@@ -254,11 +281,11 @@ fn every_mistake_in_every_key_is_told_with_its_line_and_key() {
         for value in bad {
             corrupt(&s, &full, s.value.clone(), value, "expected");
         }
-        if !full.starts_with("upstream.password") {
+        if !full.contains(".password") {
             corrupt(&s, "", s.value.clone(), "\"open", "not TOML");
         }
     }
-    assert!(tried > 300, "tried only {tried}");
+    tried
 }
 
 #[test]
@@ -358,9 +385,53 @@ fn values_out_of_range_are_refused() {
 }
 
 #[test]
+fn who_tells_which_nodes_there_are_is_said_once() {
+    let sentinels = "[upstream.sentinel]\nmaster-name = \"m\"\naddresses = [\"c:3\"]";
+    let error = parse(&with(&format!("replicas = [\"d:4\"]\n{sentinels}"))).unwrap_err();
+    let keys: Vec<&str> = error.problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["upstream.primary", "upstream.replicas"], "{error}");
+    let alone = |rest: &str| format!("[[listen]]\naddress = \"a:1\"\n[upstream]\n{rest}");
+    assert!(parse(&alone(sentinels)).unwrap().upstream.nodes().is_empty());
+    for (rest, key, message) in [
+        ("[upstream.sentinel]\naddresses = [\"c:3\"]", "upstream.sentinel.master-name", "it is missing"),
+        ("[upstream.sentinel]\nmaster-name = \"m\"", "upstream.sentinel.addresses", "it is missing"),
+        (
+            "[upstream.sentinel]\nmaster-name = \"m\"\naddresses = []",
+            "upstream.sentinel.addresses",
+            "at least one",
+        ),
+        (
+            "[upstream.sentinel]\nmaster-name = \"m m\"\naddresses = [\"c:3\"]",
+            "upstream.sentinel.master-name",
+            "without blanks",
+        ),
+        (
+            "[upstream.sentinel]\nmaster-name = \"m\"\naddresses = [\"a:1\"]",
+            "upstream.sentinel.addresses",
+            "already used by `listen.address` on line 2",
+        ),
+        (
+            "[upstream.sentinel]\nmaster-name = \"m\"\naddresses = [\"c:3\"]\nusername = \"u\"",
+            "upstream.sentinel.username",
+            "needs a password",
+        ),
+        (
+            "address-map = { \"d\" = \"e:5\" }\n[upstream.sentinel]\nmaster-name = \"m\"\naddresses = [\"c:3\"]",
+            "upstream.address-map",
+            "there is no port",
+        ),
+    ] {
+        let problem = problem(&alone(rest));
+        assert_eq!(problem.key, key, "{rest}");
+        assert!(problem.to_string().contains(message), "{problem}");
+    }
+    let idle = problem(&with("address-map = { \"d:4\" = \"e:5\" }"));
+    assert!(idle.key == "upstream.address-map" && idle.message.contains("no [upstream.sentinel]"), "{idle}");
+}
+
+#[test]
 fn what_does_not_work_yet_is_refused() {
     let cases = [
-        ("[upstream.sentinel]\nmaster-name = \"m\"", "upstream.sentinel"),
         ("[proxy]\nsession-scope = \"user\"", "proxy.session-scope"),
         ("[proxy]\nsession-scope = \"client-name\"", "proxy.session-scope"),
     ];

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use redweir::core::address::Address;
 use redweir::core::demand::Writes;
 use redweir::core::fence::{AnchorCounter, FenceTable, Slot};
 use redweir::core::moment::Moment;
@@ -119,6 +120,8 @@ struct World {
     servers: Vec<Server>,
     mail: Vec<Mail>,
     tracker: Tracker,
+    /// Who has each place.
+    ids: [NodeId; NODES],
     fences: FenceTable,
     anchors: AnchorCounter,
     coverage: Coverage,
@@ -148,13 +151,14 @@ impl World {
     fn new(seed: u64) -> Self {
         let policies = policies();
         let limits = Patience { silence: Duration::from_millis(300), hold: Duration::from_millis(200) };
-        let names = (0..NODES).map(|n| format!("node-{n}")).collect();
+        let addresses = (0..NODES).map(|n| Address::tcp(&format!("node-{n}"), 1)).collect();
         let mut world = Self {
             rng: Rng(seed),
             now: Moment::from_millis(1),
             servers: Vec::new(),
             mail: Vec::new(),
-            tracker: Tracker::new(names, Some(NodeId(0)), policies.clone(), limits),
+            tracker: Tracker::new(addresses, Some(NodeId(0)), policies.clone(), limits),
+            ids: std::array::from_fn(|place| NodeId(place as u32)),
             fences: FenceTable::new(1 << 10, [seed, 2, 3, 4]),
             anchors: AnchorCounter::default(),
             coverage: Coverage::default(),
@@ -304,11 +308,11 @@ impl World {
     /// One poll of one node: what it says now arrives later, or never.
     fn poll(&mut self) {
         let index = self.rng.below(NODES);
-        let node = NodeId(index as u16);
+        let node = self.ids[index];
         let late = Duration::from_nanos(self.rng.next() % 4_000_000);
         let due = self.now.after(late);
         // Answers of one connection stay in order.
-        let order = self.mail.iter().filter(|m| of(&m.observation) == node).map(|m| m.due).max();
+        let order = self.mail.iter().filter(|m| m.observation.node() == Some(node)).map(|m| m.due).max();
         let due = order.map_or(due, |last| due.max(last));
         let server = &self.servers[index];
         if !server.alive || self.rng.one_in(25) {
@@ -370,7 +374,22 @@ impl World {
             4 => self.restart(index),
             5 if is_primary && self.rng.one_in(3) => self.promote(index),
             6 => self.now = self.now.after(Duration::from_millis(200)),
+            7 if !is_primary => self.replace(index),
             _ => {}
+        }
+    }
+
+    /// A node leaves, and another one takes its place, with less of the same history. What the first one has said may still be
+    /// on its way.
+    fn replace(&mut self, index: usize) {
+        let (old, new) = (self.ids[index], self.ids[index].successor());
+        self.ids[index] = new;
+        self.introduced[index] = false;
+        let half = self.servers[index].log.len() / 2;
+        self.servers[index].log.truncate(half);
+        let address = Address::tcp(&format!("node-{index}"), 2);
+        for observation in [Observation::Left { node: old }, Observation::Joined { node: new, address }] {
+            let _ = self.tracker.apply(observation, self.now);
         }
     }
 
@@ -415,8 +434,8 @@ impl World {
     }
 
     fn lose_connection(&mut self, index: usize) {
-        let node = NodeId(index as u16);
-        self.mail.retain(|m| of(&m.observation) != node);
+        let node = self.ids[index];
+        self.mail.retain(|m| m.observation.node() != Some(node));
         self.introduced[index] = false;
         self.mail.push(Mail { due: self.now, observation: Observation::Lost { node } });
     }
@@ -493,18 +512,6 @@ impl World {
             let fenced = level == Consistency::Fenced && known && write.touches(key);
             assert!(!fenced, "fenced: write {} to key {key}, acknowledged {age:?} ago, is missing", write.id);
         }
-    }
-}
-
-fn of(observation: &Observation) -> NodeId {
-    match observation {
-        Observation::Primary { node, .. }
-        | Observation::Replica { node, .. }
-        | Observation::Info { node, .. }
-        | Observation::Busy { node }
-        | Observation::Rules { node, .. }
-        | Observation::Emptied { node }
-        | Observation::Lost { node } => *node,
     }
 }
 

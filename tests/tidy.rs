@@ -38,7 +38,7 @@ const FOLDERS: &[&[&str]] = &[
 const APART: (&str, &str) = ("control", "proxy");
 
 /// How many files there are at least, nearly: whoever visits fewer has seen too little. To be raised as they grow.
-const FILES: usize = 170;
+const FILES: usize = 190;
 
 /// How many imports of one file by another there are at least, nearly.
 const IMPORTS: usize = 900;
@@ -287,7 +287,7 @@ fn every_deliberate_bug_has_tests_that_catch_it() {
         assert!(listed.insert(mutant), "{mutant} is listed twice");
     }
     assert_eq!(known, listed, "tests/mutants.txt lists what src has");
-    assert!(known.len() >= 53, "found only {} mutants", known.len());
+    assert!(known.len() >= 64, "found only {} mutants", known.len());
 }
 
 #[test]

@@ -203,10 +203,10 @@ fn write_replicas(page: &mut String, view: &View, now: Moment) {
     ];
     for (name, help, read) in gauges {
         let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for node in view.nodes.iter().filter(|node| view.primary != Some(node.id)) {
+        for node in view.members().filter(|node| view.primary != Some(node.id)) {
             // Absent is not zero: what is unknown is NaN.
             let value = read(view, node, now);
-            let label = node.name.replace('\\', "\\\\").replace('"', "\\\"");
+            let label = node.name().replace('\\', "\\\\").replace('"', "\\\"");
             let _ = writeln!(page, "{name}{{node=\"{label}\"}} {value}");
         }
     }

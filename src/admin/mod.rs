@@ -29,6 +29,7 @@ pub use metrics::Metrics;
 
 use crate::core::address::Address;
 use crate::core::demand::Reader;
+use crate::core::nodes::node::Node;
 use crate::core::nodes::view::View;
 use crate::core::plan::Situation;
 use crate::core::policy::PolicyId;
@@ -177,7 +178,7 @@ fn ready(shared: &Shared) -> HttpResponse {
     let primary = view.usable_primary(clock::now()).and_then(|id| view.node(id));
     let answers = primary.is_some_and(|node| node.heard_at.is_some() && node.silent_since.is_none());
     let draining = shared.is_leaving();
-    let in_service = view.nodes.iter().filter(|n| view.primary != Some(n.id) && n.standing.is_open()).count();
+    let in_service = view.members().filter(|n| view.primary != Some(n.id) && n.standing.is_open()).count();
     let stream = shared.shard().stream.is_attached();
     let status = if answers && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = format!(
@@ -189,8 +190,8 @@ fn ready(shared: &Shared) -> HttpResponse {
         } else {
             "not ready"
         },
-        primary.map_or("none", |node| node.name.as_str()),
-        view.nodes.len().saturating_sub(1),
+        primary.map_or_else(|| "none".to_owned(), Node::name),
+        view.members().count().saturating_sub(1),
         if stream { "attached" } else { "not attached" },
         access_rules(&view),
     );
@@ -202,8 +203,8 @@ fn access_rules(view: &View) -> String {
     if view.rights.are_hidden() {
         return "not shown by the primary, so that nobody reads at a replica".to_owned();
     }
-    let differ = view.nodes.iter().filter(|node| view.rights.bar_somebody_from(node.id));
-    let names: Vec<&str> = differ.map(|node| node.name.as_str()).collect();
+    let differ = view.members().filter(|node| view.rights.bar_somebody_from(node.id));
+    let names: Vec<String> = differ.map(Node::name).collect();
     match names.as_slice() {
         [] => "the same at every replica".to_owned(),
         names => format!("other users or rules at {}", names.join(", ")),

@@ -31,6 +31,12 @@ pub(super) fn summary(path: &Path, config: &Config) -> String {
     for replica in &config.upstream.replicas {
         line("replica", &replica.to_string());
     }
+    if let Some(sentinel) = &config.upstream.sentinel {
+        let tls = if sentinel.tls.is_some() { ", TLS" } else { "" };
+        for address in &sentinel.addresses {
+            line("sentinel", &format!("{address}{tls} ({})", sentinel.master_name));
+        }
+    }
     if config.upstream.tls.is_some() {
         line("upstream", "TLS");
     }

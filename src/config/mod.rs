@@ -13,6 +13,7 @@ mod section;
 pub mod tls;
 pub mod units;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 
@@ -71,7 +72,7 @@ pub struct Admin {
 /// `[upstream]`: the servers, and how Redweir watches them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// `primary`; `None` only when something other than the file is to name it.
+    /// `primary`; `None` when sentinels name it.
     pub primary: Option<Address>,
     /// `replicas`
     pub replicas: Vec<Address>,
@@ -97,7 +98,28 @@ pub struct Upstream {
     pub max_exclusive_connections: usize,
     /// `exclusive-wait`: how long a client stands in line for one.
     pub exclusive_wait: Duration,
+    /// `address-map`: by what address a node is reached that announces this one.
+    pub address_map: BTreeMap<Address, Address>,
+    /// `[upstream.sentinel]`
+    pub sentinel: Option<Sentinel>,
     /// `[upstream.tls]`
+    pub tls: Option<UpstreamTls>,
+}
+
+/// `[upstream.sentinel]`: who tells which nodes there are, and names the primary.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sentinel {
+    /// `master-name`: what the sentinels call the primary and its replicas.
+    pub master_name: String,
+    /// `addresses`; never empty.
+    pub addresses: Vec<Address>,
+    /// `username` that Redweir logs in with there.
+    pub username: Option<String>,
+    /// What `password-file` holds.
+    pub password: Option<String>,
+    /// `password-file`
+    pub password_in: Option<PathBuf>,
+    /// `[upstream.sentinel.tls]`
     pub tls: Option<UpstreamTls>,
 }
 
@@ -294,8 +316,12 @@ impl Config {
     /// Files with secrets in them that anybody on this machine may read.
     pub fn exposed(&self) -> Vec<&Path> {
         let pairs = self.listen.iter().filter_map(|listen| Some(&listen.tls.as_ref()?.pair));
-        let pairs = pairs.chain(self.upstream.tls.as_ref().and_then(|tls| tls.pair.as_ref()));
-        let files = self.upstream.password_in.as_ref().into_iter().chain(pairs.map(|pair| &pair.key));
+        let sentinel = self.upstream.sentinel.as_ref();
+        let tls = [self.upstream.tls.as_ref(), sentinel.and_then(|sentinel| sentinel.tls.as_ref())];
+        let pairs = pairs.chain(tls.into_iter().flatten().filter_map(|tls| tls.pair.as_ref()));
+        let passwords =
+            [self.upstream.password_in.as_ref(), sentinel.and_then(|sentinel| sentinel.password_in.as_ref())];
+        let files = passwords.into_iter().flatten().chain(pairs.map(|pair| &pair.key));
         let open =
             |path: &&PathBuf| fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
         files.filter(open).map(PathBuf::as_path).collect()
@@ -310,10 +336,34 @@ impl Listen {
 }
 
 impl Upstream {
+    /// The nodes that are configured, the primary first. None, where sentinels tell.
+    pub fn nodes(&self) -> Vec<Address> {
+        self.primary.iter().chain(&self.replicas).cloned().collect()
+    }
+
     /// What Redweir's own connections authenticate with.
     pub fn credentials(&self) -> Option<Login> {
         let password = self.password.clone()?;
         Some(Login { username: self.username.clone(), password })
+    }
+}
+
+impl Sentinel {
+    /// What Redweir logs in with at the sentinels.
+    pub fn credentials(&self) -> Option<Login> {
+        let password = self.password.clone()?;
+        Some(Login { username: self.username.clone(), password })
+    }
+}
+
+impl fmt::Debug for Sentinel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sentinel")
+            .field("master_name", &self.master_name)
+            .field("addresses", &self.addresses)
+            .field("credentials", &self.credentials())
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
     }
 }
 
@@ -331,6 +381,8 @@ impl fmt::Debug for Upstream {
             .field("fence_interval", &self.fence_interval)
             .field("max_exclusive_connections", &self.max_exclusive_connections)
             .field("exclusive_wait", &self.exclusive_wait)
+            .field("address_map", &self.address_map)
+            .field("sentinel", &self.sentinel)
             .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
@@ -352,6 +404,8 @@ impl Default for Upstream {
             fence_interval: Duration::from_millis(2),
             max_exclusive_connections: 4096,
             exclusive_wait: Duration::from_secs(5),
+            address_map: BTreeMap::new(),
+            sentinel: None,
             tls: None,
         }
     }

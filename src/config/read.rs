@@ -9,8 +9,8 @@ use super::document::Document;
 use super::error::{ConfigError, Problem};
 use super::section::{At, Section, did_you_mean};
 use super::{
-    Admin, Config, Listen, Log, LogFormat, LogLevel, ProxyConfig, ReplicaAcl, Security, SessionScope, Stream,
-    Upstream, file, names, tls,
+    Admin, Config, Listen, Log, LogFormat, LogLevel, ProxyConfig, ReplicaAcl, Security, Sentinel,
+    SessionScope, Stream, Upstream, file, names, tls,
 };
 use crate::core::address::Address;
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId, Route, WhenBehind};
@@ -77,7 +77,7 @@ struct Places(Vec<At<Address>>);
 impl Places {
     fn note(&mut self, place: &At<Address>) {
         // More than this are refused anyway.
-        if self.0.len() < LISTEN_MAX + REPLICAS_MAX + 2 {
+        if self.0.len() < LISTEN_MAX + REPLICAS_MAX + SENTINELS_MAX + 2 {
             self.0.push(place.clone());
         }
     }
@@ -161,7 +161,17 @@ fn read_admin(root: &Section<'_>, places: &mut Places) -> Option<Admin> {
 fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Places) -> Upstream {
     let (primary, replicas) = (section.address("primary"), section.addresses("replicas").unwrap_or_default());
     primary.iter().chain(&replicas).for_each(|place| places.note(place));
-    if !section.has("primary") && !section.has("sentinel") {
+    let sentinel = section.has("sentinel");
+    for key in ["primary", "replicas"].into_iter().filter(|key| sentinel && section.has(key)) {
+        let message = "the sentinels of [upstream.sentinel] tell who that is; only one of the two can be";
+        section.fault(key, message.to_owned(), None);
+    }
+    let address_map = section.address_map("address-map");
+    if section.has("address-map") && !sentinel {
+        let message = "there is no [upstream.sentinel]: no address comes from anywhere but this file";
+        section.fault("address-map", message.to_owned(), None);
+    }
+    if !section.has("primary") && !sentinel {
         let help = "add primary = \"127.0.0.1:6379\" to [upstream]";
         document.report_missing("upstream.primary", "there is no primary, so writes could go nowhere", help);
     }
@@ -169,12 +179,7 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
         let message = format!("there are {} replicas, at most {REPLICAS_MAX} can be", replicas.len());
         section.fault("replicas", message, None);
     }
-    let username = section.text("username").map(|at| at.value);
-    let (password, password_in) = read_password(document, section).unzip();
-    if username.is_some() && !section.has("password") && !section.has("password-file") {
-        let help = Some("add password-file = \"/path/to/file\"".to_owned());
-        section.fault("username", "a user name needs a password".to_owned(), help);
-    }
+    let (username, (password, password_in)) = read_login(document, section);
     let nodes: Vec<&Address> = primary.iter().chain(&replicas).map(|at| &at.value).collect();
     let tls = tls::read::upstream(&section.section("tls"), &nodes, beside(document));
     let default = Upstream::default();
@@ -201,8 +206,60 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
             default.exclusive_wait,
             Duration::ZERO..=MINUTE * 5,
         ),
+        address_map,
+        sentinel: read_sentinel(document, &section.section("sentinel"), places),
         tls,
     }
+}
+
+fn read_sentinel(document: &Document<'_>, section: &Section<'_>, places: &mut Places) -> Option<Sentinel> {
+    if !section.is_present() {
+        return None;
+    }
+    let (name, addresses) = (section.text("master-name"), section.addresses("addresses"));
+    for key in ["master-name", "addresses"].into_iter().filter(|key| !section.has(key)) {
+        section.fault(key, "it is missing".to_owned(), None);
+    }
+    if let Some(at) =
+        name.as_ref().filter(|at| at.value.contains(|c: char| c.is_whitespace() || c.is_control()))
+    {
+        section.fault_at(at, format!("expected a name without blanks, found {:?}", at.value), None);
+    }
+    if addresses.as_ref().is_some_and(Vec::is_empty) {
+        section.fault("addresses", "expected at least one address".to_owned(), None);
+    }
+    let addresses = addresses.unwrap_or_default();
+    if addresses.len() > SENTINELS_MAX {
+        let message = format!("there are {} addresses, at most {SENTINELS_MAX} can be", addresses.len());
+        section.fault("addresses", message, None);
+    }
+    for place in &addresses {
+        places.note(place);
+    }
+    let (username, (password, password_in)) = read_login(document, section);
+    let all: Vec<&Address> = addresses.iter().map(|at| &at.value).collect();
+    let tls = tls::read::upstream(&section.section("tls"), &all, beside(document));
+    Some(Sentinel {
+        master_name: name.map(|at| at.value).unwrap_or_default(),
+        addresses: addresses.into_iter().map(|at| at.value).collect(),
+        username,
+        password,
+        password_in,
+        tls,
+    })
+}
+
+type Secret = (Option<String>, Option<PathBuf>);
+
+/// As whom Redweir logs in: the user, the password, and the file that this stands in.
+fn read_login(document: &Document<'_>, section: &Section<'_>) -> (Option<String>, Secret) {
+    let username = section.text("username").map(|at| at.value);
+    let secret = read_password(document, section).unzip();
+    if username.is_some() && !section.has("password") && !section.has("password-file") {
+        let help = Some("add password-file = \"/path/to/file\"".to_owned());
+        section.fault("username", "a user name needs a password".to_owned(), help);
+    }
+    (username, secret)
 }
 
 /// The password, and the file that it stands in.
@@ -395,5 +452,6 @@ const DEFAULT: &str = "default";
 const NAME_MAX: usize = 64;
 const LISTEN_MAX: usize = 64;
 const REPLICAS_MAX: usize = 256;
+const SENTINELS_MAX: usize = 16;
 const POLICIES_MAX: usize = 256;
 const ROUTES_MAX: usize = 1024;

@@ -37,11 +37,19 @@ pub const TABLES: &[Table] = &[
             "fence-interval",
             "max-exclusive-connections",
             "exclusive-wait",
+            "address-map",
+            "sentinel",
             "tls",
         ],
-        later: &["sentinel"],
+        later: &[],
     },
     Table { name: "upstream.tls", keys: &["ca", "cert", "key", "server-name"], later: &[] },
+    Table {
+        name: "upstream.sentinel",
+        keys: &["master-name", "addresses", "username", "password-file", "tls"],
+        later: &[],
+    },
+    Table { name: "upstream.sentinel.tls", keys: &["ca", "cert", "key", "server-name"], later: &[] },
     Table {
         name: "policy.*",
         keys: &[

@@ -2,6 +2,7 @@
 //!
 //! A mistake is noted in the document and the default stands in, so that one run finds all mistakes.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -160,6 +161,26 @@ impl<'a> Section<'a> {
     /// A list of addresses.
     pub(super) fn addresses(&self, key: &str) -> Option<Vec<At<Address>>> {
         self.list(key, "addresses", "an address", read_address)
+    }
+
+    /// Addresses, each with the one that stands for it.
+    pub(super) fn address_map(&self, key: &str) -> BTreeMap<Address, Address> {
+        let read = |value: &DeValue<'_>| {
+            let pairs = value.as_table().filter(|pairs| !pairs.is_empty()).ok_or(None)?;
+            let address = |text: &str| {
+                let told = |problem: AddressError| Some(format!("{text:?}: {problem}"));
+                text.parse::<Address>().map_err(told)
+            };
+            let pair = |(from, to): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+                let from: &std::borrow::Cow<'_, str> = from.get_ref();
+                let to = to.get_ref().as_str().ok_or_else(|| Some(format!("{from:?} stands alone")))?;
+                Ok((address(from)?, address(to)?))
+            };
+            pairs.iter().map(pair).collect::<Result<_, Fault>>()
+        };
+        let expected =
+            "addresses, each with the one that it is reached by: { \"10.0.0.5:6379\" = \"a.example:6379\" }";
+        self.read(key, expected, read).map(|at| at.value).unwrap_or_default()
     }
 
     /// A list of texts, each of which `check` finds right or says what is wrong with.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::control::prober::Heard;
-use crate::core::nodes::node::Link;
+use crate::core::nodes::node::{Link, Node};
 use crate::core::nodes::view::{Effect, Tracker, View};
 use crate::core::position::{Offset, ReplId};
 use crate::core::stream::lost::Loss;
@@ -72,13 +72,14 @@ fn publish(shared: &Shared, view: &View) {
         return;
     }
     if before.primary != view.primary || before.two_primaries != view.two_primaries {
-        let name = view.primary.and_then(|id| view.node(id)).map_or("none", |node| node.name.as_str());
+        let name = view.primary.and_then(|id| view.node(id)).map_or_else(|| "none".to_owned(), Node::name);
         tracing::warn!(primary = name, two_primaries = view.two_primaries, "the primary changed");
     }
-    for (old, new) in before.nodes.iter().zip(&view.nodes) {
+    for new in view.members() {
+        let Some(old) = before.node(new.id).filter(|old| old.is_member()) else { continue };
         if old.link != new.link || old.standing.is_open() != new.standing.is_open() {
             let (link, open) = (new.link.map(Link::name), new.standing.is_open());
-            tracing::info!(node = %new.name, ?link, in_service = open, "a replica changed");
+            tracing::info!(node = %new.name(), ?link, in_service = open, "a replica changed");
         }
     }
     if before.rights != view.rights {
@@ -99,13 +100,13 @@ fn tell_of_rights(view: &View) {
     }
     let mut same = true;
     // Of a replica that has said nothing yet there is nothing to tell.
-    for node in view.nodes.iter().filter(|node| node.rules.is_some()) {
+    for node in view.members().filter(|node| node.rules.is_some()) {
         let users: Vec<_> =
             rights.barred_from(node.id).take(USERS_LOGGED).map(String::from_utf8_lossy).collect();
         if !users.is_empty() {
             same = false;
             tracing::warn!(
-                node = %node.name,
+                node = %node.name(),
                 users = %users.join(" ").escape_debug(),
                 "a replica does not have the access rules of the primary: these users do not read there"
             );

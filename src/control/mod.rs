@@ -2,7 +2,9 @@
 
 pub mod follower;
 pub mod keeper;
+pub mod members;
 pub mod prober;
+pub mod sentinel;
 pub mod stamper;
 pub(crate) mod users;
 pub mod witness;

@@ -93,7 +93,7 @@ impl StreamSink for Stamper {
         self.shared.shard().stream.set_attached(true);
         let result = if resumed { "resumed" } else { "attached" };
         counter!("redweir_stream_attach_total", "result" => result).increment(1);
-        let address = self.shared.shard().address(source).map(ToString::to_string);
+        let address = self.shared.shard().address(source).map(|address| address.to_string());
         tracing::info!(source = address, %id, offset = %from, resumed, "following the replication stream");
     }
 
@@ -209,8 +209,8 @@ pub async fn choose_source(
             let choice = shared.config.stream.source;
             source::choose(&view, choice, current, &failures, min_replicas, clock::now())
         };
-        let source =
-            chosen.and_then(|node| Some(Source { node, address: shared.shard().address(node)?.clone() }));
+        let source = chosen
+            .and_then(|node| Some(Source { node, address: shared.shard().address(node)?.as_ref().clone() }));
         wanted.send_if_modified(|present| {
             let changed = *present != source;
             if changed {

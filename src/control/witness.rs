@@ -111,18 +111,15 @@ impl Witness {
         match self.connect().await {
             Ok((socket, early)) => {
                 *pause = RETRY_FIRST;
-                let watch = self.watch();
-                watch.socket.store(socket.tap().ok().map(Arc::new));
-                let problem = self.hear(socket, early).await;
-                watch.socket.store(None);
-                problem
+                let _listening = Listening::to(self.watch(), &*socket);
+                self.hear(socket, early).await
             }
             Err(problem) => problem,
         }
     }
 
     fn watch(&self) -> &EmptiedWatch {
-        // One per node, by their index.
+        // One for each place.
         &self.shared.shard().emptied[self.node.index()]
     }
 
@@ -199,6 +196,22 @@ impl Witness {
         // A closed channel means that the process ends; `run` looks.
         let _ = self.keeper.send((Observation::Emptied { node: self.node }, heard)).await;
         self.shared.shard().attention.look_now();
+    }
+}
+
+/// The workers look at a connection for as long as this lives.
+struct Listening<'a>(&'a EmptiedWatch);
+
+impl<'a> Listening<'a> {
+    fn to(watch: &'a EmptiedWatch, socket: &dyn ByteStream) -> Self {
+        watch.socket.store(socket.tap().ok().map(Arc::new));
+        Self(watch)
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.socket.store(None);
     }
 }
 

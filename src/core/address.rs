@@ -38,6 +38,13 @@ pub enum AddressError {
     BadPath,
 }
 
+impl Address {
+    /// `host:port`
+    pub fn tcp(host: &str, port: u16) -> Self {
+        Self::Tcp { host: host.to_owned(), port }
+    }
+}
+
 impl FromStr for Address {
     type Err = AddressError;
 

@@ -10,6 +10,7 @@
 //! - **head**: the primary's offset. **applied**: the offset up to which a replica has executed the stream.
 //! - **lag**: head − applied, in bytes.
 //! - **staleness**: an upper bound, in time, on how old a replica's data can be.
+//! - **place**: where a view keeps a node; **vacant** while nobody has it. **tenancy**: the number of those who have had it.
 //! - **incarnation**: the number of a node's data, as the view knows it: another one when they may be older than they were.
 //!   **generation**: the same as one worker knows it, which hears some of it earlier. A proof is void in the next.
 //! - **proof**: the offset that a replica has said, in front of a reply on the same connection, to have applied.

@@ -272,7 +272,7 @@ pub fn next_step(view: &View, tag: Tag, level: impl FnOnce() -> Consistency) -> 
 /// The one node that is this process. Two that look alike are none.
 pub fn owner(view: &View, tag: Tag) -> Option<NodeId> {
     let is_it = |run_id: &Option<String>| run_id.as_deref().and_then(Tag::of) == Some(tag);
-    let mut owners = view.nodes.iter().filter(|n| n.facts.as_ref().is_some_and(|facts| is_it(&facts.run_id)));
+    let mut owners = view.members().filter(|n| n.facts.as_ref().is_some_and(|facts| is_it(&facts.run_id)));
     let node = owners.next()?;
     owners.next().is_none().then_some(node.id)
 }

@@ -241,7 +241,7 @@ fn attempt(ask: &Ask<'_>) -> Option<Decision> {
     let sticky = ask.sticky.and_then(|id| ask.view.node(id));
     let node = match sticky {
         Some(node) => may(&node).then_some(node)?,
-        None => ask.view.nodes.iter().filter(may).max_by_key(|node| node.applied)?,
+        None => ask.view.members().filter(may).max_by_key(|node| node.applied)?,
     };
     Some(Decision::Try { node: node.id, need })
 }
@@ -262,7 +262,7 @@ fn choose(ask: &Ask<'_>) -> (Option<NodeId>, Reason) {
         }
     }
     let mut eligible: SmallVec<[NodeId; USUAL_REPLICAS]> = SmallVec::new();
-    for node in ask.view.nodes.iter().filter(|node| ask.view.primary != Some(node.id)) {
+    for node in ask.view.members().filter(|node| ask.view.primary != Some(node.id)) {
         match judge(node, ask) {
             Ok(()) => eligible.push(node.id),
             Err(reason) => why_not = why_not.max(reason),
@@ -287,7 +287,7 @@ fn stale(ask: &Ask<'_>) -> Option<Decision> {
     if !policy.serve_stale || policy.consistency > Consistency::Bounded {
         return None;
     }
-    let allowed = ask.view.nodes.iter().find(|node| may_serve_stale(node, ask, policy.max_stale))?;
+    let allowed = ask.view.members().find(|node| may_serve_stale(node, ask, policy.max_stale))?;
     Some(Decision::Send { node: allowed.id, reason: Reason::StaleAllowed })
 }
 

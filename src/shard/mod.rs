@@ -9,6 +9,7 @@ pub mod report;
 pub mod shared;
 pub(crate) mod snapshot;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
@@ -35,8 +36,8 @@ use losses::Losses;
 /// command.
 #[derive(Debug)]
 pub struct Shard {
-    /// The addresses of the nodes, by `NodeId`.
-    pub addresses: Vec<Address>,
+    /// How many places there are for nodes.
+    pub places: usize,
     /// The present view.
     pub view: ArcSwap<View>,
     /// Counts published views; whoever waits for a change waits here.
@@ -51,9 +52,9 @@ pub struct Shard {
     pub anchor_wanted: Notify,
     /// Who waits for what the nodes say of themselves.
     pub attention: Attention,
-    /// What each node tells of itself, by `NodeId`; see [`crate::shard::emptied`].
+    /// What each node tells of itself, by its place; see [`crate::shard::emptied`].
     pub emptied: Vec<EmptiedWatch>,
-    /// When each node last said anything to a worker, in nanoseconds; by `NodeId`.
+    /// When each node last said anything to a worker, in nanoseconds; by its place.
     spoke_at: Vec<AtomicU64>,
     /// Until when the primary's clients are paused, by a `CLIENT PAUSE` that came this way; in nanoseconds.
     paused_until: AtomicU64,
@@ -68,12 +69,12 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Of nodes at these addresses, of which `view` says what is known.
-    pub fn new(addresses: Vec<Address>, view: View, fences: FenceTable) -> Self {
-        let emptied = addresses.iter().map(|_| EmptiedWatch::default()).collect();
-        let spoke_at = addresses.iter().map(|_| AtomicU64::new(0)).collect();
+    /// With so many places for nodes, of which `view` says what is known.
+    pub fn new(places: usize, view: View, fences: FenceTable) -> Self {
+        let emptied = (0..places).map(|_| EmptiedWatch::default()).collect();
+        let spoke_at = (0..places).map(|_| AtomicU64::new(0)).collect();
         Self {
-            addresses,
+            places,
             view: ArcSwap::from_pointee(view),
             views: watch::Sender::new(0),
             fences,
@@ -113,9 +114,9 @@ impl Shard {
         demand
     }
 
-    /// The address of a node.
-    pub fn address(&self, node: NodeId) -> Option<&Address> {
-        self.addresses.get(node.index())
+    /// The address of a node; `None` once it has left.
+    pub fn address(&self, node: NodeId) -> Option<Arc<Address>> {
+        self.view.load().node(node)?.address.clone()
     }
 
     /// A node has said something to a worker.

@@ -248,8 +248,8 @@ impl Explained {
             Decision::Refuse { reason } => ("refuse", None, reason),
         };
         self.say(word, reason);
-        self.target = node.and_then(|id| view.node(id)).map(|node| node.name.clone());
-        self.candidates = view.nodes.iter().map(|node| candidate(node, plan, ask)).collect();
+        self.target = node.and_then(|id| view.node(id)).map(Node::name);
+        self.candidates = view.members().map(|node| candidate(node, plan, ask)).collect();
     }
 
     fn say(&mut self, decision: &'static str, reason: Reason) {
@@ -374,12 +374,12 @@ pub fn view_of(shared: &Shared, now: Moment) -> ViewReport {
 /// The view alone.
 pub fn view_report(view: &View, now: Moment) -> ViewReport {
     ViewReport {
-        primary: view.primary.and_then(|id| view.node(id)).map(|node| node.name.clone()),
+        primary: view.primary.and_then(|id| view.node(id)).map(Node::name),
         replication_id: view.history.map(|h| h.id.to_string()),
         head_offset: view.head.map(|head| head.offset.bytes()),
         anchor_age_ms: view.head.map(|head| millis(now.since(head.sent_at))),
         two_primaries: view.two_primaries,
-        nodes: view.nodes.iter().map(|node| node_report(view, node, now)).collect(),
+        nodes: view.members().map(|node| node_report(view, node, now)).collect(),
         losses: Vec::new(),
     }
 }
@@ -430,7 +430,7 @@ pub fn info_section(shared: &Shared, now: Moment) -> String {
 
 fn node_report(view: &View, node: &Node, now: Moment) -> NodeReport {
     NodeReport {
-        node: node.name.clone(),
+        node: node.name(),
         role: node.role.map_or("unknown", Role::name),
         answers: node.silent_since.is_none() && node.heard_at.is_some(),
         link: node.link.map(Link::name),

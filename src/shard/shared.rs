@@ -9,7 +9,6 @@ use dashmap::DashMap;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
-use crate::core::address::Address;
 use crate::core::command::in_force::Commands;
 use crate::core::fence::FenceTable;
 use crate::core::moment::Moment;
@@ -95,7 +94,7 @@ impl Shared {
     pub fn new(
         config: Config,
         dialer: Dialer,
-        addresses: Vec<Address>,
+        places: usize,
         view: View,
         fences: FenceTable,
         workers: usize,
@@ -107,7 +106,7 @@ impl Shared {
         Self {
             config,
             dialer,
-            shards: vec![Shard::new(addresses, view, fences)],
+            shards: vec![Shard::new(places, view, fences)],
             fencing,
             watching,
             commands: ArcSwap::from_pointee(commands),

@@ -13,4 +13,5 @@ pub mod reply;
 pub mod request;
 pub mod role;
 pub mod say;
+pub mod sentinel;
 pub mod stream;

@@ -19,7 +19,7 @@ use crate::server::Server;
 /// An attach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attached {
-    pub(crate) node: u16,
+    pub(crate) node: u32,
     pub(crate) id: ReplId,
     pub(crate) from: Offset,
     pub(crate) resumed: bool,
@@ -137,7 +137,7 @@ impl Recorder {
         eventually("the follower's offset is the server's", || self.heard().position == server.info().offset);
     }
 
-    pub(crate) fn move_to(&self, node: u16, address: Address) {
+    pub(crate) fn move_to(&self, node: u32, address: Address) {
         self.wanted.as_ref().unwrap().send_replace(Some(Source { node: NodeId(node), address }));
     }
 

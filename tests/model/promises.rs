@@ -54,7 +54,7 @@ impl World {
             }
         }
         for node in 1..NODES {
-            let of = NodeId(node as u16);
+            let of = NodeId(node as u32);
             let answers = self.served_by(Decision::Send { node: of, reason: Reason::Fresh }, view);
             if answers != Some(node) || !self.follows(level, key, view, of) {
                 continue;
@@ -242,7 +242,7 @@ impl World {
         if missing != 0 {
             return Err(format!("the session's read of k{key} by n{node} goes back: it lacks {missing:#b}"));
         }
-        self.last = Some(NodeId(node as u16));
+        self.last = Some(NodeId(node as u32));
         self.saw[key] |= holds & self.touching(key);
         self.saw_all |= holds;
         Ok(())

@@ -64,7 +64,7 @@ impl World {
 
     pub(super) fn answer(&mut self, node: usize) {
         let Some(Asked { seq, sent_at, inform }) = self.asked[node].take() else { return };
-        let (server, of) = (&self.servers[node], NodeId(node as u16));
+        let (server, of) = (&self.servers[node], NodeId(node as u32));
         let master = address(server.follows);
         let mut answers = Vec::new();
         if inform {
@@ -161,7 +161,7 @@ impl World {
     /// `evidence::take_proof`: with the view of that moment.
     pub(super) fn take_proof(&mut self) {
         let Some((node, link, master, applied)) = self.proof.take() else { return };
-        let (view, node) = (&self.published, NodeId(node as u16));
+        let (view, node) = (&self.published, NodeId(node as u32));
         if let Some(applied) = view.proves(node, link, &master, applied) {
             let generation = self.proofs.generation(node);
             self.proofs.prove(node, applied, view.era, generation);

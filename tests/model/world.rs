@@ -10,6 +10,7 @@ use std::hash::Hasher;
 use std::rc::Rc;
 use std::time::Duration;
 
+use redweir::core::address::Address;
 use redweir::core::fence::{AnchorCounter, AnchorSeq, FenceTable, Slot};
 use redweir::core::moment::Moment;
 use redweir::core::nodes::node::{Link, NodeId};
@@ -270,8 +271,8 @@ impl World {
     /// Three nodes that agree, known and published; the stream is attached.
     pub(crate) fn new(scenario: &'static Scenario) -> Self {
         let limits = Patience { silence: Duration::from_secs(9), hold: Duration::from_secs(9) };
-        let names = (0..NODES).map(|n| format!("n{n}")).collect();
-        let tracker = Rc::new(Tracker::new(names, Some(NodeId(0)), policies().clone(), limits));
+        let addresses = (0..NODES).map(|n| Address::tcp(&format!("n{n}"), 1)).collect();
+        let tracker = Rc::new(Tracker::new(addresses, Some(NodeId(0)), policies().clone(), limits));
         let server = |node: usize| Server {
             history: History::new(id(b'a')),
             log: Vec::new(),

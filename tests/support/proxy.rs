@@ -20,7 +20,8 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 /// What the configuration file will say.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
-    primary: String,
+    /// `None`: sentinels tell.
+    primary: Option<String>,
     replicas: Vec<String>,
     listeners: Vec<String>,
     upstream: String,
@@ -46,7 +47,7 @@ impl Setup {
     /// The same by addresses.
     pub(crate) fn at(primary: &str, replicas: &[String]) -> Self {
         Self {
-            primary: primary.to_owned(),
+            primary: Some(primary.to_owned()),
             replicas: replicas.to_vec(),
             listeners: vec!["default".to_owned()],
             upstream: String::new(),
@@ -56,6 +57,14 @@ impl Setup {
             provoked: String::new(),
             env: Vec::new(),
         }
+    }
+
+    /// In front of whatever the sentinels on these ports call `main`.
+    pub(crate) fn by_sentinels(ports: &[u16]) -> Self {
+        let addresses: Vec<String> = ports.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        let table = "[upstream.sentinel]\nmaster-name = \"main\"\naddresses";
+        let setup = Self { primary: None, ..Self::at("", &[]) };
+        setup.toml(&format!("{table} = [{}]", addresses.join(", ")))
     }
 
     /// `[policy.NAME]` with these lines.
@@ -129,9 +138,11 @@ impl Setup {
         }
         let replicas: Vec<String> = self.replicas.iter().map(|address| format!("{address:?}")).collect();
         let _ = writeln!(text, "[admin]\naddress = \"127.0.0.1:{admin_port}\"");
-        let _ = writeln!(text, "[upstream]\nprimary = {:?}", self.primary);
-        let _ = writeln!(text, "replicas = [{}]\n{}", replicas.join(", "), self.upstream);
-        let _ = writeln!(text, "{}\n{}", self.proxy, self.rest);
+        let _ = writeln!(text, "[upstream]");
+        if let Some(primary) = &self.primary {
+            let _ = writeln!(text, "primary = {primary:?}\nreplicas = [{}]", replicas.join(", "));
+        }
+        let _ = writeln!(text, "{}\n{}\n{}", self.upstream, self.proxy, self.rest);
         text
     }
 

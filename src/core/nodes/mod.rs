@@ -1,7 +1,10 @@
 //! What is known of the nodes: what each has said of itself, how far behind it is, and the view that decisions read.
 
+pub mod election;
 pub mod lag;
+pub mod members;
 pub mod node;
 pub mod proof;
 pub mod rights;
+pub mod sentinel;
 pub mod view;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::nodes::rights::Rules;
 use crate::core::position::{History, Offset};
@@ -12,20 +13,33 @@ use crate::mutant;
 /// Good samples in a row that a node which was out has to give before it may serve again.
 pub const GOOD_SAMPLES: u8 = 3;
 
-/// Index of a node in the view. Stable for the life of a configuration.
+/// A node: its place in the view, in the low 16 bits, and above them the tenancy, which counts who has had that place. Nobody
+/// else is ever called the same: whatever is kept of a node that has left (a proof, a lane, a choice, an address) is not
+/// taken for what is known of the one that has its place now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub u16);
+pub struct NodeId(pub u32);
 
 impl NodeId {
-    /// As an index into `View::nodes`.
+    /// Its place, as an index into `View::nodes`.
     pub const fn index(self) -> usize {
-        self.0 as usize
+        (self.0 & Self::PLACE) as usize
     }
+
+    /// Whoever has its place next.
+    #[must_use]
+    pub fn successor(self) -> Self {
+        if mutant::is("tenants-confused") {
+            return self;
+        }
+        Self(self.0.wrapping_add(Self::PLACE + 1))
+    }
+
+    const PLACE: u32 = 0xffff;
 }
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.index().fmt(f)
     }
 }
 
@@ -164,13 +178,13 @@ impl Gate {
     }
 }
 
-/// One configured node.
+/// One node, or a place that is vacant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Its place in the view.
+    /// Which one. Of a vacant place: whoever comes next.
     pub id: NodeId,
-    /// Its address, as configured.
-    pub name: String,
+    /// Its address, as configured or discovered; `None` while its place is vacant.
+    pub address: Option<Arc<Address>>,
     /// From its last `ROLE`; `None` until it answered on the present connection.
     pub role: Option<Role>,
     /// Its link, if it is a replica.
@@ -210,10 +224,15 @@ pub struct Node {
 
 impl Node {
     /// A node not yet heard of, judged under `policies` policies.
-    pub fn new(id: NodeId, name: String, policies: usize) -> Self {
+    pub fn new(id: NodeId, address: Address, policies: usize) -> Self {
+        Self { address: Some(Arc::new(address)), ..Self::vacant(id, policies) }
+    }
+
+    /// A place that nobody has.
+    pub fn vacant(id: NodeId, policies: usize) -> Self {
         Self {
             id,
-            name,
+            address: None,
             role: None,
             link: None,
             master: None,
@@ -231,6 +250,16 @@ impl Node {
             standing: Gate::default(),
             within: vec![Gate::default(); policies],
         }
+    }
+
+    /// Its address in words.
+    pub fn name(&self) -> String {
+        self.address.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Whether it is there: its place is not vacant.
+    pub const fn is_member(&self) -> bool {
+        self.address.is_some()
     }
 
     /// How old its data can be at `now`; `None` when nothing is proven.
@@ -284,7 +313,7 @@ impl Node {
 
     /// What is known of its data from before proves nothing about what it holds now.
     pub(crate) fn begin_incarnation(&mut self) {
-        if mutant::is("incarnation-ignored") {
+        if mutant::is("incarnation-ignored") || mutant::is("tenants-confused") {
             return;
         }
         self.incarnation = self.incarnation.wrapping_add(1);

@@ -35,13 +35,21 @@ pub struct Proofs {
 }
 
 /// What ends what is known of one node.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Life {
     generation: Generation,
+    /// Whom all this is about.
+    node: NodeId,
     /// [`Node::incarnation`](crate::core::nodes::node::Node::incarnation), as far as it is known here.
     incarnation: u32,
     /// When the node was last heard to empty its data, as long as it has not answered since.
     doubted: Option<Moment>,
+}
+
+impl Life {
+    const fn of(node: NodeId) -> Self {
+        Self { generation: Generation(0), node, incarnation: 0, doubted: None }
+    }
 }
 
 /// Counts what ends what is known of one node.
@@ -49,14 +57,14 @@ struct Life {
 pub struct Generation(pub u64);
 
 impl Proofs {
-    /// For so many nodes.
+    /// For so many places of nodes.
     pub fn new(nodes: usize) -> Self {
         Self {
             era: Era(0),
             proven: vec![None; nodes],
             may_try: vec![true; nodes],
             pauses: vec![(Moment::default(), PAUSE_FIRST); nodes],
-            lives: vec![Life::default(); nodes],
+            lives: (0..nodes).map(|place| Life::of(NodeId(place as u32))).collect(),
             in_doubt: vec![false; nodes],
         }
     }
@@ -70,8 +78,8 @@ impl Proofs {
         }
         let own = self.lives.iter_mut().zip(&mut self.proven).zip(&mut self.in_doubt);
         for (node, ((life, proven), in_doubt)) in view.nodes.iter().zip(own) {
-            if life.incarnation != node.incarnation {
-                (life.incarnation, *proven) = (node.incarnation, None);
+            if (life.node, life.incarnation) != (node.id, node.incarnation) {
+                (life.node, life.incarnation, *proven) = (node.id, node.incarnation, None);
                 life.generation.0 += 1;
             }
             if life.doubted.is_some_and(|since| node.heard_at.is_some_and(|asked| asked > since)) {
@@ -160,13 +168,14 @@ pub fn suffices(proof: Option<Offset>, need: Offset) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::address::Address;
     use crate::core::nodes::view::{Observation, Patience, Tracker};
     use crate::core::policy::Policies;
 
     fn view() -> View {
         let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(1) };
         let policies = Policies { all: Vec::new(), routes: Vec::new() };
-        let names = vec!["primary".to_owned(), "replica".to_owned()];
+        let names = ["primary", "replica"].map(|host| Address::tcp(host, 1)).to_vec();
         Tracker::new(names, Some(NodeId(0)), policies, limits).view().clone()
     }
 
@@ -225,7 +234,7 @@ mod tests {
         let (mut proofs, node) = (Proofs::new(2), NodeId(1));
         let at = Moment::from_millis;
         let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(1) };
-        let names = vec!["primary".to_owned(), "replica".to_owned()];
+        let names = ["primary", "replica"].map(|host| Address::tcp(host, 1)).to_vec();
         let mut tracker = Tracker::new(names, None, Policies { all: Vec::new(), routes: Vec::new() }, limits);
         let asked_in = proofs.generation(node);
         proofs.prove(node, Offset::new(50), Era(0), asked_in);

@@ -77,14 +77,13 @@ struct Named {
 }
 
 impl Rights {
-    /// By the rules that the nodes have shown last. `None` as long as the primary has shown nothing at all: then every
-    /// replica decides for itself.
-    pub fn new(nodes: &[Node], primary: NodeId) -> Option<Self> {
-        let of_primary = nodes.get(primary.index())?.rules.as_deref()?;
+    /// By the rules that the nodes have shown last, and those that the primary has, or had. As long as no primary has shown any
+    /// at all, there are no rights: every replica decides for itself.
+    pub fn new(nodes: &[Node], primary: NodeId, of_primary: &Rules) -> Self {
         let bars = |user: &[u8]| -> Vec<bool> {
             let wider = |node: &Node| {
                 let rules = node.rules.as_deref().unwrap_or(&Rules::Hidden);
-                node.id != primary && !rules.are_no_wider(of_primary, user)
+                node.is_member() && node.id != primary && !rules.are_no_wider(of_primary, user)
             };
             let bars: Vec<bool> = nodes.iter().map(wider).collect();
             if bars.contains(&true) { bars } else { Vec::new() }
@@ -102,7 +101,7 @@ impl Rights {
         };
         let newcomers = of_primary.of(b"default").map(|rule| rule.open);
         // No user is called that.
-        Some(Self { named, others: bars(b""), hidden: *of_primary == Rules::Hidden, newcomers })
+        Self { named, others: bars(b""), hidden: *of_primary == Rules::Hidden, newcomers }
     }
 
     /// The nodes, by their number, at which `user` may not read; a missing entry is one at which it may.
@@ -183,6 +182,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::core::address::Address;
 
     fn rule(words: &str) -> AclRule {
         AclRule { words: words.to_owned(), open: true, everything: words == "on ~* +@all" }
@@ -194,10 +194,10 @@ mod tests {
 
     /// A primary and a replica.
     fn rights(primary: Option<Rules>, replica: Option<Rules>) -> Option<Rights> {
-        let mut nodes =
-            vec![Node::new(NodeId(0), "p".to_owned(), 0), Node::new(NodeId(1), "r".to_owned(), 0)];
-        (nodes[0].rules, nodes[1].rules) = (primary.map(Arc::new), replica.map(Arc::new));
-        Rights::new(&nodes, NodeId(0))
+        let node = |id| Node::new(NodeId(id), Address::tcp("n", 1), 0);
+        let mut nodes = vec![node(0), node(1)];
+        nodes[1].rules = replica.map(Arc::new);
+        Some(Rights::new(&nodes, NodeId(0), &primary?))
     }
 
     const FREE: &str = "on ~* +@all";

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::core::address::Address;
 use crate::core::fence::{AnchorSeq, Era};
 use crate::core::moment::Moment;
+use crate::core::nodes::election::{Elected, Election};
 use crate::core::nodes::lag::{Anchor, Anchors, Growth};
 use crate::core::nodes::node::{Facts, Link, Node, NodeId, Role};
 use crate::core::nodes::rights::{Rights, Rules};
@@ -16,7 +18,7 @@ use crate::mutant;
 /// All nodes at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Every configured node; `NodeId` is the index.
+    /// Every node by its place, vacant places among them: [`View::members`] leaves those out.
     pub nodes: Vec<Node>,
     /// The node that is believed to be the primary. It stays the last known one while it is silent.
     pub primary: Option<NodeId>,
@@ -43,9 +45,14 @@ pub struct View {
 }
 
 impl View {
-    /// The node with this ID.
+    /// The node with this ID; `None` once it has left, whoever has its place.
     pub fn node(&self, id: NodeId) -> Option<&Node> {
-        self.nodes.get(id.index())
+        self.nodes.get(id.index()).filter(|node| node.id == id)
+    }
+
+    /// Every node that is there.
+    pub fn members(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.is_member())
     }
 
     /// The primary, unless it hangs, or has been silent for longer than `hold`.
@@ -119,7 +126,7 @@ impl View {
 
     fn find_least_applied(&self) -> Option<Offset> {
         let in_service =
-            self.nodes.iter().filter(|node| self.primary != Some(node.id) && node.standing.is_open());
+            self.members().filter(|node| self.primary != Some(node.id) && node.standing.is_open());
         in_service.filter(|node| self.comparable(node)).filter_map(|node| node.applied).min()
     }
 
@@ -197,11 +204,51 @@ pub enum Observation {
         /// Who.
         node: NodeId,
     },
+    /// It belongs to the shard from now on, in a place that was vacant.
+    Joined {
+        /// Who.
+        node: NodeId,
+        /// Where it is.
+        address: Address,
+    },
+    /// It is called the primary by those whose business it is. Whether it is, it has to say itself.
+    Named {
+        /// Who; `None`: nobody any longer.
+        node: Option<NodeId>,
+    },
+    /// It belongs to the shard no longer, and is not asked any more.
+    Left {
+        /// Who.
+        node: NodeId,
+    },
     /// No answer in time, or the connection was refused, reset or closed: whoever answers next may be another process.
     Lost {
         /// Who.
         node: NodeId,
     },
+}
+
+impl Observation {
+    /// Whom it is about; `None`: nobody.
+    pub const fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Primary { node, .. }
+            | Self::Replica { node, .. }
+            | Self::Info { node, .. }
+            | Self::Busy { node }
+            | Self::Rules { node, .. }
+            | Self::Emptied { node }
+            | Self::Joined { node, .. }
+            | Self::Left { node }
+            | Self::Lost { node } => Some(*node),
+            Self::Named { node } => *node,
+        }
+    }
+
+    /// Whether the node has answered how it is.
+    const fn is_answer(&self) -> bool {
+        matches!(self, Self::Primary { .. } | Self::Replica { .. } | Self::Info { .. } | Self::Busy { .. })
+    }
 }
 
 /// What an observation did beyond changing the view.
@@ -214,9 +261,8 @@ pub enum Effect {
     HistoryRestarted,
 }
 
-/// How long a replica must say that it was promoted before that alone is believed, while the primary that it had says
-/// nothing of the kind and nobody follows either.
-pub const PROMOTION_LASTS: Duration = Duration::from_secs(1);
+/// Nodes that there can be, when they are discovered; those that are configured can be more.
+pub const MOST_MEMBERS: usize = 64;
 
 /// The owner's side of the view: applies observations, keeps what only applying needs.
 #[derive(Clone, Debug)]
@@ -226,15 +272,24 @@ pub struct Tracker {
     policies: Policies,
     /// The last history known, also while that of a new primary is not.
     past: Option<History>,
-    /// Whose access rules count: the primary, or the last one.
+    /// Whose access rules count, the primary's or the last one's, and what they are.
     judge_of_rights: Option<NodeId>,
+    rules_of_judge: Option<Arc<Rules>>,
+    /// Who may be elected for more than its own word.
+    election: Election,
 }
 
 impl Tracker {
     /// Starts with nodes nobody has heard of. `primary` is the configured one, if any.
-    pub fn new(names: Vec<String>, primary: Option<NodeId>, policies: Policies, limits: Patience) -> Self {
+    pub fn new(
+        addresses: Vec<Address>,
+        primary: Option<NodeId>,
+        policies: Policies,
+        limits: Patience,
+    ) -> Self {
         let count = policies.all.len();
-        let nodes = names.into_iter().zip(0..).map(|(name, id)| Node::new(NodeId(id), name, count)).collect();
+        let node = |(address, id)| Node::new(NodeId(id), address, count);
+        let nodes = addresses.into_iter().zip(0..).map(node).collect();
         let view = View {
             nodes,
             primary,
@@ -249,7 +304,15 @@ impl Tracker {
             silence_limit: limits.silence,
             hold: limits.hold,
         };
-        Self { view, anchors: Anchors::default(), policies, past: None, judge_of_rights: None }
+        Self {
+            view,
+            anchors: Anchors::default(),
+            policies,
+            past: None,
+            judge_of_rights: None,
+            rules_of_judge: None,
+            election: Election::default(),
+        }
     }
 
     /// The present view.
@@ -272,20 +335,21 @@ impl Tracker {
 
     /// Takes in one observation, made at `now`. Total: whatever was observed, there is a view afterwards.
     pub fn apply(&mut self, observation: Observation, now: Moment) -> Effect {
-        let (Observation::Primary { node, .. }
-        | Observation::Replica { node, .. }
-        | Observation::Info { node, .. }
-        | Observation::Busy { node }
-        | Observation::Rules { node, .. }
-        | Observation::Emptied { node }
-        | Observation::Lost { node }) = observation;
-        let Some(entry) = self.view.nodes.get_mut(node.index()) else { return Effect::None };
-        let is_answer = !matches!(
-            observation,
-            Observation::Rules { .. } | Observation::Emptied { .. } | Observation::Lost { .. }
-        );
+        match observation {
+            Observation::Joined { node, address } => {
+                self.join(node, address);
+                return Effect::None;
+            }
+            Observation::Left { node } => return self.leave(node, now),
+            Observation::Named { node } => return self.hear_named(node, now),
+            _ => {}
+        }
+        let Some(node) = observation.node() else { return Effect::None };
+        // Whatever is told of a node that has left comes too late.
+        let entry = self.view.nodes.get_mut(node.index());
+        let Some(entry) = entry.filter(|entry| entry.id == node) else { return Effect::None };
         let primary = self.view.primary;
-        if is_answer && entry.is_outdated(now) {
+        if observation.is_answer() && entry.is_outdated(now) {
             entry.heard(now);
             return Effect::None;
         }
@@ -330,6 +394,7 @@ impl Tracker {
                 self.settle_rights();
                 return Effect::None;
             }
+            Observation::Joined { .. } | Observation::Left { .. } | Observation::Named { .. } => {}
             // Commands go to it, to be refused with its own words; nothing new is known of it.
             Observation::Busy { .. } if self.view.primary == Some(node) => entry.lives(now),
             // Nothing is behind the primary, whatever it empties.
@@ -348,12 +413,64 @@ impl Tracker {
         effect
     }
 
+    fn hear_named(&mut self, node: Option<NodeId>, now: Moment) -> Effect {
+        if !self.election.name(node) {
+            return Effect::None;
+        }
+        let (primary, effect) = (self.view.primary, self.elect(now));
+        if primary != self.view.primary {
+            self.settle_rights();
+        }
+        self.view.least_applied = self.view.find_least_applied();
+        effect
+    }
+
+    /// A node has come. Nothing is known of it, whatever was known of whoever had its place before.
+    fn join(&mut self, id: NodeId, address: Address) {
+        let policies = self.policies.all.len();
+        if id.index() >= self.view.nodes.len().max(MOST_MEMBERS) {
+            return;
+        }
+        for place in self.view.nodes.len()..=id.index() {
+            self.view.nodes.push(Node::vacant(NodeId(place as u32), policies));
+        }
+        let place = &mut self.view.nodes[id.index()];
+        if place.is_member() {
+            return;
+        }
+        *place = Node { incarnation: place.incarnation, ..Node::new(id, address, policies) };
+        // Until it has shown its rules it has none that are known.
+        self.settle_rights();
+    }
+
+    /// A node has gone, and what it had proven with it: whoever has its place next is another node in another incarnation.
+    /// Nobody is the primary if it was that one, until another says so itself.
+    fn leave(&mut self, id: NodeId, now: Moment) -> Effect {
+        let policies = self.policies.all.len();
+        let place = self.view.nodes.get_mut(id.index());
+        let Some(place) = place.filter(|place| place.id == id && place.is_member()) else {
+            return Effect::None;
+        };
+        place.begin_incarnation();
+        *place = Node { incarnation: place.incarnation, ..Node::vacant(id.successor(), policies) };
+        if self.view.primary == Some(id) {
+            self.view.primary = None;
+        }
+        let effect = self.elect(now);
+        self.settle_rights();
+        self.view.least_applied = self.view.find_least_applied();
+        effect
+    }
+
     /// Settles who may read where. Between two primaries, and until the new one has said something, the word of the old
-    /// one counts.
+    /// one counts, whether that is still there or not.
     fn settle_rights(&mut self) {
         self.judge_of_rights = self.view.primary.or(self.judge_of_rights);
-        let rights = self.judge_of_rights.and_then(|primary| Rights::new(&self.view.nodes, primary));
-        if let Some(rights) = rights.filter(|rights| *rights != *self.view.rights) {
+        let judge = self.judge_of_rights.and_then(|id| self.view.node(id));
+        self.rules_of_judge = judge.and_then(|node| node.rules.clone()).or(self.rules_of_judge.take());
+        let Some((judge, rules)) = self.judge_of_rights.zip(self.rules_of_judge.as_deref()) else { return };
+        let rights = Rights::new(&self.view.nodes, judge, rules);
+        if rights != *self.view.rights {
             self.view.rights = Arc::new(rights);
         }
     }
@@ -390,75 +507,25 @@ impl Tracker {
     }
 
     /// Settles who the primary is, and which history counts.
-    ///
-    /// The last known primary is kept until another node itself says `master` and has a claim to it. Of several, the one that continues our
-    /// history under a new replication ID was promoted later, if anything but its own word says so; otherwise the one we had stays;
-    /// otherwise nobody can tell.
     fn elect(&mut self, now: Moment) -> Effect {
-        let claims: Vec<&Node> = self.view.nodes.iter().filter(|n| n.role == Some(Role::Primary)).collect();
-        let ours = self.view.history.map(|h| h.id);
-        let kept = claims.iter().find(|n| Some(n.id) == self.view.primary);
-        let promoted = |n: &&&Node| match (ours, n.history()) {
-            (Some(old), Some(h)) => {
-                h.id != old
-                    && h.continues(old)
-                    && kept.is_none_or(|known| self.is_corroborated(n, known, now))
-            }
-            _ => false,
-        };
-        let elected = match claims.as_slice() {
-            [] => None,
-            [only] => self.may_follow(only, now).then_some(only.id),
-            several => several.iter().find(promoted).or(kept).map(|n| n.id),
-        };
-        self.view.two_primaries = claims.len() > 1 && elected.is_none();
+        let elected = self.election.elect(&self.view, self.past, now);
+        self.view.two_primaries = elected == Elected::Undecided;
         let ours = self.view.primary.and_then(|id| self.view.node(id));
         match elected {
-            Some(id) => return self.follow(id),
+            Elected::Node(id) => return self.follow(id),
             // The one we had says that it is a replica now: nobody is known until a successor says so itself.
-            None if ours.is_some_and(|node| node.role == Some(Role::Replica)) => self.view.primary = None,
-            None => {}
+            _ if ours.is_some_and(|node| node.role == Some(Role::Replica)) => self.view.primary = None,
+            Elected::Nobody | Elected::Undecided => {}
         }
         Effect::None
-    }
-
-    /// Whether the promotion of `node` is more than its own word, while `known` still says that it is the primary. A
-    /// replica that was cut loose for a moment (`REPLICAOF NO ONE`, and back) says so, too, and must not get the writes.
-    /// It counts that another node follows it, or that it goes on for [`PROMOTION_LASTS`] while nobody follows `known`.
-    fn is_corroborated(&self, node: &Node, known: &Node, now: Moment) -> bool {
-        if mutant::is("promotion-by-hearsay") {
-            return true;
-        }
-        let lasts = node.primary_since.is_some_and(|since| now.since(since) >= PROMOTION_LASTS);
-        self.is_followed(node) || lasts && !self.is_followed(known)
-    }
-
-    /// Whether a replica has its link to this primary up. By its replication ID, which replicas take over: the address by
-    /// which they know it may be another one than ours.
-    fn is_followed(&self, primary: &Node) -> bool {
-        let Some(ours) = primary.history() else { return false };
-        let follows = |node: &Node| {
-            node.role == Some(Role::Replica)
-                && node.link == Some(Link::Up)
-                && node.silent_since.is_none()
-                && node.history().is_some_and(|theirs| theirs.id == ours.id)
-        };
-        self.view.nodes.iter().any(follows)
-    }
-
-    /// Whether a node that alone says `master` is to be believed: it is the one we know, or continues its history, or
-    /// that one says that it is a replica or has not answered for longer than `hold`. A replica that was started
-    /// without its `replicaof` must not get the writes because it was heard first, or while a connection is renewed.
-    fn may_follow(&self, node: &Node, now: Moment) -> bool {
-        let Some(known) = self.view.primary.and_then(|id| self.view.node(id)) else { return true };
-        let silent = known.silent_since.is_some_and(|since| now.since(since) > self.view.hold);
-        let continues = self.past.zip(node.history()).is_some_and(|(past, new)| new.continues(past.id));
-        known.id == node.id || continues || silent || known.role == Some(Role::Replica)
     }
 
     /// Takes `id` as the primary. Fences survive when its history continues the one before (PSYNC2).
     fn follow(&mut self, id: NodeId) -> Effect {
         let changed = self.view.primary.replace(id) != Some(id);
+        if changed {
+            self.election.is_over();
+        }
         let Some(new) = self.view.node(id).and_then(Node::history) else {
             if changed {
                 self.view.history = None;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::core::address::Address;
 use crate::core::fence::{AnchorSeq, Era};
 use crate::core::nodes::lag::Growth;
 use crate::core::nodes::node::{Facts, Node};
@@ -15,8 +16,8 @@ fn words(line: &str) -> Vec<&[u8]> {
 
 /// A primary and a replica, of which each is a process.
 fn nodes() -> View {
-    let node = |n: u16, digits: &str| {
-        let mut node = Node::new(NodeId(n), format!("n{n}"), 0);
+    let node = |n: u32, digits: &str| {
+        let mut node = Node::new(NodeId(n), Address::tcp(&format!("n{n}"), 1), 0);
         node.facts = Some(Facts { run_id: Some(digits.repeat(10)), ..Facts::default() });
         node
     };

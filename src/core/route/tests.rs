@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::address::Address;
 use crate::core::fence::{AnchorSeq, Era};
 use crate::core::nodes::lag::{Anchor, Growth};
 use crate::core::nodes::node::{Facts, Gate};
@@ -54,10 +55,10 @@ struct Case {
 
 impl Case {
     /// A primary at 1000, asked 100 ms ago, and so many replicas that have applied all of it.
-    fn new(replicas: u16, consistency: Consistency) -> Self {
+    fn new(replicas: u32, consistency: Consistency) -> Self {
         let history = History::new(id(b'a'));
-        let node = |n: u16| {
-            let mut node = Node::new(NodeId(n), format!("n{n}"), 1);
+        let node = |n: u32| {
+            let mut node = Node::new(NodeId(n), Address::tcp(&format!("n{n}"), 1), 1);
             node.role = Some(if n == 0 { Role::Primary } else { Role::Replica });
             (node.applied, node.heard_at) = (Some(at(HEAD)), Some(ago(Duration::from_millis(10))));
             node.facts = Some(Facts { role: node.role, history: Some(history), ..Facts::default() });
@@ -135,7 +136,7 @@ impl Case {
     }
 
     /// Where it is sent.
-    fn sent(&self) -> Option<u16> {
+    fn sent(&self) -> Option<u32> {
         match self.decide() {
             Decision::Send { node, .. } => Some(node.0),
             _ => None,
@@ -148,7 +149,7 @@ impl Case {
         let mut case = self.clone();
         for n in 0..30_000_u32 {
             case.tie = n.wrapping_mul(0x9e37_79b9).rotate_left(7) ^ n;
-            served[usize::from(case.sent().unwrap())] += 1;
+            served[case.sent().unwrap() as usize] += 1;
         }
         served
     }
@@ -497,7 +498,7 @@ fn replicas_of_equal_load_share_equally() {
         let mut case = Case::new(replicas + 1, Consistency::Fenced);
         case.view.nodes[1].link = Some(Link::Down);
         let served = case.spread();
-        let fair = 30_000 / u32::from(replicas);
+        let fair = 30_000 / replicas;
         assert_eq!(served[..2], [0, 0]);
         assert!(served[2..].iter().all(|n| n.abs_diff(fair) < fair / 10), "{served:?}");
     }
@@ -533,7 +534,7 @@ fn node() -> impl Strategy<Value = Node> {
     let gates = prop::collection::vec(prop::collection::vec(any::<bool>(), 0..4), 1..3);
     (role, link, facts, applied, (moment(), moment(), moment(), moment()), gates).prop_map(
         |(role, link, facts, applied, moments, gates)| {
-            let mut node = Node::new(NodeId(0), String::new(), 0);
+            let mut node = Node::new(NodeId(0), Address::tcp("n", 1), 0);
             (node.role, node.link, node.applied) = (role, link, applied);
             (node.fresh_from, node.heard_at, node.last_up, node.silent_since) = moments;
             node.facts = facts.map(|([loading, async_loading, sync_in_progress, ours], link_down)| Facts {
@@ -555,7 +556,7 @@ proptest! {
     #[test]
     fn there_is_a_decision_whatever_the_view(
         nodes in prop::collection::vec(node(), 0..6),
-        (primary, sticky, avoid) in any::<(Option<u16>, Option<u16>, Option<u16>)>(),
+        (primary, sticky, avoid) in any::<(Option<u32>, Option<u32>, Option<u32>)>(),
         (two_primaries, known, waited, serve_stale, tie) in any::<(bool, bool, bool, bool, u32)>(),
         (level, when_behind) in (0..Consistency::ALL.len(), 0..WhenBehind::ALL.len()),
         (wanted, head) in any::<(Option<u64>, Option<(u64, u64)>)>(),
@@ -564,7 +565,7 @@ proptest! {
         now in prop_oneof![Just(NOW), any::<u64>().prop_map(Moment::from_nanos)],
     ) {
         let mut case = Case::new(0, Consistency::ALL[level]);
-        let few = |id: Option<u16>| id.map(|n| NodeId(n % 8));
+        let few = |id: Option<u32>| id.map(|n| NodeId(n % 8));
         case.view.nodes = nodes.into_iter().zip(0..).map(|(n, id)| Node { id: NodeId(id), ..n }).collect();
         (case.view.primary, case.view.two_primaries) = (few(primary), two_primaries);
         case.view.history = case.view.history.filter(|_| known);

@@ -65,7 +65,8 @@ impl Avoided {
     pub fn failed(&mut self, node: NodeId, now: Moment) {
         let times = self.0.iter().find(|f| f.node == node).map_or(0, |f| f.times);
         let span = AVOID_FIRST.saturating_mul(1 << times.min(16)).min(AVOID_LONGEST);
-        self.served(node);
+        // Nobody who had its place before it is there any longer.
+        self.0.retain(|f| f.node.index() != node.index());
         self.0.push(Failed { node, until: now.after(span), times: times.saturating_add(1) });
     }
 
@@ -102,7 +103,7 @@ pub fn choose(
             let answers = |node: &&Node| !node.is_silent(now, view.silence_limit);
             // A replica that is about to serve, or was not heard of yet, is worth the wait.
             let promising =
-                view.nodes.iter().any(|node| primary != Some(node.id) && is_promising(view, node, now));
+                view.members().any(|node| primary != Some(node.id) && is_promising(view, node, now));
             primary.and_then(|id| view.node(id)).filter(answers).filter(|_| !promising).map(|node| node.id)
         }
         StreamSource::Auto | StreamSource::Replica => None,
@@ -113,7 +114,7 @@ pub fn choose(
         // It has emptied its data, perhaps because all do (`FLUSHALL`), and says in a moment how far it has got.
         return current;
     }
-    let serving: Vec<&Node> = view.nodes.iter().filter(|node| serves(view, node, now)).collect();
+    let serving: Vec<&Node> = view.members().filter(|node| serves(view, node, now)).collect();
     let untroubled: Vec<&Node> = serving.iter().copied().filter(|n| !avoided.contains(n.id, now)).collect();
     let at_hand = || current.and_then(|id| view.node(id)).filter(|node| may_resume(view, node, now));
     freshest(&untroubled, current)
@@ -164,6 +165,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    use crate::core::address::Address;
     use crate::core::fence::{AnchorSeq, Era};
     use crate::core::nodes::lag::Growth;
     use crate::core::nodes::node::{Facts, Gate};
@@ -175,8 +177,8 @@ mod tests {
     /// A primary and replicas that have applied so much.
     fn view(applied: &[u64]) -> View {
         let history = History::new(ReplId::parse(&[b'a'; 40]).unwrap());
-        let node = |id: u16, role, at| {
-            let mut node = Node::new(NodeId(id), format!("n{id}"), 1);
+        let node = |id: u32, role, at| {
+            let mut node = Node::new(NodeId(id), Address::tcp(&format!("n{id}"), 1), 1);
             (node.role, node.applied, node.heard_at) = (Some(role), Some(Offset::new(at)), Some(NOW));
             node.facts = Some(Facts { history: Some(history), backlog_active: true, ..Facts::default() });
             node.standing = Gate::default();
@@ -200,11 +202,11 @@ mod tests {
         }
     }
 
-    fn auto(view: &View, current: Option<u16>) -> Option<u16> {
+    fn auto(view: &View, current: Option<u32>) -> Option<u32> {
         pick(view, StreamSource::Auto, current, Some(0))
     }
 
-    fn pick(view: &View, choice: StreamSource, current: Option<u16>, min: Option<u64>) -> Option<u16> {
+    fn pick(view: &View, choice: StreamSource, current: Option<u32>, min: Option<u64>) -> Option<u32> {
         choose(view, choice, current.map(NodeId), &Avoided::default(), min, NOW).map(|id| id.0)
     }
 

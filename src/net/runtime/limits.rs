@@ -173,3 +173,6 @@ pub const TLS_FILE: u64 = 1024 * 1024;
 
 /// How long a client that has closed its sending side may take to be answered by Redweir itself.
 pub const ANSWERED_AFTER_END: Duration = Duration::from_millis(500);
+
+/// For how many nodes descriptors are kept free where it is found out how many there are.
+pub const NODES_EXPECTED: usize = 8;

@@ -11,8 +11,9 @@ use crate::core::command::in_force::LastCommand;
 use crate::core::demand::Reader;
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
-use crate::core::nodes::node::NodeId;
+use crate::core::nodes::node::{Node, NodeId};
 use crate::core::nodes::rights::Rights;
+use crate::core::nodes::view::View;
 use crate::core::policy::PolicyId;
 use crate::core::session::Home;
 use crate::mutant;
@@ -145,7 +146,7 @@ impl Connection {
     /// A fresh connection.
     pub fn new(worker: Rc<Worker>, client: Rc<Client>, policy: PolicyId) -> Self {
         client.status.put_out(clock::now());
-        let lanes = worker.shared.shard().addresses.iter().map(|_| None).collect();
+        let lanes = worker.shared.shard().view.load().nodes.iter().map(|_| None).collect();
         Self {
             worker,
             client,
@@ -201,12 +202,12 @@ impl Connection {
 
     /// Whether its replica serves clearly more connections than one that could serve it as well: after a replica has
     /// come back, connections have to find their way to it. Looked at now and then.
-    pub fn is_crowded(&self, now: Moment, could_serve: impl Fn(NodeId) -> bool) -> bool {
+    pub fn is_crowded(&self, now: Moment, view: &View, could_serve: impl Fn(&Node) -> bool) -> bool {
         let Some(sticky) = self.sticky().filter(|_| self.is_to_balance(now)) else { return false };
         self.balance_at.set(now.after(jitter::around(limits::BALANCE_EVERY)));
-        let sticky_counts = self.worker.load.sticky();
+        let sticky_counts = self.worker.load.sticky(view.nodes.len());
         let mine = sticky_counts.get(sticky.index()).copied().unwrap_or(0);
-        sticky_counts.iter().zip(0..).any(|(others, id)| others + 1 < mine && could_serve(NodeId(id)))
+        sticky_counts.iter().zip(&view.nodes).any(|(others, node)| others + 1 < mine && could_serve(node))
     }
 
     /// Whether it is time to look whether its replica is crowded.
@@ -249,14 +250,22 @@ impl Connection {
         if self.large {
             key.purpose = Purpose::Large((self.client.id % limits::LARGE_LANES) as u8);
         }
+        if self.lanes.len() <= node.index() {
+            self.lanes.resize_with(self.worker.shared.shard().places, || None);
+        }
         let known = self.lanes.get_mut(node.index()).ok_or(Step::Close)?;
+        if known.as_ref().is_some_and(|lane| lane.lane().key.node != node) {
+            // That of whoever had the place before: nothing is behind it that could be overtaken here.
+            (*known, self.fast_path) = (None, None);
+        }
         current_lane(known, key, &self.worker, drained)
     }
 
     /// Whether a command to `node` would take the lane that the last one took.
     pub(crate) fn keeps_lane_to(&self, node: NodeId) -> bool {
         let lane = self.lanes.get(node.index()).and_then(Option::as_ref);
-        self.large == self.client.gets_large_replies() && lane.is_some_and(AtHand::is_current)
+        self.large == self.client.gets_large_replies()
+            && lane.is_some_and(|lane| lane.lane().key.node == node && lane.is_current())
     }
 
     /// The primary's lane for nothing but `purpose`.

@@ -7,7 +7,7 @@ use crate::core::command::{Handling, Intent};
 use crate::core::demand::{Reader, Subject};
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
-use crate::core::nodes::node::NodeId;
+use crate::core::nodes::node::{Node, NodeId};
 use crate::core::nodes::view::View;
 use crate::core::policy::{Consistency, Policy, PolicyId};
 use crate::core::reason::Reason;
@@ -134,8 +134,8 @@ impl Connection {
         now: Moment,
     ) -> (Decision, bool) {
         self.with_ask(policy, policy_id, demand, view, now, |ask| {
-            let serves = |node| view.node(node).is_some_and(|node| judge(node, ask).is_ok());
-            let crowded = self.is_crowded(now, |node| view.primary != Some(node) && serves(node));
+            let serves = |node: &Node| view.primary != Some(node.id) && judge(node, ask).is_ok();
+            let crowded = self.is_crowded(now, view, serves);
             (decide(ask), crowded)
         })
     }
@@ -157,7 +157,7 @@ impl Connection {
         let patient = matches!(demand, Demand::Applied(_, Reason::BarrierPending))
             && !waited
             && self.worker.shared.shard().stream.is_attached();
-        let load = self.worker.load.per_node();
+        let load = self.worker.load.per_node(view.nodes.len());
         let bars = self.bars(view, now);
         let ask = Ask {
             view,

@@ -38,20 +38,20 @@ pub struct Stay {
 }
 
 impl Load {
-    /// Of a worker that knows so many nodes.
+    /// Of a worker that knows so many places of nodes.
     pub fn new(nodes: usize) -> Rc<Self> {
         let none = || vec![Cell::new(0); nodes].into_boxed_slice();
         Rc::new(Self { busy: none(), sticky: none() })
     }
 
-    /// Commands in flight per node, and connections that stay with it.
-    pub fn per_node(&self) -> NodeCounts {
-        self.busy.iter().map(Cell::get).collect()
+    /// Commands in flight per node, and connections that stay with it, of the first so many places.
+    pub fn per_node(&self, places: usize) -> NodeCounts {
+        self.busy.iter().take(places).map(Cell::get).collect()
     }
 
-    /// Connections that stay with each node.
-    pub fn sticky(&self) -> NodeCounts {
-        self.sticky.iter().map(Cell::get).collect()
+    /// Connections that stay with each node, of the first so many places.
+    pub fn sticky(&self, places: usize) -> NodeCounts {
+        self.sticky.iter().take(places).map(Cell::get).collect()
     }
 
     /// For a lane to `node`, on which nothing is in flight.
@@ -121,13 +121,13 @@ mod tests {
         let stay = load.stay(NodeId(1));
         (0..3).for_each(|_| lane.add());
         other.add();
-        assert_eq!((&*load.per_node(), &*load.sticky()), (&[3, 2][..], &[0, 1][..]));
+        assert_eq!((&*load.per_node(2), &*load.sticky(2)), (&[3, 2][..], &[0, 1][..]));
         lane.remove(1);
         assert_eq!(stay.node(), NodeId(1));
         drop(stay);
-        assert_eq!((&*load.per_node(), &*load.sticky()), (&[2, 1][..], &[0, 0][..]));
+        assert_eq!((&*load.per_node(2), &*load.sticky(2)), (&[2, 1][..], &[0, 0][..]));
         lane.remove(2);
         other.remove(1);
-        assert_eq!(*load.per_node(), [0, 0]);
+        assert_eq!(*load.per_node(2), [0, 0]);
     }
 }

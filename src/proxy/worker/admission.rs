@@ -151,7 +151,7 @@ impl Admission {
         let (view, asked_at) = (self.shared.shard().view.load_full(), clock::now());
         let primary = askable(&view, asked_at);
         let others =
-            view.nodes.iter().filter(|node| node.silent_since.is_none() && Some(node.id) != view.primary);
+            view.members().filter(|node| node.silent_since.is_none() && Some(node.id) != view.primary);
         // Without a primary, who guards the data that can still be read decides.
         let others = others.map(|node| node.id).filter(|_| primary.is_none());
         let last_word = view.rights.let_newcomers_in();
@@ -215,7 +215,7 @@ impl Admission {
         }
         let address = self.shared.shard().address(node).ok_or(ControlError::Closed)?;
         let mut link =
-            ControlLink::connect(&self.shared.dialer, address, None, upstream.connect_timeout).await?;
+            ControlLink::connect(&self.shared.dialer, &address, None, upstream.connect_timeout).await?;
         let answers = link.call_many(&[&[b"PING"]], upstream.probe_timeout).await?;
         let open = is_let_in(answers.first().ok_or(ControlError::Closed)?)?;
         *self.link.borrow_mut() = Some((node, link));

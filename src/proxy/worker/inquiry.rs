@@ -178,7 +178,7 @@ impl Inquiry {
         }
         let address = self.shared.shard().address(node).ok_or_else(down)?;
         let link =
-            ControlLink::connect(&self.shared.dialer, address, None, within).await.map_err(|_| down())?;
+            ControlLink::connect(&self.shared.dialer, &address, None, within).await.map_err(|_| down())?;
         match self.ask_on(node, link, credentials, question).await {
             Ok(answer) => Ok(answer),
             Err(ControlError::Refused(text)) => Err(say::error(&text)),

@@ -117,7 +117,7 @@ impl Worker {
     /// Worker number `index`.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let stats = shared.stats.get(index).cloned().unwrap_or_default();
-        let nodes = shared.shard().addresses.len();
+        let nodes = shared.shard().places;
         let schedule = Rc::<Schedule>::default();
         let output = Output { dirty: DirtyList::new(&schedule), buffers: Rc::<Buffers>::default() };
         Rc::new(Self {

@@ -95,8 +95,9 @@ impl Worker {
         let before = self.noticed.replace(Arc::clone(&known.view));
         self.proofs.borrow_mut().renew(&known.view, now);
         for (old, new) in before.nodes.iter().zip(&known.view.nodes) {
-            if old.incarnation != new.incarnation && known.view.primary != Some(new.id) {
-                self.void_reads_at(new.id);
+            let is_another = (old.id, old.incarnation) != (new.id, new.incarnation);
+            if is_another && known.view.primary != Some(new.id) {
+                self.void_reads_at(old.id);
             }
         }
     }

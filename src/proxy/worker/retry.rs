@@ -94,7 +94,7 @@ impl Worker {
             policy_id: pending.policy,
             demand,
             sticky: home,
-            load: &self.load.per_node(),
+            load: &self.load.per_node(view.nodes.len()),
             proven: &[],
             in_doubt: self.proofs.borrow().in_doubt(),
             barred: &self.bars(identity, &user, &view, now),

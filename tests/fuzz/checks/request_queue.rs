@@ -330,7 +330,7 @@ impl Model {
     fn compare(&self) {
         assert_eq!(self.wire, self.asked[..self.wire.len()], "the server gets what was asked, in order");
         assert_eq!(self.queue.len(), self.entries.len());
-        assert_eq!(*self.load.per_node(), [self.entries.len() as u32], "what is outstanding is counted");
+        assert_eq!(*self.load.per_node(1), [self.entries.len() as u32], "what is outstanding is counted");
         assert_eq!(self.queue.is_empty(), self.entries.is_empty());
         assert_eq!(self.queue.bytes(), self.asked.len() - self.answered);
         assert_eq!(self.queue.unsent(), self.asked.len() - self.wire.len());

@@ -4,8 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::nodes::node::LinkDown;
+use crate::core::nodes::proof::Proofs;
+use crate::core::nodes::rights::AclRule;
 use crate::core::policy::Policy;
 use crate::core::position::ReplId;
+use crate::core::session::{Home, Session};
 
 const P: NodeId = NodeId(0);
 const R: NodeId = NodeId(1);
@@ -41,7 +44,7 @@ impl World {
     }
 
     fn with(primary: Option<NodeId>, policy: Policy) -> Self {
-        let names = ["p", "r", "s"].map(str::to_owned).to_vec();
+        let names = ["p", "r", "s"].map(|host| Address::tcp(host, 1)).to_vec();
         let policies = Policies { all: vec![policy], routes: vec![] };
         let limits = Patience { silence: Duration::from_secs(1), hold: HOLD };
         Self { tracker: Tracker::new(names, primary, policies, limits), seq: 0 }
@@ -97,6 +100,19 @@ impl World {
         assert_eq!(self.tracker.apply(Observation::Lost { node }, ms(now)), Effect::None);
     }
 
+    fn leave(&mut self, node: NodeId, now: u64) {
+        assert_eq!(self.tracker.apply(Observation::Left { node }, ms(now)), Effect::None);
+    }
+
+    fn join(&mut self, node: NodeId, now: u64) {
+        let joined = Observation::Joined { node, address: Address::tcp("j", 1) };
+        assert_eq!(self.tracker.apply(joined, ms(now)), Effect::None);
+    }
+
+    fn name(&mut self, node: NodeId, now: u64) -> Effect {
+        self.tracker.apply(Observation::Named { node: Some(node) }, ms(now))
+    }
+
     /// `R` leaves `P` behind: it is promoted, in history `b`.
     fn promote_r(&mut self, history: History, offset: u64, now: u64) -> Effect {
         self.quiet_primary(R, offset, now);
@@ -134,7 +150,7 @@ fn an_observation_of_a_node_that_is_not_configured_changes_nothing() {
     let mut world = World::settled();
     let before = world.view().clone();
     world.quiet_primary(NodeId(9), 5000, 200);
-    world.lose(NodeId(u16::MAX), 200);
+    world.lose(NodeId(u32::from(u16::MAX)), 200);
     assert_eq!(*world.view(), before);
 }
 
@@ -584,7 +600,7 @@ fn a_link_is_down_for_as_long_as_either_of_us_says() {
 
 /// Anything that could be heard, by anyone, in any order.
 fn observation() -> impl Strategy<Value = Observation> {
-    let node = (0_u16..4).prop_map(NodeId);
+    let node = (0_u32..4).prop_map(NodeId);
     let offset = prop_oneof![0_u64..3000, Just(u64::MAX), any::<u64>()].prop_map(Offset::new);
     let name = prop::sample::select(vec![b'a', b'b', b'c']).prop_map(id);
     let history = (name.clone(), prop::option::of((name, offset.clone())))
@@ -642,4 +658,110 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn nothing_that_a_node_which_left_has_proven_counts_for_the_next_one_in_its_place() {
+    let (mut world, mut proofs) = (World::settled(), Proofs::new(3));
+    proofs.renew(world.view(), ms(100));
+    let (asked_in, mut session) = (proofs.generation(S), Session::default());
+    proofs.prove(S, at(1000), world.view().era, asked_in);
+    assert_eq!(proofs.proven()[S.index()], Some(at(1000)));
+    session.home = Some(Home { node: S, generation: asked_in });
+
+    world.leave(S, 200);
+    let next = S.successor();
+    assert_eq!(
+        (world.view().members().count(), world.view().node(next).map(Node::is_member)),
+        (2, Some(false))
+    );
+    world.join(next, 200);
+    proofs.renew(world.view(), ms(200));
+
+    assert_eq!(proofs.proven()[next.index()], None, "the other one had proven it");
+    proofs.prove(S, at(1000), world.view().era, asked_in);
+    proofs.prove(next, at(1000), world.view().era, asked_in);
+    assert_eq!(proofs.proven()[next.index()], None, "the other one was asked for it");
+    assert!(
+        session.leaves_generation(proofs.generation(S), AnchorSeq(9)),
+        "it has seen the other one's data"
+    );
+    assert_eq!(world.view().node(S), None);
+    world.quiet_replica(S, Link::Up, Some(1000), 201);
+    let (place, of_next) = (&world.view().nodes[S.index()], world.node(next));
+    assert_eq!(
+        (place, of_next.heard_at, of_next.applied),
+        (of_next, None, None),
+        "said too late, by the other one"
+    );
+    assert!(!of_next.standing.is_open());
+}
+
+#[test]
+fn a_place_that_is_vacant_is_nobody_s() {
+    let mut world = World::settled();
+    world.leave(R, 200);
+    let _ = world.replica(R.successor(), Link::Up, "p", Some(5), 200);
+    let view = world.view();
+    assert_eq!(view.members().map(|node| node.id).collect::<Vec<_>>(), [P, S]);
+    assert_eq!((view.least_applied, view.replicas_linked()), (Some(at(1000)), 1));
+    let far = NodeId(7);
+    world.join(far, 201);
+    assert_eq!((world.view().nodes.len(), world.view().members().count()), (8, 3));
+    world.join(NodeId(60_000), 201);
+    assert_eq!(world.view().members().count(), 3, "there is no such place");
+}
+
+#[test]
+fn a_primary_that_left_is_nobody_until_another_says_that_it_is_one() {
+    let mut world = World::settled();
+    world.leave(P, 200);
+    assert_eq!((world.view().primary, world.view().usable_primary(ms(200))), (None, None));
+    world.join(P.successor(), 200);
+    assert_eq!(world.view().primary, None);
+    assert_eq!(world.promote_r(promoted(b'b', b'a', 1001), 1000, 201), Effect::None);
+    assert_eq!(world.view().primary, Some(R));
+}
+
+#[test]
+fn whoever_comes_gets_no_reads_of_users_before_it_has_shown_their_rules() {
+    let mut world = World::settled();
+    let rule = AclRule { words: "on ~a +get".to_owned(), open: false, everything: false };
+    let rules = Arc::new(Rules::Of([(b"u".to_vec(), rule)].into()));
+    for node in [P, R, S] {
+        let _ = world.tracker.apply(Observation::Rules { node, rules: Arc::clone(&rules) }, ms(150));
+    }
+    assert!(world.view().rights.bars(b"u").is_empty());
+    // Even while nobody is there whose word counts.
+    world.leave(P, 200);
+    world.join(NodeId(3), 200);
+    assert_eq!(world.view().rights.bars(b"u"), [false, false, false, true]);
+    let _ = world.tracker.apply(Observation::Rules { node: NodeId(3), rules }, ms(201));
+    assert!(world.view().rights.bars(b"u").is_empty());
+}
+
+#[test]
+fn whoever_is_called_the_primary_is_it_once_it_says_so_itself() {
+    let mut world = World::settled();
+    assert_eq!(world.name(R, 200), Effect::None);
+    assert_eq!(world.view().primary, Some(P), "only others say so");
+    // Both say so, and nothing but the name speaks for the new one.
+    let unrelated = primary_facts(History::new(id(b'e')));
+    let _ = world.primary(R, 1000, 201);
+    let _ = world.info(R, unrelated.clone(), 201);
+    assert_eq!(world.view().primary, Some(R));
+    // The word of before does not bring the one of before back …
+    let mut world = World::settled();
+    assert_eq!(world.name(P, 200), Effect::None);
+    world.lose(P, 300);
+    let _ = world.promote_r(promoted(b'b', b'a', 1001), 1000, 301);
+    let _ = world.primary(P, 1000, 302);
+    assert_eq!(world.view().primary, Some(R));
+    // … and another one that is alone gets the writes for no other reason while somebody else is called the primary.
+    let mut world = World::settled();
+    assert_eq!(world.name(R, 200), Effect::None);
+    world.lose(P, 300);
+    let _ = world.primary(S, 1000, 300 + 2 * HOLD.as_millis() as u64);
+    let _ = world.info(S, unrelated, 301 + 2 * HOLD.as_millis() as u64);
+    assert_eq!(world.view().primary, Some(P));
 }

@@ -33,6 +33,7 @@ pub struct TlsAcceptor {
 
 /// The TLS of connections to nodes.
 pub struct TlsConnector {
+    name: &'static str,
     files: UpstreamTls,
     config: ArcSwap<ClientConfig>,
 }
@@ -65,10 +66,10 @@ impl TlsAcceptor {
 }
 
 impl TlsConnector {
-    /// For all nodes.
-    pub fn new(files: UpstreamTls) -> Result<Self, TlsFault> {
+    /// For all nodes, or for whoever is called `name`.
+    pub fn new(name: &'static str, files: UpstreamTls) -> Result<Self, TlsFault> {
         let config = ArcSwap::from_pointee(files.client_config()?);
-        Ok(Self { files, config })
+        Ok(Self { name, files, config })
     }
 
     /// Shakes hands with the node at `address`, for a worker. Dropping the future drops the connection.
@@ -119,7 +120,7 @@ impl Renewable for TlsAcceptor {
 
 impl Renewable for TlsConnector {
     fn name(&self) -> &'static str {
-        "upstream"
+        self.name
     }
 
     fn files(&self) -> Vec<PathBuf> {

@@ -208,16 +208,16 @@ fn a_connection_that_ends_takes_what_is_in_flight_with_it() {
         let (load, alice) = (Load::new(1), client(1));
         let mut queue = RequestQueue::new(load.in_flight(NodeId(0)));
         (0..3).for_each(|seq| push(&mut queue, pending(&alice, seq, PendingKind::Read, None), b"request"));
-        assert_eq!(*load.per_node(), [3]);
+        assert_eq!(*load.per_node(1), [3]);
         write(&mut queue, 7);
         assert!(queue.pop(|_, _| false).is_some());
-        assert_eq!(*load.per_node(), [2]);
+        assert_eq!(*load.per_node(1), [2]);
         if drains {
             assert_eq!(queue.drain().len(), 2);
-            assert_eq!(*load.per_node(), [0]);
+            assert_eq!(*load.per_node(1), [0]);
         }
         drop(queue);
-        assert_eq!(*load.per_node(), [0]);
+        assert_eq!(*load.per_node(1), [0]);
     }
 }
 

@@ -147,7 +147,7 @@ async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), 
         worker.shared.shard().address(lane.key.node).ok_or(Closed::Withdrawn(Withdrawal::Removed))?;
     let dialer = &worker.shared.dialer;
     let failed = |e: std::io::Error| Closed::Unreachable(Unreachable::Failed(e.to_string()));
-    let stream = dialer.connect(address).await.map_err(failed)?;
+    let stream = dialer.connect(&address).await.map_err(failed)?;
     let (mut read, write) = stream.split();
     let to_replica = !worker.is_primary(lane.key.node);
     lane.watched.set(to_replica && worker.shared.watching);

@@ -74,7 +74,7 @@ impl Worker {
         let address = self.shared.shard().address(node).ok_or(ControlError::Closed)?;
         let login = upstream.credentials();
         let (dialer, within) = (&self.shared.dialer, upstream.connect_timeout);
-        let mut link = ControlLink::connect(dialer, address, login.as_ref(), within).await?;
+        let mut link = ControlLink::connect(dialer, &address, login.as_ref(), within).await?;
         let answer = link.call(&[b"EVAL", b"return 1", b"0"], upstream.probe_timeout).await?;
         Ok(answer == BytesFrame::Integer(1))
     }

@@ -1,0 +1,122 @@
+//! Who the primary is, among those that say so.
+
+use std::time::Duration;
+
+use crate::core::moment::Moment;
+use crate::core::nodes::node::{Link, Node, NodeId, Role};
+use crate::core::nodes::view::View;
+use crate::core::position::History;
+use crate::mutant;
+
+/// How long a replica must say that it was promoted before that alone is believed, while the primary that it had says
+/// nothing of the kind and nobody follows either.
+pub const PROMOTION_LASTS: Duration = Duration::from_secs(1);
+
+/// What it comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elected {
+    /// This one is the primary.
+    Node(NodeId),
+    /// Nobody has a claim to it that is to be believed: whoever was it stays.
+    Nobody,
+    /// Several say so, and nothing decides between them.
+    Undecided,
+}
+
+/// What speaks for a node besides its own word.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Election {
+    /// Who is called the primary by those whose business it is.
+    named: Option<NodeId>,
+    /// It was named after the present primary was followed.
+    named_since: bool,
+}
+
+impl Election {
+    /// `node` is called the primary from now on. False: as before.
+    pub fn name(&mut self, node: Option<NodeId>) -> bool {
+        let is_news = self.named != node;
+        if is_news {
+            (self.named, self.named_since) = (node, true);
+        }
+        is_news
+    }
+
+    /// Another one is followed than before.
+    pub fn is_over(&mut self) {
+        self.named_since = false;
+    }
+
+    /// Who is the primary by the view. `past` is the last history known.
+    ///
+    /// The last known primary is kept until another node itself says `master` and has a claim to it. Whoever is called the
+    /// primary has, unless it was called so already when the present one took over from it. Of several others, the one that
+    /// continues our history under a new replication ID was promoted later, if anything but its own word says so; otherwise
+    /// the one we had stays; otherwise nobody can tell.
+    pub fn elect(&self, view: &View, past: Option<History>, now: Moment) -> Elected {
+        let claims: Vec<&Node> = view.members().filter(|n| n.role == Some(Role::Primary)).collect();
+        let ours = view.history.map(|h| h.id);
+        let kept = claims.iter().find(|n| Some(n.id) == view.primary);
+        let promoted = |n: &&&Node| match (ours, n.history()) {
+            (Some(old), Some(h)) => {
+                h.id != old
+                    && h.continues(old)
+                    && kept.is_none_or(|known| is_corroborated(view, n, known, now))
+            }
+            _ => false,
+        };
+        let named = claims.iter().find(|n| Some(n.id) == self.named).map(|n| n.id);
+        let named = named.filter(|named| self.named_since || kept.is_none_or(|kept| kept.id == *named));
+        let elected = match claims.as_slice() {
+            _ if mutant::is("named-is-primary") && self.named.is_some() => self.named,
+            [] => None,
+            _ if named.is_some() => named,
+            [only] => self.may_follow(view, only, past, now).then_some(only.id),
+            several => several.iter().find(promoted).or(kept).map(|n| n.id),
+        };
+        match elected {
+            Some(id) => Elected::Node(id),
+            None if claims.len() > 1 => Elected::Undecided,
+            None => Elected::Nobody,
+        }
+    }
+
+    /// Whether a node that alone says `master` is to be believed: it is the one we know, or continues its history, or
+    /// that one says that it is a replica or has not answered for longer than `hold`. A replica that was started
+    /// without its `replicaof` must not get the writes because it was heard first, or while a connection is renewed. As long
+    /// as another one is called the primary, nobody gets them for being alone.
+    fn may_follow(&self, view: &View, node: &Node, past: Option<History>, now: Moment) -> bool {
+        let continues = past.zip(node.history()).is_some_and(|(past, new)| new.continues(past.id));
+        let is_named = self.named.is_none_or(|named| named == node.id);
+        let Some(known) = view.primary.and_then(|id| view.node(id)) else {
+            return continues || is_named;
+        };
+        let silent = known.silent_since.is_some_and(|since| now.since(since) > view.hold);
+        let is_alone = silent || known.role == Some(Role::Replica);
+        known.id == node.id || continues || is_named && is_alone
+    }
+}
+
+/// Whether the promotion of `node` is more than its own word, while `known` still says that it is the primary. A
+/// replica that was cut loose for a moment (`REPLICAOF NO ONE`, and back) says so, too, and must not get the writes.
+/// It counts that another node follows it, or that it goes on for [`PROMOTION_LASTS`] while nobody follows `known`.
+fn is_corroborated(view: &View, node: &Node, known: &Node, now: Moment) -> bool {
+    if mutant::is("promotion-by-hearsay") {
+        return true;
+    }
+    let lasts = node.primary_since.is_some_and(|since| now.since(since) >= PROMOTION_LASTS);
+    is_followed(view, node) || lasts && !is_followed(view, known)
+}
+
+/// Whether a replica has its link to this primary up. By its replication ID, which replicas take over: the address by
+/// which they know it may be another one than ours.
+fn is_followed(view: &View, primary: &Node) -> bool {
+    let Some(ours) = primary.history() else { return false };
+    let follows = |node: &Node| {
+        node.role == Some(Role::Replica)
+            && node.link == Some(Link::Up)
+            && node.silent_since.is_none()
+            && node.history().is_some_and(|theirs| theirs.id == ours.id)
+    };
+    view.members().any(follows)
+}
