@@ -8,9 +8,15 @@
 //! - on every shared RESP3 connection to a replica, where the message stands in front of whatever was computed from the
 //!   data that came after: no reply of such a connection is ever taken for more than it is;
 //! - on one connection of its own to each replica, for the connections in RESP2, on which nothing can be pushed. Before a
-//!   worker hands on what it has read there, it looks whether anything has come on that one ([`EmptiedWatch::news`]). The server
-//!   writes to its clients one after the other, once per turn of its event loop: so what is left open is a reply that it
-//!   wrote in the very turn in which it went back, before the message. `docs/guarantees.md` tells of it.
+//!   worker hands on what it has read there, it looks whether anything has come on that one ([`EmptiedWatch::news`]).
+//!
+//! The server writes to its clients one after the other, once per turn of its event loop, and first to the one that became
+//! ready last: a reply may leave it before the message, in the very turn in which it went back. But who points a replica at
+//! another node does so turns before that one's data comes, and unblocks everybody who waits for something (`-UNBLOCKED`).
+//! So the same connection also waits, for an entry of a stream that nobody writes, and what ends the wait is taken for the
+//! message itself: nothing is in doubt for longer than until the replica says that its link is up, which it does not before
+//! it has loaded. What is left open is a replica whose own upstream goes back, without a command to itself;
+//! `docs/guarantees.md` tells of it.
 //!
 //! A resync from the same primary empties the data as well, and so does `FLUSHALL`: nobody went back then, and the replica
 //! is believed again as soon as it has said what it holds.
@@ -25,21 +31,23 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::control::prober::Heard;
 use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{NodeId, Role};
 use crate::core::nodes::view::Observation;
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::net::socket::call::encode;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::net::socket::dial::ByteStream;
-use crate::shard::emptied::{Busy, EmptiedWatch, TRACK, tells};
+use crate::shard::emptied::{Busy, EmptiedWatch, TRACK, WAIT, tells, tells_of_another};
 use crate::shard::shared::Shared;
-use crate::wire::reply::{ReplyKind, ReplyScanner};
+use crate::wire::reply::{ErrorCode, ReplyKind, ReplyScanner};
 
 /// Pauses between attempts: from the first, doubling up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -47,6 +55,12 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
 /// A node that refuses is asked again after so long: its rules may have changed.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+
+/// A node that cannot let anybody wait now, because it loads or has lost its primary, is asked again after so long.
+const WAIT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Answers to what is asked before the wait: `HELLO` and `CLIENT TRACKING`.
+const BEFORE_WAIT: usize = 2;
 
 /// The longest message, in bytes. Those that matter are short.
 const MOST_BYTES: usize = 64 << 10;
@@ -85,6 +99,9 @@ impl Witness {
             } else {
                 pause
             };
+            if wait == REFUSED_PAUSE {
+                self.watch().lost.store(false, Ordering::SeqCst);
+            }
             tokio::time::sleep(jitter::around(wait)).await;
             pause = (pause * 2).min(RETRY_LONGEST);
         }
@@ -131,6 +148,9 @@ impl Witness {
         let mut question = Vec::new();
         encode(&[b"HELLO", b"3"], &mut question);
         encode(&TRACK, &mut question);
+        if !mutant::is("waits-for-nothing") {
+            encode(&WAIT, &mut question);
+        }
         // So few bytes always find room in the socket of a new connection.
         socket.write_all(&question).await.map_err(|_| ControlError::Closed)?;
         socket.flush().await.map_err(|_| ControlError::Closed)?;
@@ -139,17 +159,18 @@ impl Witness {
 
     /// Reads what the node says, which is little: whatever comes is looked at by the workers as if it were the message. So
     /// nothing is asked for to see whether the node lives; keep-alive probes do that. Errors in reply to what was asked end it.
-    async fn hear(&self, mut socket: Box<dyn ByteStream>, mut inbound: Vec<u8>) -> ControlError {
-        let (mut scanner, mut scanned) = (ReplyScanner::new(), 0);
+    async fn hear(&self, mut socket: Box<dyn ByteStream>, early: Vec<u8>) -> ControlError {
+        let mut said = Said { inbound: early, ..Said::default() };
         let mut views = self.shared.shard().views.subscribe();
-        let (mut chunk, watch) = ([0; 4096], self.watch());
+        let (mut chunk, watch, mut again) = ([0; 4096], self.watch(), None);
         loop {
             let busy;
+            // Cancel safe: see `read_busily`; a `watch` channel, and a timer that is set anew.
             tokio::select! {
                 (read, now_busy) = read_busily(&mut socket, &mut chunk, &watch.busy) => match read {
                     Ok(count @ 1..) => {
                         busy = now_busy;
-                        inbound.extend_from_slice(&chunk[..count]);
+                        said.inbound.extend_from_slice(&chunk[..count]);
                     }
                     _ => return ControlError::Closed,
                 },
@@ -159,43 +180,132 @@ impl Witness {
                     }
                     continue;
                 }
+                () = until(again) => {
+                    again = None;
+                    let mut question = Vec::new();
+                    encode(&WAIT, &mut question);
+                    // The socket has room for so little, or is gone.
+                    if socket.write_all(&question).await.is_err() || socket.flush().await.is_err() {
+                        return ControlError::Closed;
+                    }
+                    continue;
+                }
             }
             let (heard, mut emptied) = (clock::now(), false);
-            loop {
-                let extent = match scanner.scan(&inbound[scanned..]) {
-                    Ok(Some(extent)) => extent,
-                    Ok(None) => break,
-                    Err(error) => return ControlError::Malformed(format!("{error:?}")),
-                };
-                let reply: Vec<u8> = inbound.drain(..scanned + extent.end).collect();
-                scanned = 0;
-                match extent.kind {
-                    ReplyKind::Push if tells(&reply) => {
+            let end = loop {
+                match said.next() {
+                    Ok(None) => break None,
+                    Ok(Some(Word::Ready)) => {
+                        if watch.lost.load(Ordering::SeqCst) {
+                            // Nobody knows what it has done meanwhile.
+                            watch.emptied.fetch_add(1, Ordering::SeqCst);
+                            watch.lost.store(false, Ordering::SeqCst);
+                            emptied = true;
+                        }
+                    }
+                    Ok(Some(Word::Emptied)) => {
                         watch.emptied.fetch_add(1, Ordering::SeqCst);
                         emptied = true;
                     }
-                    ReplyKind::Push | ReplyKind::Value => {}
-                    ReplyKind::Error => {
-                        let text = String::from_utf8_lossy(&reply);
-                        return ControlError::Refused(words(text.trim_start_matches('-').trim_end()));
+                    Ok(Some(Word::Moves)) => {
+                        watch.emptied.fetch_add(1, Ordering::SeqCst);
+                        emptied = true;
+                        break Some(ControlError::Closed);
                     }
+                    Ok(Some(Word::NoWait(why))) => again = self.wait_again(&why),
+                    Ok(Some(Word::Nothing)) => {}
+                    Err(problem) => break Some(problem),
                 }
-            }
+            };
             drop(busy);
             if emptied {
                 self.tell(heard).await;
             }
-            scanned = inbound.len();
-            if inbound.len() > MOST_BYTES {
-                return ControlError::Malformed("too long".to_owned());
+            if let Some(problem) = end {
+                return problem;
             }
         }
+    }
+
+    /// When to ask a node again that has not let anybody wait. `None`: its rules are against it, and it is heard without.
+    fn wait_again(&self, error: &[u8]) -> Option<Instant> {
+        if matches!(ErrorCode::of(error), Some(ErrorCode::NoPerm | ErrorCode::Err)) {
+            let problem = String::from_utf8_lossy(error);
+            tracing::info!(
+                node = %self.address,
+                problem = words(problem.trim_end()),
+                "a replica does not let anybody wait by XREAD: RESP2 connections may see one turn of its event loop in which it goes back"
+            );
+            return None;
+        }
+        Some(Instant::now() + jitter::around(WAIT_AGAIN))
     }
 
     async fn tell(&self, heard: Moment) {
         // A closed channel means that the process ends; `run` looks.
         let _ = self.keeper.send((Observation::Emptied { node: self.node }, heard)).await;
         self.shared.shard().attention.look_now();
+    }
+}
+
+/// What the node has said.
+#[derive(Default)]
+struct Said {
+    inbound: Vec<u8>,
+    scanner: ReplyScanner,
+    /// How much of it the scanner has seen: the beginning of a reply.
+    scanned: usize,
+    /// How many answers have come.
+    answered: usize,
+}
+
+/// One thing that it says.
+enum Word {
+    /// It is listened to from now on.
+    Ready,
+    /// All its data is gone.
+    Emptied,
+    /// It was pointed at another node.
+    Moves,
+    /// It lets nobody wait, in its own words, or somebody has written the stream.
+    NoWait(Vec<u8>),
+    Nothing,
+}
+
+impl Said {
+    fn next(&mut self) -> Result<Option<Word>, ControlError> {
+        let fresh = self.inbound.get(self.scanned..).unwrap_or_default();
+        let extent = match self.scanner.scan(fresh) {
+            Ok(Some(extent)) => extent,
+            Ok(None) if self.inbound.len() > MOST_BYTES => {
+                return Err(ControlError::Malformed("too long".to_owned()));
+            }
+            Ok(None) => {
+                self.scanned = self.inbound.len();
+                return Ok(None);
+            }
+            Err(error) => return Err(ControlError::Malformed(format!("{error:?}"))),
+        };
+        let reply: Vec<u8> = self.inbound.drain(..self.scanned + extent.end).collect();
+        self.scanned = 0;
+        Ok(Some(match extent.kind {
+            ReplyKind::Push if tells(&reply) => Word::Emptied,
+            ReplyKind::Push => Word::Nothing,
+            ReplyKind::Error if tells_of_another(&reply) => Word::Moves,
+            ReplyKind::Error if self.answered < BEFORE_WAIT => {
+                let text = String::from_utf8_lossy(&reply);
+                return Err(ControlError::Refused(words(text.trim_start_matches('-').trim_end())));
+            }
+            ReplyKind::Error => Word::NoWait(reply),
+            ReplyKind::Value => {
+                self.answered += 1;
+                match self.answered {
+                    BEFORE_WAIT => Word::Ready,
+                    ..BEFORE_WAIT => Word::Nothing,
+                    _ => Word::NoWait(reply),
+                }
+            }
+        }))
     }
 }
 
@@ -211,7 +321,15 @@ impl<'a> Listening<'a> {
 
 impl Drop for Listening<'_> {
     fn drop(&mut self) {
+        self.0.lost.store(true, Ordering::SeqCst);
         self.0.socket.store(None);
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -235,6 +353,14 @@ async fn read_busily<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_end_of_a_wait_tells_of_another_node() {
+        assert!(tells_of_another(
+            b"-UNBLOCKED force unblock from blocking operation, instance state changed\r\n"
+        ));
+        assert!(!tells_of_another(b"-MASTERDOWN Link with MASTER is down\r\n"));
+    }
 
     #[test]
     fn only_a_message_about_everything_tells() {

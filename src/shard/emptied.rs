@@ -11,16 +11,27 @@ use socket2::Socket;
 /// Asks for the message.
 pub const TRACK: [&[u8]; 6] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", b"\0redweir: no key"];
 
+/// Waits for an entry of a stream that nobody writes, and so until its own node ends the wait: whoever is pointed at another
+/// node says so to everybody who waits, before it even connects to that one (`replication.c`, `replicationSetMaster`).
+pub const WAIT: [&[u8]; 6] = [b"XREAD", b"BLOCK", b"0", b"STREAMS", b"redweir:nothing", b"$"];
+
 /// Whether a push tells that all data was emptied: `invalidate`, of no key in particular.
 pub fn tells(push: &[u8]) -> bool {
     push == b">2\r\n$10\r\ninvalidate\r\n_\r\n" && !mutant::is("deaf-to-witness")
 }
 
+/// Whether an error tells that the node was pointed at another: `-UNBLOCKED`, in reply to [`WAIT`].
+pub fn tells_of_another(error: &[u8]) -> bool {
+    error.starts_with(b"-UNBLOCKED")
+}
+
 /// What has been heard of one node, for the workers, on whatever thread.
 #[derive(Debug, Default)]
 pub struct EmptiedWatch {
-    /// How many times it has emptied its data.
+    /// How many times it has emptied its data, or was pointed at another node.
     pub(crate) emptied: AtomicU64,
+    /// Whoever listened does not any longer, and nobody does yet: it may say anything meanwhile.
+    pub(crate) lost: AtomicBool,
     /// Something was read that is not counted yet.
     pub(crate) busy: AtomicBool,
     /// Where the messages come.
@@ -28,7 +39,7 @@ pub struct EmptiedWatch {
 }
 
 impl EmptiedWatch {
-    /// How many times the node has emptied its data; `None` when something has come that may say so once more.
+    /// How many times the node has emptied its data, or said that it is about to; `None` when something has come that may say so once more.
     ///
     /// Nothing is missed: whoever reads the socket is busy from before it reads until it has counted, so that what is not
     /// in the socket any more, and nobody is busy with, is in the count.
@@ -41,7 +52,7 @@ impl EmptiedWatch {
                 return None;
             }
         }
-        let busy = self.busy.load(Ordering::SeqCst);
+        let busy = self.busy.load(Ordering::SeqCst) || self.lost.load(Ordering::SeqCst);
         (!busy).then(|| self.emptied.load(Ordering::SeqCst))
     }
 }
