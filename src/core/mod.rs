@@ -60,6 +60,7 @@ pub mod plan;
 pub mod policy;
 pub mod position;
 pub mod reason;
+pub mod repeat;
 pub mod route;
 pub mod session;
 pub mod stream;

@@ -20,12 +20,13 @@ use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::core::policy::{Consistency, Policy, PolicyId};
 use crate::core::reason::Reason;
+use crate::core::repeat::PendingKind;
 use crate::core::session::{Home, Stamps};
 use crate::mutant;
 use crate::proxy::session::connection::{Connection, Step};
 use crate::proxy::session::route_cache::{CachedRoute, FastPath};
 use crate::proxy::upstream::outgoing::Bytes;
-use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
+use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 

@@ -8,6 +8,7 @@ use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
+use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
 use crate::mutant;
 use crate::proxy::session::connection::{Connection, Step};
@@ -15,7 +16,7 @@ use crate::proxy::session::order::Run;
 use crate::proxy::session::scan;
 use crate::proxy::upstream::lane::{Lane, Process, Purpose};
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
-use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
+use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 

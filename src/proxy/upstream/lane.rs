@@ -14,6 +14,7 @@ use bytes::BytesMut;
 
 use crate::core::moment::Moment;
 use crate::core::position::Offset;
+use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
 use crate::mutant;
 use crate::net::runtime::flush::{DirtyList, Flush};
@@ -26,7 +27,7 @@ use crate::proxy::upstream::hearing::Hearing;
 pub use crate::proxy::upstream::key::{LaneKey, Proto, Purpose};
 use crate::proxy::upstream::load::InFlight;
 use crate::proxy::upstream::outgoing::Bytes;
-use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
+use crate::proxy::upstream::pending::{Pending, Rewrite};
 pub use crate::proxy::upstream::phase::{Broken, Closed, OutOfStep, Phase, Process, Unreachable, Withdrawal};
 pub use crate::proxy::upstream::queue::Leftover;
 use crate::proxy::upstream::relay::Relay;
@@ -315,10 +316,7 @@ impl Lane {
     pub fn front_lacks_proof(&self) -> bool {
         let inner = self.inner.borrow();
         inner.connection.queue().front().is_some_and(|front| {
-            front.lacks_proof(inner.proof)
-                || front.is_void()
-                || front.follows_repeated()
-                || self.demoted.get() && front.is_for_successor()
+            front.is_doubtful(inner.proof) || self.demoted.get() && front.asked().is_for_successor()
         })
     }
 

@@ -4,8 +4,9 @@ use crate::core::moment::Moment;
 use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
 use crate::core::reason::Reason;
+use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
-use crate::proxy::upstream::pending::{PendingKind, Rewrite};
+use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry;
 use crate::wire::request::Request;
 

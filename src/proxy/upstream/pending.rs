@@ -6,26 +6,9 @@ use crate::core::moment::Moment;
 use crate::core::nodes::proof::suffices;
 use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
+use crate::core::repeat::{Asked, PendingKind};
 use crate::core::session::Stamps;
-use crate::mutant;
 use crate::proxy::downstream::replies::Client;
-
-/// What may be done with a command when its lane is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PendingKind {
-    /// It changes nothing: it may be sent again, once.
-    Read,
-    /// It was sent again already, or can only be answered by this connection.
-    Final,
-    /// It may change something: never sent twice.
-    Write,
-    /// `ROLE`, asked for by Redweir itself: the reply goes to the drain.
-    Proof,
-    /// It was sent again on another lane: the reply goes to the drain.
-    Moved,
-    /// `PING`, to see whether an idle connection is still good: the reply goes to the drain.
-    Check,
-}
 
 /// What Redweir changes in a reply, or takes note of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,38 +67,31 @@ impl Pending {
         self.sees_all || self.kind != PendingKind::Write && self.stamps != Stamps::None
     }
 
+    /// What its fate depends on.
+    #[inline]
+    pub fn asked(&self) -> Asked {
+        Asked { kind: self.kind, at_primary: self.at_primary, scans: self.rewrite == Rewrite::Cursor }
+    }
+
     /// Whether it needs more than the last `ROLE` on its lane proved.
     pub fn lacks_proof(&self, proof: Option<Offset>) -> bool {
         self.need.is_some_and(|need| !suffices(proof, need))
     }
 
-    /// Whether its reply counts for nothing, because its node may have gone back meanwhile. A scan goes on all the same: what
-    /// is there before and after a resync keeps its place in it.
-    pub fn is_void(&self) -> bool {
-        self.void
-            && matches!(self.kind, PendingKind::Read | PendingKind::Final)
-            && self.rewrite != Rewrite::Cursor
-    }
-
-    /// Whether a node's answer to it is not to be believed if that is not the primary any longer: what was written before it
-    /// may have been refused.
-    pub fn is_for_successor(&self) -> bool {
-        self.at_primary && self.may_move() && !mutant::is("demoted-and-believed")
+    /// Whether its reply counts for nothing: its node has not proven what was needed, may have gone back meanwhile, or
+    /// answers after a read that is being repeated elsewhere.
+    #[inline]
+    pub fn is_doubtful(&self, proof: Option<Offset>) -> bool {
+        self.asked().is_doubtful(self.need, proof, self.void) || self.follows_repeated()
     }
 
     /// Whether a read of its keys that was sent before it is being repeated elsewhere.
-    pub fn follows_repeated(&self) -> bool {
+    fn follows_repeated(&self) -> bool {
         // One that the primary answers is no older than what any other node answers before it.
         self.kind == PendingKind::Read
             && !self.at_primary
             && self.stamps != Stamps::None
             && self.client.session.borrow().must_repeat(self.seq, &self.stamps)
-    }
-
-    /// Whether it may be sent again on another shared lane to the same node.
-    pub fn may_move(&self) -> bool {
-        // A scan is continued by its own process only, which another connection would have to prove to be.
-        matches!(self.kind, PendingKind::Read | PendingKind::Final) && self.rewrite != Rewrite::Cursor
     }
 
     /// Whether a read may be sent again though this command of the same client, behind it or before it, is not: it must

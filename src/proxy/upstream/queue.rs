@@ -16,12 +16,13 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 
+use crate::core::repeat::PendingKind;
 use crate::mutant;
 use crate::net::runtime::buffer::Queued;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::load::InFlight;
-use crate::proxy::upstream::pending::{Pending, PendingKind};
+use crate::proxy::upstream::pending::Pending;
 use move_out::Unmovable;
 use streaming::Streaming;
 
@@ -326,7 +327,7 @@ impl RequestQueue {
     /// `drain`.
     pub fn take_own(&mut self, drain: &Rc<Client>, fencing: bool) -> Vec<(Pending, BytesMut)> {
         let Some(front) = self.pending.front() else { return Vec::new() };
-        if !front.may_move() || Unmovable::of(&self.pending, fencing).contains(&front.client) {
+        if !front.asked().may_move() || Unmovable::of(&self.pending, fencing).contains(&front.client) {
             return Vec::new();
         }
         let client = Rc::clone(&front.client);
@@ -347,7 +348,7 @@ impl RequestQueue {
         for mut pending in std::mem::take(&mut self.pending) {
             let bytes = at..at + pending.len;
             at = bytes.end;
-            let moves = pending.may_move() && pending.client.gone().is_none() && chosen(&pending);
+            let moves = pending.asked().may_move() && pending.client.gone().is_none() && chosen(&pending);
             if bytes.start >= asked {
                 let (_, rest) = rest.get_or_insert_with(|| (bytes.start, BytesMut::new()));
                 if !moves {

@@ -10,14 +10,14 @@ use crate::core::command::alone::alone;
 use crate::core::demand::{Reader, Subject};
 use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
-use crate::core::policy::Consistency;
-use crate::core::route::{Ask, Decision, decide};
+use crate::core::repeat::{self, Asked, Fate, HowLost, PendingKind};
+use crate::core::route::{Ask, decide};
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover, Phase, Purpose, Withdrawal};
-use crate::proxy::upstream::pending::{Pending, PendingKind};
+use crate::proxy::upstream::pending::Pending;
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::held::HeldCommand;
 use crate::proxy::worker::upkeep;
@@ -86,7 +86,6 @@ impl Worker {
             (&view, &commands),
             &mut Subject::default(),
         );
-        let keyed = policy.consistency >= Consistency::Session;
         let home = pending.client.session.borrow().home.map(|home| home.node);
         let decision = decide(&Ask {
             view: &view,
@@ -104,21 +103,12 @@ impl Worker {
             waited: true,
             avoid: Some(failed),
         });
-        match decision {
-            Decision::Send { node, .. } if node == failed => None,
-            Decision::Send { node, .. } if view.primary == Some(node) => Some(node),
-            // Another replica may be behind what this session has seen, and nobody has time to find out.
-            Decision::Send { node, .. } if keyed && home.is_some_and(|home| home != node) => {
-                view.usable_primary(now).filter(|node| *node != failed)
-            }
-            Decision::Send { node, .. } => {
-                if keyed && home.is_none() {
-                    pending.client.session.borrow_mut().seen.everything(shared.shard().anchors.next());
-                }
-                Some(node)
-            }
-            Decision::Try { .. } | Decision::Wait { .. } | Decision::Refuse { .. } => None,
+        let primary = view.usable_primary(now);
+        let next = repeat::elsewhere(decision, &view, failed, policy.consistency, (home, primary))?;
+        if next.sees_everything {
+            pending.client.session.borrow_mut().seen.everything(shared.shard().anchors.next());
         }
+        Some(next.node)
     }
 
     /// What a lane that ended still owed.
@@ -167,40 +157,33 @@ impl Worker {
             pending.client.deliver(pending.seq, &reply, true);
             return;
         }
-        let (error, pending) = match (why, pending.kind) {
-            (Closed::Refused(error), PendingKind::Read)
-                if !lane.exclusive && !self.is_primary(lane.key.node) =>
-            {
-                match self.repeat(pending, &request, lane) {
-                    Ok(()) => return,
-                    Err(pending) => ([error, &b"\r\n"[..]].concat(), pending),
+        let asked = Asked { at_primary: self.is_primary(lane.key.node), ..pending.asked() };
+        let (loss, words) = match why {
+            Closed::Refused(error) => (HowLost::Refused, [error, &b"\r\n"[..]].concat()),
+            Closed::Unreachable(_) => (HowLost::Unreachable, Vec::new()),
+            _ => (HowLost::Broken, Vec::new()),
+        };
+        let (error, pending) = match repeat::after_loss(asked, lane.exclusive, sent, loss) {
+            Fate::ElsewhereOrWords => match self.repeat(pending, &request, lane) {
+                Ok(()) => return,
+                Err(pending) => (words, pending),
+            },
+            Fate::Words => (words, pending),
+            Fate::Again => match self.repeat_after_loss(pending, &request, lane, why) {
+                Ok(()) => return,
+                Err(mut pending) if sent => {
+                    pending.kind = PendingKind::Final;
+                    return self.hold_lost(lane, why, request, pending);
                 }
-            }
-            (Closed::Refused(error), _) => ([error, &b"\r\n"[..]].concat(), pending),
-            (_, PendingKind::Read) if !lane.exclusive => {
-                match self.repeat_after_loss(pending, &request, lane, why) {
-                    Ok(()) => return,
-                    Err(mut pending) if sent => {
-                        pending.kind = PendingKind::Final;
-                        return self.hold_lost(lane, why, request, pending);
-                    }
-                    Err(pending) => return self.hold_lost(lane, why, request, pending),
-                }
-            }
-            (_, PendingKind::Write) if sent => {
+                Err(pending) => return self.hold_lost(lane, why, request, pending),
+            },
+            Fate::Held => return self.hold_lost(lane, why, request, pending),
+            Fate::Uncertain => {
                 self.stats.uncertain_writes.add(1);
                 (say::UNCERTAIN.to_vec(), pending)
             }
-            // Not a byte of it was executed: it goes to whoever is the primary now.
-            (_, PendingKind::Write | PendingKind::Final)
-                if !lane.exclusive && !sent && !is_read_forgotten(pending.kind) =>
-            {
-                return self.hold_lost(lane, why, request, pending);
-            }
-            // It was sent twice, and lost twice.
-            (_, PendingKind::Final) if !lane.exclusive => (say::MASTERDOWN.to_vec(), pending),
-            (Closed::Unreachable(_), _) => (say::MASTERDOWN.to_vec(), pending),
-            _ => (say::LOST.to_vec(), pending),
+            Fate::Refused => (say::MASTERDOWN.to_vec(), pending),
+            Fate::Lost => (say::LOST.to_vec(), pending),
         };
         if lane.exclusive && !matches!(why, Closed::Refused(_)) {
             // The connection's state went with it; going on would pretend that it is still there.
@@ -389,11 +372,6 @@ impl Worker {
         self.lane(lane.key).push_bytes(request, pending);
         Ok(())
     }
-}
-
-/// The mutant forgets that a read which was sent again may be sent once more if nobody has got it.
-fn is_read_forgotten(kind: PendingKind) -> bool {
-    kind == PendingKind::Final && mutant::is("unsent-reads-lost")
 }
 
 /// As whom the commands of a lane run.

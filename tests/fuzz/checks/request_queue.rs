@@ -9,12 +9,13 @@ use redweir::core::fence::{FenceTable, Slot};
 use redweir::core::moment::Moment;
 use redweir::core::nodes::node::NodeId;
 use redweir::core::policy::PolicyId;
+use redweir::core::repeat::PendingKind;
 use redweir::core::session::Stamps;
 use redweir::net::runtime::flush::{DirtyList, Schedule};
 use redweir::net::socket::halves::WriteHalf;
 use redweir::proxy::downstream::replies::{Client, Gone, Output};
 use redweir::proxy::upstream::load::Load;
-use redweir::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
+use redweir::proxy::upstream::pending::{Pending, Rewrite};
 use redweir::proxy::upstream::queue::RequestQueue;
 
 use super::steps::Steps;

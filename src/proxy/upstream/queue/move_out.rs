@@ -19,11 +19,11 @@ impl Unmovable {
     /// Found in one pass for each who has sent anything but reads, few of whom have sent reads, too.
     pub(super) fn of(outstanding: &VecDeque<Pending>, fencing: bool) -> Self {
         let mut fixed: FxHashMap<*const Client, Vec<&Pending>> = FxHashMap::default();
-        for pending in outstanding.iter().filter(|p| !p.may_move() && p.client.gone().is_none()) {
+        for pending in outstanding.iter().filter(|p| !p.asked().may_move() && p.client.gone().is_none()) {
             fixed.entry(Rc::as_ptr(&pending.client)).or_default().push(pending);
         }
         let mut bound = FxHashSet::default();
-        for read in outstanding.iter().filter(|p| p.may_move()) {
+        for read in outstanding.iter().filter(|p| p.asked().may_move()) {
             let client = Rc::as_ptr(&read.client);
             if fixed
                 .get(&client)

@@ -7,12 +7,13 @@ use crate::core::fence::{FenceTable, Slot};
 use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
 use crate::core::policy::PolicyId;
+use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
 use crate::net::runtime::flush::{DirtyList, Schedule};
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::{Client, Gone, Output};
 use crate::proxy::upstream::load::Load;
-use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
+use crate::proxy::upstream::pending::{Pending, Rewrite};
 
 fn output() -> Output {
     Output { dirty: DirtyList::new(&Rc::<Schedule>::default()), buffers: Rc::default() }

@@ -4,10 +4,11 @@ use std::rc::Rc;
 
 use crate::core::moment::Moment;
 use crate::core::policy::PolicyId;
+use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
-use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
+use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::proxy::worker::Worker;
 
 impl Worker {

@@ -8,6 +8,7 @@ use std::task::{Poll, Waker};
 use bytes::BytesMut;
 
 use crate::core::moment::Moment;
+use crate::core::repeat::{Answered, AskedOn, Belief, PendingKind, judge};
 use crate::core::session::Stamps;
 use crate::mutant;
 use crate::net::runtime::buffer::drop_front;
@@ -17,7 +18,7 @@ use crate::net::runtime::task;
 use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Broken, Closed, Lane, OutOfStep, Proto, Withdrawal};
-use crate::proxy::upstream::pending::{Pending, PendingKind, Rewrite};
+use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::proxy::worker::lanes::rewrite;
 use crate::proxy::worker::{Reply, Worker};
 use crate::shard::emptied;
@@ -312,25 +313,23 @@ fn answer(
     now: Moment,
 ) -> Result<bool, Closed> {
     task::provoke("lane", || reply == b"$6\r\npanic!\r\n");
-    let (mut successor, mut unproven, mut lacking, mut question) = (false, false, false, None);
-    let refused = kind == ReplyKind::Error && !cut && say::refuses_writes(reply);
+    let (mut belief, mut lacking, mut doubtful, mut question) = (Belief::Believed, false, false, None);
+    let plain = kind != ReplyKind::Error && !lane.demoted.get();
     let again = |pending: &Pending, request: &[u8], proof| {
         if pending.at_primary && pending.kind != PendingKind::Write && !cut {
             question = fingerprint(worker, lane, pending, request);
         }
         // Of a reply whose beginning was passed on all this was settled before that: nothing else may follow it.
-        lacking = !cut && pending.lacks_proof(proof);
-        unproven = !cut && (lacking || pending.is_void() || pending.follows_repeated());
-        // No exclusive lane is demoted: it is closed.
-        successor = !cut
-            && (lane.demoted.get() && pending.is_for_successor()
-                || refused && is_to_be_written_again(lane, pending));
-        let failed = kind == ReplyKind::Error && !cut && pending.kind == PendingKind::Read;
-        successor
-            || unproven
-            || failed
-                && (say::asks_for_another_node(reply, pending.at_primary)
-                    || worker.differs_in_acl(lane, reply))
+        if cut {
+            return false;
+        }
+        lacking = pending.lacks_proof(proof);
+        doubtful = pending.is_doubtful(proof);
+        if plain && !doubtful {
+            return false;
+        }
+        belief = examine(worker, lane, pending, doubtful, reply);
+        matches!(belief, Belief::Elsewhere | Belief::Successor)
     };
     let Some((mut pending, request)) = lane.pop(again) else {
         return Err(Closed::Desynchronised(OutOfStep::NotAsked));
@@ -347,27 +346,15 @@ fn answer(
         worker.judge_attempt(lane.key.node, !lacking, now);
     }
     if let Some(request) = request {
-        if successor {
-            let refusal = refused.then_some(reply);
-            worker.ask_successor(lane, pending, request, refusal);
-            return Ok(false);
-        }
-        match worker.repeat(pending, &request, lane) {
+        match ask_again(worker, lane, (pending, request), (reply, doubtful), belief) {
             Ok(()) => return Ok(false),
             Err(back) => pending = back,
-        }
-        // The primary is gone, and the replica has lost it as well: the next one may be near.
-        let lost = matches!(ErrorCode::of(reply), Some(ErrorCode::MasterDown)) && !pending.at_primary;
-        if unproven || lost {
-            worker.ask_successor(lane, pending, request, None);
-            return Ok(false);
         }
     }
     if kind == ReplyKind::Error && lane.exclusive && !mutant::is("errors-forgotten") {
         lane.tainted.set(true);
     }
-    if refused && lane.exclusive && pending.at_primary {
-        // What its state is about is lost with the role of its node.
+    if belief == Belief::Ends {
         worker.shared.shard().attention.look_now();
         pending.client.end();
         return Ok(pending.client.deliver(pending.seq, say::LOST, true));
@@ -378,11 +365,59 @@ fn answer(
     } else if pending.sees_all || pending.stamps != Stamps::None {
         pending.client.session.borrow_mut().seen.between(&pending.stamps, pending.sees_all);
     }
-    Ok(pass_on(worker, lane, &pending, reply, (kind, cut), now))
+    if pending.rewrite == Rewrite::None {
+        return Ok(pending.client.deliver(pending.seq, reply, true));
+    }
+    Ok(deliver_rewritten(worker, lane, &pending, reply, (kind, cut), now))
 }
 
-/// Gives the client its reply, or the last part of it. True when it has much to take.
-fn pass_on(
+/// What to think of a reply that is an error, is doubtful, or is a former primary's.
+#[cold]
+fn examine(worker: &Worker, lane: &Lane, pending: &Pending, doubtful: bool, reply: &[u8]) -> Belief {
+    let refuses = ErrorCode::of(reply).is_some() && say::refuses_writes(reply);
+    let not_here = || say::asks_for_another_node(reply, pending.at_primary);
+    let answered = if refuses && pending.at_primary {
+        Answered::ReadOnly
+    } else if pending.kind == PendingKind::Read && (not_here() || worker.differs_in_acl(lane, reply)) {
+        Answered::NotHere
+    } else {
+        Answered::Value
+    };
+    let on = AskedOn { exclusive: lane.exclusive, demoted: lane.demoted.get() };
+    judge(pending.asked(), doubtful, answered, on)
+}
+
+/// Asks somebody else. Gives the command back when the reply is the best that there is.
+#[cold]
+fn ask_again(
+    worker: &Rc<Worker>,
+    lane: &Rc<Lane>,
+    (pending, request): (Pending, BytesMut),
+    (reply, doubtful): (&[u8], bool),
+    belief: Belief,
+) -> Result<(), Pending> {
+    if belief == Belief::Successor {
+        let refusal = ErrorCode::of(reply).is_some() && say::refuses_writes(reply);
+        worker.ask_successor(lane, pending, request, refusal.then_some(reply));
+        return Ok(());
+    }
+    let pending = match worker.repeat(pending, &request, lane) {
+        Ok(()) => return Ok(()),
+        Err(pending) => pending,
+    };
+    // The primary is gone, and the replica has lost it as well: the next one may be near.
+    let lost = ErrorCode::of(reply) == Some(ErrorCode::MasterDown) && !pending.at_primary;
+    if lost || doubtful {
+        worker.ask_successor(lane, pending, request, None);
+        return Ok(());
+    }
+    Err(pending)
+}
+
+/// Gives the client a reply that is changed, or taken note of, on its way; or the last part of it. True when it has much to
+/// take.
+#[cold]
+fn deliver_rewritten(
     worker: &Rc<Worker>,
     lane: &Lane,
     pending: &Pending,
@@ -406,15 +441,6 @@ fn pass_on(
         }
         _ => pending.client.deliver(pending.seq, reply, true),
     }
-}
-
-/// Whether a write that was refused because its node is a replica now goes to the next primary.
-#[cold]
-fn is_to_be_written_again(lane: &Lane, pending: &Pending) -> bool {
-    !lane.exclusive
-        && pending.at_primary
-        && pending.kind == PendingKind::Write
-        && !mutant::is("readonly-passed-on")
 }
 
 /// What stands for a question and the database in which it was asked, if a session is to remember what it was answered.

@@ -1,0 +1,308 @@
+//! What becomes of a command whose answer is not to be believed, or whose connection was lost. What reads is asked again,
+//! where that can help; what may write is never sent twice: only if it was refused, or not a byte of it had been written,
+//! does it go to whoever is the primary next.
+
+use crate::core::nodes::node::NodeId;
+use crate::core::nodes::proof::suffices;
+use crate::core::nodes::view::View;
+use crate::core::policy::Consistency;
+use crate::core::position::Offset;
+use crate::core::route::Decision;
+use crate::mutant;
+
+/// What may be done with a command when its connection is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingKind {
+    /// It changes nothing: it may be sent again, once.
+    Read,
+    /// It was sent again already, or can only be answered by this connection.
+    Final,
+    /// It may change something: never sent twice.
+    Write,
+    /// `ROLE`, asked for by Redweir itself: nobody gets the reply.
+    Proof,
+    /// It was sent again on another connection: nobody gets the reply.
+    Moved,
+    /// `PING`, to see whether an idle connection is still good: nobody gets the reply.
+    Check,
+}
+
+/// A command that a node was asked, as far as its fate depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// What may be done with it.
+    pub kind: PendingKind,
+    /// The primary was asked.
+    pub at_primary: bool,
+    /// It goes on with a scan: what was there before and after a resync keeps its place in it, and another process cannot
+    /// go on with it.
+    pub scans: bool,
+}
+
+impl Asked {
+    /// Whether it may be sent again on another connection to the same node.
+    #[inline]
+    pub const fn may_move(self) -> bool {
+        matches!(self.kind, PendingKind::Read | PendingKind::Final) && !self.scans
+    }
+
+    /// Whether an answer counts for nothing: the node has not `proven` what was needed, or may have gone back since it was
+    /// asked (`void`).
+    #[inline]
+    pub fn is_doubtful(self, need: Option<Offset>, proven: Option<Offset>, void: bool) -> bool {
+        need.is_some_and(|need| !suffices(proven, need)) || void && self.may_move()
+    }
+
+    /// Whether the answer of a node that is not the primary any longer is not to be believed: what was written before it may
+    /// have been refused.
+    #[inline]
+    pub fn is_for_successor(self) -> bool {
+        self.at_primary && self.may_move() && !mutant::is("demoted-and-believed")
+    }
+}
+
+/// What a node has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// A value, or an error that any node would answer.
+    Value,
+    /// An error that another node need not answer.
+    NotHere,
+    /// It has refused to write, because it is a replica.
+    ReadOnly,
+}
+
+/// The connection on which it has done so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskedOn {
+    /// Only one client uses it.
+    pub exclusive: bool,
+    /// Its node has said itself that it is not the primary any longer.
+    pub demoted: bool,
+}
+
+/// What becomes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belief {
+    /// The client gets it.
+    Believed,
+    /// Somebody else is asked.
+    Elsewhere,
+    /// The next primary is asked.
+    Successor,
+    /// The client's connection ends: what its state is about was lost with the role of its node.
+    Ends,
+}
+
+/// What becomes of an answer that was found doubtful, or not.
+pub fn judge(asked: Asked, doubtful: bool, answered: Answered, on: AskedOn) -> Belief {
+    // No exclusive connection is demoted: it is closed.
+    if on.demoted && asked.is_for_successor() {
+        return Belief::Successor;
+    }
+    if answered == Answered::ReadOnly && asked.at_primary {
+        if on.exclusive {
+            return Belief::Ends;
+        }
+        // Nothing of it was executed.
+        if asked.kind == PendingKind::Write && !mutant::is("readonly-passed-on") {
+            return Belief::Successor;
+        }
+    }
+    let not_here = match answered {
+        Answered::Value => false,
+        Answered::NotHere => true,
+        // Only a primary that is none any longer says so of what it was asked.
+        Answered::ReadOnly => !asked.at_primary,
+    };
+    if doubtful || not_here && asked.kind == PendingKind::Read {
+        return Belief::Elsewhere;
+    }
+    Belief::Believed
+}
+
+/// Why a connection was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HowLost {
+    /// The node has refused it, in its own words: a password, a user, too many clients.
+    Refused,
+    /// The node could not be reached.
+    Unreachable,
+    /// Anything else.
+    Broken,
+}
+
+/// What becomes of a command that a lost connection owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Somebody else is asked; if nobody can be, the client gets the node's own words.
+    ElsewhereOrWords,
+    /// Somebody else is asked, or the same node once more; if nobody can be, it waits for the next primary.
+    Again,
+    /// It waits for the next primary.
+    Held,
+    /// The client is told that it may have been executed.
+    Uncertain,
+    /// The client is told that nobody can answer it.
+    Refused,
+    /// The client gets the node's own words.
+    Words,
+    /// The client is told that the connection was lost.
+    Lost,
+}
+
+/// What becomes of a command that a lost connection owed, of which something was `sent`, or not.
+pub fn after_loss(asked: Asked, exclusive: bool, sent: bool, loss: HowLost) -> Fate {
+    let kind = asked.kind;
+    if loss == HowLost::Refused {
+        let elsewhere = kind == PendingKind::Read && !exclusive && !asked.at_primary;
+        return if elsewhere { Fate::ElsewhereOrWords } else { Fate::Words };
+    }
+    match kind {
+        PendingKind::Read if !exclusive => Fate::Again,
+        PendingKind::Write if sent => Fate::Uncertain,
+        // The mutant forgets that a read which was sent again may be sent once more if nobody has got it.
+        PendingKind::Final if !exclusive && !sent && mutant::is("unsent-reads-lost") => Fate::Refused,
+        // Not a byte of it was executed: it goes to whoever is the primary now.
+        PendingKind::Write | PendingKind::Final if !exclusive && !sent => Fate::Held,
+        // It was sent twice, and lost twice.
+        PendingKind::Final if !exclusive => Fate::Refused,
+        _ if loss == HowLost::Unreachable => Fate::Refused,
+        _ => Fate::Lost,
+    }
+}
+
+/// Who is asked instead of `failed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// This node.
+    pub node: NodeId,
+    /// The session has no home yet: it counts as having seen everything up to now.
+    pub sees_everything: bool,
+}
+
+/// Who is asked instead of `failed`, if the read was decided anew: the primary, or another replica that may serve it.
+/// `home` is the replica that the session stays with; `primary`, one that can be used.
+pub fn elsewhere(
+    decision: Decision,
+    view: &View,
+    failed: NodeId,
+    level: Consistency,
+    (home, primary): (Option<NodeId>, Option<NodeId>),
+) -> Option<Elsewhere> {
+    let Decision::Send { node, .. } = decision else { return None };
+    let keyed = level >= Consistency::Session;
+    let to = |node| Some(Elsewhere { node, sees_everything: false });
+    if node == failed {
+        None
+    } else if view.primary == Some(node) {
+        to(node)
+    } else if keyed && home.is_some_and(|home| home != node) {
+        // Another replica may be behind what this session has seen, and nobody has time to find out.
+        primary.filter(|node| *node != failed).and_then(to)
+    } else {
+        Some(Elsewhere { node, sees_everything: keyed && home.is_none() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [PendingKind; 6] = [
+        PendingKind::Read,
+        PendingKind::Final,
+        PendingKind::Write,
+        PendingKind::Proof,
+        PendingKind::Moved,
+        PendingKind::Check,
+    ];
+
+    fn every_command() -> impl Iterator<Item = Asked> {
+        KINDS.into_iter().flat_map(|kind| {
+            [false, true].into_iter().flat_map(move |at_primary| {
+                [false, true].into_iter().map(move |scans| Asked { kind, at_primary, scans })
+            })
+        })
+    }
+
+    fn every_place() -> impl Iterator<Item = AskedOn> {
+        // An exclusive connection is closed, not demoted.
+        [(false, false), (false, true), (true, false)]
+            .into_iter()
+            .map(|(exclusive, demoted)| AskedOn { exclusive, demoted })
+    }
+
+    #[test]
+    fn a_write_is_sent_again_only_if_it_was_refused() {
+        for asked in every_command().filter(|asked| asked.kind == PendingKind::Write) {
+            for on in every_place() {
+                for answered in [Answered::Value, Answered::NotHere] {
+                    assert_eq!(judge(asked, false, answered, on), Belief::Believed, "{asked:?} {on:?}");
+                }
+                let verdict = judge(asked, false, Answered::ReadOnly, on);
+                let expected = match (asked.at_primary, on.exclusive) {
+                    (true, true) => Belief::Ends,
+                    (true, false) => Belief::Successor,
+                    (false, _) => Belief::Believed,
+                };
+                assert_eq!(verdict, expected, "{asked:?} {on:?}");
+            }
+            for exclusive in [false, true] {
+                for loss in [HowLost::Unreachable, HowLost::Broken] {
+                    assert_eq!(after_loss(asked, exclusive, true, loss), Fate::Uncertain);
+                    let unsent = after_loss(asked, exclusive, false, loss);
+                    assert_eq!(unsent == Fate::Held, !exclusive, "{unsent:?}");
+                }
+                assert_eq!(after_loss(asked, exclusive, false, HowLost::Refused), Fate::Words);
+            }
+        }
+    }
+
+    #[test]
+    fn a_doubtful_answer_is_never_passed_on() {
+        for asked in every_command() {
+            for on in every_place() {
+                for answered in [Answered::Value, Answered::NotHere, Answered::ReadOnly] {
+                    let verdict = judge(asked, true, answered, on);
+                    assert_ne!(verdict, Belief::Believed, "{asked:?} {answered:?} {on:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_former_primary_answers_to_a_read_is_asked_of_the_next() {
+        let on = AskedOn { exclusive: false, demoted: true };
+        for asked in every_command() {
+            let successor = judge(asked, false, Answered::Value, on) == Belief::Successor;
+            assert_eq!(successor, asked.at_primary && asked.may_move(), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_is_asked_again_once() {
+        for asked in every_command().filter(|asked| !asked.at_primary) {
+            let on = AskedOn { exclusive: false, demoted: false };
+            for answered in [Answered::NotHere, Answered::ReadOnly] {
+                let again = judge(asked, false, answered, on) == Belief::Elsewhere;
+                assert_eq!(again, asked.kind == PendingKind::Read, "{asked:?} {answered:?}");
+            }
+            for loss in [HowLost::Unreachable, HowLost::Broken] {
+                let again = after_loss(asked, false, true, loss) == Fate::Again;
+                assert_eq!(again, asked.kind == PendingKind::Read, "{asked:?} {loss:?}");
+                // What only one connection can answer is lost with it.
+                assert_ne!(after_loss(asked, true, true, loss), Fate::Again);
+            }
+        }
+    }
+
+    #[test]
+    fn a_scan_is_not_voided_but_needs_its_proof() {
+        let scan = Asked { kind: PendingKind::Final, at_primary: false, scans: true };
+        assert!(!scan.is_doubtful(None, None, true));
+        assert!(Asked { scans: false, ..scan }.is_doubtful(None, None, true));
+        assert!(scan.is_doubtful(Some(Offset::new(7)), Some(Offset::new(6)), false));
+        assert!(!scan.is_doubtful(Some(Offset::new(7)), Some(Offset::new(7)), false));
+    }
+}
