@@ -6,9 +6,9 @@ use crate::core::moment::Moment;
 use crate::net::runtime::clock;
 use crate::proxy::local::answer::Answer;
 use crate::proxy::local::client_list;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::reply_mode;
-use crate::proxy::upstream::lane::Proto;
+use crate::proxy::session::step::Step;
 use crate::proxy::worker::mailbox::report_of;
 use crate::wire::request::Request;
 use crate::wire::say;
@@ -26,12 +26,12 @@ pub(crate) fn answer(connection: &mut Connection, request: &Request<'_>, now: Mo
 
 /// What a client says and asks about itself.
 fn about_itself<A: Args + ?Sized>(connection: &mut Connection, request: &A, now: Moment) -> Vec<u8> {
-    let resp3 = connection.proto == Proto::Resp3;
+    let resp3 = connection.who.is_resp3();
     let word = request.arg(1).to_ascii_lowercase();
     match (word.as_slice(), request.count()) {
         (b"id", 2) => say::integer(connection.client.id as i64),
         (b"getname", 2) => {
-            let name = Some(connection.name.as_bytes()).filter(|name| !name.is_empty());
+            let name = Some(connection.who.name().as_bytes()).filter(|name| !name.is_empty());
             say::maybe_bulk(name, resp3)
         }
         // Nobody is evicted here: there is nothing to be spared from.
@@ -76,7 +76,7 @@ fn set_name(connection: &mut Connection, name: &[u8]) -> Vec<u8> {
     if let Err(error) = check_name(name) {
         return error;
     }
-    connection.name = String::from_utf8_lossy(name).into_owned();
+    connection.who.call(name);
     connection.register();
     say::OK.to_vec()
 }

@@ -14,7 +14,6 @@ use crate::core::moment::Moment;
 use crate::net::runtime::clock;
 use crate::proxy::local::answer::Answer;
 use crate::proxy::session::connection::Connection;
-use crate::proxy::upstream::lane::Proto;
 use crate::shard::mailbox::Release;
 use crate::shard::mailbox::Report;
 use crate::shard::shared::ClientEntry;
@@ -128,7 +127,7 @@ pub(crate) async fn list(connection: &Connection, args: &[Vec<u8>]) -> Answer {
     for row in shown {
         row.describe(&mut text, &commands, now);
     }
-    Ok(say::text(&text, connection.proto == Proto::Resp3))
+    Ok(say::text(&text, connection.who.is_resp3()))
 }
 
 /// Which clients to disconnect.
@@ -281,7 +280,7 @@ async fn ask_about(connection: &Connection, kill: Option<&[&[u8]]>, ids: &[Strin
 
 /// One command to the primary as the user of this client.
 async fn ask_primary(connection: &Connection, command: &[&[u8]]) -> Answer<BytesFrame> {
-    let identity = connection.worker.shared.identities.hold(connection.identity);
+    let identity = connection.worker.shared.identities.hold(connection.who.identity());
     let credentials = identity.as_ref().map(|identity| &identity.credentials);
     connection.worker.inquiry.inquire(credentials, command).await
 }

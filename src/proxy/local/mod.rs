@@ -18,8 +18,9 @@ use crate::core::nodes::node::{Node, NodeId, Role};
 use crate::core::nodes::view::View;
 use crate::net::runtime::clock;
 use crate::proxy::local::answer::Answer;
+use crate::proxy::session::connection::Connection;
 use crate::proxy::session::connection::shown_name;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::step::Step;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Phase, Proto};
 use crate::proxy::worker::admission::Verdict;
 use crate::shard::identity::{Credentials, Password};
@@ -100,7 +101,7 @@ async fn answered(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
 /// The section of `INFO` that is about Redweir.
 fn section(connection: &Connection, now: Moment) -> Vec<u8> {
     let section = report::info_section(&connection.worker.shared, now);
-    say::text(section.trim_start(), connection.proto == Proto::Resp3)
+    say::text(section.trim_start(), connection.who.is_resp3())
 }
 
 async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
@@ -109,13 +110,13 @@ async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
     let Some(number) = number else { return Err(say::BAD_DB.to_vec()) };
     let Ok(db) = u32::try_from(number) else { return Err(say::error("ERR DB index is out of range")) };
-    if db != connection.db {
-        let before = std::mem::replace(&mut connection.db, db);
+    if db != connection.who.db() {
+        let before = connection.who.enter(db);
         if let Err(error) = may_select(connection, text).await {
-            connection.db = before;
+            connection.who.enter(before);
             return Err([error.trim_ascii_end(), b"\r\n"].concat());
         }
-        connection.rekey();
+        connection.lanes.leave_all();
         connection.register();
     }
     Ok(say::OK.to_vec())
@@ -133,7 +134,7 @@ async fn may_select(connection: &Connection, db: &[u8]) -> Result<(), Vec<u8>> {
         return Ok(());
     }
     // That was so when the lane was opened.
-    let identity = connection.worker.shared.identities.hold(connection.identity);
+    let identity = connection.worker.shared.identities.hold(connection.who.identity());
     let credentials = identity.as_ref().map(|identity| &identity.credentials);
     connection.worker.inquiry.inquire(credentials, &[b"SELECT", db]).await.map(drop)
 }
@@ -164,8 +165,8 @@ async fn authenticate(
     connection.worker.inquiry.verify(&credentials, &address).await?;
     let identity = shared.identities.intern(credentials);
     connection.act_as(Some(identity));
-    connection.worker.watch_identity(connection.identity);
-    connection.rekey();
+    connection.worker.watch_identity(connection.who.identity());
+    connection.lanes.leave_all();
     connection.register();
     Ok(())
 }
@@ -178,7 +179,7 @@ fn host(peer: &str) -> String {
 /// `networking.c`, `helloCommand`: the options take effect one by one, so that an error leaves those before it.
 async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let proto = match args.get(1).map(Vec::as_slice) {
-        None => connection.proto,
+        None => connection.who.proto(),
         Some(b"2") => Proto::Resp2,
         Some(b"3") => Proto::Resp3,
         Some(text) if std::str::from_utf8(text).is_ok_and(|t| t.parse::<i64>().is_ok()) => {
@@ -196,7 +197,7 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
             }
             [word, name, more @ ..] if word.eq_ignore_ascii_case(b"setname") => {
                 client::check_name(name)?;
-                connection.name = String::from_utf8_lossy(name).into_owned();
+                connection.who.call(name);
                 connection.register();
                 more
             }
@@ -207,15 +208,15 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
         };
     }
     admitted(connection).await?;
-    let before = std::mem::replace(&mut connection.proto, proto);
+    let before = connection.who.speak(proto);
     // Without a primary to ask, whatever it has for the client it will say when there is one.
     let answers = connection.worker.shared.shard().view.load().primary_answers();
     if let Err(error) = if answers { open_primary_lane(connection).await.map(drop) } else { Ok(()) } {
-        connection.proto = before;
+        connection.who.speak(before);
         let needs_password = ErrorCode::of(&error) == Some(ErrorCode::NoAuth);
         return Err(if needs_password { say::HELLO_NOAUTH.to_vec() } else { error });
     }
-    connection.rekey();
+    connection.lanes.leave_all();
     connection.register();
     let view = connection.worker.shared.shard().view.load();
     let version =
@@ -263,12 +264,12 @@ fn replica_instead(connection: &Connection) -> Option<NodeId> {
     let view = connection.worker.shared.shard().view.load();
     let answers = |node: &&Node| node.role == Some(Role::Replica) && node.silent_since.is_none();
     let replica = view.nodes.iter().find(answers).map(|node| node.id);
-    let allowed = view.rights.plainly_allow(connection.user.as_bytes(), b"select");
+    let allowed = view.rights.plainly_allow(connection.who.user().as_bytes(), b"select");
     replica.filter(|_| !view.primary_answers() && allowed)
 }
 
 async fn opened_lane(connection: &Connection, node: NodeId) -> Result<Rc<Lane>, Vec<u8>> {
-    let lane = connection.worker.lane(LaneKey { node, ..connection.key(node) });
+    let lane = connection.worker.lane(LaneKey { node, ..connection.who.key(node) });
     match opened(&lane).await {
         Phase::Closed(Closed::Refused(error)) => Err([error.as_slice(), b"\r\n"].concat()),
         Phase::Closed(_) => Err(say::MASTERDOWN.to_vec()),
@@ -295,7 +296,7 @@ fn redweir<A: Args + ?Sized>(
     commands: &Commands,
     now: Moment,
 ) -> Vec<u8> {
-    let resp3 = connection.proto == Proto::Resp3;
+    let resp3 = connection.who.is_resp3();
     let policies = &connection.worker.shared.config.policies;
     let word = request.arg(1).to_ascii_lowercase();
     match (word.as_slice(), request.count()) {
@@ -303,13 +304,13 @@ fn redweir<A: Args + ?Sized>(
         (b"view", 2) => say::text(&report::view_text(view, now), resp3),
         (b"losses", 2) => say::text(&report::losses_text(&connection.worker.shared, now), resp3),
         (b"policy", 2) => {
-            let name = policies.all.get(usize::from(connection.policy.0)).map(|p| p.name.as_bytes());
+            let name = policies.all.get(usize::from(connection.who.policy().0)).map(|p| p.name.as_bytes());
             say::maybe_bulk(name, resp3)
         }
         (b"policy", 3) => {
             let wanted = String::from_utf8_lossy(request.arg(2)).into_owned();
             if let Some(policy) = policies.find(&wanted) {
-                connection.policy = policy;
+                connection.who.read_under(policy);
                 say::OK.to_vec()
             } else {
                 let known: Vec<&str> = policies.all.iter().map(|p| p.name.as_str()).collect();

@@ -13,7 +13,7 @@ use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Gone;
-use crate::proxy::session::connection::Step;
+use crate::proxy::session::step::Step;
 use crate::proxy::upstream::lane::{Closed, Lane, Phase};
 use crate::wire::request::RequestError;
 
@@ -37,7 +37,7 @@ impl Server {
 
     /// Passes on the rest of the command. Returns when it is complete, or with why the client is gone.
     pub(super) async fn body(&mut self) -> Result<(), Gone> {
-        let mut lane = self.connection.body.take();
+        let mut lane = self.connection.lanes.take_rest();
         let mut dropped = BytesMut::new();
         loop {
             if let Some(Phase::Closed(why)) = lane.as_ref().map(|lane| lane.phase()) {
@@ -60,7 +60,7 @@ impl Server {
             match self.more(lane.as_ref()).await {
                 WaitEnd::Gone(why) => return Err(why),
                 WaitEnd::Input(0) => return Err(Gone::Left),
-                WaitEnd::Input(_) => self.connection.arrivals += 1,
+                WaitEnd::Input(_) => self.connection.waiting.arrive(),
                 WaitEnd::Changed => {}
             }
         }

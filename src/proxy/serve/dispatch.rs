@@ -17,8 +17,10 @@ use crate::core::session::Stamps;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::proxy::local;
-use crate::proxy::session::connection::{Connection, On, Step};
+use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::relayed::Relayed;
+use crate::proxy::session::step::Step;
+use crate::proxy::session::waiting::On;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::telemetry::{self, Target};
@@ -37,7 +39,7 @@ impl Connection {
             return step;
         }
         // Any other command may change whatever the connection is.
-        self.fast_path = None;
+        self.routing.follow(None);
         if let Some(step) = self.return_from_relay(intent) {
             return step;
         }
@@ -217,7 +219,7 @@ impl Connection {
 
     /// Sends a command to the primary, or has it wait for one.
     pub fn send_to_primary(&mut self, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
-        match to_primary(view, outgoing.reason, outgoing.now, self.has_waited_for_primary(outgoing.now)) {
+        match to_primary(view, outgoing.reason, outgoing.now, self.waiting.for_primary(outgoing.now)) {
             // What is held goes first.
             Decision::Send { .. } if !self.worker.held.is_empty() => {
                 self.wait(On::View, view.hold, outgoing.now)
@@ -231,11 +233,11 @@ impl Connection {
     /// Answers what needs no server, or has it wait for the primary, if that may deny it to the user.
     fn answer_alone(&mut self, request: &Request<'_>, view: &View, now: Moment) -> Step {
         let allowed =
-            alone(request).is_some_and(|which| view.rights.allow_alone(self.user.as_bytes(), which));
+            alone(request).is_some_and(|which| view.rights.allow_alone(self.who.user().as_bytes(), which));
         match wire::answer(request, clock::unix()) {
             Some(reply) if allowed => {
                 self.client.answer(&reply);
-                self.waiting_since = None;
+                self.waiting.end();
                 Step::Done
             }
             _ => self.send_to_primary(Bytes::Request(request), other(false, now), view),
@@ -245,9 +247,9 @@ impl Connection {
     /// Answers `-MASTERDOWN`.
     pub fn refuse(&mut self, access: telemetry::AccessLabel, reason: Reason) -> Step {
         if reason == Reason::PrimaryDown {
-            self.gave_up = Some(self.arrivals);
+            self.waiting.give_up_on_primary();
         }
-        self.waiting_since = None;
+        self.waiting.end();
         self.worker.stats.command(access, Target::Refused, reason);
         self.client.answer(say::MASTERDOWN);
         Step::Done

@@ -30,7 +30,9 @@ use crate::net::socket::halves::{ReadHalf, Socket};
 use crate::proxy::downstream::replies::{Client, Gone};
 use crate::proxy::local;
 use crate::proxy::serve::listener::Accepted;
-use crate::proxy::session::connection::{Connection, On, Step};
+use crate::proxy::session::connection::Connection;
+use crate::proxy::session::step::Step;
+use crate::proxy::session::waiting::On;
 use crate::proxy::worker::Worker;
 use crate::shard::shared::ClientEntry;
 use crate::wire::request::{RequestLimits, Scan};
@@ -151,7 +153,7 @@ impl Server {
             let event = match step {
                 Step::Done => self.input_or_end().await,
                 Step::Room => {
-                    self.wait(|client, connection| client.has_room() && connection.has_room()).await
+                    self.wait(|client, connection| client.has_room() && connection.lanes.have_room()).await
                 }
                 Step::Drain => self.wait(|client, _| client.is_drained()).await,
                 Step::Retry => Box::pin(self.pause()).await,
@@ -183,7 +185,7 @@ impl Server {
             match event {
                 WaitEnd::Gone(why) => return why,
                 WaitEnd::Input(0) => self.input.ended = true,
-                WaitEnd::Input(_) => self.connection.arrivals += 1,
+                WaitEnd::Input(_) => self.connection.waiting.arrive(),
                 WaitEnd::Changed => {}
             }
         }
@@ -277,7 +279,7 @@ impl Server {
             }
             let event = self.input.poll(&self.worker, &mut self.read, cx);
             if first && event.is_ready() {
-                self.connection.arrives_late();
+                self.connection.waiting.arrive_late();
             }
             event
         })
@@ -296,7 +298,7 @@ impl Server {
             if let Some(why) = self.client.poll(cx) {
                 return Poll::Ready(WaitEnd::Gone(why));
             }
-            self.connection.wake_on_change(cx.waker());
+            self.connection.lanes.wake_on_change(cx.waker());
             if done(&self.client, &mut self.connection) {
                 return Poll::Ready(WaitEnd::Changed);
             }
@@ -320,7 +322,7 @@ impl Server {
     /// Waits until the same command may fare better.
     async fn pause(&mut self) -> WaitEnd {
         let Self { worker, client, connection, decided_at, .. } = self;
-        let (shared, retry) = (&worker.shared, connection.retry);
+        let (shared, retry) = (&worker.shared, connection.waiting.retry());
         // Cancel safe, all that is selected from: sleeps, `Notify` whose waiters are woken all at once, and `moves_from`.
         // With the next view: an anchor was answered, a node was looked at, there is another primary.
         let changed = match retry.on {
@@ -390,7 +392,9 @@ impl Server {
             })
             .await
         };
-        self.connection.arrivals += u64::from(arrived);
+        if arrived {
+            self.connection.waiting.arrive();
+        }
         event
     }
 

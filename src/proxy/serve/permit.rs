@@ -33,7 +33,7 @@ impl Server {
             .await;
             match event {
                 WaitEnd::Input(0) => self.input.ended = true,
-                WaitEnd::Input(_) => self.connection.arrivals += 1,
+                WaitEnd::Input(_) => self.connection.waiting.arrive(),
                 event => return event,
             }
         }

@@ -5,7 +5,9 @@ use crate::core::command::Intent;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::core::plan::{Admittance, is_for_anybody, is_for_guests, needs_admission};
-use crate::proxy::session::connection::{Connection, On, Step};
+use crate::proxy::session::connection::Connection;
+use crate::proxy::session::step::Step;
+use crate::proxy::session::waiting::On;
 use crate::proxy::worker::admission::Verdict;
 use crate::wire::request::Request;
 
@@ -30,27 +32,29 @@ impl Connection {
         match self.worker.admission.verdict(self.client.status.anonymous_since.get(), now) {
             Verdict::Admitted(epoch) => {
                 self.client.status.auth_epoch.set(epoch);
-                self.waiting_since = None;
+                self.waiting.end();
                 Ok(Admittance::Admitted)
             }
             Verdict::Refused => Ok(Admittance::Refused),
             Verdict::Guest if is_for_guests(request, intent) => {
-                self.waiting_since = None;
+                self.waiting.end();
                 Ok(Admittance::Guest)
             }
             // What the primary has said last counts.
             Verdict::Nobody | Verdict::Asking
                 if is_for_anybody(request, intent) && self.is_let_in_blindly() =>
             {
-                self.waiting_since = None;
+                self.waiting.end();
                 Ok(Admittance::Guest)
             }
             Verdict::Nobody | Verdict::Guest
-                if !view.primary_answers() && self.has_waited_for_primary(now) > view.hold =>
+                if !view.primary_answers() && self.waiting.for_primary(now) > view.hold =>
             {
                 Ok(Admittance::Unknown)
             }
-            Verdict::Nobody | Verdict::Guest if self.has_waited(now) > view.hold => Ok(Admittance::Unknown),
+            Verdict::Nobody | Verdict::Guest if self.waiting.duration(now) > view.hold => {
+                Ok(Admittance::Unknown)
+            }
             Verdict::Asking | Verdict::Nobody | Verdict::Guest => {
                 Err(self.wait(On::Admission, view.hold, now))
             }

@@ -23,8 +23,9 @@ use crate::core::reason::Reason;
 use crate::core::repeat::PendingKind;
 use crate::core::session::{Home, Stamps};
 use crate::mutant;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::Connection;
 use crate::proxy::session::route_cache::{CachedRoute, FastPath};
+use crate::proxy::session::step::Step;
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::telemetry::{self, Target};
@@ -41,22 +42,22 @@ impl Connection {
     ) {
         let keyed = policy.consistency >= Consistency::Session;
         // A read that was tried again kept its barrier, which is none for what arrived meanwhile.
-        let barrier = self.barrier.is_some_and(|(_, arrival)| arrival == self.arrivals);
+        let barrier = self.waiting.has_barrier();
         let fast_path = intent.handling == Handling::Shared
             && (policy.consistency < Consistency::Strong || barrier)
             && self.worker.shared.config.policies.routes.is_empty()
             && !request.is_partial()
             && (!keyed || commands.table.has_one_key(intent.id));
         let arity = commands.table.arity(intent.id).from(2);
-        self.fast_path =
-            self.cached_route.filter(|_| fast_path).zip(arity).map(|(cached_route, arity)| FastPath {
-                command: intent.id,
-                arity,
-                version: commands.version,
-                node: cached_route.node,
-                keyed,
-                read: Some(cached_route),
-            });
+        let route = self.routing.cached_route().filter(|_| fast_path).zip(arity);
+        self.routing.follow(route.map(|(cached_route, arity)| FastPath {
+            command: intent.id,
+            arity,
+            version: commands.version,
+            node: cached_route.node,
+            keyed,
+            read: Some(cached_route),
+        }));
     }
 
     /// A write was sent to the primary: the next like it may follow.
@@ -75,34 +76,41 @@ impl Connection {
             && commands.table.writes_one_key(intent.id);
         let keyed = self.worker.shared.fencing;
         let arity = commands.table.arity(intent.id).from(2);
-        self.fast_path = view.usable_primary(now).filter(|_| fast_path).zip(arity).map(|(node, arity)| {
-            FastPath { command: intent.id, arity, version: commands.version, node, keyed, read: None }
-        });
+        let primary = view.usable_primary(now).filter(|_| fast_path).zip(arity);
+        self.routing.follow(primary.map(|(node, arity)| FastPath {
+            command: intent.id,
+            arity,
+            version: commands.version,
+            node,
+            keyed,
+            read: None,
+        }));
     }
 
     /// More has arrived. What is the same for all that comes with it is looked at once more; only what depends on the
     /// view and the clock alone is known from others that have come since either changed.
     pub(crate) fn resume_fast_path(&mut self, view: &View, commands: &Commands, now: Moment) {
-        self.cached_route = None;
-        let Some(fast_path) = self.fast_path.take() else { return };
+        self.routing.cache(None);
+        let Some(fast_path) = self.routing.fast_path() else { return };
+        self.routing.follow(None);
         let same = fast_path.version == commands.version
             && self.pin.is_none()
-            && self.waiting_since.is_none()
+            && !self.waiting.has_begun()
             && !self.is_unauthenticated()
-            && self.keeps_lane_to(fast_path.node);
+            && self.lanes.keeps(fast_path.node, &self.client);
         let Some(cached_route) = fast_path.read else {
             if same
                 && view.usable_primary(now) == Some(fast_path.node)
-                && !self.owes_another_primary(fast_path.node)
+                && !self.routing.owes_another_primary(fast_path.node, self.client.oldest())
                 && self.worker.held.is_empty()
             {
-                self.fast_path = Some(fast_path);
+                self.routing.follow(Some(fast_path));
             }
             return;
         };
         if !same
-            || self.sticky() != Some(cached_route.node)
-            || self.is_to_balance(now)
+            || self.routing.sticky() != Some(cached_route.node)
+            || self.routing.is_to_balance(now)
             || self.is_barred(cached_route.node, view, now)
             || self.worker.shared.shard().reads_are_paused(now)
         {
@@ -113,12 +121,14 @@ impl Connection {
         let (writes, session) = (shared.shard().writes(view), self.client.session.borrow());
         let generation = self.worker.proofs.borrow().generation(cached_route.node);
         let present = Home { node: cached_route.node, generation };
-        self.fast_path = self
+        let resumed = self
             .worker
             .snapshot
             .fit(cached_route.policy, cached_route.node, now)
             .filter(|applied| writes.may_resume(&session, present, policy.consistency, *applied))
             .map(|applied| FastPath { read: Some(CachedRoute { applied, ..cached_route }), ..fast_path });
+        drop(session);
+        self.routing.follow(resumed);
     }
 
     /// Sends a command after the one before it. `None`: it has to be decided.
@@ -131,8 +141,9 @@ impl Connection {
     ) -> Option<Step> {
         // `XREAD` blocks or does not, as its arguments say.
         let shared = intent.handling == Handling::Shared;
-        let fast_path = self.fast_path.filter(|fast_path| shared && fast_path.command == intent.id)?;
-        let lane = self.lanes.get(fast_path.node.index())?.as_ref()?.lane();
+        let fast_path =
+            self.routing.fast_path().filter(|fast_path| shared && fast_path.command == intent.id)?;
+        let lane = self.lanes.last_to(fast_path.node)?;
         if request.is_partial() || !fast_path.arity.allows(request.count()) || !lane.has_room() {
             return None;
         }
@@ -150,7 +161,7 @@ impl Connection {
         };
         self.worker.stats.command(access, target, reason);
         if fast_path.read.is_none() {
-            self.last_at_primary = Some((fast_path.node, self.client.next()));
+            self.routing.went_to_primary(fast_path.node, self.client.next());
         }
         let pending = Pending {
             client: Rc::clone(&self.client),

@@ -8,7 +8,8 @@ use crate::core::argv::Args;
 use crate::core::nodes::view::View;
 use crate::mutant;
 use crate::net::runtime::clock;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::Connection;
+use crate::proxy::session::step::Step;
 use crate::wire::reply::ErrorCode;
 
 /// The question whose refusal by the primary is that of the command. `None`: whoever is in may use it.
@@ -50,7 +51,7 @@ impl Connection {
     /// Whether the primary has to be asked whether its user may have this.
     pub(crate) fn needs_leave<A: Args + ?Sized>(&self, args: &A, view: &View) -> bool {
         question(args).is_some()
-            && !view.rights.plainly_allow(self.user.as_bytes(), args.arg(0))
+            && !view.rights.plainly_allow(self.who.user().as_bytes(), args.arg(0))
             && !mutant::is("told-to-anybody")
     }
 
@@ -70,7 +71,7 @@ impl Connection {
             // A client begins with them: they wait for a new primary as what comes after them does.
             self.await_primary().await;
         }
-        let identity = self.worker.shared.identities.hold(self.identity);
+        let identity = self.worker.shared.identities.hold(self.who.identity());
         let credentials = identity.as_ref().map(|identity| &identity.credentials);
         match self.worker.inquiry.inquire(credentials, question).await {
             // Whatever else is wrong says nothing of what it may.

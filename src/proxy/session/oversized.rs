@@ -7,7 +7,8 @@ use crate::core::argv::Args;
 use crate::core::command::in_force::Commands;
 use crate::core::command::{Handling, Intent, Keys, Local};
 use crate::core::session::Stamps;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::Connection;
+use crate::proxy::session::step::Step;
 use crate::wire::request::Request;
 use crate::wire::say;
 

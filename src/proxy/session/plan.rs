@@ -1,7 +1,6 @@
 //! What a connection tells of itself when one of its commands is planned ([`crate::core::plan`]) or explained.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crate::core::argv::Args;
 use crate::core::command::in_force::Commands;
@@ -13,9 +12,10 @@ use crate::core::policy::Consistency;
 use crate::core::reason::Reason;
 use crate::mutant;
 use crate::net::runtime::sparing::Sparing;
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::pin::Pin;
 use crate::proxy::session::exclusive::pinned::end_if_needed;
+use crate::proxy::session::step::Step;
 use crate::shard::report::{self, Asker};
 use crate::telemetry::{AccessLabel, Target};
 use crate::wire::request::{Request, is_cross_protocol};
@@ -83,24 +83,9 @@ impl Connection {
         policies.all.get(usize::from(id.0)).map_or(Consistency::Strong, |policy| policy.consistency)
     }
 
-    /// How long the present command has waited for a node.
-    pub(crate) fn has_waited(&self, now: Moment) -> Duration {
-        self.waiting_since.map_or(Duration::ZERO, |since| now.since(since))
-    }
-
-    /// How long the present command has waited for a primary, or one that had arrived with it.
-    pub(crate) fn has_waited_for_primary(&self, now: Moment) -> Duration {
-        if self.gave_up == Some(self.arrivals) { Duration::MAX } else { self.has_waited(now) }
-    }
-
     /// Whether the present read waits for a primary, if nobody else may answer it.
     pub(crate) fn awaits_primary(&self, view: &View, now: Moment) -> bool {
-        view.awaits_primary(now) && self.has_waited_for_primary(now) <= view.hold
-    }
-
-    /// What arrives now had been sent while the command before it waited for a primary in vain.
-    pub(crate) fn arrives_late(&mut self) {
-        self.gave_up = self.gave_up.map(|arrival| arrival + u64::from(arrival == self.arrivals));
+        view.awaits_primary(now) && self.waiting.for_primary(now) <= view.hold
     }
 
     /// Says that a command is not executed, and why.

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use crate::core::command::in_force::Commands;
 use crate::core::command::{Handling, Intent};
 use crate::core::demand::{Reader, Subject};
-use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{Node, NodeId};
 use crate::core::nodes::view::View;
@@ -14,8 +13,10 @@ use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::session::{Follows, Stamps};
 use crate::net::runtime::limits;
-use crate::proxy::session::connection::{Connection, On, Step};
+use crate::proxy::session::connection::Connection;
 use crate::proxy::session::route_cache::CachedRoute;
+use crate::proxy::session::step::Step;
+use crate::proxy::session::waiting::On;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::shard::shared::Shared;
@@ -35,7 +36,7 @@ impl Connection {
         let worker = Rc::clone(&self.worker);
         let (shared, shard) = (&worker.shared, worker.shared.shard());
         self.leave_generation(view, now);
-        let barrier = self.barrier(shared);
+        let barrier = self.waiting.barrier(|| shared.shard().anchors.next());
         let reader = Reader { barrier: Some(barrier), ..self.reader() };
         let policy_id = reader.policy_of(&shared.config.policies, request, intent, commands);
         let Some(policy) = shared.config.policies.all.get(usize::from(policy_id.0)) else {
@@ -44,22 +45,27 @@ impl Connection {
         let mut subject = Subject::default();
         let asked = (request, intent);
         let demand = shard.demand(&reader, policy.consistency, asked, (view, commands), &mut subject);
-        let stamps = subject.stamps();
+        let (stamps, slots) = (subject.stamps(), self.client.next_and_oldest());
         let outgoing = |reason| outgoing_read(intent, policy_id, policy, &subject, reason, now);
-        let follows = self.client.session.borrow_mut().follows(&stamps, self.client.oldest());
+        let follows = self.client.session.borrow_mut().follows(&stamps, slots.1);
         match follows {
-            Follows::Nothing if subject.is_keyed() && self.has_followed_enough(demand, now) => {
+            Follows::Nothing
+                if subject.is_keyed() && self.routing.has_followed_enough(demand, slots, now) =>
+            {
                 shard.anchor_wanted.notify_one();
                 return self.wait(On::Nodes, limits::FOLLOWED_LONGEST, now);
             }
             Follows::Nothing => {}
-            Follows::To(node) if view.usable_primary(now) == Some(node) && self.may_go_on_following(now) => {
+            Follows::To(node)
+                if view.usable_primary(now) == Some(node) && self.routing.may_go_on_following(slots, now) =>
+            {
                 return self.send(node, Bytes::Request(request), outgoing(Reason::BelowSession), view);
             }
             Follows::To(_) | Follows::All => return Step::Drain,
         }
         if let Some(CachedRoute { node, .. }) = self
-            .cached_route
+            .routing
+            .cached_route()
             .filter(|cached_route| cached_route.policy == policy_id && demand.is_met_by(cached_route.applied))
         {
             let step = self.send_to_replica(node, request, outgoing(Reason::Fresh), &stamps, view);
@@ -80,14 +86,8 @@ impl Connection {
             }
             Decision::Send { node, reason } => {
                 let step = self.send_to_replica(node, request, outgoing(reason), &stamps, view);
-                // The same clock, the same view: only what the key demands can make a difference.
-                let applied = view.node(node).and_then(|node| node.applied);
                 let fresh = reason == Reason::Fresh && matches!(step, Step::Done);
-                self.cached_route =
-                    applied.filter(|_| fresh).map(|applied| CachedRoute { policy: policy_id, node, applied });
-                if let Some(cached_route) = self.cached_route {
-                    worker.snapshot.found_fit(view, policy_id, policy, node, cached_route.applied);
-                }
+                self.remember_route(node, (policy_id, policy), view, fresh);
                 self.cache_route(request, intent, policy, commands);
                 step
             }
@@ -104,6 +104,15 @@ impl Connection {
                 self.wait(On::View, view.hold, now)
             }
             Decision::Refuse { reason } => self.refuse(telemetry::AccessLabel::Read, reason),
+        }
+    }
+
+    /// The same clock, the same view: of the next read only what its key demands can make a difference.
+    fn remember_route(&mut self, node: NodeId, (id, policy): (PolicyId, &Policy), view: &View, fresh: bool) {
+        let applied = view.node(node).and_then(|node| node.applied).filter(|_| fresh);
+        self.routing.cache(applied.map(|applied| CachedRoute { policy: id, node, applied }));
+        if let Some(applied) = applied {
+            self.worker.snapshot.found_fit(view, id, policy, node, applied);
         }
     }
 
@@ -135,7 +144,7 @@ impl Connection {
     ) -> (Decision, bool) {
         self.with_ask(policy, policy_id, demand, view, now, |ask| {
             let serves = |node: &Node| view.primary != Some(node.id) && judge(node, ask).is_ok();
-            let crowded = self.is_crowded(now, view, serves);
+            let crowded = self.routing.is_crowded(&self.worker.load, (view, now), serves);
             (decide(ask), crowded)
         })
     }
@@ -150,7 +159,7 @@ impl Connection {
         now: Moment,
         then: impl FnOnce(&Ask<'_>) -> T,
     ) -> T {
-        let waited = self.waiting_since.is_some_and(|since| now.since(since) >= policy.wait_timeout);
+        let waited = self.waiting.has_lasted(policy.wait_timeout, now);
         let mut proofs = self.worker.proofs.borrow_mut();
         proofs.renew(view, now);
         // While the stream is followed a barrier passes by itself, soon: no need to ask for a proof of it.
@@ -164,7 +173,7 @@ impl Connection {
             policy,
             policy_id,
             demand,
-            sticky: self.sticky(),
+            sticky: self.routing.sticky(),
             load: &load,
             proven: proofs.proven(),
             in_doubt: proofs.in_doubt(),
@@ -178,32 +187,11 @@ impl Connection {
         then(&ask)
     }
 
-    /// Where one read of a key is always on its way, reads would follow one another for ever: after a while all that is
-    /// on its way is waited for.
-    fn may_go_on_following(&mut self, now: Moment) -> bool {
-        let (seq, oldest) = self.client.next_and_oldest();
-        let chain = self.following.filter(|(_, last)| *last >= oldest);
-        let (since, _) = *self.following.insert((chain.map_or(now, |(since, _)| since), seq));
-        now.since(since) <= limits::FOLLOWED_LONGEST
-    }
-
-    /// All that followed one another is answered, and nothing but an anchor is needed to get away from the primary, where
-    /// each read shows what the next may not take back.
-    fn has_followed_enough(&mut self, demand: Demand, now: Moment) -> bool {
-        let (longest, (seq, oldest)) = (limits::FOLLOWED_LONGEST, self.client.next_and_oldest());
-        // The last of them waited until all before it was answered: it is this one.
-        let Some((since, _)) = self.following.filter(|(_, last)| oldest == seq && *last == seq) else {
-            return false;
-        };
-        let span = now.since(since);
-        demand == Demand::Unknown(Reason::FencePending) && span > longest && span <= 2 * longest
-    }
-
     /// Whether this takes the connection to another replica.
     fn moves(&self, decision: Decision, view: &View) -> bool {
         match decision {
             Decision::Send { node, .. } | Decision::Try { node, .. } if view.primary != Some(node) => {
-                self.sticky().is_some_and(|sticky| sticky != node)
+                self.routing.sticky().is_some_and(|sticky| sticky != node)
             }
             _ => false,
         }
@@ -224,23 +212,13 @@ impl Connection {
     fn move_on(&mut self, shared: &Shared) -> Result<(), Step> {
         let mut session = self.client.session.borrow_mut();
         if session.is_reading(self.client.oldest()) {
-            self.balance_soon();
+            self.routing.balance_soon();
             return Err(Step::Drain);
         }
         session.moves_on(shared.shard().anchors.next());
         drop(session);
         self.stick(None);
         Ok(())
-    }
-
-    /// The anchor that a strong read waits for. All commands that had arrived with it share it; one that is being
-    /// retried keeps it.
-    fn barrier(&mut self, shared: &Shared) -> AnchorSeq {
-        let arrivals = self.arrivals;
-        let kept = self.barrier.filter(|(_, of)| *of == arrivals || self.waiting_since.is_some());
-        let (barrier, _) =
-            *self.barrier.insert(kept.unwrap_or_else(|| (shared.shard().anchors.next(), arrivals)));
-        barrier
     }
 
     fn send_to_replica(

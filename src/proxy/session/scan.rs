@@ -21,7 +21,9 @@ use crate::core::reason::Reason;
 use crate::core::repeat::PendingKind;
 use crate::core::route::judge;
 use crate::mutant;
-use crate::proxy::session::connection::{Connection, On, Step};
+use crate::proxy::session::connection::Connection;
+use crate::proxy::session::step::Step;
+use crate::proxy::session::waiting::On;
 use crate::proxy::upstream::lane::{Lane, Process};
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
@@ -84,7 +86,7 @@ impl Connection {
     ) -> Step {
         if view.primary != Some(step.node) && !self.may_serve(step, view, commands, now) {
             let patience = view.hold;
-            let since = *self.waiting_since.get_or_insert(now);
+            let since = self.waiting.begin(now);
             return if now.since(since) > patience {
                 self.refuse_cursor(say::CURSOR_BEHIND)
             } else {
@@ -130,7 +132,7 @@ impl Connection {
 
     /// Has the command wait until it is known which process is at the other end of the lane.
     pub fn wait_for_process(&mut self, outgoing: &Outgoing, view: &View) -> Step {
-        let since = *self.waiting_since.get_or_insert(outgoing.now);
+        let since = self.waiting.begin(outgoing.now);
         if outgoing.now.since(since) > view.hold {
             return self.refuse(outgoing.access, Reason::PrimaryDown);
         }
@@ -138,7 +140,7 @@ impl Connection {
     }
 
     fn refuse_cursor(&mut self, error: &[u8]) -> Step {
-        self.waiting_since = None;
+        self.waiting.end();
         self.worker.stats.command(telemetry::AccessLabel::Read, Target::Refused, Reason::Cursor);
         self.client.answer(error);
         Step::Done

@@ -11,10 +11,10 @@ use crate::core::reason::Reason;
 use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
 use crate::mutant;
-use crate::proxy::session::connection::{Connection, Step};
-use crate::proxy::session::order::Run;
+use crate::proxy::session::connection::Connection;
 use crate::proxy::session::scan;
-use crate::proxy::upstream::lane::{Lane, Process, Purpose};
+use crate::proxy::session::step::Step;
+use crate::proxy::upstream::lane::{Lane, LaneKey, Process, Purpose};
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::telemetry::{self, Target};
@@ -26,7 +26,9 @@ impl Connection {
         let (seq, oldest) = self.client.next_and_oldest();
         let to_primary = view.primary == Some(node);
         let shown = if to_primary { outgoing.shows_keys() } else { None };
-        if to_primary && (self.owes_another_primary(node) || self.overtakes_read(shown.as_ref())) {
+        if to_primary
+            && (self.routing.owes_another_primary(node, oldest) || self.overtakes_read(shown.as_ref()))
+        {
             return Step::Drain;
         }
         let lane = match self.lane_to(node) {
@@ -38,13 +40,6 @@ impl Connection {
             self.client.session.borrow_mut().reads_ahead(seq, slots, Some(node), oldest);
         }
         step
-    }
-
-    /// Whether a command is on its way to another primary, where it may not have been executed: it will be sent to this
-    /// one then, and must not come after those that follow it.
-    pub(crate) fn owes_another_primary(&self, primary: NodeId) -> bool {
-        let owes = |(node, seq)| node != primary && self.client.oldest() <= seq;
-        self.last_at_primary.is_some_and(owes) && !mutant::is("failover-overtaken")
     }
 
     /// Whether what the primary shows of these keys might be older than what a replica has yet to show of them.
@@ -67,10 +62,9 @@ impl Connection {
             }
         }
         if !lane.has_room() {
-            self.full = Some(lane);
-            return Step::Room;
+            return self.lanes.is_full(lane);
         }
-        let begun = self.waiting_since.take().unwrap_or(outgoing.now);
+        let begun = self.waiting.end().unwrap_or(outgoing.now);
         let target = if view.primary == Some(node) { Target::Primary } else { Target::Replica };
         self.worker.stats.command(outgoing.access, target, outgoing.reason);
         if outgoing.need.is_some() {
@@ -78,7 +72,7 @@ impl Connection {
         }
         let at_primary = target == Target::Primary;
         if at_primary {
-            self.last_at_primary = Some((node, self.client.next()));
+            self.routing.went_to_primary(node, self.client.next());
         }
         self.push(&lane, request, Outgoing { at_primary, ..outgoing }, begun);
         Step::Done
@@ -134,13 +128,7 @@ impl Connection {
 
     /// What a command has to wait for because of those before it that have a lane of their own.
     pub fn keep_in_order(&mut self, intent: Intent) -> Option<Step> {
-        let run = self.run?;
-        if run.is_over(self.client.oldest()) {
-            self.run = None;
-        } else if !run.carries(intent) {
-            return Some(Step::Drain);
-        }
-        None
+        self.routing.waits_for_run(intent, self.client.oldest()).then_some(Step::Drain)
     }
 
     /// Sends a script to the primary.
@@ -169,20 +157,21 @@ impl Connection {
         view: &View,
     ) -> Step {
         let (oldest, next) = (self.client.oldest(), self.client.next());
-        let Some(run) = Run::with(self.run, purpose, oldest, next) else { return Step::Drain };
+        let Some(run) = self.routing.run_with(purpose, oldest, next) else { return Step::Drain };
         let Some(primary) = view.usable_primary(outgoing.now) else {
             return self.send_to_primary(Bytes::Request(request), outgoing, view);
         };
-        if self.owes_another_primary(primary) {
+        if self.routing.owes_another_primary(primary, oldest) {
             return Step::Drain;
         }
-        let lane = match self.lane_for(purpose, primary) {
+        let key = LaneKey { purpose, ..self.who.key(primary) };
+        let lane = match self.lanes.own(key, &self.client, &self.worker) {
             Ok(lane) => lane,
             Err(step) => return step,
         };
         let step = self.send_on(lane, Bytes::Request(request), outgoing, view);
         if matches!(step, Step::Done) {
-            self.run = Some(run);
+            self.routing.runs(run);
         }
         step
     }

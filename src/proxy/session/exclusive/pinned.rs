@@ -23,10 +23,12 @@ use crate::core::reason::Reason;
 use crate::core::route::Decision;
 use crate::core::session::Stamps;
 use crate::mutant;
-use crate::proxy::session::connection::{Connection, On, Step};
+use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::pin::{Permit, Pin};
 use crate::proxy::session::exclusive::reply_mode;
 use crate::proxy::session::exclusive::tracking;
+use crate::proxy::session::step::Step;
+use crate::proxy::session::waiting::On;
 use crate::proxy::upstream::lane::Closed;
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::Rewrite;
@@ -127,7 +129,7 @@ impl Connection {
 
     /// Takes an exclusive connection, if there is a primary and a place.
     fn take_pin(&mut self, intent: Intent, view: &View, now: Moment) -> Result<(), Step> {
-        let primary = match to_primary(view, Reason::Pinned, now, self.has_waited_for_primary(now)) {
+        let primary = match to_primary(view, Reason::Pinned, now, self.waiting.for_primary(now)) {
             Decision::Send { node, .. } => node,
             Decision::Refuse { reason } => {
                 self.permit = Permit::No;
@@ -150,8 +152,8 @@ impl Connection {
                 return Err(Step::Close);
             }
         };
-        self.waiting_since = None;
-        let lane = self.worker.exclusive_lane(self.key(primary));
+        self.waiting.end();
+        let lane = self.worker.exclusive_lane(self.who.key(primary));
         self.client.status.pin(lane.server_id());
         self.pin = Some(Pin::new(lane, place));
         Ok(())
@@ -178,8 +180,7 @@ impl Connection {
             return Step::Drain;
         }
         if !pin.lane.has_room() {
-            self.full = Some(Rc::clone(&pin.lane));
-            return Step::Room;
+            return self.lanes.is_full(Rc::clone(&pin.lane));
         }
         let speaks_unasked = speaks_unasked(intent);
         if speaks_unasked && !pin.multi {
@@ -234,7 +235,7 @@ impl Connection {
         };
         let lane = Rc::clone(&pin.lane);
         self.push_pinned(&lane, bytes, access, stamps, rewrite, now);
-        self.body = request.is_partial().then_some(lane);
+        self.lanes.pass_rest_to(request.is_partial().then_some(lane));
         Step::Done
     }
 

@@ -3,8 +3,9 @@
 
 use crate::core::argv::Args as _;
 use crate::core::command::{Handling, Intent, Stateful};
-use crate::proxy::session::connection::{Connection, Step};
+use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::tracking::redirect_at;
+use crate::proxy::session::step::Step;
 use crate::wire::request::Request;
 use crate::wire::say;
 

@@ -16,8 +16,10 @@ use crate::core::session::Stamps;
 use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
-use crate::proxy::session::connection::{Connection, On, Step};
+use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::reply_mode;
+use crate::proxy::session::step::Step;
+use crate::proxy::session::waiting::On;
 use crate::proxy::upstream::lane::{Closed, Lane, Phase, Said};
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::telemetry::{self, Target};
@@ -63,8 +65,7 @@ impl Connection {
             return Some(Relayed::Step(Step::Close));
         }
         if !lane.has_room() {
-            self.full = Some(lane);
-            return Some(Relayed::Step(Step::Room));
+            return Some(Relayed::Step(self.lanes.is_full(lane)));
         }
         Some(match (plan, intent.handling) {
             (Plan::Refuse(reason), _) => Relayed::Step(self.decline(intent, reason, commands)),
@@ -141,7 +142,7 @@ impl Connection {
         let bytes = changed.as_deref().map_or(Bytes::Request(request), Bytes::Own);
         lane.push_raw(bytes, written, said(request, intent));
         lane.forget_soon(now);
-        self.body = request.is_partial().then_some(lane);
+        self.lanes.pass_rest_to(request.is_partial().then_some(lane));
         Step::Done
     }
 

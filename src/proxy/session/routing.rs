@@ -1,0 +1,145 @@
+//! Where the commands of a connection go, as far as those before them have settled that.
+
+use std::cell::Cell;
+
+use crate::core::command::Intent;
+use crate::core::moment::Moment;
+use crate::core::nodes::node::{Node, NodeId};
+use crate::core::nodes::view::View;
+use crate::core::reason::Reason;
+use crate::core::route::Demand;
+use crate::mutant;
+use crate::net::runtime::jitter;
+use crate::net::runtime::limits;
+use crate::proxy::session::order::Run;
+use crate::proxy::session::route_cache::{CachedRoute, FastPath};
+use crate::proxy::upstream::lane::Purpose;
+use crate::proxy::upstream::load::{Load, Stay};
+
+/// What the last commands of a connection have left behind for the next.
+#[derive(Debug, Default)]
+pub(crate) struct Routing {
+    stay: Option<Stay>,
+    /// When to see whether another replica has fewer connections.
+    balance_at: Cell<Moment>,
+    cached_route: Option<CachedRoute>,
+    fast_path: Option<FastPath>,
+    /// The primary that its last command for one went to, and that command's sequence number.
+    at_primary: Option<(NodeId, u64)>,
+    /// Since when reads of a key follow one another to the primary, and the sequence number of the last.
+    following: Option<(Moment, u64)>,
+    /// What was sent last on a lane of its own.
+    run: Option<Run>,
+}
+
+impl Routing {
+    /// The replica that the connection stays with.
+    pub(crate) fn sticky(&self) -> Option<NodeId> {
+        self.stay.as_ref().map(Stay::node)
+    }
+
+    /// Stays with another replica from now on, or with none.
+    pub(crate) fn stick(&mut self, stay: Option<Stay>) {
+        (self.stay, self.cached_route) = (stay, None);
+    }
+
+    /// Whether its replica serves clearly more connections than one that could serve it as well: after a replica has come
+    /// back, connections have to find their way to it. Looked at now and then.
+    pub(crate) fn is_crowded(
+        &self,
+        load: &Load,
+        (view, now): (&View, Moment),
+        could_serve: impl Fn(&Node) -> bool,
+    ) -> bool {
+        let Some(sticky) = self.sticky().filter(|_| self.is_to_balance(now)) else { return false };
+        self.balance_at.set(now.after(jitter::around(limits::BALANCE_EVERY)));
+        let counts = load.sticky(view.nodes.len());
+        let mine = counts.get(sticky.index()).copied().unwrap_or(0);
+        counts.iter().zip(&view.nodes).any(|(others, node)| others + 1 < mine && could_serve(node))
+    }
+
+    /// Whether it is time to look whether its replica is crowded.
+    pub(crate) fn is_to_balance(&self, now: Moment) -> bool {
+        now >= self.balance_at.get()
+    }
+
+    /// Looks whether its replica is crowded with the next read.
+    pub(crate) fn balance_soon(&self) {
+        self.balance_at.set(Moment::default());
+    }
+
+    /// Where its reads go at the moment.
+    pub(crate) const fn cached_route(&self) -> Option<CachedRoute> {
+        self.cached_route
+    }
+
+    /// Where its reads go from now on; `None`: that has to be decided.
+    pub(crate) const fn cache(&mut self, route: Option<CachedRoute>) {
+        self.cached_route = route;
+    }
+
+    /// What was sent last, if another one like it may follow.
+    #[inline]
+    pub(crate) const fn fast_path(&self) -> Option<FastPath> {
+        self.fast_path
+    }
+
+    /// Another one like this may follow; `None`: whatever comes has to be decided.
+    #[inline]
+    pub(crate) const fn follow(&mut self, fast_path: Option<FastPath>) {
+        self.fast_path = fast_path;
+    }
+
+    /// Command number `seq` went to the primary.
+    #[inline]
+    pub(crate) const fn went_to_primary(&mut self, node: NodeId, seq: u64) {
+        self.at_primary = Some((node, seq));
+    }
+
+    /// Whether a command is on its way to another primary, where it may not have been executed: it will be sent to this
+    /// one then, and must not come after those that follow it.
+    pub(crate) fn owes_another_primary(&self, primary: NodeId, oldest: u64) -> bool {
+        let owes = |(node, seq)| node != primary && oldest <= seq;
+        self.at_primary.is_some_and(owes) && !mutant::is("failover-overtaken")
+    }
+
+    /// Where one read of a key is always on its way, reads would follow one another for ever: after a while all that is
+    /// on its way is waited for.
+    pub(crate) fn may_go_on_following(&mut self, (seq, oldest): (u64, u64), now: Moment) -> bool {
+        let chain = self.following.filter(|(_, last)| *last >= oldest);
+        let (since, _) = *self.following.insert((chain.map_or(now, |(since, _)| since), seq));
+        now.since(since) <= limits::FOLLOWED_LONGEST
+    }
+
+    /// All that followed one another is answered, and nothing but an anchor is needed to get away from the primary, where
+    /// each read shows what the next may not take back.
+    pub(crate) fn has_followed_enough(&self, demand: Demand, (seq, oldest): (u64, u64), now: Moment) -> bool {
+        let longest = limits::FOLLOWED_LONGEST;
+        // The last of them waited until all before it was answered: it is this one.
+        let Some((since, _)) = self.following.filter(|(_, last)| oldest == seq && *last == seq) else {
+            return false;
+        };
+        let span = now.since(since);
+        demand == Demand::Unknown(Reason::FencePending) && span > longest && span <= 2 * longest
+    }
+
+    /// Whether a command has to wait for those before it that have a lane of their own.
+    pub(crate) fn waits_for_run(&mut self, intent: Intent, oldest: u64) -> bool {
+        let Some(run) = self.run else { return false };
+        if run.is_over(oldest) {
+            self.run = None;
+            return false;
+        }
+        !run.carries(intent)
+    }
+
+    /// The run that command number `next` goes on, or begins; `None`: what is outstanding has to be answered first.
+    pub(crate) fn run_with(&self, purpose: Purpose, oldest: u64, next: u64) -> Option<Run> {
+        Run::with(self.run, purpose, oldest, next)
+    }
+
+    /// It was sent.
+    pub(crate) const fn runs(&mut self, run: Run) {
+        self.run = Some(run);
+    }
+}

@@ -1,0 +1,167 @@
+//! What the present command of a connection waits for, since when, and what had arrived with it.
+
+use std::time::Duration;
+
+use crate::core::fence::AnchorSeq;
+use crate::core::moment::Moment;
+use crate::net::runtime::limits;
+
+/// When a command that could not go anywhere is tried again: with what it waits for, and at the latest at the end of its
+/// patience.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// The end of its patience.
+    pub until: Moment,
+    /// What may let it go on.
+    pub on: On,
+}
+
+/// What a command waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// Another view: an anchor, another primary.
+    View,
+    /// What the nodes say of themselves, which are asked more often meanwhile, and the replication stream.
+    Nodes,
+    /// Whether its client may come in.
+    Admission,
+}
+
+/// The wait of the present command, if it waits.
+#[derive(Debug)]
+pub struct Waiting {
+    since: Option<Moment>,
+    retry: Retry,
+    /// How many times bytes have arrived.
+    arrivals: u64,
+    /// The arrival of the last command that has waited for a primary in vain: what had arrived by then does not wait anew.
+    gave_up: Option<u64>,
+    /// The anchor that strong reads wait for, and the arrival that it is good for.
+    barrier: Option<(AnchorSeq, u64)>,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        let retry = Retry { until: Moment::default(), on: On::View };
+        Self { since: None, retry, arrivals: 0, gave_up: None, barrier: None }
+    }
+}
+
+impl Waiting {
+    /// Since when it waits: since now, if it does not yet.
+    pub fn begin(&mut self, now: Moment) -> Moment {
+        *self.since.get_or_insert(now)
+    }
+
+    /// It waits no longer. Since when it has, if it has.
+    pub const fn end(&mut self) -> Option<Moment> {
+        self.since.take()
+    }
+
+    /// Whether the command was tried before.
+    pub const fn has_begun(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Whether it was tried before, for so long.
+    pub fn has_lasted(&self, patience: Duration, now: Moment) -> bool {
+        self.since.is_some_and(|since| now.since(since) >= patience)
+    }
+
+    /// How long it has waited for a node.
+    pub fn duration(&self, now: Moment) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// How long it has waited for a primary, or a command that had arrived with it.
+    pub fn for_primary(&self, now: Moment) -> Duration {
+        if self.gave_up == Some(self.arrivals) { Duration::MAX } else { self.duration(now) }
+    }
+
+    /// It has waited for a primary in vain.
+    pub const fn give_up_on_primary(&mut self) {
+        self.gave_up = Some(self.arrivals);
+    }
+
+    /// Has the command tried again, until it has waited for `patience`.
+    pub fn retry_on(&mut self, on: On, patience: Duration, now: Moment) {
+        // Not before: the end of its patience is looked for by whoever tries again.
+        let until = self.begin(now).after(patience).max(now.after(limits::RETRY_PAUSE));
+        self.retry = Retry { until, on };
+    }
+
+    /// What it is to be tried again for.
+    pub const fn retry(&self) -> Retry {
+        self.retry
+    }
+
+    /// Bytes have arrived.
+    pub const fn arrive(&mut self) {
+        self.arrivals += 1;
+    }
+
+    /// What arrives now had been sent while the command before it waited for a primary in vain.
+    pub fn arrive_late(&mut self) {
+        self.gave_up = self.gave_up.map(|arrival| arrival + u64::from(arrival == self.arrivals));
+    }
+
+    /// The anchor that a strong read waits for. All commands that had arrived with it share it; one that is being retried
+    /// keeps it.
+    pub fn barrier(&mut self, next: impl FnOnce() -> AnchorSeq) -> AnchorSeq {
+        let arrivals = self.arrivals;
+        let kept = self.barrier.filter(|(_, of)| *of == arrivals || self.since.is_some());
+        let (barrier, _) = *self.barrier.insert(kept.unwrap_or_else(|| (next(), arrivals)));
+        barrier
+    }
+
+    /// Whether the barrier is that of what has arrived last: one that a read kept when it was tried again is none.
+    pub fn has_barrier(&self) -> bool {
+        self.barrier.is_some_and(|(_, arrival)| arrival == self.arrivals)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(ms: u64) -> Moment {
+        Moment::from_millis(ms)
+    }
+
+    #[test]
+    fn what_had_arrived_by_then_does_not_wait_for_a_primary_anew() {
+        let mut waiting = Waiting::default();
+        waiting.arrive();
+        waiting.begin(at(0));
+        assert_eq!(waiting.for_primary(at(30)), Duration::from_millis(30));
+        waiting.give_up_on_primary();
+        waiting.end();
+        assert_eq!(waiting.for_primary(at(31)), Duration::MAX, "the next of the same arrival");
+        waiting.arrive_late();
+        waiting.arrive();
+        assert_eq!(waiting.for_primary(at(32)), Duration::MAX, "was sent meanwhile");
+        waiting.arrive();
+        assert_eq!(waiting.for_primary(at(33)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_barrier_is_shared_by_an_arrival_and_kept_by_who_is_tried_again() {
+        let (mut waiting, mut seq) = (Waiting::default(), 0);
+        let mut barrier = |waiting: &mut Waiting| {
+            waiting.barrier(|| {
+                seq += 1;
+                AnchorSeq(seq)
+            })
+        };
+        waiting.arrive();
+        assert!(!waiting.has_barrier());
+        assert_eq!((barrier(&mut waiting), barrier(&mut waiting)), (AnchorSeq(1), AnchorSeq(1)));
+        waiting.begin(at(1));
+        waiting.arrive();
+        assert_eq!(barrier(&mut waiting), AnchorSeq(1));
+        assert!(!waiting.has_barrier(), "it is none for what has arrived meanwhile");
+        waiting.end();
+        assert_eq!(barrier(&mut waiting), AnchorSeq(2));
+        assert!(waiting.has_barrier());
+    }
+}
