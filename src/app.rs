@@ -199,7 +199,9 @@ fn make_room(config: &mut Config, workers: usize) -> Room {
         Some(_) => limits::NODES_EXPECTED,
         None => config.upstream.nodes().len(),
     };
-    let own = descriptors::own_needs(workers, nodes) + config.listen.len();
+    let sentinels = config.upstream.sentinel.as_ref().map_or(0, |sentinel| sentinel.addresses.len());
+    // Each is asked, and listened to.
+    let own = descriptors::own_needs(workers, nodes) + 2 * sentinels + config.listen.len();
     let unused = workers * limits::LANES_UNUSED;
     let wanted = Room { clients, exclusive, admin: crate::admin::MOST_CONNECTIONS, unused };
     let room = descriptors::allow(wanted, own);

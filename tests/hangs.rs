@@ -332,6 +332,10 @@ fn what_needs_no_primary_is_answered_without_one() {
         ask(&mut proxy.connect());
         sleep_ms(400);
     }
+    // What only the primary can say is refused in the end, also to newcomers.
+    let mut new = proxy.connect();
+    new.patience(secs(10));
+    assert!(new.cmd(&["INFO"]).error().starts_with("MASTERDOWN"));
     let mut new = Conn::open(proxy.ports[1]);
     assert_eq!(new.cmd(&["HELLO", "3"]).field("proto").int(), 3);
     assert_eq!(new.cmd(&["PING"]), "PONG");

@@ -250,7 +250,7 @@ fn the_rules_that_the_manual_gives_are_enough() {
         .start();
     eventually("the stream is attached", secs(5), || proxy.metric("redweir_stream_attached", &[]) > 0.5);
     let watched = || topology.replicas[0].cmd(&["CLIENT", "LIST"]).text();
-    let is_tracked = |client: &str| client.contains("user=redweir") && client.contains("flags=tB");
+    let is_tracked = |client: &str| client.contains("user=redweir") && client.contains("flags=btB");
     eventually("the replica is watched", secs(5), || watched().lines().any(is_tracked));
     assert_eq!(proxy.cmd(&["SET", "k", "v"]), "OK");
     assert_eq!(proxy.cmd(&["GET", "k"]), "v");

@@ -275,8 +275,30 @@ fn ghosts_and_what_is_down_are_left_out_and_in_tilt_everybody_stays() {
     sentinel.tilt();
     sleep_ms(2500);
     assert_eq!(nodes(&proxy), sorted(vec![real.port, replica.port]));
+    // Who is not told of at all any longer may have been forgotten by mistake, as by `SENTINEL RESET`.
     sentinel.say(2, real.port, &[]);
+    sleep_ms(2500);
+    assert_eq!(nodes(&proxy), sorted(vec![real.port, replica.port]));
+    sentinel.list(replica.port, "s_down,slave");
     await_nodes(&proxy, &[real.port]);
+}
+
+/// In the middle of a failover the leader has the new number, and shows the old address with it, for as long as the replicas
+/// take to resync.
+#[test]
+fn the_number_of_a_failover_does_not_speak_for_the_old_primary() {
+    let (real, replicas) = servers(2);
+    let ports = [replicas[0].port, replicas[1].port];
+    let sentinel = Told::start(1, real.port, &ports);
+    let proxy = Setup::by_sentinels(&[sentinel.port]).start_with_any_replicas();
+    proxy.await_replicas(2);
+    // The old one still says that it is the primary, and the other replica still follows it.
+    assert_eq!(replicas[0].cmd(&["REPLICAOF", "NO", "ONE"]), "OK");
+    sentinel.say(2, ports[0], &ports[1..]);
+    sentinel.show(real.port);
+    eventually("the new one is followed", secs(5), || primary_of(&proxy) == Some(ports[0]));
+    sleep_ms(1500);
+    assert_eq!(primary_of(&proxy), Some(ports[0]));
 }
 
 #[test]

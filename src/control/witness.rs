@@ -84,10 +84,14 @@ impl Witness {
     pub async fn run(self) {
         let mut pause = RETRY_FIRST;
         let mut refused = false;
+        // Nobody listens yet.
+        self.watch().lost.store(true, Ordering::SeqCst);
         while !self.keeper.is_closed() {
             self.until_it_is_a_replica().await;
             let problem = self.listen(&mut pause).await;
-            let wait = if let ControlError::Refused(text) | ControlError::Auth(text) = &problem {
+            let wait = if let ControlError::Refused(text) | ControlError::Auth(text) = &problem
+                && !passes(text)
+            {
                 if !std::mem::replace(&mut refused, true) {
                     tracing::warn!(
                         node = %self.address,
@@ -100,7 +104,10 @@ impl Witness {
                 pause
             };
             if wait == REFUSED_PAUSE {
+                // Nobody knows what it has done meanwhile, and nobody will.
+                self.watch().emptied.fetch_add(1, Ordering::SeqCst);
                 self.watch().lost.store(false, Ordering::SeqCst);
+                self.tell(clock::now()).await;
             }
             tokio::time::sleep(jitter::around(wait)).await;
             pause = (pause * 2).min(RETRY_LONGEST);
@@ -324,6 +331,14 @@ impl Drop for Listening<'_> {
         self.0.lost.store(true, Ordering::SeqCst);
         self.0.socket.store(None);
     }
+}
+
+/// Whether a refusal is about how the node is at the moment, and not about what it allows.
+fn passes(error: &str) -> bool {
+    matches!(
+        ErrorCode::of_text(error.as_bytes()),
+        ErrorCode::Busy | ErrorCode::Loading | ErrorCode::MasterDown
+    ) || error.starts_with("ERR max number of clients")
 }
 
 async fn until(moment: Option<Instant>) {

@@ -163,8 +163,8 @@ pub fn after_loss(asked: Asked, exclusive: bool, sent: bool, loss: HowLost) -> F
         PendingKind::Write if sent => Fate::Uncertain,
         // The mutant forgets that a read which was sent again may be sent once more if nobody has got it.
         PendingKind::Final if !exclusive && !sent && mutant::is("unsent-reads-lost") => Fate::Refused,
-        // Not a byte of it was executed: it goes to whoever is the primary now.
-        PendingKind::Write | PendingKind::Final if !exclusive && !sent => Fate::Held,
+        // Not a byte of it was executed: it goes to whoever is the primary now. But nobody else can go on with a scan.
+        PendingKind::Write | PendingKind::Final if !exclusive && !sent && !asked.scans => Fate::Held,
         // It was sent twice, and lost twice.
         PendingKind::Final if !exclusive => Fate::Refused,
         _ if loss == HowLost::Unreachable => Fate::Refused,
@@ -252,7 +252,7 @@ mod tests {
                 for loss in [HowLost::Unreachable, HowLost::Broken] {
                     assert_eq!(after_loss(asked, exclusive, true, loss), Fate::Uncertain);
                     let unsent = after_loss(asked, exclusive, false, loss);
-                    assert_eq!(unsent == Fate::Held, !exclusive, "{unsent:?}");
+                    assert_eq!(unsent == Fate::Held, !exclusive && !asked.scans, "{unsent:?}");
                 }
                 assert_eq!(after_loss(asked, exclusive, false, HowLost::Refused), Fate::Words);
             }
@@ -298,8 +298,11 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_is_not_voided_but_needs_its_proof() {
+    fn a_scan_is_not_voided_but_needs_its_proof_and_its_process() {
         let scan = Asked { kind: PendingKind::Final, at_primary: false, scans: true };
+        for sent in [false, true] {
+            assert_eq!(after_loss(scan, false, sent, HowLost::Broken), Fate::Refused);
+        }
         assert!(!scan.is_doubtful(None, None, true));
         assert!(Asked { scans: false, ..scan }.is_doubtful(None, None, true));
         assert!(scan.is_doubtful(Some(Offset::new(7)), Some(Offset::new(6)), false));

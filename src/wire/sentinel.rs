@@ -32,6 +32,13 @@ pub fn primary(answer: &BytesFrame) -> Result<(u64, Address), SentinelError> {
     Ok((epoch, fields.address("ip", "port").ok_or(SentinelError::Lacks("ip"))?))
 }
 
+/// What `SENTINEL GET-MASTER-ADDR-BY-NAME` answers: where the primary is, or, in the middle of a failover, will be.
+pub fn address(answer: &BytesFrame) -> Result<Address, SentinelError> {
+    let BytesFrame::Array(parts) = answer else { return Err(SentinelError::NotAList) };
+    let [host, port] = parts.as_slice() else { return Err(SentinelError::NotAList) };
+    text(host).zip(text(port)).and_then(|(host, port)| at(host, port)).ok_or(SentinelError::Lacks("ip"))
+}
+
 /// What `SENTINEL REPLICAS` answers.
 pub fn replicas(answer: &BytesFrame) -> Result<Vec<Listed>, SentinelError> {
     let BytesFrame::Array(lines) = answer else { return Err(SentinelError::NotAList) };
@@ -88,11 +95,14 @@ impl<'a> Fields<'a> {
 
     /// `None`: nobody can be reached there.
     fn address(&self, host: &str, port: &str) -> Option<Address> {
-        let (host, port) = (self.get(host)?, self.get(port)?);
-        let text = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        // It ends in a host or it is none: a sentinel knows of no Unix sockets.
-        text.parse().ok().filter(|address| matches!(address, Address::Tcp { .. }))
+        at(self.get(host)?, self.get(port)?)
     }
+}
+
+fn at(host: &str, port: &str) -> Option<Address> {
+    let text = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    // It ends in a host or it is none: a sentinel knows of no Unix sockets.
+    text.parse().ok().filter(|address| matches!(address, Address::Tcp { .. }))
 }
 
 fn text(frame: &BytesFrame) -> Option<&str> {

@@ -134,6 +134,8 @@ struct Script {
     /// Host, port, flags.
     replicas: Vec<(String, u16, String)>,
     tilt: bool,
+    /// What `SENTINEL MASTER` shows instead of the primary, as the leader does in the middle of a failover.
+    shown: Option<u16>,
 }
 
 impl Told {
@@ -164,12 +166,17 @@ impl Told {
         let replica = |port: &u16| (local.clone(), *port, "slave".to_owned());
         let replicas = replicas.iter().map(replica).collect();
         *self.says.lock().unwrap() =
-            Script { epoch, primary: (local.clone(), primary), replicas, tilt: false };
+            Script { epoch, primary: (local.clone(), primary), replicas, tilt: false, shown: None };
     }
 
     /// It says that its clock has leapt.
     pub(crate) fn tilt(&self) {
         self.says.lock().unwrap().tilt = true;
+    }
+
+    /// It shows this one for the primary to whoever looks at all of what it knows.
+    pub(crate) fn show(&self, port: u16) {
+        self.says.lock().unwrap().shown = Some(port);
     }
 
     /// All of them are on another host.
@@ -213,6 +220,7 @@ fn answer(stream: TcpStream, says: &Mutex<Script>, ended: &AtomicBool) {
         let reply = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             ["INFO", ..] => bulk(&format!("# Sentinel\r\nsentinel_tilt:{}\r\n", u8::from(script.tilt))),
             ["SENTINEL", "MASTER", _] => script.primary(),
+            ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", _] => script.address(),
             ["SENTINEL", "REPLICAS", _] => script.replicas(),
             ["SUBSCRIBE", channel] => {
                 format!("*3\r\n{}{}:1\r\n", bulk("subscribe"), bulk(channel))
@@ -228,7 +236,12 @@ fn answer(stream: TcpStream, says: &Mutex<Script>, ended: &AtomicBool) {
 impl Script {
     fn primary(&self) -> String {
         let (host, port) = &self.primary;
+        let port = self.shown.as_ref().unwrap_or(port);
         fields(&format!("name main ip {host} port {port} flags master config-epoch {}", self.epoch))
+    }
+
+    fn address(&self) -> String {
+        fields(&format!("{} {}", self.primary.0, self.primary.1))
     }
 
     fn replicas(&self) -> String {

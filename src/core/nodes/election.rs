@@ -66,7 +66,9 @@ impl Election {
             _ => false,
         };
         let named = claims.iter().find(|n| Some(n.id) == self.named).map(|n| n.id);
-        let named = named.filter(|named| self.named_since || kept.is_none_or(|kept| kept.id == *named));
+        // The primary that we have needs no name, and an old name is none against it, even if it misses a poll.
+        let named =
+            named.filter(|named| view.primary.is_none_or(|primary| primary != *named && self.named_since));
         let elected = match claims.as_slice() {
             _ if mutant::is("named-is-primary") && self.named.is_some() => self.named,
             [] => None,

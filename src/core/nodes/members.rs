@@ -70,7 +70,7 @@ impl Places {
             if self.at(address).is_some() {
                 continue;
             }
-            match self.vacant.pop_front() {
+            match self.lowest_vacant() {
                 Some(id) => {
                     self.taken.push((id, address.clone()));
                     changes.join.push((id, address.clone()));
@@ -79,6 +79,12 @@ impl Places {
             }
         }
         changes
+    }
+
+    /// The lowest place that nobody has: whoever looks at all places has few to look at.
+    fn lowest_vacant(&mut self) -> Option<NodeId> {
+        let lowest = (0..self.vacant.len()).min_by_key(|&at| self.vacant.get(at).map(|id| id.index()))?;
+        self.vacant.remove(lowest)
     }
 }
 
@@ -113,14 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_given_away_as_late_as_possible() {
+    fn the_lowest_place_is_given_away_first() {
         let mut places = Places::new(3, &at(&[1]));
         let joins = |places: &mut Places, ports: &[u16]| -> Vec<usize> {
             places.settle(&at(ports)).join.iter().map(|(id, _)| id.index()).collect()
         };
-        assert_eq!(joins(&mut places, &[2]), [1]);
-        assert_eq!(joins(&mut places, &[3]), [2]);
-        assert_eq!(joins(&mut places, &[4]), [0]);
+        assert_eq!(joins(&mut places, &[2]), [0]);
+        assert_eq!(joins(&mut places, &[2, 3, 4]), [1, 2]);
+        assert_eq!(joins(&mut places, &[2, 4]), [0; 0]);
+        assert_eq!(joins(&mut places, &[2, 4, 5]), [1]);
     }
 
     #[test]

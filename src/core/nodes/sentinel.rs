@@ -115,17 +115,18 @@ impl Sentinels {
 
     /// Takes the word of those that say the same as `word`; returns who is to be asked from now on.
     fn believe(&mut self, word: &Word, current: &[&Word], now: Moment) -> Vec<Address> {
+        let stays = self.primary.as_ref() == Some(&word.primary);
         (self.epoch, self.primary) = (word.epoch, Some(word.primary.clone()));
         let same = |other: &&&Word| (other.epoch, &other.primary) == (word.epoch, &word.primary);
         let replicas: Vec<&Listed> = current.iter().filter(same).flat_map(|word| &word.replicas).collect();
-        self.nodes = self.belong(&word.primary, &replicas, now);
+        self.nodes = self.belong(&word.primary, &replicas, stays, now);
         // Whoever was promoted since then has to be asked to be believed.
         let newer = current.iter().filter(|other| other.epoch > word.epoch).map(|other| &other.primary);
         self.nodes.iter().chain(newer).cloned().collect()
     }
 
     /// Who belongs to a primary, of those that are listed. One sentinel that finds nothing wrong with a replica is enough.
-    fn belong(&mut self, primary: &Address, listed: &[&Listed], now: Moment) -> Vec<Address> {
+    fn belong(&mut self, primary: &Address, listed: &[&Listed], stays: bool, now: Moment) -> Vec<Address> {
         let (mut nodes, mut doubtful) = (vec![primary.clone()], BTreeMap::new());
         let usable = |in_doubt: bool| {
             let fits = move |listed: &&&Listed| listed.is_usable() && listed.is_in_doubt(primary) == in_doubt;
@@ -143,6 +144,17 @@ impl Sentinels {
             }
             doubtful.insert(address.clone(), since);
             if now.since(since) <= DOUBTED {
+                nodes.push(address.clone());
+            }
+        }
+        // Of the same primary, whoever is on no list at all any longer was forgotten, perhaps by mistake (`SENTINEL RESET`): the lists are made
+        // anew, from what the primary says.
+        let known =
+            |address: &&Address| listed.iter().any(|listed| listed.address.as_ref() == Some(*address));
+        for address in self.nodes.iter().filter(|address| stays && !known(address)) {
+            let since = *self.doubtful.get(address).unwrap_or(&now);
+            if !nodes.contains(address) && now.since(since) <= DOUBTED {
+                doubtful.insert(address.clone(), since);
                 nodes.push(address.clone());
             }
         }

@@ -120,6 +120,9 @@ pub const LANES_UNUSED: usize = 256;
 /// A lane that owes a reply for so many times the silence of a node is given up if the node answers elsewhere meanwhile.
 pub const STALLED_SILENCES: u128 = 5;
 
+/// A node that refuses so many writes in a row as a replica does, and says each time that it is the primary, has its word.
+pub const DEPOSITIONS: u32 = 32;
+
 /// How often a worker looks for lanes that nobody uses and identities that are not accepted any longer.
 pub const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 

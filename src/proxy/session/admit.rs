@@ -32,19 +32,19 @@ impl Connection {
         match self.worker.admission.verdict(self.client.status.anonymous_since.get(), now) {
             Verdict::Admitted(epoch) => {
                 self.client.status.auth_epoch.set(epoch);
-                self.waiting.end();
+                self.waiting.end_for_admission();
                 Ok(Admittance::Admitted)
             }
             Verdict::Refused => Ok(Admittance::Refused),
             Verdict::Guest if is_for_guests(request, intent) => {
-                self.waiting.end();
+                self.waiting.end_for_admission();
                 Ok(Admittance::Guest)
             }
             // What the primary has said last counts.
             Verdict::Nobody | Verdict::Asking
                 if is_for_anybody(request, intent) && self.is_let_in_blindly() =>
             {
-                self.waiting.end();
+                self.waiting.end_for_admission();
                 Ok(Admittance::Guest)
             }
             Verdict::Nobody | Verdict::Guest

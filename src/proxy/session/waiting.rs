@@ -58,6 +58,13 @@ impl Waiting {
         self.since.take()
     }
 
+    /// Its client may come in: if it has waited for that, what it waits for next is another matter.
+    pub fn end_for_admission(&mut self) {
+        if self.retry.on == On::Admission {
+            self.end();
+        }
+    }
+
     /// Whether the command was tried before.
     pub const fn has_begun(&self) -> bool {
         self.since.is_some()
@@ -142,6 +149,18 @@ mod tests {
         assert_eq!(waiting.for_primary(at(32)), Duration::MAX, "was sent meanwhile");
         waiting.arrive();
         assert_eq!(waiting.for_primary(at(33)), Duration::ZERO);
+    }
+
+    #[test]
+    fn who_may_come_in_goes_on_waiting_for_anything_else() {
+        let mut waiting = Waiting::default();
+        waiting.retry_on(On::Admission, Duration::from_secs(1), at(0));
+        waiting.end_for_admission();
+        assert!(!waiting.has_begun());
+        waiting.retry_on(On::View, Duration::from_secs(1), at(10));
+        // Each time that it is tried again.
+        waiting.end_for_admission();
+        assert_eq!(waiting.for_primary(at(15)), Duration::from_millis(5));
     }
 
     #[test]

@@ -44,6 +44,10 @@ impl Held {
     /// One more; true if it is the only one.
     pub(crate) fn push(&self, command: HeldCommand) -> bool {
         let mut commands = self.commands.borrow_mut();
+        if commands.iter().all(|held| command.since < held.since) {
+            // Whoever waits for the oldest to be overdue has to look again.
+            self.gone.notify_waiters();
+        }
         commands.push_back(command);
         commands.len() == 1
     }

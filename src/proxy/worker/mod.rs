@@ -86,6 +86,8 @@ pub struct Worker {
     /// The node that has said itself that it is not the primary any longer, and when: until it was heard again it gets none of
     /// what it has refused.
     pub(crate) deposed: Cell<Option<(NodeId, Moment)>>,
+    /// How many times in a row it has said so, without another one becoming the primary meanwhile.
+    pub(crate) depositions: Cell<u32>,
     /// Whether those who gave no password may come in.
     pub admission: Rc<Admission>,
     /// The history of the primary that its lanes go to.
@@ -142,6 +144,7 @@ impl Worker {
             clients: RefCell::default(),
             held: Held::default(),
             deposed: Cell::default(),
+            depositions: Cell::default(),
             era: Cell::default(),
             shut_out: RefCell::default(),
             warned: RefCell::default(),
@@ -288,10 +291,8 @@ impl Worker {
                     match why {
                         // It can be let answer what it has been asked: most of that it has executed, or refused.
                         Withdrawal::Demoted if answers && !lane.exclusive => self.demote(lane),
-                        Withdrawal::Demoted | Withdrawal::Removed if lane.is_in_mid_reply() => {
-                            lane.retire(why);
-                        }
-                        Withdrawal::Silent
+                        Withdrawal::Demoted if lane.is_in_mid_reply() => lane.retire(why),
+                        Withdrawal::Silent | Withdrawal::Removed
                             if lane.is_in_mid_reply()
                                 && now.since(lane.hearing.last()) < view.silence_limit =>
                         {
@@ -303,6 +304,9 @@ impl Worker {
             });
             // With the lanes to the old primary gone, whatever is acknowledged is of the new history.
             self.era.set(view.era);
+            if last_primary != view.primary {
+                self.depositions.set(0);
+            }
             last_primary = view.primary;
             self.release_held();
         }

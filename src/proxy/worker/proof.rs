@@ -97,7 +97,7 @@ impl Worker {
         self.proofs.borrow_mut().renew(&known.view, now);
         for (old, new) in before.nodes.iter().zip(&known.view.nodes) {
             let is_another = (old.id, old.incarnation) != (new.id, new.incarnation);
-            if is_another && known.view.primary != Some(new.id) {
+            if is_another && known.view.primary != Some(old.id) {
                 self.void_reads_at(old.id);
             }
         }

@@ -14,6 +14,7 @@ use crate::core::repeat::{self, Asked, Fate, HowLost, PendingKind};
 use crate::core::route::{Ask, decide};
 use crate::mutant;
 use crate::net::runtime::clock;
+use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover, Phase, Purpose, Withdrawal};
@@ -240,6 +241,10 @@ impl Worker {
         let mut kept = None;
         if let Some(words) = refusal {
             self.stats.refused_writes.add(1);
+            if self.insists(lane, now) {
+                pending.client.deliver(pending.seq, words, true);
+                return;
+            }
             self.depose(lane, now);
             // It waits from now on: what it has waited there, in a pause, was for its node.
             pending.sent = now;
@@ -251,6 +256,18 @@ impl Worker {
         self.hold(HeldCommand { since: now, key: lane.key, request, pending, refusal: kept });
     }
 
+    /// Whether a node goes on refusing writes although it says each time that it is the primary: whoever answers there, nobody
+    /// can tell better. It would be asked for ever.
+    fn insists(&self, lane: &Lane, now: Moment) -> bool {
+        let node = lane.key.node;
+        let lately =
+            |(of, at): (NodeId, Moment)| of == node && now.since(at) < self.shared.config.upstream.write_hold;
+        if !self.deposed.get().is_some_and(lately) {
+            self.depositions.set(0);
+        }
+        self.depositions.get() >= limits::DEPOSITIONS && self.is_primary(node)
+    }
+
     /// A node has refused a write because it is a replica now. Whatever is behind that on its lanes is not to be believed, and
     /// it is asked for nothing more until it was heard again.
     fn depose(&self, lane: &Rc<Lane>, now: Moment) {
@@ -259,6 +276,7 @@ impl Worker {
         if lane.demoted.get() {
             return;
         }
+        self.depositions.set(self.depositions.get() + 1);
         self.shared.shard().attention.look_now();
         if lane.key.purpose != Purpose::Scripts {
             self.lanes.each_shared(|lane| {

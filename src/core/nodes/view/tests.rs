@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::nodes::election::PROMOTION_LASTS;
 use crate::core::nodes::node::LinkDown;
 use crate::core::nodes::proof::Proofs;
 use crate::core::nodes::rights::AclRule;
@@ -757,6 +758,19 @@ fn whoever_is_called_the_primary_is_it_once_it_says_so_itself() {
     let _ = world.promote_r(promoted(b'b', b'a', 1001), 1000, 301);
     let _ = world.primary(P, 1000, 302);
     assert_eq!(world.view().primary, Some(R));
+    // … not even while the present one misses a poll …
+    world.lose(R, 303);
+    let _ = world.primary(P, 1000, 304);
+    assert_eq!(world.view().primary, Some(R));
+    let _ = world.primary(R, 1000, 305);
+    // … nor does it keep the one that it names once that one's history goes on elsewhere, and is followed …
+    let mut world = World::settled();
+    assert_eq!(world.name(P, 200), Effect::None);
+    let _ = world.promote_r(promoted(b'b', b'a', 1001), 1000, 301);
+    let _ = world.primary(P, 1000, 302);
+    assert_eq!(world.view().primary, Some(P), "by its own word alone");
+    let _ = world.primary(R, 1000, 301 + PROMOTION_LASTS.as_millis() as u64 + 1);
+    assert_eq!(world.view().primary, Some(P), "S follows P");
     // … and another one that is alone gets the writes for no other reason while somebody else is called the primary.
     let mut world = World::settled();
     assert_eq!(world.name(R, 200), Effect::None);

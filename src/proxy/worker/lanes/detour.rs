@@ -16,6 +16,10 @@ impl Worker {
     /// The oldest command of a shared lane has a long reply, or its client is slow. With `afresh` nothing of the reply
     /// was passed on. True when it was asked for again, so that what arrives is nobody's.
     pub fn make_way(self: &Rc<Self>, lane: &Rc<Lane>, afresh: bool, now: Moment) -> bool {
+        if lane.demoted.get() {
+            // What it answers goes to the next primary; nothing more is asked of its node.
+            return false;
+        }
         let fencing = self.shared.fencing;
         self.lanes.send_on_detour(lane);
         self.send_again(lane.take_others(&self.discard(), fencing), |key| self.lane(key), lane, now);
