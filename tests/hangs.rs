@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::hostile::{Act, Role};
 use support::{
-    Conn, Direction, Proxy, Redis, Relay, Server, Setup, Topology, Value, eventually, ms, secs, sleep_ms,
+    Conn, Direction, Hostile, Proxy, Redis, Relay, Server, Setup, Topology, Value, eventually, ms, secs,
+    sleep_ms,
 };
 
 /// A node counts as hung after 600 ms.
@@ -646,4 +648,21 @@ fn nothing_is_executed_twice_under_promotions_and_resets() {
     let last = total(pair.old());
     assert!(last <= counted.acked + counted.unknown, "{last} counted, {} acknowledged", counted.acked);
     assert!(counted.errors.keys().all(|text| !text.contains("READONLY")), "{:?}", counted.errors);
+}
+
+/// Whoever answers there, the client hears it in the end, and nobody is asked for ever.
+#[test]
+fn a_primary_that_refuses_every_write_has_its_word() {
+    let topology = Topology::start(0);
+    let words = "READONLY You can't write against a read only replica.";
+    let act = Act::Say(format!("-{words}\r\n").into_bytes());
+    let node = Hostile::playing(&Role { name: "refuses to write", on: &["SET"], act }, topology.primary.port);
+    let proxy = Setup::to(node.port, &[]).start();
+    let mut conn = proxy.connect();
+    conn.patience(secs(10));
+    for _ in 0..3 {
+        assert_eq!(conn.cmd(&["SET", "k", "v"]).error(), words);
+        assert_eq!(conn.cmd(&["GET", "k"]), Value::Null);
+    }
+    assert!(node.played() < 200, "{} questions", node.played());
 }

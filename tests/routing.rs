@@ -917,7 +917,7 @@ fn a_client_that_reads_nothing_is_disconnected_and_slows_nobody() {
         slowest = slowest.max(sent.elapsed());
         sleep_ms(10);
     }
-    assert!(slowest < secs(1), "another client waited {slowest:?}");
+    assert!(slowest < secs(2), "another client waited {slowest:?}");
     eventually("the greedy one is gone", secs(6), || proxy.metric("redweir_clients", &[]) < 1.5);
     assert!(proxy.metric("redweir_clients_too_slow_total", &[]) > 0.5);
 }
