@@ -72,12 +72,14 @@ pub struct Witness {
     node: NodeId,
     address: Address,
     keeper: mpsc::Sender<Heard>,
+    /// It was listened to before.
+    known: AtomicBool,
 }
 
 impl Witness {
     /// A witness of `node` that reports to `keeper`.
     pub fn new(shared: Arc<Shared>, node: NodeId, address: Address, keeper: mpsc::Sender<Heard>) -> Self {
-        Self { shared, node, address, keeper }
+        Self { shared, node, address, keeper, known: AtomicBool::new(false) }
     }
 
     /// Runs until the keeper is gone.
@@ -105,9 +107,11 @@ impl Witness {
             };
             if wait == REFUSED_PAUSE {
                 // Nobody knows what it has done meanwhile, and nobody will.
-                self.watch().emptied.fetch_add(1, Ordering::SeqCst);
+                if self.known.swap(false, Ordering::SeqCst) {
+                    self.watch().emptied.fetch_add(1, Ordering::SeqCst);
+                    self.tell(clock::now()).await;
+                }
                 self.watch().lost.store(false, Ordering::SeqCst);
-                self.tell(clock::now()).await;
             }
             tokio::time::sleep(jitter::around(wait)).await;
             pause = (pause * 2).min(RETRY_LONGEST);
@@ -204,10 +208,12 @@ impl Witness {
                     Ok(None) => break None,
                     Ok(Some(Word::Ready)) => {
                         if watch.lost.load(Ordering::SeqCst) {
-                            // Nobody knows what it has done meanwhile.
-                            watch.emptied.fetch_add(1, Ordering::SeqCst);
+                            // Nobody knows what it has done meanwhile, unless nothing of it was believed yet.
+                            if self.known.swap(true, Ordering::SeqCst) {
+                                watch.emptied.fetch_add(1, Ordering::SeqCst);
+                                emptied = true;
+                            }
                             watch.lost.store(false, Ordering::SeqCst);
-                            emptied = true;
                         }
                     }
                     Ok(Some(Word::Emptied)) => {
