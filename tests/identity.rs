@@ -238,8 +238,11 @@ fn a_default_user_that_is_off_lets_nobody_in() {
 #[test]
 fn the_rules_that_the_manual_gives_are_enough() {
     let manual = include_str!("../config/redweir.toml");
-    let line = manual.lines().find(|line| line.contains("ACL SETUSER redweir ")).unwrap();
-    let rules: Vec<&str> = line.trim_start_matches('#').split_whitespace().collect();
+    let mut lines = manual.lines().skip_while(|line| !line.contains("ACL SETUSER redweir "));
+    let (first, more) = (lines.next().unwrap(), lines.take_while(|line| line.starts_with("#       ")));
+    let words =
+        std::iter::once(first).chain(more).flat_map(|line| line.trim_start_matches('#').split_whitespace());
+    let rules: Vec<&str> = words.collect();
     let topology = Topology::start(1);
     for server in [&topology.primary, &topology.replicas[0].server] {
         assert_eq!(server.cmd(&rules), "OK");
