@@ -159,7 +159,8 @@ impl Witness {
         let mut question = Vec::new();
         encode(&[b"HELLO", b"3"], &mut question);
         encode(&TRACK, &mut question);
-        if !mutant::is("waits-for-nothing") {
+        // Who is deaf hears neither the message nor what comes before it.
+        if !mutant::is("waits-for-nothing") && !mutant::is("deaf-to-witness") {
             encode(&WAIT, &mut question);
         }
         // So few bytes always find room in the socket of a new connection.
