@@ -208,9 +208,10 @@ impl Witness {
                 match said.next() {
                     Ok(None) => break None,
                     Ok(Some(Word::Ready)) => {
+                        let known = self.known.swap(true, Ordering::SeqCst);
                         if watch.lost.load(Ordering::SeqCst) {
                             // Nobody knows what it has done meanwhile, unless nothing of it was believed yet.
-                            if self.known.swap(true, Ordering::SeqCst) {
+                            if known {
                                 watch.emptied.fetch_add(1, Ordering::SeqCst);
                                 emptied = true;
                             }
