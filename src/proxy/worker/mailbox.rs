@@ -32,11 +32,14 @@ pub(crate) async fn run(worker: Rc<Worker>, mut messages: mpsc::Receiver<Message
                 let _ = answer.send(clients.values().map(report_of).collect());
             }
             Message::Kill(ids, answer) => {
-                let found = ids.iter().filter(|id| clients.contains_key(id)).copied().collect();
-                let _ = answer.send(found);
-                for client in ids.iter().filter_map(|id| clients.get(id)) {
+                let here = ids.iter().filter_map(|id| clients.get(id));
+                let found: Vec<&Rc<Client>> = here.filter(|client| client.gone().is_none()).collect();
+                for client in &found {
                     client.leave(Gone::Ended);
+                    // Nobody is to find it again, whenever its task gets to run.
+                    worker.shared.clients.remove(&client.id);
                 }
+                let _ = answer.send(found.iter().map(|client| client.id).collect());
             }
             Message::Release(id, how, answer) => {
                 let waits = clients.get(&id).filter(|client| client.status.waits.get());
