@@ -6,7 +6,9 @@ mod support;
 
 use std::time::Instant;
 
-use support::{Conn, Proxy, Redis, Setup, Topology, Value, encode, eventually, ms, secs, sleep_ms};
+use support::{
+    Conn, Direction, Proxy, Redis, Relay, Setup, Topology, Value, encode, eventually, ms, secs, sleep_ms,
+};
 
 fn one_worker() -> (Topology, Proxy) {
     let topology = Topology::start(1);
@@ -48,9 +50,12 @@ fn a_client_that_leaves_takes_its_state_along() {
         for command in commands {
             conn.ask(command);
         }
-        sleep_ms(100);
-        // A watched key does not show.
-        assert!(commands[0][0] == "WATCH" || in_a_state(&topology.primary) > 0, "{commands:?}");
+        if commands[0][0] == "WATCH" {
+            // A watched key does not show.
+            assert_eq!(conn.read(), "OK");
+        } else {
+            eventually("the state shows", secs(5), || in_a_state(&topology.primary) > 0);
+        }
         drop(conn);
         eventually("the state is gone", secs(2), || in_a_state(&topology.primary) == 0);
         let mut next = proxy.connect();
@@ -223,6 +228,39 @@ fn what_begins_while_spare_connections_are_checked_is_not_confused() {
 }
 
 /// More comes behind the reply to `EXEC` than it counts.
+#[test]
+fn two_who_block_in_turn_are_served_in_turn() {
+    let alice = ["--user", "alice", "on", ">pw", "~*", "&*", "+@all"];
+    let topology = Topology::with(&alice, 0, &[]);
+    let path = Relay::to(topology.primary.port);
+    let proxy = Setup::to(path.port, &[]).proxy("[proxy]\nworkers = 1").start();
+    let mut of_alice: Vec<Conn> = (0..2).map(|_| proxy.connect()).collect();
+    for conn in &mut of_alice {
+        assert_eq!(conn.cmd(&["AUTH", "alice", "pw"]), "OK");
+    }
+    let (mut theirs, mut pushes) = (proxy.connect(), proxy.connect());
+    assert_eq!(pushes.cmd(&["SET", "no-list", "x"]), "OK");
+    // Each user has used a connection of its own: a transaction of `alice` is on hers still.
+    assert_eq!(of_alice[1].cmd(&["MULTI"]), "OK");
+    assert_eq!(theirs.cmd(&["MULTI"]), "OK");
+    assert_eq!(theirs.cmd(&["EXEC"]).items().len(), 0);
+    let open = || topology.primary.info("clients")["connected_clients"].clone();
+    eventually("nothing is opened any more", secs(5), || {
+        let before = open();
+        sleep_ms(100);
+        open() == before
+    });
+    // A connection that had to be opened first would be late by twice this.
+    path.delay(Direction::Up, ms(50));
+    of_alice[0].ask(&["BRPOPLPUSH", "list", "no-list", "0"]);
+    sleep_ms(10);
+    theirs.ask(&["BRPOPLPUSH", "list", "target", "0"]);
+    sleep_ms(10);
+    pushes.ask(&["LPUSH", "list", "element"]);
+    assert!(of_alice[0].read().error().starts_with("WRONGTYPE"));
+    assert_eq!(theirs.read(), "element");
+}
+
 #[test]
 fn a_transaction_may_subscribe() {
     let (topology, proxy) = one_worker();

@@ -215,9 +215,15 @@ impl Worker {
         lane
     }
 
-    /// An exclusive lane of this key: a clean idle one, or a new one.
+    /// An exclusive lane of this key: a clean idle one, or a new one. One more is opened for who comes next, so that two
+    /// who block in turn do so in that order, and neither after what a third says then on a connection that is open.
     pub fn exclusive_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
-        self.lanes.take_idle(key).unwrap_or_else(|| self.start(key, true))
+        let lane = self.lanes.take_idle(key).unwrap_or_else(|| self.start(key, true));
+        let room = self.shared.exclusive.available_permits() > self.lanes.idle_count();
+        if room && self.lanes.needs_spare(key) && !mutant::is("none-to-spare") {
+            self.lanes.give_back(&self.start(key, true));
+        }
+        lane
     }
 
     /// A lane ended: it is not used again.

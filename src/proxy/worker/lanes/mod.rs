@@ -160,6 +160,16 @@ impl Lanes {
         Some(kept.remove(free))
     }
 
+    /// Whether no exclusive lane of this key is left for who comes next.
+    pub(crate) fn needs_spare(&self, key: LaneKey) -> bool {
+        self.idle.borrow().get(&key).is_none_or(|kept| kept.iter().all(|lane| !lane.is_usable()))
+    }
+
+    /// Exclusive lanes that nobody uses at the moment.
+    pub(crate) fn idle_count(&self) -> usize {
+        self.idle.borrow().values().map(Vec::len).sum()
+    }
+
     /// Takes back an exclusive lane that carries no state and has nothing outstanding; closes any other.
     pub(crate) fn give_back(&self, lane: &Rc<Lane>) {
         let mut idle = self.idle.borrow_mut();
