@@ -23,6 +23,8 @@ SOAK_READS ?= 1000000
 SOAK_DISCONNECTS ?= 100000
 # Reads of any command that are judged at each level.
 SOAK_COMMANDS ?= 1000000
+# Failovers by sentinels, of each kind.
+SOAK_FAILOVERS ?= 10
 SOAK_LARGE_MIB ?= 512
 SOAK_KEYS ?= 1000000
 
@@ -120,6 +122,7 @@ test: deps-test ## All tests, against real servers
 soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values, SOAK_KEYS lines
 	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support --test-threads 4
 	REDWEIR_SOAK_COMMANDS=$(SOAK_COMMANDS) cargo test --locked --test every_command -- --nocapture --skip support
+	REDWEIR_FAILOVERS=$(SOAK_FAILOVERS) cargo test --locked --test failovers -- --nocapture --skip support
 	REDWEIR_DISCONNECTS=$(SOAK_DISCONNECTS) cargo test --locked --test disconnects -- --nocapture --skip support
 	REDWEIR_LARGE_MIB=$(SOAK_LARGE_MIB) REDWEIR_IDLE_CLIENTS=9000 \
 		cargo test --locked --test large -- --nocapture --skip support --test-threads 1

@@ -13,6 +13,7 @@ use crate::core::command::in_force::{Commands, LastCommand};
 use crate::core::command::{Access, Keys, WriteKeys};
 use crate::core::fence::Slot;
 use crate::core::nodes::node::NodeId;
+use crate::core::nodes::view::View;
 use crate::core::position::{Offset, ReplId};
 use crate::core::stream::coverage::Coverage;
 use crate::core::stream::lost::{Loss, LostTail, RecentWrites};
@@ -80,6 +81,15 @@ impl Stamper {
         self.coverage.wrote(fences, &self.written, ours, next);
         self.written.clear();
     }
+
+    /// Tells once what the primary's history does not have of the one that was followed before.
+    fn tell_losses(&mut self, view: &View) {
+        if let Some(lost) = view.history.as_ref().and_then(|history| self.recent.lost_in(history)) {
+            counter!("redweir_lost_writes_total").increment(lost.writes);
+            tell(&lost);
+            self.shared.shard().losses.add(Loss::Tail(lost), clock::now());
+        }
+    }
 }
 
 impl StreamSink for Stamper {
@@ -137,16 +147,14 @@ impl StreamSink for Stamper {
         let history = (view.history.map(|history| history.id), view.era);
         let next = self.shared.shard().anchors.next();
         self.coverage.progressed(&self.shared.shard().fences, upto, history, next);
-        if let Some(lost) = view.history.as_ref().and_then(|history| self.recent.lost_in(history)) {
-            counter!("redweir_lost_writes_total").increment(lost.writes);
-            tell(&lost);
-            self.shared.shard().losses.add(Loss::Tail(lost), clock::now());
-        }
+        self.tell_losses(&view);
         self.shared.shard().stream.moved_to(upto.bytes());
     }
 
     fn detached(&mut self, source: NodeId, why: &Detached) {
         self.stamp();
+        self.recent.detached();
+        self.tell_losses(&self.shared.shard().view.load_full());
         self.shared.shard().stream.set_attached(false);
         counter!("redweir_stream_attach_total", "result" => why.kind()).increment(1);
         if why.blames_source() {

@@ -12,10 +12,11 @@
 mod detached;
 mod link;
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 pub use self::detached::Detached;
 use crate::core::address::{Address, Login};
@@ -31,6 +32,9 @@ use crate::wire::stream::StreamCommand;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause. A link that lasted this long makes the next pause the first again.
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// A link to a source that is not wanted any longer is still read for so long: what has arrived is not lost with it.
+const LEAVES_WITHIN: Duration = Duration::from_millis(10);
 
 /// Who hears the stream. Calls come from one task, in the order of the stream, and must be quick: while one lasts,
 /// the source's output buffer fills.
@@ -141,9 +145,17 @@ impl<S: StreamSink> Follower<S> {
                 continue;
             };
             let began = clock::now();
-            let why = tokio::select! {
-                () = leaves(&mut wanted, &source) => Detached::Moved,
-                why = reader.follow(&source) => why,
+            let why = {
+                let mut follow = pin!(reader.follow(&source));
+                tokio::select! {
+                    () = leaves(&mut wanted, &source) => {
+                        // A primary that was replaced has told its last writes, or does so in a moment: they are what is
+                        // lost.
+                        let _ = timeout(LEAVES_WITHIN, follow).await;
+                        Detached::Moved
+                    }
+                    why = &mut follow => why,
+                }
             };
             reader.sink.detached(source.node, &why);
             if clock::now().since(began) >= RETRY_LONGEST {

@@ -14,6 +14,9 @@ const WRITES_KEPT: usize = 1 << 16;
 /// The same in bytes of their keys.
 const NAMES_KEPT: usize = 4 << 20;
 
+/// Histories that may wait for what becomes of them.
+const HISTORIES_LEFT: usize = 2;
+
 /// Keys that a report names.
 pub const KEYS_NAMED: usize = 1000;
 
@@ -68,8 +71,8 @@ impl LostTail {
 #[derive(Debug, Default)]
 pub struct RecentWrites {
     now: Option<InHistory>,
-    /// Those of the history before, until it is known what became of them.
-    before: Option<InHistory>,
+    /// Those of histories that are not followed at the moment, until it is known what became of them; the last one last.
+    left: VecDeque<InHistory>,
 }
 
 #[derive(Debug)]
@@ -97,10 +100,20 @@ type NameLengths = SmallVec<[u16; 2]>;
 impl RecentWrites {
     /// The link goes on in history `id`.
     pub fn attached(&mut self, id: ReplId) {
-        if self.now.as_ref().is_none_or(|now| now.id != id) {
-            let new = InHistory { id, writes: VecDeque::new(), names: VecDeque::new(), forgotten: None };
-            let before = self.now.replace(new);
-            self.before = before.or(self.before.take());
+        if self.now.as_ref().is_some_and(|now| now.id == id) {
+            return;
+        }
+        self.detached();
+        let known = self.left.iter().position(|left| left.id == id);
+        let new = || InHistory { id, writes: VecDeque::new(), names: VecDeque::new(), forgotten: None };
+        self.now = Some(known.and_then(|known| self.left.remove(known)).unwrap_or_else(new));
+    }
+
+    /// The link is gone: nothing more will be told of its history, unless it stands again.
+    pub fn detached(&mut self) {
+        self.left.extend(self.now.take());
+        if self.left.len() > HISTORIES_LEFT {
+            self.left.pop_front();
         }
     }
 
@@ -135,13 +148,15 @@ impl RecentWrites {
         }
     }
 
-    /// The primary's history is `history`: the writes that were told and are not in it. Told once.
+    /// The primary's history is `history`: the writes that were told and are not in it. Told once, and only when the link
+    /// has left the history that they were in: until then, more of them may come.
     pub fn lost_in(&mut self, history: &History) -> Option<LostTail> {
         let (previous, end) = history.previous?;
-        let is_over = |recent: &mut InHistory| recent.id == previous;
-        // The link may still be in the old history, or in the new one already.
-        let recent = self.now.take_if(is_over).or_else(|| self.before.take_if(is_over))?;
-        recent.from(end, history.id)
+        if mutant::is("told-too-early") {
+            self.detached();
+        }
+        let over = self.left.iter().position(|left| left.id == previous)?;
+        self.left.remove(over)?.from(end, history.id)
     }
 }
 
@@ -222,6 +237,8 @@ mod tests {
         write(&mut recent, 120, &["x"]);
         write(&mut recent, 130, &["y", "x"]);
         assert_eq!(recent.lost_in(&History::new(id(b'a'))), None);
+        assert_eq!(recent.lost_in(&promoted(111)), None, "there may be more");
+        recent.detached();
         let lost = recent.lost_in(&promoted(111)).expect("those that ended at 120 and 130");
         assert_eq!(
             (lost.writes, lost.from, lost.upto, lost.bytes()),
@@ -248,10 +265,31 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_stands_again_goes_on_where_it_was() {
+        let mut recent = RecentWrites::default();
+        recent.attached(id(b'a'));
+        write(&mut recent, 120, &["x"]);
+        recent.detached();
+        recent.detached();
+        recent.attached(id(b'a'));
+        write(&mut recent, 130, &["y"]);
+        recent.attached(id(b'b'));
+        recent.detached();
+        let lost = recent.lost_in(&promoted(111)).expect("both");
+        assert_eq!((lost.writes, names(&lost)), (2, vec!["x".to_owned(), "y".to_owned()]));
+        // Of histories that nobody asks about only the last ones are kept.
+        for letter in b'c'..=b'f' {
+            recent.attached(id(letter));
+        }
+        assert_eq!(recent.left.len(), HISTORIES_LEFT);
+    }
+
+    #[test]
     fn nothing_is_lost_where_the_new_history_goes_as_far() {
         let mut recent = RecentWrites::default();
         recent.attached(id(b'a'));
         write(&mut recent, 110, &["kept"]);
+        recent.detached();
         assert_eq!(recent.lost_in(&promoted(111)), None);
     }
 
@@ -260,6 +298,7 @@ mod tests {
         let mut recent = RecentWrites::default();
         recent.attached(id(b'a'));
         (0..=WRITES_KEPT as u64).for_each(|n| write(&mut recent, 1000 + n, &[&format!("k{n}")]));
+        recent.detached();
         let lost = recent.lost_in(&promoted(1001)).expect("all but the first");
         assert!(lost.known && !lost.named, "there are more than a report names");
         assert_eq!((lost.writes, lost.keys.len()), (WRITES_KEPT as u64, KEYS_NAMED));
@@ -267,11 +306,13 @@ mod tests {
         let mut recent = RecentWrites::default();
         recent.attached(id(b'a'));
         (0..=WRITES_KEPT as u64).for_each(|n| write(&mut recent, 1000 + n, &[]));
+        recent.detached();
         assert!(!recent.lost_in(&promoted(1000)).expect("all").known, "the first is forgotten");
         let mut recent = RecentWrites::default();
         recent.attached(id(b'a'));
         write(&mut recent, 100, &[&"x".repeat(LONGEST_NAMED + 1)]);
         write(&mut recent, 110, &["short"]);
+        recent.detached();
         let lost = recent.lost_in(&promoted(50)).expect("both");
         assert_eq!((lost.writes, names(&lost), lost.named), (2, vec!["short".to_owned()], false));
     }
@@ -284,6 +325,7 @@ mod tests {
         (0..20_000).for_each(|n| write(&mut recent, 1000 + n, &[&key(n)]));
         let kept = recent.now.as_ref().expect("attached");
         assert!(kept.names.len() <= NAMES_KEPT && kept.writes.len() == NAMES_KEPT / 500);
+        recent.detached();
         let lost = recent.lost_in(&promoted(20_500)).expect("the last ones");
         assert_eq!((lost.writes, names(&lost).first().cloned()), (500, Some(key(19_500))));
         assert!(lost.known && lost.named);
