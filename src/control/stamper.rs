@@ -19,6 +19,7 @@ use crate::core::stream::coverage::Coverage;
 use crate::core::stream::lost::{Loss, LostTail, RecentWrites};
 use crate::core::stream::source::{self, Avoided};
 use crate::net::runtime::clock;
+use crate::net::runtime::jitter;
 use crate::shard::shared::Shared;
 use crate::wire::stream::StreamCommand;
 
@@ -207,6 +208,7 @@ pub async fn choose_source(
     wanted: watch::Sender<Option<Source>>,
 ) {
     let mut views = shared.shard().views.subscribe();
+    let [chance, ..] = jitter::seeds();
     while !wanted.is_closed() {
         let view = shared.shard().view.load_full();
         let current = wanted.borrow().as_ref().map(|source| source.node);
@@ -215,7 +217,7 @@ pub async fn choose_source(
         let chosen = {
             let failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
             let choice = shared.config.stream.source;
-            source::choose(&view, choice, current, &failures, min_replicas, clock::now())
+            source::choose(&view, choice, current, &failures, min_replicas, chance, clock::now())
         };
         let source = chosen
             .and_then(|node| Some(Source { node, address: shared.shard().address(node)?.as_ref().clone() }));

@@ -15,6 +15,9 @@ use crate::core::nodes::view::View;
 /// A source is left for a fresher replica when it is more than this many bytes behind it. Well above what two
 /// replicas that were asked a poll interval apart seem to differ by.
 pub const MOVE_AT_BYTES: u64 = 64 << 20;
+/// Replicas that are no further than this many bytes behind the freshest are as good as it: which of them is read from is left
+/// to chance, so that the many proxies of one primary are spread over them.
+pub const ALIKE_BYTES: u64 = 1 << 20;
 /// How long a source that failed is passed over; doubles with each failure, up to [`AVOID_LONGEST`].
 pub const AVOID_FIRST: Duration = Duration::from_secs(10);
 /// The longest that a source is passed over.
@@ -23,7 +26,7 @@ pub const AVOID_LONGEST: Duration = Duration::from_mins(10);
 /// `[stream] source`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum StreamSource {
-    /// The freshest replica; the primary if no replica can serve and `min-replicas-to-write` is known to be 0.
+    /// One of the freshest replicas; the primary if no replica can serve and `min-replicas-to-write` is known to be 0.
     #[default]
     Auto,
     /// Only ever the primary.
@@ -82,7 +85,7 @@ impl Avoided {
 }
 
 /// The node to read the stream from. `current` is the present source, `min_replicas_to_write` the primary's setting
-/// if it is known.
+/// if it is known, `chance` what decides between equals.
 ///
 /// The present source stays while it is good, and also when it is not and nothing better is to be had: a replica
 /// that lost its own link keeps ours, and goes on when it has resumed. A replica that failed as a source is better
@@ -93,6 +96,7 @@ pub fn choose(
     current: Option<NodeId>,
     avoided: &Avoided,
     min_replicas_to_write: Option<u64>,
+    chance: u64,
     now: Moment,
 ) -> Option<NodeId> {
     let primary = view.primary.filter(|_| !view.two_primaries);
@@ -117,23 +121,27 @@ pub fn choose(
     let serving: Vec<&Node> = view.members().filter(|node| serves(view, node, now)).collect();
     let untroubled: Vec<&Node> = serving.iter().copied().filter(|n| !avoided.contains(n.id, now)).collect();
     let at_hand = || current.and_then(|id| view.node(id)).filter(|node| may_resume(view, node, now));
-    freshest(&untroubled, current)
+    freshest(&untroubled, current, chance)
         .or(fallback)
-        .or_else(|| freshest(&serving, current))
+        .or_else(|| freshest(&serving, current, chance))
         .or_else(|| at_hand().map(|node| node.id))
 }
 
-/// The replica that has applied the most, unless the present source is not far behind it. Attaching to a node
+/// One of the replicas that have applied the most, unless the present source is not far behind them. Attaching to a node
 /// without a backlog costs it a dump: such a node comes last.
-fn freshest(replicas: &[&Node], current: Option<NodeId>) -> Option<NodeId> {
+fn freshest(replicas: &[&Node], current: Option<NodeId>, chance: u64) -> Option<NodeId> {
     let has_backlog = |node: &Node| node.facts.as_ref().is_some_and(|facts| facts.backlog_active);
     let best = replicas.iter().max_by_key(|node| (has_backlog(node), node.applied))?;
-    let near = |node: &&&Node| match (best.applied, node.applied) {
-        (Some(best), Some(ours)) => best.ahead_of(ours) <= MOVE_AT_BYTES,
-        _ => false,
+    let within = |node: &Node, bytes| match (best.applied, node.applied) {
+        (Some(best), Some(ours)) => best.ahead_of(ours) <= bytes,
+        (best, ours) => best == ours,
     };
-    let kept = replicas.iter().find(|node| Some(node.id) == current).filter(near);
-    Some(kept.unwrap_or(best).id)
+    let kept = replicas.iter().find(|node| Some(node.id) == current && within(node, MOVE_AT_BYTES));
+    let alike: Vec<&&Node> = replicas
+        .iter()
+        .filter(|node| has_backlog(node) == has_backlog(best) && within(node, ALIKE_BYTES))
+        .collect();
+    kept.or_else(|| alike.get(chance as usize % alike.len().max(1)).copied()).map(|node| node.id)
 }
 
 /// Whether a node is a healthy replica in the primary's history. `standing` is closed while the link is down, while
@@ -207,7 +215,7 @@ mod tests {
     }
 
     fn pick(view: &View, choice: StreamSource, current: Option<u32>, min: Option<u64>) -> Option<u32> {
-        choose(view, choice, current.map(NodeId), &Avoided::default(), min, NOW).map(|id| id.0)
+        choose(view, choice, current.map(NodeId), &Avoided::default(), min, 0, NOW).map(|id| id.0)
     }
 
     fn fail(view: &mut View, id: usize) {
@@ -216,10 +224,21 @@ mod tests {
 
     #[test]
     fn auto_takes_the_freshest_replica_and_stays() {
-        let view = view(&[500, 900, 700]);
+        let view = view(&[500, 900 + ALIKE_BYTES, 700]);
         assert_eq!(auto(&view, None), Some(2));
         assert_eq!(auto(&view, Some(1)), Some(1), "near enough");
         assert_eq!(auto(&view, Some(0)), Some(2), "the primary is a stopgap");
+    }
+
+    #[test]
+    fn replicas_that_are_alike_are_all_chosen_by_somebody() {
+        let view = view(&[500, 900, 0, 500 + ALIKE_BYTES]);
+        let pick = |chance, now| {
+            choose(&view, StreamSource::Auto, None, &Avoided::default(), None, chance, now).map(|id| id.0)
+        };
+        let chosen: Vec<_> = (0..6).map(|chance| pick(chance, NOW)).collect();
+        assert_eq!(chosen, [1, 2, 4, 1, 2, 4].map(Some));
+        assert_eq!(pick(u64::MAX, NOW), Some(1));
     }
 
     #[test]
@@ -287,12 +306,13 @@ mod tests {
     fn a_source_that_failed_is_passed_over_for_a_while_if_there_is_another() {
         let view = view(&[500, 900]);
         let mut avoided = Avoided::default();
-        let replica = |avoided: &Avoided, now| choose(&view, StreamSource::Replica, None, avoided, None, now);
+        let replica =
+            |avoided: &Avoided, now| choose(&view, StreamSource::Replica, None, avoided, None, 1, now);
         avoided.failed(NodeId(2), NOW);
         assert_eq!(replica(&avoided, NOW), Some(NodeId(1)));
         avoided.failed(NodeId(1), NOW);
         assert_eq!(replica(&avoided, NOW), Some(NodeId(2)), "better than none");
-        assert_eq!(choose(&view, StreamSource::Auto, None, &avoided, Some(0), NOW), Some(PRIMARY));
+        assert_eq!(choose(&view, StreamSource::Auto, None, &avoided, Some(0), 1, NOW), Some(PRIMARY));
         assert!(!avoided.contains(NodeId(1), NOW.after(AVOID_FIRST)));
         avoided.failed(NodeId(1), NOW);
         assert!(avoided.contains(NodeId(1), NOW.after(AVOID_FIRST)), "longer each time");
