@@ -54,7 +54,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         proxy.shared.leave_by(clock::now().after(drain_timeout));
         // Whoever says Ctrl-C looks on.
         if first == SignalKind::terminate() && !lame_duck.is_zero() {
-            tracing::info!(?lame_duck, "SIGTERM: newcomers are served a little longer");
+            let told = proxy.shared.mailboxes.tell_of_move(lame_duck).await;
+            tracing::info!(?lame_duck, told, "SIGTERM: newcomers are served a little longer");
             tokio::select! {
                 () = tokio::time::sleep(lame_duck.min(drain_timeout)) => {}
                 again = signals.next() => end_now(again),

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use support::{Redis, Setup, eventually, ms, secs};
+use support::{Redis, Setup, Value, eventually, ms, secs};
 
 #[test]
 fn newcomers_are_served_for_a_while_after_sigterm() {
@@ -55,6 +55,60 @@ fn what_was_asked_is_answered_and_who_does_not_leave_is_named() {
     let log = proxy.log();
     let last = log.lines().rfind(|line| line.contains("drained")).unwrap_or_else(|| panic!("{log}"));
     assert!(last.contains("cut_off=1") && last.contains(&at), "{last}");
+}
+
+#[test]
+fn who_wants_to_know_is_told_to_connect_anew() {
+    let primary = Redis::start(&[]);
+    let config = "[proxy]\nworkers = 2\nlame-duck = \"3s\"\nmaint-notifications = \"yes\"";
+    let mut proxy = Setup::to(primary.port, &[]).proxy(config).start();
+    let on = ["CLIENT", "MAINT_NOTIFICATIONS", "ON"];
+    let typed = ["CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", "internal-ip"];
+    let mut old = proxy.connect();
+    assert!(old.cmd(&on).error().contains("needs RESP3"));
+    let greeted = || {
+        let mut conn = proxy.connect();
+        assert_eq!(conn.cmd(&["HELLO", "3"]).field("proto"), &3);
+        conn
+    };
+    let (mut told, mut busy) = (greeted(), greeted());
+    let (mut off, mut reset, mut holds, mut lowered) = (greeted(), greeted(), greeted(), greeted());
+    for conn in [&mut told, &mut busy, &mut off, &mut reset, &mut holds, &mut lowered] {
+        assert_eq!(conn.cmd(&typed), "OK");
+    }
+    assert_eq!(off.cmd(&["CLIENT", "MAINT_NOTIFICATIONS", "OFF"]), "OK");
+    assert!(off.cmd(&["CLIENT", "MAINT_NOTIFICATIONS", "PERHAPS"]).is_error());
+    assert_eq!(reset.cmd(&["RESET"]), "RESET");
+    assert_eq!(reset.cmd(&["HELLO", "3"]).field("proto"), &3);
+    assert_eq!(holds.cmd(&["MULTI"]), "OK");
+    assert!(!lowered.cmd(&["HELLO", "2"]).is_error());
+    // Between the replies to what it has asked, and nowhere within one.
+    let value = "x".repeat(1 << 20);
+    assert_eq!(busy.cmd(&["SET", "big", &value]), "OK");
+    (0..200).for_each(|_| {
+        busy.ask(&["GET", "big"]);
+    });
+    proxy.signal(Signal::SIGTERM);
+    let Value::Push(push) = told.read() else { panic!("no push") };
+    let shown: Vec<String> = push.iter().map(|item| format!("{item:?}")).collect();
+    assert_eq!(shown, ["\"MOVING\"", ":1", ":3", "null"]);
+    assert_eq!(told.cmd(&["GET", "none"]), Value::Null);
+    let mut pushes = 0;
+    for _ in 0..201 {
+        match busy.read() {
+            Value::Push(_) => pushes += 1,
+            reply => assert_eq!(reply.text().len(), 1 << 20),
+        }
+    }
+    assert_eq!(pushes, 1);
+    for (conn, who) in
+        [(&mut old, "RESP2"), (&mut off, "OFF"), (&mut reset, "RESET"), (&mut lowered, "HELLO 2")]
+    {
+        assert_eq!(conn.cmd(&["PING"]), "PONG", "{who}");
+    }
+    assert_eq!(holds.cmd(&["EXEC"]).items().len(), 0);
+    assert_eq!(proxy.wait(), Some(0));
+    assert!(proxy.log().contains("told=2"), "{}", proxy.log());
 }
 
 #[test]

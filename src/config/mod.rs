@@ -145,6 +145,8 @@ pub struct ProxyConfig {
     pub drain_timeout: Duration,
     /// `lame-duck`: for how long of that newcomers are still served, after SIGTERM.
     pub lame_duck: Duration,
+    /// `maint-notifications`: whether clients may ask to be told that they had better connect anew.
+    pub maint_notifications: bool,
     /// `session-scope`
     pub session_scope: SessionScope,
 }
@@ -425,6 +427,7 @@ impl Default for ProxyConfig {
             client_output_buffer_limit: 64 << 20,
             drain_timeout: Duration::from_secs(10),
             lame_duck: Duration::from_millis(500),
+            maint_notifications: false,
             session_scope: SessionScope::Connection,
         }
     }

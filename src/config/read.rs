@@ -379,6 +379,7 @@ fn read_proxy(section: &Section<'_>) -> ProxyConfig {
         client_output_buffer_limit: section.size("client-output-buffer-limit", limit, 64 << 10..=SIZE_MAX),
         drain_timeout: section.duration("drain-timeout", default.drain_timeout, Duration::ZERO..=MINUTE * 60),
         lame_duck: section.duration("lame-duck", default.lame_duck, Duration::ZERO..=MINUTE * 60),
+        maint_notifications: section.yes_no("maint-notifications", default.maint_notifications),
         session_scope: read_session_scope(section, default.session_scope),
     }
 }

@@ -73,6 +73,7 @@ pub const TABLES: &[Table] = &[
             "client-output-buffer-limit",
             "drain-timeout",
             "lame-duck",
+            "maint-notifications",
             "session-scope",
         ],
         later: &[],

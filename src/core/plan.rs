@@ -218,8 +218,18 @@ fn is_pinned<A: Args + ?Sized>(args: &A, intent: Intent, situation: Situation) -
 
 /// Whether a `CLIENT` is about Redweir's own connections.
 pub fn is_about_redweir<A: Args + ?Sized>(args: &A) -> bool {
-    let own: [&[u8]; 9] =
-        [b"id", b"getname", b"setname", b"setinfo", b"info", b"list", b"kill", b"unblock", b"no-evict"];
+    let own: [&[u8]; 10] = [
+        b"id",
+        b"getname",
+        b"setname",
+        b"setinfo",
+        b"info",
+        b"list",
+        b"kill",
+        b"unblock",
+        b"no-evict",
+        b"maint_notifications",
+    ];
     own.iter().any(|word| is(args, 1, word))
 }
 

@@ -2,6 +2,7 @@
 //! has a mailbox; whoever asks waits a bounded time for all of them.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -45,6 +46,8 @@ pub enum Message {
     Report(oneshot::Sender<Vec<Report>>),
     /// Disconnect these clients, and tell which of them there were.
     Kill(Arc<[u64]>, oneshot::Sender<Vec<u64>>),
+    /// Tell whoever wants to know to connect anew within this time, and count them.
+    Move(Duration, oneshot::Sender<usize>),
     /// Release this client from `WAIT`, and tell whether it waited.
     Release(u64, Release, oneshot::Sender<bool>),
 }
@@ -79,6 +82,11 @@ impl Mailboxes {
     pub async fn kill(&self, ids: Vec<u64>) -> Vec<u64> {
         let ids: Arc<[u64]> = ids.into();
         self.ask(|answer| Message::Kill(Arc::clone(&ids), answer)).await.into_iter().flatten().collect()
+    }
+
+    /// Tells clients that want to know to connect anew within this time; how many those are.
+    pub async fn tell_of_move(&self, within: Duration) -> usize {
+        self.ask(|answer| Message::Move(within, answer)).await.into_iter().sum()
     }
 
     /// Releases a client from `WAIT`; whether it waited.

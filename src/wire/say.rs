@@ -1,6 +1,7 @@
 //! Every text that Redweir itself says to clients and nodes. One place, so that the wording is Redis' own.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 
@@ -158,6 +159,13 @@ pub fn lines<S: AsRef<str>>(lines: &[S]) -> Vec<u8> {
         let _ = write!(out, "+{}\r\n", line.as_ref().replace(['\r', '\n'], " "));
     }
     out.into_bytes()
+}
+
+/// The push that tells a client (RESP3) to connect anew, to where it is connected now, after half of this time. Clients of Redis
+/// Software take `MOVING`, a sequence number, seconds, and an address or null.
+pub fn moving(within: Duration) -> Vec<u8> {
+    let seconds = within.as_millis().div_ceil(1000).max(1);
+    format!(">4\r\n$6\r\nMOVING\r\n:1\r\n:{seconds}\r\n_\r\n").into_bytes()
 }
 
 /// An integer.

@@ -36,6 +36,8 @@ pub struct Status {
     pub waits: Cell<bool>,
     /// `CLIENT UNBLOCK` was said of it while it waits.
     pub release: Cell<Option<Release>>,
+    /// It wants to be told when it had better connect anew.
+    pub hears_of_moves: Cell<bool>,
     /// For how long its last `CLIENT PAUSE` is to pause all commands.
     pub pausing: Cell<Duration>,
     /// Of the exclusive connection that it holds.
@@ -54,6 +56,7 @@ impl Default for Status {
             wrote: Cell::new(None),
             waits: Cell::new(false),
             release: Cell::new(None),
+            hears_of_moves: Cell::new(false),
             pausing: Cell::default(),
             server_id: RefCell::default(),
         }
@@ -75,6 +78,11 @@ impl Status {
     /// It holds none any longer.
     pub fn unpin(&self) {
         self.server_id.replace(None);
+    }
+
+    /// It holds an exclusive connection.
+    pub fn is_pinned(&self) -> bool {
+        self.server_id.borrow().is_some()
     }
 
     /// What the primary calls its exclusive connection, as long as that takes commands.

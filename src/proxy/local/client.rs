@@ -40,6 +40,9 @@ fn about_itself<A: Args + ?Sized>(connection: &mut Connection, request: &A, now:
                 [b"on".as_slice(), b"off"].iter().any(|word| request.arg(2).eq_ignore_ascii_case(word));
             if known { say::OK.to_vec() } else { say::SYNTAX.to_vec() }
         }
+        (b"maint_notifications", 3..) if connection.worker.shared.config.proxy.maint_notifications => {
+            hear_of_moves(connection, request)
+        }
         (b"setname", 3) => set_name(connection, request.arg(2)),
         (b"setinfo", 4) => set_info(connection, request.arg(2), request.arg(3)),
         (b"info", 2) => say::text(&info(connection, now), resp3),
@@ -78,6 +81,22 @@ fn set_name(connection: &mut Connection, name: &[u8]) -> Vec<u8> {
     }
     connection.who.call(name);
     connection.register();
+    say::OK.to_vec()
+}
+
+/// `CLIENT MAINT_NOTIFICATIONS ON [moving-endpoint-type TYPE] | OFF`, as clients of Redis Software say it. No address is ever
+/// told, of whatever type: clients connect anew to the one that they know.
+fn hear_of_moves<A: Args + ?Sized>(connection: &Connection, request: &A) -> Vec<u8> {
+    let is = |index, word: &[u8]| request.arg(index).eq_ignore_ascii_case(word);
+    let typed = request.count() == 5 && is(3, b"moving-endpoint-type");
+    match (is(2, b"on"), is(2, b"off")) {
+        (true, _) if !connection.who.is_resp3() => {
+            return say::error("ERR CLIENT MAINT_NOTIFICATIONS needs RESP3");
+        }
+        (true, _) if request.count() == 3 || typed => connection.client.status.hears_of_moves.set(true),
+        (_, true) if request.count() == 3 => connection.client.status.hears_of_moves.set(false),
+        _ => return say::SYNTAX.to_vec(),
+    }
     say::OK.to_vec()
 }
 

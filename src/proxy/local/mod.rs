@@ -216,6 +216,9 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
         let needs_password = ErrorCode::of(&error) == Some(ErrorCode::NoAuth);
         return Err(if needs_password { say::HELLO_NOAUTH.to_vec() } else { error });
     }
+    if proto == Proto::Resp2 {
+        connection.client.status.hears_of_moves.set(false);
+    }
     connection.lanes.leave_all();
     connection.register();
     let view = connection.worker.shared.shard().view.load();

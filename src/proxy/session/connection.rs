@@ -112,6 +112,7 @@ impl Connection {
     pub fn reset(&mut self) {
         self.act_as(None);
         self.who.reset();
+        self.client.status.hears_of_moves.set(false);
         self.lanes.leave_all();
         self.register();
     }

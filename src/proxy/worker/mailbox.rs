@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use crate::proxy::downstream::replies::{Client, Gone};
 use crate::proxy::worker::Worker;
 use crate::shard::mailbox::{Message, Report};
+use crate::wire::say;
 
 /// On this client, now. To be called on its worker.
 pub(crate) fn report_of(client: &Rc<Client>) -> Report {
@@ -40,6 +41,13 @@ pub(crate) async fn run(worker: Rc<Worker>, mut messages: mpsc::Receiver<Message
                     worker.shared.clients.remove(&client.id);
                 }
                 let _ = answer.send(found.iter().map(|client| client.id).collect());
+            }
+            Message::Move(within, answer) => {
+                // On a connection of its own the server has the say, and what comes next there may be the middle of a reply.
+                let here = clients.values().filter(|client| !client.status.is_pinned());
+                let told = here.filter(|client| client.status.hears_of_moves.get());
+                let push = say::moving(within);
+                let _ = answer.send(told.map(|client| client.answer(&push)).count());
             }
             Message::Release(id, how, answer) => {
                 let waits = clients.get(&id).filter(|client| client.status.waits.get());
