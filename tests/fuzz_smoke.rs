@@ -81,6 +81,11 @@ fn role_is_what_its_words_say() {
 }
 
 #[test]
+fn sentinels_are_taken_at_their_words() {
+    smoke("sentinel", 40_000, checks::sentinel::check);
+}
+
+#[test]
 fn replication_links_hold_their_rules() {
     smoke("psync", 40_000, checks::psync::check);
 }
@@ -112,6 +117,7 @@ fn enough_of_what_is_tried_is_read() {
     share("control_reply", |input| !checks::control::decode(input, input.len()).0.is_empty());
     share("commands", checks::commands::is_read);
     share("role", checks::role::is_read);
+    share("sentinel", checks::sentinel::is_read);
     share("psync", |input| !checks::psync::decode(input, input.len()).0.is_empty());
     share("stream", |input| !checks::stream::decode(input, input.len()).0.is_empty());
 }

@@ -15,6 +15,7 @@ pub(crate) mod request;
 pub(crate) mod request_queue;
 pub(crate) mod rng;
 pub(crate) mod role;
+pub(crate) mod sentinel;
 pub(crate) mod steps;
 pub(crate) mod stream;
 
