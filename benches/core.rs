@@ -54,15 +54,15 @@ fn tracker(replicas: u16, policies: &Policies) -> Tracker {
 fn ladder(criterion: &mut Criterion) {
     let of = |consistency| Policy { consistency, ..Policy::default() };
     let policies =
-        Policies { all: vec![of(Consistency::Eventual), of(Consistency::Fenced)], routes: Vec::new() };
+        Policies { all: vec![of(Consistency::Eventual), of(Consistency::Fenced)], ..Policies::default() };
     let mut group = criterion.benchmark_group("decide");
     for replicas in [2, 8] {
         let tracker = tracker(replicas, &policies);
         let view = tracker.view();
         let load = vec![3; view.nodes.len()];
-        let ask = |policy: u16, demand| Ask {
+        let ask = |policy: u32, demand| Ask {
             view,
-            policy: &policies.all[usize::from(policy)],
+            policy: &policies.all[policy as usize],
             policy_id: PolicyId(policy),
             demand,
             sticky: None,

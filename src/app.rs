@@ -19,38 +19,44 @@ use crate::config::{Config, UpstreamTls};
 use crate::control::follower::{self, Follower};
 use crate::control::keeper;
 use crate::control::members::Members;
+use crate::control::reload::{Origin, Reload, Told};
 use crate::control::sentinel;
 use crate::control::stamper::{self, FailedSources, Stamper};
 use crate::core::fence::FenceTable;
-use crate::core::nodes::members::Places;
+use crate::core::nodes::members::{Membership, Places};
 use crate::core::nodes::node::NodeId;
-use crate::core::nodes::view::{MOST_MEMBERS, Patience, Tracker};
+use crate::core::nodes::view::{MOST_MEMBERS, Tracker};
 use crate::net::runtime::clock;
 use crate::net::runtime::descriptors;
 use crate::net::runtime::descriptors::Room;
+use crate::net::runtime::hangup;
 use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::dial::Dialer;
+use crate::net::socket::handed::Handed;
 use crate::net::socket::tls::TlsConnector;
 use crate::net::socket::tls::renew::{Renewable, Watch};
 use crate::proxy::serve::listener::{Accepted, Listener};
 use crate::proxy::serve::thread::serve_thread;
 use crate::shard::shared::Shared;
 
-/// Runs the proxy until SIGINT or SIGTERM.
-pub fn run(config: Config) -> anyhow::Result<()> {
-    let proxy = Proxy::start(config)?;
-    let (lame_duck, drain_timeout) =
-        (proxy.shared.config.proxy.lame_duck, proxy.shared.config.proxy.drain_timeout);
+/// Runs the proxy until SIGINT or SIGTERM. The configuration is read again from where it came from.
+pub fn run(config: Config, origin: Origin, handed: Handed) -> anyhow::Result<()> {
+    let mut proxy = Proxy::start(config, handed)?;
     let mut signals = {
         let _context = proxy.runtime.enter();
         Signals::new()?
     };
+    proxy.reload(origin)?;
     tell_manager(NotifyState::Ready);
     proxy.runtime.block_on(async {
         let first = signals.next().await;
         tell_manager(NotifyState::Stopping);
+        let (lame_duck, drain_timeout) = {
+            let config = proxy.shared.config();
+            (config.proxy.lame_duck, config.proxy.drain_timeout)
+        };
         proxy.shared.leave_by(clock::now().after(drain_timeout));
         // Whoever says Ctrl-C looks on.
         if first == SignalKind::terminate() && !lame_duck.is_zero() {
@@ -112,12 +118,14 @@ pub struct Proxy {
     pub shared: Arc<Shared>,
     /// The control thread's runtime.
     pub runtime: Runtime,
+    /// Who is told of another configuration, until somebody tells.
+    told: Option<Told>,
     workers: Vec<thread::JoinHandle<std::io::Result<Vec<String>>>>,
 }
 
 impl Proxy {
-    /// Starts everything; an error means that nothing runs.
-    pub fn start(mut config: Config) -> anyhow::Result<Self> {
+    /// Starts everything, on the sockets that were handed over or its own; an error means that nothing runs.
+    pub fn start(mut config: Config, mut handed: Handed) -> anyhow::Result<Self> {
         let count = match config.proxy.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
             count => count,
@@ -127,16 +135,19 @@ impl Proxy {
         let listeners = config
             .listen
             .iter()
-            .map(|l| Listener::bind(l).with_context(|| format!("cannot listen on {}", l.address)))
+            .map(|l| {
+                Listener::bind(l, &mut handed).with_context(|| format!("cannot listen on {}", l.address))
+            })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let admin = config
             .admin
             .as_ref()
             .map(|a| {
-                AdminServer::bind(&a.address, room.admin)
+                AdminServer::bind(&a.address, room.admin, &mut handed)
                     .with_context(|| format!("cannot listen on {} ([admin])", a.address))
             })
             .transpose()?;
+        handed.are_taken()?;
         let metrics = Arc::new(Metrics::install()?);
         let connector = |name, files: Option<&UpstreamTls>| -> anyhow::Result<Option<Arc<TlsConnector>>> {
             Ok(files.map(|files| TlsConnector::new(name, files.clone())).transpose()?.map(Arc::new))
@@ -154,7 +165,7 @@ impl Proxy {
             .context("cannot start the control thread")?;
         let (senders, workers) = start_workers(&shared, count)?;
         let sentinels = Dialer::new(of_sentinels);
-        start_control(&shared, tracker, &sentinels, &runtime, listeners, &senders, watch);
+        let told = start_control(&shared, tracker, &sentinels, &runtime, listeners, &senders, watch);
         if let Some(admin) = admin {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name("admin".to_owned()).spawn(move || {
@@ -163,13 +174,28 @@ impl Proxy {
                 }
             })?;
         }
-        Ok(Self { shared, runtime, workers })
+        Ok(Self { shared, runtime, told: Some(told), workers })
+    }
+
+    /// Reads the configuration again at SIGHUP, and when it has changed.
+    fn reload(&mut self, origin: Origin) -> anyhow::Result<()> {
+        let _context = self.runtime.enter();
+        let hangups = hangup::listen().context("cannot listen to SIGHUP")?;
+        let Some(told) = self.told.take() else { return Ok(()) };
+        let (workers, amend) = (self.workers.len(), origin.amend);
+        let amend = Box::new(move |config: &mut Config| {
+            amend(config);
+            make_room(config, workers);
+        });
+        let reload = Reload::new(Arc::clone(&self.shared), Origin { amend, ..origin }, told);
+        task::spawn("reload", reload.run(hangups));
+        Ok(())
     }
 
     /// Drains and ends. Returns when every client is gone or `drain-timeout` has passed.
     pub fn stop(self) {
         let (begun, clients) = (clock::now(), self.shared.client_count());
-        self.shared.leave_by(begun.after(self.shared.config.proxy.drain_timeout));
+        self.shared.leave_by(begun.after(self.shared.config().proxy.drain_timeout));
         self.shared.drain.send_replace(true);
         let mut cut_off = Vec::new();
         for worker in self.workers {
@@ -213,10 +239,10 @@ fn make_room(config: &mut Config, workers: usize) -> Room {
 
 fn assemble(config: Config, dialer: Dialer, workers: usize, unused: usize) -> (Arc<Shared>, Tracker) {
     let nodes = config.upstream.nodes();
-    let places = if config.upstream.sentinel.is_some() { MOST_MEMBERS } else { nodes.len() };
+    // Others may be discovered, or configured later.
+    let places = MOST_MEMBERS.max(nodes.len());
     let primary = config.upstream.primary.as_ref().map(|_| NodeId(0));
-    let limits = Patience { silence: config.upstream.probe_timeout * 2, hold: config.upstream.write_hold };
-    let tracker = Tracker::new(nodes, primary, config.policies.clone(), limits);
+    let tracker = Tracker::new(nodes, primary, config.policies.clone(), config.patience());
     let slots = if config.policies.fence() { config.stream.fence_slots } else { 1 };
     let fences = FenceTable::new(slots, jitter::seeds());
     let mut shared = Shared::new(config, dialer, places, tracker.view().clone(), fences, workers);
@@ -260,7 +286,7 @@ fn start_control(
     listeners: Vec<Listener>,
     workers: &[mpsc::Sender<Accepted>],
     watch: Watch,
-) {
+) -> Told {
     let _context = runtime.enter();
     task::spawn("certificates", async move {
         if let Err(problem) = watch.run().await {
@@ -269,12 +295,16 @@ fn start_control(
     });
     let (observations, heard) = mpsc::channel(keeper::QUEUE);
     task::spawn("keeper", keeper::keep(Arc::clone(shared), tracker, heard));
-    let places = Places::new(shared.shard().places, &shared.config.upstream.nodes());
-    let members = Members::start(Arc::clone(shared), observations, places);
-    if let Some(settings) = &shared.config.upstream.sentinel {
-        let found = sentinel::start(shared, sentinels, settings);
-        task::spawn("members", members.follow(found));
-    }
+    let places = Places::new(shared.shard().places, &shared.config().upstream.nodes());
+    let members = Members::start(Arc::clone(shared), observations.clone(), places);
+    let (found, membership) = match &shared.config().upstream.sentinel {
+        Some(settings) => (sentinel::start(shared, sentinels, settings), None),
+        None => {
+            let (sender, found) = watch::channel(Membership::default());
+            (found, Some(sender))
+        }
+    };
+    task::spawn("members", members.follow(found));
     let failures = FailedSources::default();
     let (wanted, source) = watch::channel(None);
     let (chooser, heard_of) = (Arc::clone(shared), Arc::clone(&failures));
@@ -283,21 +313,22 @@ fn start_control(
     });
     let reader = Arc::clone(shared);
     task::supervise("follower", move || {
-        let upstream = &reader.config.upstream;
-        let limits = follower::FollowerLimits {
-            connect: upstream.connect_timeout,
-            ..follower::FollowerLimits::DEFAULT
-        };
         let sink = Stamper::new(Arc::clone(&reader), Arc::clone(&failures));
-        let follower = Follower::new(source.clone(), upstream.credentials(), limits, sink);
-        follower.through(reader.dialer.clone()).run()
+        let follower = Follower::new(source.clone(), None, follower::FollowerLimits::DEFAULT, sink);
+        let asked = Arc::clone(&reader);
+        let access = move || {
+            let config = asked.config();
+            (config.upstream.credentials(), config.upstream.connect_timeout)
+        };
+        follower.through(reader.dialer.clone()).by(access).run()
     });
-    for listener in listeners {
+    for (number, listener) in listeners.into_iter().enumerate() {
         let (shared, workers) = (Arc::clone(shared), workers.to_vec());
         task::spawn("listener", async move {
-            if let Err(problem) = listener.run(shared, workers).await {
+            if let Err(problem) = listener.run(number, shared, workers).await {
                 tracing::error!(%problem, "a listener ended");
             }
         });
     }
+    Told { keeper: observations, membership }
 }

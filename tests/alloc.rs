@@ -172,7 +172,7 @@ fn view(replicas: u16, policies: Policies) -> View {
 #[test]
 fn reads_are_routed() {
     let policy = |consistency| Policy { consistency, when_behind: WhenBehind::Wait, ..Policy::default() };
-    let policies = Policies { all: Consistency::ALL.map(policy).to_vec(), routes: vec![] };
+    let policies = Policies { all: Consistency::ALL.map(policy).to_vec(), ..Policies::default() };
     let view = view(16, policies.clone());
     let load: Vec<u32> = (0..17).collect();
     let demands = [
@@ -183,10 +183,10 @@ fn reads_are_routed() {
     ];
     let mut by_replicas = 0_usize;
     allocates_nothing("decisions", |n| {
-        let policy_id = PolicyId((n % policies.all.len()) as u16);
+        let policy_id = PolicyId((n % policies.all.len()) as u32);
         let decision = decide(&Ask {
             view: &view,
-            policy: &policies.all[usize::from(policy_id.0)],
+            policy: &policies.all[policy_id.index()],
             policy_id,
             demand: demands[n % demands.len()],
             sticky: (n % 3 == 0).then_some(NodeId(5)),

@@ -144,7 +144,7 @@ fn policies() -> Policies {
         max_lag: MAX_LAG,
         ..Policy::default()
     });
-    Policies { all: all.collect(), routes: Vec::new() }
+    Policies { all: all.collect(), ..Policies::default() }
 }
 
 impl World {
@@ -467,7 +467,7 @@ impl World {
             let ask = Ask {
                 view: self.tracker.view(),
                 policy,
-                policy_id: PolicyId(index as u16),
+                policy_id: PolicyId(index as u32),
                 demand,
                 sticky: None,
                 load: &[],

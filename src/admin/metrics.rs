@@ -125,6 +125,10 @@ fn describe() {
         "Links to a source of the replication stream, made and lost, by result."
     );
     describe_counter!("redweir_panics_total", "Mistakes in Redweir that ended a connection or a task.");
+    describe_counter!(
+        "redweir_config_reload_total",
+        "Times that the configuration was read again, by result."
+    );
     describe_counter!("redweir_tls_reloads_total", "Changes of certificate and key files, by result.");
     describe_gauge!(
         "redweir_tls_certificate_expiry_seconds",

@@ -32,12 +32,12 @@ use crate::core::demand::Reader;
 use crate::core::nodes::node::Node;
 use crate::core::nodes::view::View;
 use crate::core::plan::Situation;
-use crate::core::policy::PolicyId;
 use crate::core::route::Ask;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::runtime::task;
+use crate::net::socket::handed::Handed;
 use crate::shard::report::{self, Asker};
 use crate::shard::shared::Shared;
 
@@ -64,12 +64,15 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Binds it. Only TCP. `most` connections are served at once.
-    pub fn bind(address: &Address, most: usize) -> io::Result<Self> {
+    /// Takes the socket that was handed over, or binds one. Only TCP. `most` connections are served at once.
+    pub fn bind(address: &Address, most: usize, handed: &mut Handed) -> io::Result<Self> {
         let Address::Tcp { host, port } = address else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the admin address must be host:port"));
         };
-        let socket = TcpListener::bind((host.as_str(), *port))?;
+        let socket = match handed.tcp(host, *port)? {
+            Some(socket) => socket,
+            None => TcpListener::bind((host.as_str(), *port))?,
+        };
         socket.set_nonblocking(true)?;
         Ok(Self { socket, most })
     }
@@ -221,15 +224,15 @@ fn explained(request: &Request<Incoming>, shared: &Shared) -> HttpResponse {
     if args.iter().all(Vec::is_empty) {
         return plain(StatusCode::BAD_REQUEST, "the command is empty\n".to_owned());
     }
+    let (view, commands, now) = (shared.shard().view.load(), shared.commands.load(), clock::now());
     let reader = Reader {
-        policy: shared.config.listen.first().map_or(PolicyId(0), |l| l.policy),
+        policy: view.policies.for_client(0, None, None),
         user: "default",
         name: "",
         session: None,
         barrier: None,
     };
     // For a client that is logged in, if that is needed, and has done nothing yet.
-    let (view, commands, now) = (shared.shard().view.load(), shared.commands.load(), clock::now());
     let situation = Situation {
         scripts_flushed: shared.shard().scripts_flushed.load(Ordering::Relaxed),
         reads_paused: shared.shard().reads_are_paused(now),

@@ -14,7 +14,7 @@ pub(super) fn summary(path: &Path, config: &Config) -> String {
         let _ = writeln!(text, "  {name:<9} {value}");
     };
     for listen in &config.listen {
-        let policy = config.policies.all.get(usize::from(listen.policy.0));
+        let policy = config.policies.all.get(listen.policy.index());
         let tls = listen.tls.as_ref().map_or("", |tls| match tls.client_ca {
             Some(_) => ", TLS with client certificates",
             None => ", TLS",
@@ -41,7 +41,7 @@ pub(super) fn summary(path: &Path, config: &Config) -> String {
         line("upstream", "TLS");
     }
     for route in &config.policies.routes {
-        if let Some(policy) = config.policies.all.get(usize::from(route.policy.0)) {
+        if let Some(policy) = config.policies.all.get(route.policy.index()) {
             let lists = [
                 ("commands", &route.commands),
                 ("keys", &route.keys),

@@ -6,30 +6,50 @@ use std::io::{self, Write};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::reload::Handle;
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, LogLevel};
 
 /// `REDWEIR_LOG` is not a filter.
 #[derive(Debug, thiserror::Error)]
 #[error("{VARIABLE}: {0}; expected a level or a list such as info,redweir::control=debug")]
 pub(super) struct FilterError(#[from] tracing_subscriber::filter::ParseError);
 
+/// Sets the level from now on; without effect where the environment has set it.
+pub(super) type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
+
 /// Starts the log of this process. What is queued is written when the guard is dropped.
-pub(super) fn start(log: &Log) -> anyhow::Result<WorkerGuard> {
-    let filter = match std::env::var(VARIABLE) {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(text).map_err(FilterError)?,
-        _ => EnvFilter::try_new(log.level.name()).map_err(FilterError)?,
-    };
+pub(super) fn start(log: &Log) -> anyhow::Result<(WorkerGuard, SetLevel)> {
+    let variable = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
+    let overridden = variable.is_some();
+    let filter = variable.unwrap_or_else(|| log.level.name().to_owned());
+    let filter = EnvFilter::try_new(filter).map_err(FilterError)?;
     // Lossy: a full pipe behind stderr must never make a worker wait.
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_QUEUED);
     let (queue, guard) = builder.thread_name("log").finish(io::stderr());
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines(queue)).with_ansi(false);
-    let started = match log.format {
-        LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    let (started, set_level) = match log.format {
+        LogFormat::Text => {
+            let lines = lines.with_filter_reloading();
+            let set_level = set_level(lines.reload_handle());
+            (lines.try_init(), set_level)
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let set_level = set_level(lines.reload_handle());
+            (lines.try_init(), set_level)
+        }
     };
     started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))?;
-    Ok(guard)
+    Ok((guard, if overridden { Box::new(|_| {}) } else { set_level }))
+}
+
+fn set_level<S: 'static>(filter: Handle<EnvFilter, S>) -> SetLevel {
+    Box::new(move |level| {
+        if let Err(problem) = filter.reload(EnvFilter::new(level.name())) {
+            tracing::error!(%problem, "the log stays as it is");
+        }
+    })
 }
 
 /// Makes one line of each event.

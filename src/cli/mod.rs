@@ -13,7 +13,10 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigError, Log, LogLevel, shown};
+use crate::control::reload::Origin;
 use crate::core::address::Address;
+use crate::net::runtime::hangup;
+use crate::net::socket::handed::Handed;
 
 /// A replication-aware TCP proxy for Redis: reads go to replicas that are proven fresh enough.
 #[derive(Debug, Parser)]
@@ -130,19 +133,24 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
 }
 
 fn run(flags: RunArgs) -> anyhow::Result<()> {
-    let mut config = match (flags.config, flags.primary) {
-        (Some(path), _) => Config::load(&path)?,
+    // Before there are other threads, and as early as can be.
+    hangup::hold()?;
+    let handed = Handed::take()?;
+    let mut config = match (&flags.config, flags.primary) {
+        (Some(path), _) => Config::load(path)?,
         (None, Some(primary)) => Config::from_flags(flags.listen, primary, flags.replica, flags.admin)?,
         (None, None) => anyhow::bail!("clap lets no such arguments through"),
     };
-    if let Some(workers) = flags.workers {
-        config.proxy.workers = usize::from(workers);
-    }
-    let _log = log::start(&config.log)?;
+    let workers = flags.workers.map(usize::from);
+    let amend = move |config: &mut Config| {
+        config.proxy.workers = workers.unwrap_or(config.proxy.workers);
+    };
+    amend(&mut config);
+    let (_log, set_level) = log::start(&config.log)?;
     for file in config.exposed() {
         tracing::warn!("{}", exposure(file));
     }
-    crate::app::run(config)
+    crate::app::run(config, Origin { file: flags.config, amend: Box::new(amend), set_level }, handed)
 }
 
 fn exposure(file: &Path) -> String {
@@ -151,7 +159,7 @@ fn exposure(file: &Path) -> String {
 
 fn demo(seconds: Option<u64>) -> anyhow::Result<()> {
     // What the demo has to say goes to stdout; of the log only what is wrong.
-    let _log = log::start(&Log { level: LogLevel::Error, ..Log::default() })?;
+    let (_log, _) = log::start(&Log { level: LogLevel::Error, ..Log::default() })?;
     crate::demo::run(seconds)
 }
 

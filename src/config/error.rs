@@ -50,6 +50,14 @@ impl ConfigError {
     }
 }
 
+impl ConfigError {
+    /// The first mistake in one line, without the text of the file, and how many there are besides.
+    pub fn brief(&self) -> (String, usize) {
+        let first = self.problems.first().map(|problem| Head(problem).to_string());
+        (first.unwrap_or_default(), self.problems.len().saturating_sub(1))
+    }
+}
+
 impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {
@@ -74,19 +82,29 @@ fn plain(text: &str) -> String {
     text.chars().map(show).collect()
 }
 
-impl fmt::Display for Problem {
+/// Where a mistake is, and what.
+struct Head<'a>(&'a Problem);
+
+impl fmt::Display for Head<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(path) = &self.path {
+        let Problem { path, position, key, message, .. } = self.0;
+        if let Some(path) = path {
             write!(f, "{}:", shown(path))?;
-            if let Some(Position { line, column, .. }) = self.position {
+            if let Some(Position { line, column, .. }) = position {
                 write!(f, "{line}:{column}:")?;
             }
             f.write_str(" ")?;
         }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+        if !key.is_empty() {
+            write!(f, "{key}: ")?;
         }
-        f.write_str(&plain(&self.message))?;
+        f.write_str(&plain(message))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Head(self).fmt(f)?;
         let gutter = self.position.as_ref().map_or(0, |p| p.line.to_string().len());
         if let Some(Position { line, excerpt, caret, length, .. }) = &self.position {
             write!(f, "\n{:gutter$} |\n{line} | {excerpt}\n", "")?;

@@ -3,6 +3,7 @@
 //! `config/redweir.toml` is the manual. A new key goes into the type here, into [`schema`], into `read`, and into
 //! that file; `tests/config.rs` fails as long as one of them is missing.
 
+pub mod change;
 mod document;
 mod error;
 mod file;
@@ -25,6 +26,7 @@ pub use error::{ConfigError, Position, Problem, shown};
 pub use tls::{ListenTls, UpstreamTls};
 
 use crate::core::address::{Address, Login};
+use crate::core::nodes::view::Patience;
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId};
 use crate::core::stream::source::StreamSource;
 
@@ -58,6 +60,8 @@ pub struct Listen {
     pub policy: PolicyId,
     /// `unixsocketperm`: the permissions of a Unix socket; without it, what the umask leaves.
     pub unix_perm: Option<u32>,
+    /// `reuse-port`: another process may listen there, too.
+    pub reuse_port: bool,
     /// `[listen.tls]`
     pub tls: Option<ListenTls>,
 }
@@ -292,12 +296,17 @@ impl Config {
         replicas: Vec<Address>,
         admin: Option<Address>,
     ) -> Result<Self, ConfigError> {
-        let listen = listen.into_iter().map(Listen::at).collect();
+        let listen: Vec<Listen> = listen.into_iter().map(Listen::at).collect();
+        let policies = Policies {
+            all: vec![Policy::default()],
+            listeners: listen.iter().map(|listen| listen.policy).collect(),
+            ..Policies::default()
+        };
         let config = Self {
             listen,
             admin: admin.map(|address| Admin { address }),
             upstream: Upstream { primary: Some(primary), replicas, ..Upstream::default() },
-            policies: Policies { all: vec![Policy::default()], routes: Vec::new() },
+            policies,
             stream: Stream::default(),
             proxy: ProxyConfig::default(),
             security: Security::default(),
@@ -315,14 +324,26 @@ impl Config {
 }
 
 impl Config {
+    /// Files that passwords stand in.
+    pub fn secrets(&self) -> Vec<PathBuf> {
+        let sentinel = self.upstream.sentinel.as_ref();
+        let files =
+            [self.upstream.password_in.as_ref(), sentinel.and_then(|sentinel| sentinel.password_in.as_ref())];
+        files.into_iter().flatten().cloned().collect()
+    }
+
+    /// How long nodes may be silent.
+    pub fn patience(&self) -> Patience {
+        Patience { silence: self.upstream.probe_timeout * 2, hold: self.upstream.write_hold }
+    }
+
     /// Files with secrets in them that anybody on this machine may read.
     pub fn exposed(&self) -> Vec<&Path> {
         let pairs = self.listen.iter().filter_map(|listen| Some(&listen.tls.as_ref()?.pair));
         let sentinel = self.upstream.sentinel.as_ref();
         let tls = [self.upstream.tls.as_ref(), sentinel.and_then(|sentinel| sentinel.tls.as_ref())];
         let pairs = pairs.chain(tls.into_iter().flatten().filter_map(|tls| tls.pair.as_ref()));
-        let passwords =
-            [self.upstream.password_in.as_ref(), sentinel.and_then(|sentinel| sentinel.password_in.as_ref())];
+        let passwords = [self.upstream.password_in.as_ref(), sentinel.and_then(|s| s.password_in.as_ref())];
         let files = passwords.into_iter().flatten().chain(pairs.map(|pair| &pair.key));
         let open =
             |path: &&PathBuf| fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
@@ -333,7 +354,7 @@ impl Config {
 impl Listen {
     /// A listener with nothing but its address.
     fn at(address: Address) -> Self {
-        Self { address, policy: PolicyId(0), unix_perm: None, tls: None }
+        Self { address, policy: PolicyId(0), unix_perm: None, reuse_port: false, tls: None }
     }
 }
 

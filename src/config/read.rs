@@ -28,9 +28,11 @@ pub(super) fn read(text: &str, path: &Path) -> Result<Config, ConfigError> {
     document.finish(())?;
     let root = Section::open(&document, "", "", root.get_ref(), root.span());
     let mut places = Places::default();
-    let policies = read_policies(&document, &root);
+    let mut policies = read_policies(&document, &root);
+    let listen = read_listen(&document, &root, &policies, &mut places);
+    policies.listeners = listen.iter().map(|listen| listen.policy).collect();
     let config = Config {
-        listen: read_listen(&document, &root, &policies, &mut places),
+        listen,
         admin: read_admin(&root, &mut places),
         upstream: read_upstream(&document, &root.section("upstream"), &mut places),
         policies,
@@ -113,12 +115,17 @@ fn read_listen(
     for section in &sections {
         let policy = read_policy_name(section, policies).unwrap_or_default();
         let (address, unix_perm) = (section.address("address"), section.permissions("unixsocketperm"));
+        let reuse_port = section.yes_no("reuse-port", false);
         let at = address.as_ref().map(|at| &at.value);
+        if reuse_port && matches!(at, Some(Address::Unix(_))) {
+            let message = "a Unix socket has one process that listens; its file can be replaced instead";
+            section.fault("reuse-port", message.to_owned(), None);
+        }
         let tls = tls::read::listen(&section.section("tls"), at, beside(document));
         match address {
             Some(address) => {
                 places.note(&address);
-                listen.push(Listen { address: address.value, policy, unix_perm, tls });
+                listen.push(Listen { address: address.value, policy, unix_perm, reuse_port, tls });
             }
             None if !section.has("address") => section.fault("address", "it is missing".to_owned(), None),
             None => {}
@@ -302,7 +309,7 @@ fn read_policies(document: &Document<'_>, root: &Section<'_>) -> Policies {
         let policy = read_policy(name.value, &section);
         if policy.name == DEFAULT { all[0] = policy } else { all.push(policy) }
     }
-    let mut policies = Policies { all, routes: Vec::new() };
+    let mut policies = Policies { all, ..Policies::default() };
     policies.routes = root.sections("route").iter().map(|section| read_route(section, &policies)).collect();
     for (what, count, most) in
         [("policy", policies.all.len(), POLICIES_MAX), ("route", policies.routes.len(), ROUTES_MAX)]

@@ -18,7 +18,7 @@ pub const TABLES: &[Table] = &[
         keys: &["listen", "admin", "upstream", "policy", "route", "stream", "proxy", "security", "log"],
         later: &[],
     },
-    Table { name: "listen", keys: &["address", "policy", "unixsocketperm", "tls"], later: &[] },
+    Table { name: "listen", keys: &["address", "policy", "unixsocketperm", "reuse-port", "tls"], later: &[] },
     Table { name: "listen.tls", keys: &["cert", "key", "client-ca"], later: &[] },
     Table { name: "admin", keys: &["address"], later: &[] },
     Table {

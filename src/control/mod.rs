@@ -4,6 +4,7 @@ pub mod follower;
 pub mod keeper;
 pub mod members;
 pub mod prober;
+pub mod reload;
 pub mod sentinel;
 pub mod stamper;
 pub(crate) mod users;

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tokio::sync::{mpsc, watch};
 
 use crate::control::users::{Ask, Users};
-use crate::core::address::{Address, Login};
+use crate::core::address::Address;
 use crate::core::command::CommandTable;
 use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
@@ -51,13 +51,13 @@ pub struct Prober {
     shared: Arc<Shared>,
     node: NodeId,
     address: Address,
-    credentials: Option<Login>,
     keeper: mpsc::Sender<Heard>,
-    poll_interval: Duration,
     min_replicas_to_write: Option<u64>,
     users: Users,
     /// Tells when somebody wants to know.
     looks: watch::Receiver<u64>,
+    /// Tells when another configuration is in force.
+    configured: watch::Receiver<u64>,
     /// When somebody last began to want to know.
     looked_for: Moment,
 }
@@ -65,20 +65,18 @@ pub struct Prober {
 impl Prober {
     /// A prober of `node` that reports to `keeper`.
     pub fn new(shared: Arc<Shared>, node: NodeId, address: Address, keeper: mpsc::Sender<Heard>) -> Self {
-        let (credentials, poll_interval) =
-            (shared.config.upstream.credentials(), shared.config.poll_interval());
         let users = Users::new(&shared, node, &address);
         let looks = shared.shard().attention.looks();
+        let configured = shared.configured.subscribe();
         Self {
             shared,
             node,
             address,
-            credentials,
             keeper,
-            poll_interval,
             min_replicas_to_write: None,
             users,
             looks,
+            configured,
             looked_for: Moment::default(),
         }
     }
@@ -88,9 +86,7 @@ impl Prober {
         let mut pause = RETRY_FIRST;
         let mut last_problem = String::new();
         while !self.keeper.is_closed() {
-            let connect_timeout = self.shared.config.upstream.connect_timeout;
-            let (dialer, credentials) = (&self.shared.dialer, self.credentials.as_ref());
-            let link = ControlLink::connect(dialer, &self.address, credentials, connect_timeout).await;
+            let link = self.connect().await;
             let problem = match link {
                 Ok(link) => {
                     let begun = clock::now();
@@ -119,15 +115,25 @@ impl Prober {
                 tracing::warn!(node = %self.address, problem = %text, "a node does not answer");
                 last_problem = text;
             }
-            tokio::time::sleep(jitter::around(pause)).await;
-            pause = (pause * 2).min(RETRY_LONGEST);
+            pause = tokio::select! {
+                () = tokio::time::sleep(jitter::around(pause)) => (pause * 2).min(RETRY_LONGEST),
+                // It may have another password now.
+                _ = self.configured.changed() => RETRY_FIRST,
+            };
         }
+    }
+
+    async fn connect(&self) -> Result<ControlLink, ControlError> {
+        let config = self.shared.config();
+        let (credentials, within) = (config.upstream.credentials(), config.upstream.connect_timeout);
+        drop(config);
+        ControlLink::connect(&self.shared.dialer, &self.address, credentials.as_ref(), within).await
     }
 
     /// Whether the primary is known to live although a poll was not answered: its clients are paused, so that nobody is
     /// answered until that is over, or it has answered clients meanwhile, and we were not heard in the crowd.
     fn lives(&self, now: Moment) -> bool {
-        let lately = self.shared.config.upstream.probe_timeout / 2;
+        let lately = self.shared.config().upstream.probe_timeout / 2;
         let paused = self.shared.shard().reads_are_paused(now) && !mutant::is("paused-is-silent");
         let since = Moment::from_nanos(now.as_nanos().saturating_sub(lately.as_nanos() as u64));
         paused || self.shared.shard().has_spoken_since(self.node, since)
@@ -154,7 +160,7 @@ impl Prober {
                 };
             }
             self.pause().await;
-            let due = clock::now().since(informed) >= self.shared.config.upstream.info_interval;
+            let due = clock::now().since(informed) >= self.shared.config().upstream.info_interval;
             let inform = due || self.is_unexplained();
             if inform {
                 informed = clock::now();
@@ -184,18 +190,20 @@ impl Prober {
     /// What it selects from is cancel safe: a sleep, a `watch` channel, and a `Notify`, which keeps the wake-up of a waiter that
     /// is dropped for the next one.
     async fn pause(&mut self) {
-        let due = tokio::time::sleep(jitter::slightly_less(self.poll_interval));
+        let gap = self.shared.config().upstream.fence_interval;
+        let due = tokio::time::sleep(jitter::slightly_less(self.shared.config().poll_interval()));
         if self.is_primary() {
             tokio::select! {
                 () = due => return,
+                _ = self.configured.changed() => return,
                 _ = self.looks.changed() => {}
                 () = self.shared.shard().anchor_wanted.notified() => {}
             }
             // At most one anchor per `fence-interval`: whoever else comes to want one meanwhile shares it.
-            tokio::time::sleep(self.shared.config.upstream.fence_interval).await;
+            tokio::time::sleep(gap).await;
         } else if self.owes_an_answer() {
             // Until then it gets no reads.
-            tokio::time::sleep(self.shared.config.upstream.fence_interval).await;
+            tokio::time::sleep(gap).await;
         } else {
             // Whoever begins to wait finds out soon; for those who have waited for long it is not worth as much.
             let gap =
@@ -203,6 +211,7 @@ impl Prober {
             let looked = clock::now();
             tokio::select! {
                 () = due => return,
+                _ = self.configured.changed() => return,
                 _ = self.looks.changed() => self.looked_for = clock::now(),
                 () = tokio::time::sleep(gap), if self.shared.shard().attention.is_awaited() => return,
             }
@@ -219,7 +228,7 @@ impl Prober {
     }
 
     async fn introduce(&mut self, link: &mut ControlLink) -> Result<(), ControlError> {
-        let within = self.shared.config.upstream.probe_timeout;
+        let within = self.shared.config().upstream.probe_timeout;
         let config: [&[u8]; 3] = [b"CONFIG", b"GET", b"min-replicas-to-write"];
         // Refused on managed services: then it is unknown.
         self.min_replicas_to_write = match link.call(&config, within).await {
@@ -232,7 +241,7 @@ impl Prober {
 
     /// One round of questions, and what they tell.
     async fn poll(&mut self, link: &mut ControlLink, inform: bool) -> Result<(), ControlError> {
-        let within = self.shared.config.upstream.probe_timeout;
+        let within = self.shared.config().upstream.probe_timeout;
         let all: [&[&[u8]]; 3] = [&[b"ACL", b"LIST"], &[b"INFO"], &[b"ROLE"]];
         let ask = self.users.ask(inform, clock::now());
         let mut asked = [ask == Ask::WithPoll, inform, true].into_iter();
@@ -304,7 +313,8 @@ impl Prober {
 
     /// Takes the primary's own command table, modules included. False: it has no time now.
     async fn learn_commands(&self, link: &mut ControlLink) -> Result<bool, ControlError> {
-        let answer = match link.call(&[b"COMMAND"], self.shared.config.upstream.probe_timeout).await {
+        let within = self.shared.config().upstream.probe_timeout;
+        let answer = match link.call(&[b"COMMAND"], within).await {
             Ok(answer) => answer,
             Err(problem) if problem.is_fatal() => return Err(problem),
             Err(ControlError::Refused(text)) if ErrorCode::of_text(text.as_bytes()) == ErrorCode::Busy => {
@@ -319,7 +329,7 @@ impl Prober {
             Ok(entries) => {
                 tracing::info!(commands = entries.len(), "took the primary's command table");
                 let table = CommandTable::from_entries(entries);
-                let commands = Commands::live(table, &self.shared.config.security.deny_commands);
+                let commands = Commands::live(table, &self.shared.config().security.deny_commands);
                 self.shared.commands.store(Arc::new(commands));
             }
             Err(problem) => {

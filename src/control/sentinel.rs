@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 
 use crate::config::Sentinel as Settings;
-use crate::core::address::{Address, Login};
+use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::nodes::members::Membership;
 use crate::core::nodes::node::Role;
@@ -72,10 +72,8 @@ pub fn start(shared: &Arc<Shared>, dialer: &Dialer, settings: &Settings) -> watc
             index,
             address: address.clone(),
             name: settings.master_name.clone(),
-            credentials: settings.credentials(),
             dialer: dialer.clone(),
-            connect_timeout: shared.config.upstream.connect_timeout,
-            probe_timeout: shared.config.upstream.probe_timeout,
+            shared: Arc::clone(shared),
             desk: Arc::clone(&desk),
         };
         let listener = sentinel.clone();
@@ -84,7 +82,7 @@ pub fn start(shared: &Arc<Shared>, dialer: &Dialer, settings: &Settings) -> watc
     }
     let (found, membership) = watch::channel(Membership::default());
     // It outlives a panic: what counted once is not given up.
-    let believed = Sentinels::new(shared.config.upstream.address_map.clone());
+    let believed = Sentinels::new(shared.config().upstream.address_map.clone());
     let (shared, believed) = (Arc::clone(shared), Arc::new(Mutex::new(believed)));
     task::supervise("sentinels", move || {
         weigh(Arc::clone(&shared), Arc::clone(&desk), Arc::clone(&believed), found.clone())
@@ -99,10 +97,8 @@ struct Sentinel {
     address: Address,
     /// What it calls the primary and its replicas.
     name: String,
-    credentials: Option<Login>,
     dialer: Dialer,
-    connect_timeout: Duration,
-    probe_timeout: Duration,
+    shared: Arc<Shared>,
     desk: Arc<Desk>,
 }
 
@@ -127,8 +123,11 @@ impl Sentinel {
     }
 
     async fn connect(&self) -> Result<ControlLink, ControlError> {
-        let (who, within) = (self.credentials.as_ref(), self.connect_timeout);
-        ControlLink::connect(&self.dialer, &self.address, who, within).await
+        let config = self.shared.config();
+        let settings = config.upstream.sentinel.as_ref();
+        let (who, within) = (settings.and_then(Settings::credentials), config.upstream.connect_timeout);
+        drop(config);
+        ControlLink::connect(&self.dialer, &self.address, who.as_ref(), within).await
     }
 
     async fn ask_until_lost(&self, told: &mut String) -> ControlError {
@@ -161,7 +160,8 @@ impl Sentinel {
             &[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name],
             &[b"SENTINEL", b"REPLICAS", name],
         ];
-        let answers = link.call_many(&questions, self.probe_timeout).await?;
+        let within = self.shared.config().upstream.probe_timeout;
+        let answers = link.call_many(&questions, within).await?;
         let [info, primary, address, replicas] = answers.as_slice() else { return Err(ControlError::Closed) };
         for answer in [primary, replicas] {
             if let BytesFrame::Error(text) = answer {

@@ -216,7 +216,7 @@ pub async fn choose_source(
         let min_replicas = primary.and_then(|node| node.facts.as_ref()?.min_replicas_to_write);
         let chosen = {
             let failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-            let choice = shared.config.stream.source;
+            let choice = shared.config().stream.source;
             source::choose(&view, choice, current, &failures, min_replicas, chance, clock::now())
         };
         let source = chosen

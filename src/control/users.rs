@@ -95,7 +95,7 @@ impl Users {
     /// Whether it is time to ask; with an `INFO` it always is, unless that was refused a moment ago: the node makes a note
     /// of every refusal (`ACL LOG`).
     pub(crate) fn ask(&mut self, inform: bool, now: Moment) -> Ask {
-        let config = &self.shared.config;
+        let config = self.shared.config();
         let early = self.asked_at.is_some_and(|at| now.since(at) < config.poll_interval() / 2);
         let in_peace = [self.again_at, self.paced_until].into_iter().flatten().any(|until| now < until);
         let due = config.security.replica_acl == ReplicaAcl::Verify
@@ -196,7 +196,7 @@ impl Users {
     }
 
     async fn list_apart(&mut self) -> Result<BytesFrame, ControlError> {
-        let within = self.shared.config.upstream.probe_timeout;
+        let within = self.shared.config().upstream.probe_timeout;
         let question: &[&[u8]] = &[b"ACL", b"LIST"];
         let kept = match self.apart.take() {
             Some(mut link) => match link.call_many(&[question], within).await {
@@ -210,7 +210,7 @@ impl Users {
         let (link, mut answers) = if let Some(answered) = kept {
             answered
         } else {
-            let credentials = self.shared.config.upstream.credentials();
+            let credentials = self.shared.config().upstream.credentials();
             let (dialer, who) = (&self.shared.dialer, credentials.as_ref());
             let mut link = ControlLink::connect(dialer, &self.address, who, within).await?;
             let answers = link.call_many(&[question], within).await?;
@@ -222,11 +222,11 @@ impl Users {
 
     /// As somebody sees them who gives no password.
     async fn as_anybody(&mut self) -> Rules {
-        if self.shared.config.upstream.credentials().is_none() {
+        if self.shared.config().upstream.credentials().is_none() {
             // So it was asked already.
             return Rules::Hidden;
         }
-        let within = self.shared.config.upstream.probe_timeout;
+        let within = self.shared.config().upstream.probe_timeout;
         let link = match self.anonymous.take() {
             Some(link) => Ok(link),
             None => ControlLink::connect(&self.shared.dialer, &self.address, None, within).await,

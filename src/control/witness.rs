@@ -152,8 +152,9 @@ impl Witness {
     }
 
     async fn connect(&self) -> Result<(Box<dyn ByteStream>, Vec<u8>), ControlError> {
-        let (config, dialer) = (&self.shared.config.upstream, &self.shared.dialer);
-        let (credentials, within) = (config.credentials(), config.connect_timeout);
+        let (config, dialer) = (self.shared.config(), &self.shared.dialer);
+        let (credentials, within) = (config.upstream.credentials(), config.upstream.connect_timeout);
+        drop(config);
         let link = ControlLink::connect(dialer, &self.address, credentials.as_ref(), within).await?;
         let (mut socket, early) = link.into_parts();
         let mut question = Vec::new();

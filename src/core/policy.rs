@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::mutant;
+
 /// How fresh a read must be. Levels nest: each promises what those above it promise, and more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Consistency {
@@ -94,9 +96,24 @@ impl Default for Policy {
     }
 }
 
-/// Index of a policy in [`Policies`].
+/// A policy: its place in [`Policies`], in the low bits, and above them the edition of that list. In another edition its
+/// place may be somebody else's: there it names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub struct PolicyId(pub u16);
+pub struct PolicyId(pub u32);
+
+impl PolicyId {
+    /// Its place, as an index into `Policies::all`.
+    pub const fn index(self) -> usize {
+        (self.0 & Self::PLACE) as usize
+    }
+
+    const fn in_edition(self, edition: u64) -> Self {
+        Self((edition as u32) << Self::PLACE_BITS | self.0 & Self::PLACE)
+    }
+
+    const PLACE_BITS: u32 = 10;
+    const PLACE: u32 = (1 << Self::PLACE_BITS) - 1;
+}
 
 /// One `[[route]]`: first match wins. An empty list matches everything.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -114,12 +131,16 @@ pub struct Route {
 }
 
 /// All policies and routes of one configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Policies {
-    /// Every `[policy.NAME]`; never empty.
+    /// Every `[policy.NAME]`; never empty once it was read.
     pub all: Vec<Policy>,
     /// Every `[[route]]`, in the order of the file.
     pub routes: Vec<Route>,
+    /// What holds for the clients of each listener unless a route says otherwise.
+    pub listeners: Vec<PolicyId>,
+    /// Counts the lists that were in force before this one.
+    pub edition: u64,
 }
 
 impl Route {
@@ -151,7 +172,46 @@ impl Policies {
 
     /// The policy of this name.
     pub fn find(&self, name: &str) -> Option<PolicyId> {
-        self.all.iter().position(|p| p.name == name).map(|i| PolicyId(i as u16))
+        self.all.iter().position(|p| p.name == name).map(|place| self.at(place))
+    }
+
+    fn at(&self, place: usize) -> PolicyId {
+        PolicyId(place as u32).in_edition(self.edition)
+    }
+
+    /// The policy that is called so in this edition.
+    #[inline]
+    pub fn get(&self, id: PolicyId) -> Option<&Policy> {
+        let ours = id == id.in_edition(self.edition) || mutant::is("policies-confused");
+        self.all.get(id.index()).filter(|_| ours)
+    }
+
+    /// The same as edition number `edition`.
+    #[must_use]
+    pub fn in_edition(mut self, edition: u64) -> Self {
+        let ids = self.routes.iter_mut().map(|route| &mut route.policy).chain(&mut self.listeners);
+        ids.for_each(|id| *id = id.in_edition(edition));
+        self.edition = edition;
+        self
+    }
+
+    /// What holds for a client of this listener that has chosen a policy of this name, or none. One that is gone is replaced
+    /// by that of the listener, or, where that promises less than `promised`, by the one here that promises most.
+    pub fn for_client(
+        &self,
+        listener: usize,
+        chosen: Option<&str>,
+        promised: Option<Consistency>,
+    ) -> PolicyId {
+        if let Some(id) = chosen.and_then(|name| self.find(name)) {
+            return id;
+        }
+        let usual = self.listeners.get(listener).copied().unwrap_or_else(|| self.at(0));
+        let level = |id: PolicyId| self.get(id).map(|policy| policy.consistency);
+        if chosen.is_none() || level(usual) >= promised {
+            return usual;
+        }
+        (0..self.all.len()).map(|place| self.at(place)).max_by_key(|id| level(*id)).unwrap_or(usual)
     }
 }
 
@@ -208,6 +268,42 @@ fn match_one(pattern: &[u8], byte: u8) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn named(names: &[(&str, Consistency)]) -> Policies {
+        let policy = |(name, consistency): &(&str, Consistency)| Policy {
+            name: (*name).to_owned(),
+            consistency: *consistency,
+            ..Policy::default()
+        };
+        let all = names.iter().map(policy).collect();
+        Policies { all, listeners: vec![PolicyId(0), PolicyId(1)], ..Policies::default() }
+    }
+
+    #[test]
+    fn a_policy_of_another_edition_is_nobody_here() {
+        let old = named(&[("default", Consistency::Fenced), ("loose", Consistency::Eventual)]);
+        let loose = old.find("loose").unwrap();
+        assert_eq!(old.get(loose).map(|policy| policy.name.as_str()), Some("loose"));
+        let new = named(&[("default", Consistency::Fenced), ("strict", Consistency::Strong)]).in_edition(1);
+        assert_eq!(new.get(loose), None);
+        assert_eq!((new.get(new.listeners[1]), new.find("strict")), (new.all.get(1), Some(new.listeners[1])));
+    }
+
+    #[test]
+    fn whoever_loses_a_chosen_policy_is_promised_no_less() {
+        let list = named(&[
+            ("default", Consistency::Bounded),
+            ("loose", Consistency::Eventual),
+            ("strict", Consistency::Strong),
+        ])
+        .in_edition(7);
+        let name = |id| list.get(id).unwrap().name.as_str();
+        assert_eq!(name(list.for_client(1, None, None)), "loose");
+        assert_eq!(name(list.for_client(1, Some("default"), None)), "default");
+        assert_eq!(name(list.for_client(0, Some("gone"), Some(Consistency::Bounded))), "default");
+        assert_eq!(name(list.for_client(1, Some("gone"), Some(Consistency::Fenced))), "strict");
+        assert_eq!(name(list.for_client(9, None, None)), "default");
+    }
 
     #[test]
     fn globs_match_as_in_redis() {

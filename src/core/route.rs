@@ -221,7 +221,7 @@ fn judge_lag(node: &Node, ask: &Ask<'_>) -> Result<(), Reason> {
     if lag_bytes > ask.policy.max_lag_bytes {
         return Err(Reason::TooFar);
     }
-    let gate = node.within.get(usize::from(ask.policy_id.0));
+    let gate = node.within.get(ask.policy_id.index());
     if gate.is_some_and(|gate| !gate.is_open()) { Err(Reason::Returning) } else { Ok(()) }
 }
 

@@ -19,6 +19,7 @@ use crate::app::Proxy;
 use crate::config::Config;
 use crate::core::address::Address;
 use crate::net::runtime::task;
+use crate::net::socket::handed::Handed;
 use relay::DelayRelay;
 use servers::{Redis, free_port};
 use workload::Tally;
@@ -49,7 +50,7 @@ pub fn run(seconds: Option<u64>) -> anyhow::Result<()> {
         Some(local(admin)),
     )?;
     let syncs_before = primary.info_number("sync_full")?;
-    let proxy = Proxy::start(config)?;
+    let proxy = Proxy::start(config, Handed::default())?;
     say(&format!(
         "redweir   127.0.0.1:{listen} (policy: fenced, max-lag 1s), admin http://127.0.0.1:{admin}/view\n"
     ));

@@ -163,9 +163,9 @@ pub fn explain<A: Args + ?Sized>(
     complete: impl FnOnce(&Ask<'_>, &mut dyn FnMut(&Ask<'_>)),
 ) -> Explained {
     let (reader, intent) = (&asker.reader, commands.table.classify(args));
-    let policy_id = reader.policy_of(&shared.config.policies, args, intent, commands);
+    let policy_id = reader.policy_of(&view.policies, args, intent, commands);
     let fallback = Policy::default();
-    let policy = shared.config.policies.all.get(usize::from(policy_id.0)).unwrap_or(&fallback);
+    let policy = view.policies.get(policy_id).unwrap_or(&fallback);
     let situation = Situation { cross_protocol: is_cross_protocol(args.arg(0)), ..asker.situation };
     let level = || policy.consistency;
     let plan = match plan(args, intent, commands, situation, (view, now), level) {

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use dashmap::DashMap;
 use tokio::sync::{Semaphore, watch};
 
@@ -14,6 +14,7 @@ use crate::core::fence::FenceTable;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::net::runtime::limits;
+use crate::net::runtime::task;
 use crate::net::socket::dial::Dialer;
 use crate::shard::Shard;
 use crate::shard::identity::Identities;
@@ -56,8 +57,10 @@ impl Drop for Seat {
 /// Shared by all threads.
 #[derive(Debug)]
 pub struct Shared {
-    /// The configuration in force.
-    pub config: Config,
+    /// The configuration in force. What decides about commands is not asked here: the policies come with the view.
+    config: ArcSwap<Config>,
+    /// Counts configurations; whoever waits for another one waits here.
+    pub configured: watch::Sender<u64>,
     /// How nodes are reached.
     pub dialer: Dialer,
     /// What is known of each primary and its replicas.
@@ -104,7 +107,8 @@ impl Shared {
         let commands = Commands::builtin(&config.security.deny_commands);
         let exclusive = Arc::new(Semaphore::new(config.upstream.max_exclusive_connections));
         Self {
-            config,
+            config: ArcSwap::from_pointee(config),
+            configured: watch::Sender::new(0),
             dialer,
             shards: vec![Shard::new(places, view, fences)],
             fencing,
@@ -120,6 +124,39 @@ impl Shared {
             ends_at: OnceLock::new(),
             seats: AtomicUsize::new(0),
             next_client: AtomicU64::new(1),
+        }
+    }
+
+    /// The configuration in force. Not to be held for long: another one may take its place.
+    pub fn config(&self) -> Guard<Arc<Config>> {
+        self.config.load()
+    }
+
+    /// Another configuration is in force from now on. Its policies are not, until they are in a view.
+    pub fn configure(&self, config: Config) {
+        let before = self.config.swap(Arc::new(config));
+        let now = self.config();
+        let (had, has) = (before.upstream.max_exclusive_connections, now.upstream.max_exclusive_connections);
+        self.exclusive.add_permits(has.saturating_sub(had));
+        self.withdraw_exclusive(had.saturating_sub(has));
+        if before.security.deny_commands != now.security.deny_commands {
+            self.commands.rcu(|commands| commands.denying(&now.security.deny_commands));
+        }
+        self.configured.send_modify(|count| *count += 1);
+    }
+
+    /// So many places for exclusive connections fewer: those that are taken go when they are given back, before anybody who
+    /// stands in line gets them.
+    fn withdraw_exclusive(&self, count: usize) {
+        let left = count - self.exclusive.forget_permits(count);
+        let Ok(left) = u32::try_from(left) else { return };
+        if left > 0 {
+            let taken = Arc::clone(&self.exclusive).acquire_many_owned(left);
+            task::spawn("exclusive connections", async move {
+                if let Ok(places) = taken.await {
+                    places.forget();
+                }
+            });
         }
     }
 
@@ -140,7 +177,7 @@ impl Shared {
 
     /// A place for one more client; `None`: there are `max-clients`.
     pub fn seat(self: &Arc<Self>) -> Option<Seat> {
-        let most = self.config.proxy.max_clients;
+        let most = self.config().proxy.max_clients;
         let taken = self
             .seats
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < most).then_some(taken + 1));

@@ -180,7 +180,7 @@ impl World {
         then(&Ask {
             view,
             policy: &policies().all[index],
-            policy_id: PolicyId(index as u16),
+            policy_id: PolicyId(index as u32),
             demand,
             sticky,
             load: &[],

@@ -263,7 +263,7 @@ pub(crate) fn policies() -> &'static Policies {
             max_lag: Duration::from_millis(MAX_LAG),
             ..Policy::default()
         };
-        Policies { all: Consistency::ALL.iter().map(policy).collect(), routes: Vec::new() }
+        Policies { all: Consistency::ALL.iter().map(policy).collect(), ..Policies::default() }
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -129,6 +130,12 @@ impl Setup {
         let limited = format!("ulimit -n {most} && exec setpriv --bounding-set=-sys_resource \"$0\" \"$@\"");
         command.args(["-c", &limited, binary]);
         command
+    }
+
+    /// In front of other replicas.
+    pub(crate) fn replicas(mut self, ports: &[u16]) -> Self {
+        self.replicas = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        self
     }
 
     fn text(&self, ports: &[u16], admin_port: u16) -> String {
@@ -316,6 +323,28 @@ impl Proxy {
             assert!(Instant::now() < deadline, "the proxy did not end:\n{}", self.log());
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Its configuration file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.path().join("redweir.toml")
+    }
+
+    /// What the file would say for this setup at the ports that it has.
+    pub(crate) fn text(&self, setup: &Setup) -> String {
+        setup.text(&self.ports, self.admin_port)
+    }
+
+    /// Exchanges its configuration file, whole.
+    pub(crate) fn configure(&self, setup: &Setup) {
+        let fresh = self.dir.path().join("fresh.toml");
+        fs::write(&fresh, self.text(setup)).unwrap();
+        fs::rename(&fresh, self.file()).unwrap();
+    }
+
+    /// How many times the configuration was read again with this result.
+    pub(crate) fn reloads(&self, result: &str) -> u64 {
+        self.metric("redweir_config_reload_total", &[("result", result)]) as u64
     }
 
     /// What it said on stdout and stderr.

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Detached, Following, Source, StreamSink};
+use super::{Access, Detached, Following, Source, StreamSink};
 use crate::core::argv::Args as _;
 use crate::core::nodes::node::{NodeId, Role};
 use crate::core::position::Offset;
@@ -63,9 +63,12 @@ impl<S: StreamSink> Following<S> {
     /// Everything up to and including the question: the connection, what was read beyond the handshake, and what
     /// was asked for.
     async fn attach(&self, source: &Source) -> Result<(Box<dyn ByteStream>, Vec<u8>, Start), Detached> {
-        let within = self.limits.connect;
-        let (dialer, credentials) = (&self.dialer, self.credentials.as_ref());
-        let mut link = ControlLink::connect(dialer, &source.address, credentials, within).await?;
+        let (credentials, within) = match &self.access {
+            Some(Access(access)) => access(),
+            None => (self.credentials.clone(), self.limits.connect),
+        };
+        let mut link =
+            ControlLink::connect(&self.dialer, &source.address, credentials.as_ref(), within).await?;
         let start = Start::plan(&introduce(&mut link, within).await?, self.reached);
         if !self.breaker.permits(start.needs_dump, clock::now()) {
             return Err(Detached::Rationed);

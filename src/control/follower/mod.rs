@@ -12,6 +12,7 @@
 mod detached;
 mod link;
 
+use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -97,10 +98,20 @@ struct Following<S> {
     sink: S,
     dialer: Dialer,
     credentials: Option<Login>,
+    access: Option<Access>,
     limits: FollowerLimits,
     /// How far the stream was read; `None` when nothing can be resumed.
     reached: Option<Reached>,
     breaker: Breaker,
+}
+
+/// Tells what to log in with, and within what time.
+struct Access(Box<dyn Fn() -> (Option<Login>, Duration) + Send + Sync>);
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Access")
+    }
 }
 
 impl<S: StreamSink> Follower<S> {
@@ -118,6 +129,7 @@ impl<S: StreamSink> Follower<S> {
                 sink,
                 dialer: Dialer::default(),
                 credentials,
+                access: None,
                 limits,
                 reached: None,
                 breaker,
@@ -129,6 +141,14 @@ impl<S: StreamSink> Follower<S> {
     #[must_use]
     pub fn through(mut self, dialer: Dialer) -> Self {
         self.reader.dialer = dialer;
+        self
+    }
+
+    /// It asks here, each time that it connects, what to log in with, and how long that and each answer of the handshake may
+    /// take.
+    #[must_use]
+    pub fn by(mut self, access: impl Fn() -> (Option<Login>, Duration) + Send + Sync + 'static) -> Self {
+        self.reader.access = Some(Access(Box::new(access)));
         self
     }
 

@@ -44,6 +44,12 @@ impl Commands {
         Self { table, denied, version, live }
     }
 
+    /// The same commands, of which others are refused.
+    #[must_use]
+    pub fn denying(&self, deny: &[String]) -> Self {
+        Self::new(self.table.clone(), deny, self.live)
+    }
+
     /// Whether `deny-commands` names it.
     pub fn is_denied(&self, id: CommandId) -> bool {
         self.denied.get(usize::from(id.0)).copied().unwrap_or(false)

@@ -15,7 +15,7 @@ const BUILTIN: &str = include_str!("table.txt");
 /// Names are compared in lower case in a buffer of this size; a longer name is no command.
 const NAME_MAX: usize = 64;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct CommandRule {
     name: Box<str>,
     access: Access,
@@ -29,7 +29,7 @@ struct CommandRule {
 }
 
 /// All commands that a server knows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CommandTable {
     rules: Vec<CommandRule>,
     by_name: FxHashMap<Box<[u8]>, CommandId>,

@@ -4,6 +4,7 @@ pub mod election;
 pub mod lag;
 pub mod members;
 pub mod node;
+pub mod observation;
 pub mod proof;
 pub mod rights;
 pub mod sentinel;

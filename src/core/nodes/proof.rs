@@ -174,7 +174,7 @@ mod tests {
 
     fn view() -> View {
         let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(1) };
-        let policies = Policies { all: Vec::new(), routes: Vec::new() };
+        let policies = Policies::default();
         let names = ["primary", "replica"].map(|host| Address::tcp(host, 1)).to_vec();
         Tracker::new(names, Some(NodeId(0)), policies, limits).view().clone()
     }
@@ -235,7 +235,7 @@ mod tests {
         let at = Moment::from_millis;
         let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(1) };
         let names = ["primary", "replica"].map(|host| Address::tcp(host, 1)).to_vec();
-        let mut tracker = Tracker::new(names, None, Policies { all: Vec::new(), routes: Vec::new() }, limits);
+        let mut tracker = Tracker::new(names, None, Policies::default(), limits);
         let asked_in = proofs.generation(node);
         proofs.prove(node, Offset::new(50), Era(0), asked_in);
         proofs.doubt(node, at(10));

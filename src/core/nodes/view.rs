@@ -9,11 +9,13 @@ use crate::core::fence::{AnchorSeq, Era};
 use crate::core::moment::Moment;
 use crate::core::nodes::election::{Elected, Election};
 use crate::core::nodes::lag::{Anchor, Anchors, Growth};
-use crate::core::nodes::node::{Facts, Link, Node, NodeId, Role};
+use crate::core::nodes::node::{Link, Node, NodeId, Role};
 use crate::core::nodes::rights::{Rights, Rules};
-use crate::core::policy::{Consistency, Policies};
+use crate::core::policy::{Consistency, Policies, Policy};
 use crate::core::position::{History, Offset};
 use crate::mutant;
+
+pub use crate::core::nodes::observation::{Observation, Patience};
 
 /// All nodes at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct View {
     pub least_applied: Option<Offset>,
     /// Who may read at which replica.
     pub rights: Arc<Rights>,
+    /// The policies in force: those that the gates of the nodes are about.
+    pub policies: Arc<Policies>,
     /// How long a node may be silent before it is left out.
     pub silence_limit: Duration,
     /// How long the primary may be silent before requests for it are refused.
@@ -155,102 +159,6 @@ impl View {
     }
 }
 
-/// What was heard of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Observation {
-    /// `ROLE` answered `master`: an anchor.
-    Primary {
-        /// Who answered.
-        node: NodeId,
-        /// The number of the anchor, taken before the question was sent.
-        seq: AnchorSeq,
-        /// When the question was sent.
-        sent_at: Moment,
-        /// The head.
-        offset: Offset,
-    },
-    /// `ROLE` answered `slave`.
-    Replica {
-        /// Who answered.
-        node: NodeId,
-        /// The state of its link.
-        link: Link,
-        /// The primary that it follows.
-        master: (String, u16),
-        /// What it has applied.
-        applied: Option<Offset>,
-    },
-    /// `INFO` answered.
-    Info {
-        /// Who answered.
-        node: NodeId,
-        /// What it said.
-        facts: Box<Facts>,
-    },
-    /// It answered that it is busy with a script (`-BUSY`): it lives, and can be told to kill the script.
-    Busy {
-        /// Who.
-        node: NodeId,
-    },
-    /// It told what its users may do.
-    Rules {
-        /// Who answered.
-        node: NodeId,
-        /// What it said.
-        rules: Arc<Rules>,
-    },
-    /// It has told that it has emptied its data: whatever it held, it may be behind that now.
-    Emptied {
-        /// Who.
-        node: NodeId,
-    },
-    /// It belongs to the shard from now on, in a place that was vacant.
-    Joined {
-        /// Who.
-        node: NodeId,
-        /// Where it is.
-        address: Address,
-    },
-    /// It is called the primary by those whose business it is. Whether it is, it has to say itself.
-    Named {
-        /// Who; `None`: nobody any longer.
-        node: Option<NodeId>,
-    },
-    /// It belongs to the shard no longer, and is not asked any more.
-    Left {
-        /// Who.
-        node: NodeId,
-    },
-    /// No answer in time, or the connection was refused, reset or closed: whoever answers next may be another process.
-    Lost {
-        /// Who.
-        node: NodeId,
-    },
-}
-
-impl Observation {
-    /// Whom it is about; `None`: nobody.
-    pub const fn node(&self) -> Option<NodeId> {
-        match self {
-            Self::Primary { node, .. }
-            | Self::Replica { node, .. }
-            | Self::Info { node, .. }
-            | Self::Busy { node }
-            | Self::Rules { node, .. }
-            | Self::Emptied { node }
-            | Self::Joined { node, .. }
-            | Self::Left { node }
-            | Self::Lost { node } => Some(*node),
-            Self::Named { node } => *node,
-        }
-    }
-
-    /// Whether the node has answered how it is.
-    const fn is_answer(&self) -> bool {
-        matches!(self, Self::Primary { .. } | Self::Replica { .. } | Self::Info { .. } | Self::Busy { .. })
-    }
-}
-
 /// What an observation did beyond changing the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -269,7 +177,6 @@ pub const MOST_MEMBERS: usize = 64;
 pub struct Tracker {
     view: View,
     anchors: Anchors,
-    policies: Policies,
     /// The last history known, also while that of a new primary is not.
     past: Option<History>,
     /// Whose access rules count, the primary's or the last one's, and what they are.
@@ -284,9 +191,10 @@ impl Tracker {
     pub fn new(
         addresses: Vec<Address>,
         primary: Option<NodeId>,
-        policies: Policies,
+        policies: impl Into<Arc<Policies>>,
         limits: Patience,
     ) -> Self {
+        let policies = policies.into();
         let count = policies.all.len();
         let node = |(address, id)| Node::new(NodeId(id), address, count);
         let nodes = addresses.into_iter().zip(0..).map(node).collect();
@@ -301,13 +209,13 @@ impl Tracker {
             growth: Growth::default(),
             least_applied: None,
             rights: Arc::default(),
+            policies,
             silence_limit: limits.silence,
             hold: limits.hold,
         };
         Self {
             view,
             anchors: Anchors::default(),
-            policies,
             past: None,
             judge_of_rights: None,
             rules_of_judge: None,
@@ -342,6 +250,10 @@ impl Tracker {
             }
             Observation::Left { node } => return self.leave(node, now),
             Observation::Named { node } => return self.hear_named(node, now),
+            Observation::Configured { policies, limits } => {
+                self.configure(policies, limits, now);
+                return Effect::None;
+            }
             _ => {}
         }
         let Some(node) = observation.node() else { return Effect::None };
@@ -394,7 +306,10 @@ impl Tracker {
                 self.settle_rights();
                 return Effect::None;
             }
-            Observation::Joined { .. } | Observation::Left { .. } | Observation::Named { .. } => {}
+            Observation::Joined { .. }
+            | Observation::Left { .. }
+            | Observation::Named { .. }
+            | Observation::Configured { .. } => {}
             // Commands go to it, to be refused with its own words; nothing new is known of it.
             Observation::Busy { .. } if self.view.primary == Some(node) => entry.lives(now),
             // Nothing is behind the primary, whatever it empties.
@@ -425,9 +340,25 @@ impl Tracker {
         effect
     }
 
+    /// Other policies hold. What a node has shown under one that stays as it was stays with it; under any other what is known
+    /// of it now is the first that it shows.
+    fn configure(&mut self, policies: Arc<Policies>, limits: Patience, now: Moment) {
+        (self.view.silence_limit, self.view.hold) = (limits.silence, limits.hold);
+        let before = std::mem::replace(&mut self.view.policies, policies);
+        let place_before = |policy: &Policy| before.all.iter().position(|known| known == policy);
+        let places: Vec<Option<usize>> = self.view.policies.all.iter().map(place_before).collect();
+        for node in &mut self.view.nodes {
+            let kept = |place: &Option<usize>| place.and_then(|place| node.within.get(place).copied());
+            node.within = places.iter().map(|place| kept(place).unwrap_or_default()).collect();
+        }
+        for index in 0..self.view.nodes.len() {
+            self.sample_policies(index, now, |place| places.get(place) == Some(&None));
+        }
+    }
+
     /// A node has come. Nothing is known of it, whatever was known of whoever had its place before.
     fn join(&mut self, id: NodeId, address: Address) {
-        let policies = self.policies.all.len();
+        let policies = self.view.policies.all.len();
         if id.index() >= self.view.nodes.len().max(MOST_MEMBERS) {
             return;
         }
@@ -446,7 +377,7 @@ impl Tracker {
     /// A node has gone, and what it had proven with it: whoever has its place next is another node in another incarnation.
     /// Nobody is the primary if it was that one, until another says so itself.
     fn leave(&mut self, id: NodeId, now: Moment) -> Effect {
-        let policies = self.policies.all.len();
+        let policies = self.view.policies.all.len();
         let place = self.view.nodes.get_mut(id.index());
         let Some(place) = place.filter(|place| place.id == id && place.is_member()) else {
             return Effect::None;
@@ -557,19 +488,23 @@ impl Tracker {
     /// Feeds the gates of a node after something was heard of it.
     fn judge_samples(&mut self, id: NodeId, now: Moment) {
         self.freshen(id.index());
-        let Some(node) = self.view.nodes.get(id.index()) else { return };
-        if node.role == Some(Role::Primary)
-            || (node.facts.is_none() && node.silent_since.is_none())
-            || node.owes_offset()
-        {
-            return;
+        let Some(node) = self.view.nodes.get(id.index()).filter(|node| tells(node)) else { return };
+        let healthy = node.is_healthy() && self.view.comparable(node);
+        if let Some(node) = self.view.nodes.get_mut(id.index()) {
+            node.standing.sample(healthy);
         }
-        let comparable = self.view.comparable(node);
+        self.sample_policies(id.index(), now, |_| true);
+    }
+
+    /// Feeds those of its gates that are about the policies at these places.
+    fn sample_policies(&mut self, index: usize, now: Moment, which: impl Fn(usize) -> bool) {
+        let Some(node) = self.view.nodes.get(index).filter(|node| tells(node)) else { return };
+        let healthy = node.is_healthy() && self.view.comparable(node);
         let lag_bytes = self.view.lag_bytes(node);
-        let Some(node) = self.view.nodes.get_mut(id.index()) else { return };
-        let healthy = node.is_healthy() && comparable;
-        node.standing.sample(healthy);
-        for (gate, policy) in node.within.iter_mut().zip(&self.policies.all) {
+        let View { nodes, policies, .. } = &mut self.view;
+        let Some(node) = nodes.get_mut(index) else { return };
+        let gates = node.within.iter_mut().zip(&policies.all).enumerate();
+        for (_, (gate, policy)) in gates.filter(|(place, _)| which(*place)) {
             let near = lag_bytes.is_some_and(|bytes| bytes <= policy.max_lag_bytes);
             let young = mutant::is("age-ignored")
                 || node.fresh_from.is_some_and(|from| now.since(from) <= policy.max_lag);
@@ -580,13 +515,10 @@ impl Tracker {
     }
 }
 
-/// Limits in time that the view carries for decisions.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// How long a node may be silent before it is left out.
-    pub silence: Duration,
-    /// How long the primary may be silent before requests for it are refused.
-    pub hold: Duration,
+/// Whether what is known of a node says anything of how it serves as a replica.
+fn tells(node: &Node) -> bool {
+    let unheard = node.facts.is_none() && node.silent_since.is_none();
+    node.role != Some(Role::Primary) && !unheard && !node.owes_offset()
 }
 
 #[cfg(test)]

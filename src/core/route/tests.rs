@@ -79,6 +79,7 @@ impl Case {
             growth: Growth::default(),
             least_applied: None,
             rights: Arc::default(),
+            policies: Arc::default(),
             silence_limit: Duration::from_secs(1),
             hold: Duration::from_secs(2),
         };
@@ -560,7 +561,7 @@ proptest! {
         (two_primaries, known, waited, serve_stale, tie) in any::<(bool, bool, bool, bool, u32)>(),
         (level, when_behind) in (0..Consistency::ALL.len(), 0..WhenBehind::ALL.len()),
         (wanted, head) in any::<(Option<u64>, Option<(u64, u64)>)>(),
-        policy_id in 0_u16..3,
+        policy_id in 0_u32..3,
         load in prop::collection::vec(any::<u32>(), 0..6),
         now in prop_oneof![Just(NOW), any::<u64>().prop_map(Moment::from_nanos)],
     ) {

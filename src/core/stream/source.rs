@@ -205,6 +205,7 @@ mod tests {
             growth: Growth::default(),
             least_applied: None,
             rights: Arc::default(),
+            policies: Arc::default(),
             silence_limit: Duration::from_secs(1),
             hold: Duration::from_secs(1),
         }

@@ -138,6 +138,12 @@ pub const REPORT_WITHIN: Duration = Duration::from_millis(500);
 /// Questions about its clients that may wait for a worker.
 pub const ERRANDS: usize = 256;
 
+/// Connections that may wait to be accepted on a socket that several processes listen on.
+pub const BACKLOG: i32 = 1024;
+
+/// How long a client that has connected and said nothing yet may take for its first words when the process drains.
+pub const FIRST_WORDS: Duration = Duration::from_millis(250);
+
 /// New connections waiting for a worker to take them.
 pub const ACCEPT_QUEUE: usize = 1024;
 
@@ -170,6 +176,12 @@ pub const TLS_LOGGED_EVERY: Duration = Duration::from_secs(1);
 
 /// How often certificates and keys are looked at.
 pub const TLS_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the configuration is looked at. What one look finds counts when the next one finds the same.
+pub const CONFIG_LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Bytes of the configuration that are looked at; larger ones are refused.
+pub const CONFIG_FILE: u64 = 1024 * 1024;
 
 /// Bytes of a certificate or key file that are looked at; larger ones are refused.
 pub const TLS_FILE: u64 = 1024 * 1024;

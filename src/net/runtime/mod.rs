@@ -5,6 +5,7 @@ pub mod buffers;
 pub mod clock;
 pub mod descriptors;
 pub mod flush;
+pub mod hangup;
 pub mod jitter;
 pub mod limits;
 pub mod sparing;

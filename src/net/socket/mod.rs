@@ -3,4 +3,5 @@
 pub mod call;
 pub mod dial;
 pub mod halves;
+pub mod handed;
 pub mod tls;

@@ -40,7 +40,7 @@ fn about_itself<A: Args + ?Sized>(connection: &mut Connection, request: &A, now:
                 [b"on".as_slice(), b"off"].iter().any(|word| request.arg(2).eq_ignore_ascii_case(word));
             if known { say::OK.to_vec() } else { say::SYNTAX.to_vec() }
         }
-        (b"maint_notifications", 3..) if connection.worker.shared.config.proxy.maint_notifications => {
+        (b"maint_notifications", 3..) if connection.worker.shared.config().proxy.maint_notifications => {
             hear_of_moves(connection, request)
         }
         (b"setname", 3) => set_name(connection, request.arg(2)),

@@ -300,20 +300,20 @@ fn redweir<A: Args + ?Sized>(
     now: Moment,
 ) -> Vec<u8> {
     let resp3 = connection.who.is_resp3();
-    let policies = &connection.worker.shared.config.policies;
+    let policies = &view.policies;
     let word = request.arg(1).to_ascii_lowercase();
     match (word.as_slice(), request.count()) {
         (b"help", 2) => say::lines(say::HELP),
         (b"view", 2) => say::text(&report::view_text(view, now), resp3),
         (b"losses", 2) => say::text(&report::losses_text(&connection.worker.shared, now), resp3),
         (b"policy", 2) => {
-            let name = policies.all.get(usize::from(connection.who.policy().0)).map(|p| p.name.as_bytes());
+            let name = policies.get(connection.who.policy(policies)).map(|p| p.name.as_bytes());
             say::maybe_bulk(name, resp3)
         }
         (b"policy", 3) => {
             let wanted = String::from_utf8_lossy(request.arg(2)).into_owned();
             if let Some(policy) = policies.find(&wanted) {
-                connection.who.read_under(policy);
+                connection.who.read_under(wanted, policies, policy);
                 say::OK.to_vec()
             } else {
                 let known: Vec<&str> = policies.all.iter().map(|p| p.name.as_str()).collect();

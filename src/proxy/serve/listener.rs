@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::net::ToSocketAddrs as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
@@ -10,16 +11,18 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
+use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::config::Listen;
 use crate::core::address::Address;
-use crate::core::policy::PolicyId;
+use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::socket::dial;
 use crate::net::socket::halves::{Socket, socket_name};
+use crate::net::socket::handed::Handed;
 use crate::net::socket::tls;
 use crate::shard::shared::{Seat, Shared};
 use crate::telemetry::Stats;
@@ -35,8 +38,8 @@ pub struct Accepted {
     tls: Option<Arc<tls::TlsAcceptor>>,
     /// The address that it connected to, as `CLIENT LIST` tells it.
     pub local: String,
-    /// The policy of the listener.
-    pub policy: PolicyId,
+    /// The listener's number.
+    pub listener: usize,
     /// Its place among `max-clients`.
     pub seat: Option<Seat>,
 }
@@ -104,38 +107,45 @@ impl Drop for InHandshake<'_> {
 #[derive(Debug)]
 pub struct Listener {
     socket: BoundSocket,
+    /// Somebody else keeps it open, and whoever waits in its queue.
+    handed: bool,
     name: String,
-    policy: PolicyId,
     tls: Option<Arc<tls::TlsAcceptor>>,
 }
 
 #[derive(Debug)]
 enum BoundSocket {
     Tcp(std::net::TcpListener),
-    Unix(unix::UnixListener, SocketFile),
+    /// Its file is ours, unless the socket was handed over.
+    Unix(unix::UnixListener, Option<SocketFile>),
 }
 
 impl Listener {
-    /// Binds the address. A Unix socket that nobody listens on any longer is replaced.
-    pub fn bind(listen: &Listen) -> io::Result<Self> {
-        let socket = match &listen.address {
-            Address::Tcp { host, port } => {
-                let listener = std::net::TcpListener::bind((host.as_str(), *port))?;
-                listener.set_nonblocking(true)?;
-                BoundSocket::Tcp(listener)
+    /// Takes the socket of this address that was handed over, or binds one. A Unix socket that nobody listens on any longer is
+    /// replaced.
+    pub fn bind(listen: &Listen, handed: &mut Handed) -> io::Result<Self> {
+        let taken = match &listen.address {
+            Address::Tcp { host, port } => handed.tcp(host, *port)?.map(BoundSocket::Tcp),
+            Address::Unix(path) => handed.unix(path)?.map(|socket| BoundSocket::Unix(socket, None)),
+        };
+        let handed = taken.is_some();
+        let socket = match (taken, &listen.address) {
+            (Some(socket), _) => socket,
+            (None, Address::Tcp { host, port }) => {
+                BoundSocket::Tcp(bind_tcp(host, *port, listen.reuse_port)?)
             }
-            Address::Unix(path) => {
+            (None, Address::Unix(path)) => {
                 remove_stale(path)?;
                 let listener = bind_unix(path, listen.unix_perm)?;
                 let file = SocketFile::at(path)?;
                 listener.set_nonblocking(true)?;
-                BoundSocket::Unix(listener, file)
+                BoundSocket::Unix(listener, Some(file))
             }
         };
         let name = listen.address.to_string();
         let tls = listen.tls.clone().map(|files| tls::TlsAcceptor::new(name.clone(), files)).transpose();
         let tls = tls.map_err(io::Error::other)?.map(Arc::new);
-        Ok(Self { socket, name, policy: listen.policy, tls })
+        Ok(Self { socket, handed, name, tls })
     }
 
     /// Its TLS.
@@ -143,21 +153,27 @@ impl Listener {
         self.tls.as_ref()
     }
 
-    /// Accepts until the process drains; hands connections to the workers in turn.
-    pub async fn run(self, shared: Arc<Shared>, workers: Vec<mpsc::Sender<Accepted>>) -> io::Result<()> {
+    /// Accepts until the process drains, and then whoever has come by then; hands connections to the workers in turn. It is
+    /// listener number `number`.
+    pub async fn run(
+        self,
+        number: usize,
+        shared: Arc<Shared>,
+        workers: Vec<mpsc::Sender<Accepted>>,
+    ) -> io::Result<()> {
         let mut drain = shared.drain.subscribe();
         let (acceptor, _file) = match self.socket {
             BoundSocket::Tcp(socket) => (Acceptor::Tcp(TcpListener::from_std(socket)?), None),
-            BoundSocket::Unix(socket, file) => (Acceptor::Unix(UnixListener::from_std(socket)?), Some(file)),
+            BoundSocket::Unix(socket, file) => (Acceptor::Unix(UnixListener::from_std(socket)?), file),
         };
-        let mut next = 0_usize;
+        let mut reception = Reception { number, shared, workers, tls: self.tls, next: 0 };
         let sparing = Sparing::new();
         // Given up to tell newcomers that there is no other.
         let mut spare = File::open("/dev/null").ok();
         loop {
             let accepted = tokio::select! {
                 accepted = acceptor.accept() => accepted,
-                _ = drain.changed() => return Ok(()),
+                _ = drain.changed() => break,
             };
             let socket = match accepted {
                 Ok(socket) => socket,
@@ -165,7 +181,7 @@ impl Listener {
                     if let Some(left_out) = sparing.may_tell() {
                         tracing::warn!(%problem, left_out, listener = %self.name, "accept failed");
                     }
-                    if is_out_of_descriptors(&problem) && self.tls.is_none() && spare.take().is_some() {
+                    if is_out_of_descriptors(&problem) && reception.tls.is_none() && spare.take().is_some() {
                         turn_away(&acceptor).await;
                         spare = File::open("/dev/null").ok();
                     }
@@ -173,20 +189,46 @@ impl Listener {
                     continue;
                 }
             };
-            let Some(seat) = shared.seat() else {
-                if self.tls.is_none() {
-                    socket.refuse();
-                }
-                continue;
-            };
-            let local = socket.local();
-            let (tls, policy, seat) = (self.tls.clone(), self.policy, Some(seat));
-            let accepted = Accepted { socket, tls, local, policy, seat };
-            next = next.wrapping_add(1);
-            // A worker that does not keep up lets the backlog of the socket grow, not ours.
-            if let Some(worker) = workers.get(next % workers.len().max(1)) {
-                let _ = worker.send(accepted).await;
+            reception.receive(socket).await;
+        }
+        // Whoever still waits in its queue waits for the next process.
+        if self.handed {
+            return Ok(());
+        }
+        // Else nobody may wait there when the socket is closed: they would be reset, though another process listens as well.
+        let last = acceptor.close();
+        for socket in last {
+            reception.receive(socket).await;
+        }
+        Ok(())
+    }
+}
+
+/// Where newcomers of a listener go.
+struct Reception {
+    number: usize,
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::Sender<Accepted>>,
+    tls: Option<Arc<tls::TlsAcceptor>>,
+    next: usize,
+}
+
+impl Reception {
+    /// Hands a newcomer to the next worker, if there is room for it.
+    async fn receive(&mut self, socket: AcceptedSocket) {
+        let Some(seat) = self.shared.seat() else {
+            if self.tls.is_none() {
+                socket.refuse();
             }
+            return;
+        };
+        let local = socket.local();
+        let (tls, seat, listener) = (self.tls.clone(), Some(seat), self.number);
+        let accepted = Accepted { socket, tls, local, listener, seat };
+        self.next = self.next.wrapping_add(1);
+        // A worker that does not keep up lets the backlog of the socket grow, not ours.
+        if let Some(worker) = self.workers.get(self.next % self.workers.len().max(1)) {
+            let _ = worker.send(accepted).await;
         }
     }
 }
@@ -220,6 +262,34 @@ impl Acceptor {
             Self::Unix(listener) => AcceptedSocket::Unix(listener.accept().await?.0.into_std()?),
         })
     }
+
+    /// Takes whoever waits in the queue, and closes the socket as soon as that is empty: between the two as little as can be,
+    /// for whoever comes meanwhile is reset.
+    fn close(self) -> Vec<AcceptedSocket> {
+        let mut last = Vec::new();
+        if mutant::is("queue-forgotten") {
+            return last;
+        }
+        match self {
+            Self::Tcp(listener) => {
+                let Ok(listener) = listener.into_std() else { return last };
+                while let Ok((socket, _)) = listener.accept() {
+                    if socket.set_nonblocking(true).is_ok() {
+                        last.push(AcceptedSocket::Tcp(socket));
+                    }
+                }
+            }
+            Self::Unix(listener) => {
+                let Ok(listener) = listener.into_std() else { return last };
+                while let Ok((socket, _)) = listener.accept() {
+                    if socket.set_nonblocking(true).is_ok() {
+                        last.push(AcceptedSocket::Unix(socket));
+                    }
+                }
+            }
+        }
+        last
+    }
 }
 
 impl AcceptedSocket {
@@ -239,6 +309,33 @@ impl AcceptedSocket {
             Self::Unix(mut socket) => socket.write_all(say::MAX_CLIENTS),
         };
     }
+}
+
+/// Binds a TCP socket. With `reuse_port` another process that says so, too, may listen there already, and newcomers come to
+/// either.
+fn bind_tcp(host: &str, port: u16, reuse_port: bool) -> io::Result<std::net::TcpListener> {
+    if !reuse_port {
+        let listener = std::net::TcpListener::bind((host, port))?;
+        listener.set_nonblocking(true)?;
+        return Ok(listener);
+    }
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in (host, port).to_socket_addrs()? {
+        let bound = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+            .and_then(|socket| {
+                socket.set_reuse_address(true)?;
+                socket.set_reuse_port(true)?;
+                socket.bind(&address.into())?;
+                socket.listen(limits::BACKLOG)?;
+                socket.set_nonblocking(true)?;
+                Ok(socket)
+            });
+        match bound {
+            Ok(socket) => return Ok(socket.into()),
+            Err(problem) => last = problem,
+        }
+    }
+    Err(last)
 }
 
 /// Binds a socket with these permissions from its first moment on; `None`: as the umask has it (`anet.c`, `anetUnixServer`,

@@ -41,13 +41,14 @@ use input::Input;
 /// Serves one client until it leaves or is made to.
 pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     let _seat = accepted.seat.take();
-    let (local, policy) = (accepted.local.clone(), accepted.policy);
+    let (local, listener) = (accepted.local.clone(), accepted.listener);
     // Boxed, like everything rare below: what it may hold would be part of every idle client.
     let Some(stream) = Box::pin(accepted.open(&worker.shared, &worker.stats)).await else { return };
     let (id, peer) = (worker.shared.next_client(), stream.peer());
     let here = if let Socket::Tcp(socket) = &stream { socket.local_addr().ok() } else { None };
     let (read, write) = stream.split();
-    let limit = usize::try_from(worker.shared.config.proxy.client_output_buffer_limit).unwrap_or(usize::MAX);
+    let limit =
+        usize::try_from(worker.shared.config().proxy.client_output_buffer_limit).unwrap_or(usize::MAX);
     let client = Client::new(id, write, worker.output.clone(), limit);
     let (peer, local) = named(here, peer, local);
     let entry = ClientEntry {
@@ -60,7 +61,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     };
     let _registered = Registered::new(&worker, &client, entry);
     worker.stats.accepted.add(1);
-    let connection = Connection::new(Rc::clone(&worker), Rc::clone(&client), policy);
+    let connection = Connection::new(Rc::clone(&worker), Rc::clone(&client), listener);
     // The answer will be there when the first command is.
     worker.admission.verdict(client.status.anonymous_since.get(), clock::now());
     let input = Input::new();
@@ -70,6 +71,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
         read,
         input,
         connection,
+        spoken: false,
         decided_at: 0,
     };
     let why = server.run().await;
@@ -125,6 +127,8 @@ struct Server {
     read: ReadHalf,
     input: Input,
     connection: Connection,
+    /// The client has said something.
+    spoken: bool,
     /// How far the replication stream was read when the present command was decided.
     decided_at: u64,
 }
@@ -185,7 +189,10 @@ impl Server {
             match event {
                 WaitEnd::Gone(why) => return why,
                 WaitEnd::Input(0) => self.input.ended = true,
-                WaitEnd::Input(_) => self.connection.waiting.arrive(),
+                WaitEnd::Input(_) => {
+                    self.spoken = true;
+                    self.connection.waiting.arrive();
+                }
                 WaitEnd::Changed => {}
             }
         }
@@ -258,6 +265,13 @@ impl Server {
         if self.input.ended && self.connection.is_abandoned() {
             return WaitEnd::Gone(Gone::Left);
         }
+        if draining && !self.spoken && !self.input.ended {
+            // It was accepted in the last moment: what it says first is answered.
+            self.spoken = true;
+            if let Some(event) = Box::pin(self.first_words()).await {
+                return event;
+            }
+        }
         if self.input.ended || draining {
             // A client that closed its sending side still gets what it asked for.
             self.linger().await;
@@ -288,6 +302,18 @@ impl Server {
             self.client.set_waits(false);
         }
         event
+    }
+
+    /// What a client says that has said nothing yet, if it says anything soon.
+    async fn first_words(&mut self) -> Option<WaitEnd> {
+        let Self { worker, client, read, input, .. } = self;
+        let words = poll_fn(|cx| {
+            if let Some(why) = client.poll(cx) {
+                return Poll::Ready(WaitEnd::Gone(why));
+            }
+            input.poll(worker, read, cx)
+        });
+        tokio::time::timeout(limits::FIRST_WORDS, words).await.ok()
     }
 
     /// Waits until `done`; reads ahead a little, to notice a client that leaves.

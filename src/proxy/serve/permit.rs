@@ -12,7 +12,7 @@ impl Server {
     pub(super) async fn wait_for_permit(&mut self) -> WaitEnd {
         let shared = Arc::clone(&self.worker.shared);
         let place = Arc::clone(&shared.exclusive).acquire_owned();
-        let mut place = std::pin::pin!(tokio::time::timeout(shared.config.upstream.exclusive_wait, place));
+        let mut place = std::pin::pin!(tokio::time::timeout(shared.config().upstream.exclusive_wait, place));
         loop {
             let event = poll_fn(|cx| {
                 if let Some(why) = self.client.poll(cx) {

@@ -9,7 +9,7 @@ use crate::core::command::in_force::LastCommand;
 use crate::core::demand::Reader;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
-use crate::core::policy::PolicyId;
+use crate::core::nodes::view::View;
 use crate::core::session::Home;
 use crate::net::runtime::clock;
 use crate::proxy::downstream::replies::Client;
@@ -49,14 +49,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A fresh connection.
-    pub fn new(worker: Rc<Worker>, client: Rc<Client>, policy: PolicyId) -> Self {
+    /// A fresh connection, which came to listener number `listener`.
+    pub fn new(worker: Rc<Worker>, client: Rc<Client>, listener: usize) -> Self {
         client.status.put_out(clock::now());
         let lanes = LanesAtHand::new(worker.shared.shard().view.load().nodes.len());
         Self {
             worker,
             client,
-            who: Who::new(policy),
+            who: Who::new(listener),
             routing: Routing::default(),
             lanes,
             waiting: Waiting::default(),
@@ -79,10 +79,10 @@ impl Connection {
     }
 
     /// On whose behalf reads are decided.
-    pub fn reader(&self) -> Reader<'_> {
+    pub fn reader(&self, view: &View) -> Reader<'_> {
         self.client.session.borrow_mut().forget(self.client.oldest());
         Reader {
-            policy: self.who.policy(),
+            policy: self.who.policy(&view.policies),
             user: self.who.user(),
             name: self.who.name(),
             session: Some(&self.client.session),

@@ -18,7 +18,7 @@ use crate::core::command::in_force::Commands;
 use crate::core::command::{Access, Handling, Intent, WriteKeys};
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
-use crate::core::policy::{Consistency, Policy, PolicyId};
+use crate::core::policy::{Consistency, Policies, Policy, PolicyId};
 use crate::core::reason::Reason;
 use crate::core::repeat::PendingKind;
 use crate::core::session::{Home, Stamps};
@@ -37,7 +37,7 @@ impl Connection {
         &mut self,
         request: &Request<'_>,
         intent: Intent,
-        policy: &Policy,
+        (policies, policy): (&Policies, &Policy),
         commands: &Commands,
     ) {
         let keyed = policy.consistency >= Consistency::Session;
@@ -45,7 +45,7 @@ impl Connection {
         let barrier = self.waiting.has_barrier();
         let fast_path = intent.handling == Handling::Shared
             && (policy.consistency < Consistency::Strong || barrier)
-            && self.worker.shared.config.policies.routes.is_empty()
+            && policies.routes.is_empty()
             && !request.is_partial()
             && (!keyed || commands.table.has_one_key(intent.id));
         let arity = commands.table.arity(intent.id).from(2);
@@ -117,7 +117,8 @@ impl Connection {
             return;
         }
         let shared = &self.worker.shared;
-        let Some(policy) = shared.config.policies.all.get(usize::from(cached_route.policy.0)) else { return };
+        // Of another edition it is decided anew.
+        let Some(policy) = view.policies.get(cached_route.policy) else { return };
         let (writes, session) = (shared.shard().writes(view), self.client.session.borrow());
         let generation = self.worker.proofs.borrow().generation(cached_route.node);
         let present = Home { node: cached_route.node, generation };

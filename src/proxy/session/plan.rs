@@ -38,7 +38,9 @@ impl Connection {
             cross_protocol: intent.id == CommandId::OTHER && is_cross_protocol(request.name()),
             ..self.situation(now)
         };
-        plan(request, intent, commands, situation, (view, now), || self.level(request, intent, commands))
+        plan(request, intent, commands, situation, (view, now), || {
+            self.level(request, intent, (view, commands))
+        })
     }
 
     /// Explains one command, which is not executed.
@@ -51,7 +53,7 @@ impl Connection {
     ) -> String {
         let admittance = if self.is_unauthenticated() { Admittance::Guest } else { Admittance::Admitted };
         let asker =
-            Asker { reader: self.reader(), situation: Situation { admittance, ..self.situation(now) } };
+            Asker { reader: self.reader(view), situation: Situation { admittance, ..self.situation(now) } };
         let shared = &self.worker.shared;
         let explained = report::explain(shared, &asker, args, (view, commands), now, |ask, then| {
             self.with_ask(ask.policy, ask.policy_id, ask.demand, view, now, |ask| then(ask));
@@ -76,11 +78,10 @@ impl Connection {
         &self,
         args: &A,
         intent: Intent,
-        commands: &Commands,
+        (view, commands): (&View, &Commands),
     ) -> Consistency {
-        let policies = &self.worker.shared.config.policies;
-        let id = self.reader().policy_of(policies, args, intent, commands);
-        policies.all.get(usize::from(id.0)).map_or(Consistency::Strong, |policy| policy.consistency)
+        let id = self.reader(view).policy_of(&view.policies, args, intent, commands);
+        view.policies.get(id).map_or(Consistency::Strong, |policy| policy.consistency)
     }
 
     /// Whether the present read waits for a primary, if nobody else may answer it.

@@ -37,9 +37,9 @@ impl Connection {
         let (shared, shard) = (&worker.shared, worker.shared.shard());
         self.leave_generation(view, now);
         let barrier = self.waiting.barrier(|| shared.shard().anchors.next());
-        let reader = Reader { barrier: Some(barrier), ..self.reader() };
-        let policy_id = reader.policy_of(&shared.config.policies, request, intent, commands);
-        let Some(policy) = shared.config.policies.all.get(usize::from(policy_id.0)) else {
+        let reader = Reader { barrier: Some(barrier), ..self.reader(view) };
+        let policy_id = reader.policy_of(&view.policies, request, intent, commands);
+        let Some(policy) = view.policies.get(policy_id) else {
             return Step::Close;
         };
         let mut subject = Subject::default();
@@ -69,7 +69,7 @@ impl Connection {
             .filter(|cached_route| cached_route.policy == policy_id && demand.is_met_by(cached_route.applied))
         {
             let step = self.send_to_replica(node, request, outgoing(Reason::Fresh), &stamps, view);
-            self.cache_route(request, intent, policy, commands);
+            self.cache_route(request, intent, (&*view.policies, policy), commands);
             return step;
         }
         let (decision, crowded) = self.weigh(policy, policy_id, demand, view, now);
@@ -88,7 +88,7 @@ impl Connection {
                 let step = self.send_to_replica(node, request, outgoing(reason), &stamps, view);
                 let fresh = reason == Reason::Fresh && matches!(step, Step::Done);
                 self.remember_route(node, (policy_id, policy), view, fresh);
-                self.cache_route(request, intent, policy, commands);
+                self.cache_route(request, intent, (&*view.policies, policy), commands);
                 step
             }
             Decision::Try { node, need } => {

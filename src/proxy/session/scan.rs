@@ -66,7 +66,7 @@ impl Connection {
         now: Moment,
     ) -> Step {
         let Handling::Scan { cursor: at } = intent.handling else { return Step::Close };
-        let node = match next_step(view, tag, || self.level(request, intent, commands)) {
+        let node = match next_step(view, tag, || self.level(request, intent, (view, commands))) {
             _ if mutant::is("cursor-anywhere") => view.primary,
             NextStep::At(node) => Some(node),
             NextStep::OfReplica => return self.refuse_cursor(say::CURSOR_OF_REPLICA),
@@ -110,9 +110,9 @@ impl Connection {
     /// Whether the policy allows the replica that the scan is on to serve its next step.
     fn may_serve(&self, step: &NextStepOfScan<'_>, view: &View, commands: &Commands, now: Moment) -> bool {
         let shared = &self.worker.shared;
-        let reader = self.reader();
-        let id = reader.policy_of(&shared.config.policies, step.request, step.intent, commands);
-        let Some(policy) = shared.config.policies.all.get(usize::from(id.0)) else { return false };
+        let reader = self.reader(view);
+        let id = reader.policy_of(&view.policies, step.request, step.intent, commands);
+        let Some(policy) = view.policies.get(id) else { return false };
         let demand = shared.shard().demand(
             &reader,
             policy.consistency,

@@ -1,10 +1,11 @@
 //! As whom a connection acts, in which database and protocol, under which policy: what its lanes are shared by.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::rights::Rights;
-use crate::core::policy::PolicyId;
+use crate::core::policy::{Consistency, Policies, PolicyId};
 use crate::mutant;
 use crate::proxy::upstream::lane::{LaneKey, Proto, Purpose};
 use crate::shard::identity::{Identity, IdentityId};
@@ -24,14 +25,25 @@ pub struct Who {
     proto: Proto,
     /// `CLIENT SETNAME`
     name: String,
-    policy: PolicyId,
-    /// To which `RESET` returns.
-    listener_policy: PolicyId,
+    /// The listener that it came to: its policy holds …
+    listener: usize,
+    /// … unless it has chosen another one (`REDWEIR POLICY`).
+    chosen: Option<Box<Chosen>>,
+    /// What that comes to, in this edition.
+    policy: Cell<Option<(u64, PolicyId)>>,
+}
+
+/// A policy that a client has chosen.
+#[derive(Debug)]
+struct Chosen {
+    name: String,
+    /// What it promised when it was chosen.
+    promised: Option<Consistency>,
 }
 
 impl Who {
-    /// Somebody who has just come to a listener with this policy.
-    pub fn new(policy: PolicyId) -> Self {
+    /// Somebody who has just come to this listener.
+    pub fn new(listener: usize) -> Self {
         Self {
             identity: IdentityId::ANONYMOUS,
             held: None,
@@ -40,8 +52,9 @@ impl Who {
             db: 0,
             proto: Proto::Resp2,
             name: String::new(),
-            policy,
-            listener_policy: policy,
+            listener,
+            chosen: None,
+            policy: Cell::new(None),
         }
     }
 
@@ -75,9 +88,23 @@ impl Who {
         &self.name
     }
 
-    /// The policy of its reads, unless a route names another.
-    pub const fn policy(&self) -> PolicyId {
-        self.policy
+    /// The policy of its reads among these, unless a route names another.
+    #[inline]
+    pub fn policy(&self, policies: &Policies) -> PolicyId {
+        match self.policy.get() {
+            Some((edition, policy)) if edition == policies.edition => policy,
+            _ => self.find_policy(policies),
+        }
+    }
+
+    #[cold]
+    fn find_policy(&self, policies: &Policies) -> PolicyId {
+        let chosen = self.chosen.as_ref();
+        let (name, promised) =
+            (chosen.map(|chosen| &*chosen.name), chosen.and_then(|chosen| chosen.promised));
+        let found = policies.for_client(self.listener, name, promised);
+        self.policy.set(Some((policies.edition, found)));
+        found
     }
 
     /// What its lanes to a node are shared by.
@@ -98,7 +125,8 @@ impl Who {
     /// Becomes what it was when it had come.
     pub fn reset(&mut self) {
         self.act_as(None);
-        (self.db, self.proto, self.policy) = (0, Proto::Resp2, self.listener_policy);
+        (self.db, self.proto, self.chosen) = (0, Proto::Resp2, None);
+        self.policy.set(None);
         self.name.clear();
     }
 
@@ -118,8 +146,10 @@ impl Who {
     }
 
     /// `REDWEIR POLICY`
-    pub const fn read_under(&mut self, policy: PolicyId) {
-        self.policy = policy;
+    pub fn read_under(&mut self, name: String, policies: &Policies, policy: PolicyId) {
+        let promised = policies.get(policy).map(|policy| policy.consistency);
+        self.chosen = Some(Box::new(Chosen { name, promised }));
+        self.policy.set(Some((policies.edition, policy)));
     }
 
     /// Under these rights it may read everywhere.

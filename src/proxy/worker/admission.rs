@@ -203,10 +203,12 @@ impl Admission {
 
     /// Asks one node.
     async fn is_open(&self, node: NodeId) -> Result<bool, ControlError> {
-        let upstream = &self.shared.config.upstream;
+        let config = self.shared.config();
+        let (within, connect_within) = (config.upstream.probe_timeout, config.upstream.connect_timeout);
+        drop(config);
         let kept = self.link.borrow_mut().take();
         if let Some((_, mut link)) = kept.filter(|(of, _)| *of == node)
-            && let Ok(answers) = link.call_many(&[&[b"RESET"], &[b"PING"]], upstream.probe_timeout).await
+            && let Ok(answers) = link.call_many(&[&[b"RESET"], &[b"PING"]], within).await
             && let [BytesFrame::SimpleString(_), pong] = answers.as_slice()
         {
             let open = is_let_in(pong)?;
@@ -214,9 +216,8 @@ impl Admission {
             return Ok(open);
         }
         let address = self.shared.shard().address(node).ok_or(ControlError::Closed)?;
-        let mut link =
-            ControlLink::connect(&self.shared.dialer, &address, None, upstream.connect_timeout).await?;
-        let answers = link.call_many(&[&[b"PING"]], upstream.probe_timeout).await?;
+        let mut link = ControlLink::connect(&self.shared.dialer, &address, None, connect_within).await?;
+        let answers = link.call_many(&[&[b"PING"]], within).await?;
         let open = is_let_in(answers.first().ok_or(ControlError::Closed)?)?;
         *self.link.borrow_mut() = Some((node, link));
         Ok(open)

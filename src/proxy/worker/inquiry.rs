@@ -167,7 +167,7 @@ impl Inquiry {
     ) -> Result<BytesFrame, Vec<u8>> {
         let down = || say::MASTERDOWN.to_vec();
         let node = self.shared.shard().view.load().usable_primary(clock::now()).ok_or_else(down)?;
-        let within = self.shared.config.upstream.connect_timeout;
+        let within = self.shared.config().upstream.connect_timeout;
         if let Some(link) = self.take(node) {
             match self.ask_on(node, link, credentials, question).await {
                 Ok(answer) => return Ok(answer),
@@ -194,7 +194,7 @@ impl Inquiry {
         credentials: Option<&Credentials>,
         question: &[&[u8]],
     ) -> Result<BytesFrame, ControlError> {
-        let within = self.shared.config.upstream.connect_timeout;
+        let within = self.shared.config().upstream.connect_timeout;
         if let Some(credentials) = credentials {
             let password = credentials.password.expose();
             let accepted = match &credentials.user {

@@ -297,6 +297,14 @@ impl Worker {
                     match why {
                         // It can be let answer what it has been asked: most of that it has executed, or refused.
                         Withdrawal::Demoted if answers && !lane.exclusive => self.demote(lane),
+                        // Whoever has taken the primary out has not cut it off: what it was asked to write it may have written.
+                        Withdrawal::Removed
+                            if last_primary == Some(lane.key.node)
+                                && !lane.exclusive
+                                && !lane.is_in_mid_reply() =>
+                        {
+                            self.demote(lane);
+                        }
                         Withdrawal::Demoted if lane.is_in_mid_reply() => lane.retire(why),
                         Withdrawal::Silent | Withdrawal::Removed
                             if lane.is_in_mid_reply()

@@ -70,7 +70,8 @@ impl Worker {
         if intent.access != Access::Read {
             return None;
         }
-        let policy = shared.config.policies.all.get(usize::from(pending.policy.0))?;
+        // Under policies that came after it was sent nobody but the primary may answer it.
+        let policy = view.policies.get(pending.policy)?;
         pending.client.session.borrow_mut().forget(pending.client.oldest());
         self.leave_generation(&pending.client, &view, now);
         let reader = Reader {
@@ -260,8 +261,9 @@ impl Worker {
     /// can tell better. It would be asked for ever.
     fn insists(&self, lane: &Lane, now: Moment) -> bool {
         let node = lane.key.node;
-        let lately =
-            |(of, at): (NodeId, Moment)| of == node && now.since(at) < self.shared.config.upstream.write_hold;
+        let lately = |(of, at): (NodeId, Moment)| {
+            of == node && now.since(at) < self.shared.config().upstream.write_hold
+        };
         if !self.deposed.get().is_some_and(lately) {
             self.depositions.set(0);
         }
@@ -298,7 +300,7 @@ impl Worker {
             return lane.close(Closed::Withdrawn(Withdrawal::Demoted));
         }
         lane.demote();
-        let (lane, patience) = (Rc::clone(lane), self.shared.config.upstream.probe_timeout);
+        let (lane, patience) = (Rc::clone(lane), self.shared.config().upstream.probe_timeout);
         task::spawn_local("demoted lane", async move {
             tokio::time::sleep(patience).await;
             // A long reply comes as fast as its client takes it; the lane ends with that.
@@ -310,7 +312,7 @@ impl Worker {
 
     /// Holds a command until there is a primary, or `write-hold` has passed.
     fn hold(self: &Rc<Self>, command: HeldCommand) {
-        let patience = self.shared.config.upstream.write_hold;
+        let patience = self.shared.config().upstream.write_hold;
         if clock::now().since(command.since) >= patience || self.shared.shard().view.load().two_primaries {
             return refuse(&command.pending);
         }
@@ -358,7 +360,8 @@ impl Worker {
     /// Refuses what has been held for too long, until nothing is held.
     async fn give_up_held(self: Rc<Self>) {
         loop {
-            let overdue = self.held.overdue(self.shared.config.upstream.write_hold).await;
+            let patience = self.shared.config().upstream.write_hold;
+            let overdue = self.held.overdue(patience).await;
             if overdue.is_empty() {
                 return;
             }

@@ -4,10 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::nodes::election::PROMOTION_LASTS;
-use crate::core::nodes::node::LinkDown;
+use crate::core::nodes::node::{Facts, LinkDown};
 use crate::core::nodes::proof::Proofs;
 use crate::core::nodes::rights::AclRule;
-use crate::core::policy::Policy;
 use crate::core::position::ReplId;
 use crate::core::session::{Home, Session};
 
@@ -46,7 +45,7 @@ impl World {
 
     fn with(primary: Option<NodeId>, policy: Policy) -> Self {
         let names = ["p", "r", "s"].map(|host| Address::tcp(host, 1)).to_vec();
-        let policies = Policies { all: vec![policy], routes: vec![] };
+        let policies = Policies { all: vec![policy], ..Policies::default() };
         let limits = Patience { silence: Duration::from_secs(1), hold: HOLD };
         Self { tracker: Tracker::new(names, primary, policies, limits), seq: 0 }
     }
@@ -132,6 +131,27 @@ fn replica_facts(history: u8) -> Facts {
         history: Some(History::new(id(history))),
         ..Facts::default()
     }
+}
+
+/// What a policy that stays has seen of a node counts, and nothing is known under it of a place that was somebody else's.
+#[test]
+fn other_policies_come_with_gates_of_their_own() {
+    let mut world = World::settled();
+    assert!(world.tracker.view().nodes[1].within[0].is_open());
+    let kept = world.tracker.view().policies.all[0].clone();
+    let tight = Policy { name: "tight".to_owned(), max_lag_bytes: 0, ..kept.clone() };
+    let limits = Patience { silence: Duration::from_secs(3), hold: Duration::from_secs(5) };
+    // The one that stays has moved.
+    let policies = Policies { all: vec![tight, kept], ..Policies::default() }.in_edition(1);
+    let observation = Observation::Configured { policies: Arc::new(policies), limits };
+    // Behind by more than nothing.
+    world.quiet_primary(P, 1500, 190);
+    assert_eq!(world.tracker.apply(observation, ms(200)), Effect::None);
+    let view = world.tracker.view();
+    assert_eq!((view.silence_limit, view.hold, view.policies.edition), (limits.silence, limits.hold, 1));
+    let open: Vec<bool> = view.nodes[1].within.iter().map(|gate| gate.is_open()).collect();
+    assert_eq!(open, [false, true]);
+    assert!(view.nodes.iter().all(|node| node.within.len() == 2));
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Watch {
     }
 
     /// Runs for good: looks every [`limits::TLS_LOOK_EVERY`], and renews everything at SIGHUP. With nothing to watch it
-    /// ends at once, and SIGHUP ends the process, as it does by default.
+    /// ends at once.
     pub async fn run(mut self) -> std::io::Result<()> {
         if self.0.is_empty() {
             return Ok(());

@@ -83,7 +83,7 @@ async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf),
             Err(other) => return Err(other),
         };
         let patience = if worker.is_primary(lane.key.node) {
-            worker.shared.config.upstream.write_hold
+            worker.shared.config().upstream.write_hold
         } else {
             Duration::ZERO
         };
@@ -98,7 +98,7 @@ async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf),
 
 /// One attempt, which ends when the lane is closed: nobody waits for a node that is out of service.
 async fn attempt_unless_closed(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), Closed> {
-    let within = worker.shared.config.upstream.connect_timeout;
+    let within = worker.shared.config().upstream.connect_timeout;
     let mut attempt = std::pin::pin!(tokio::time::timeout(within, attempt(worker, lane)));
     let hasty = mutant::is("held-writes-refused");
     poll_fn(|cx| match lane.poll(cx).filter(|_| !hasty) {
@@ -133,7 +133,7 @@ async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<()
             lane.process.set(Process::of(known));
             return Ok(());
         }
-        let patience = shared.config.upstream.probe_timeout.checked_sub(clock::now().since(connected));
+        let patience = shared.config().upstream.probe_timeout.checked_sub(clock::now().since(connected));
         let Some(patience) = patience.filter(|patience| !patience.is_zero()) else {
             return Err(Closed::Unreachable(Unreachable::Silent));
         };

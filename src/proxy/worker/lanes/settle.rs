@@ -292,7 +292,7 @@ impl ReplyReader {
 
 /// A push is held as a whole. Its client, if it has one, would be disconnected for more than may pile up for it.
 fn longest_push(worker: &Worker, lane: &Lane) -> usize {
-    let limit = worker.shared.config.proxy.client_output_buffer_limit;
+    let limit = worker.shared.config().proxy.client_output_buffer_limit;
     if lane.exclusive { usize::try_from(limit).unwrap_or(usize::MAX) } else { limits::PUSH }
 }
 

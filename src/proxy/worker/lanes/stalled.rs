@@ -70,12 +70,14 @@ impl Worker {
         if mutant::is("pauses-are-stalls") {
             return Ok(true);
         }
-        let upstream = &self.shared.config.upstream;
+        let config = self.shared.config();
+        let (login, within) = (config.upstream.credentials(), config.upstream.connect_timeout);
+        let probe_timeout = config.upstream.probe_timeout;
+        drop(config);
         let address = self.shared.shard().address(node).ok_or(ControlError::Closed)?;
-        let login = upstream.credentials();
-        let (dialer, within) = (&self.shared.dialer, upstream.connect_timeout);
+        let dialer = &self.shared.dialer;
         let mut link = ControlLink::connect(dialer, &address, login.as_ref(), within).await?;
-        let answer = link.call(&[b"EVAL", b"return 1", b"0"], upstream.probe_timeout).await?;
+        let answer = link.call(&[b"EVAL", b"return 1", b"0"], probe_timeout).await?;
         Ok(answer == BytesFrame::Integer(1))
     }
 }
