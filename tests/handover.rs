@@ -196,8 +196,12 @@ fn a_rolling_restart_refuses_nobody() {
     let (done, problems) = clients.stop();
     assert!(done > 500, "{done}");
     let refused = problems.iter().filter(|problem| problem.contains("refused")).count();
-    // What comes between the last look into the queue and the closing of the socket is reset.
-    assert!(refused == 0 && problems.len() <= ROUNDS / 4, "{} of {done}: {problems:?}", problems.len());
+    // What comes between the last look into the queue and the closing of the socket is reset: one in a thousand, at the most.
+    assert!(
+        refused == 0 && problems.len() as u64 <= done / 1000,
+        "{} of {done}: {problems:?}",
+        problems.len()
+    );
 }
 
 const ROUNDS: usize = 8;
