@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::{AdminServer, Metrics};
 use crate::config::{Config, UpstreamTls};
+use crate::control::discovery;
 use crate::control::follower::{self, Follower};
 use crate::control::keeper;
 use crate::control::members::Members;
@@ -222,10 +223,9 @@ fn make_room(config: &mut Config, workers: usize) -> Room {
     let (clients, exclusive) = (config.proxy.max_clients, config.upstream.max_exclusive_connections);
     // Nobody needs more than one.
     let exclusive = exclusive.min(clients);
-    let nodes = match config.upstream.sentinel {
-        Some(_) => limits::NODES_EXPECTED,
-        None => config.upstream.nodes().len(),
-    };
+    let configured = config.upstream.nodes().len();
+    let found = if config.upstream.are_nodes_found() { limits::NODES_EXPECTED } else { 0 };
+    let nodes = configured.max(found);
     let sentinels = config.upstream.sentinel.as_ref().map_or(0, |sentinel| sentinel.addresses.len());
     // Each is asked, and listened to.
     let own = descriptors::own_needs(workers, nodes) + 2 * sentinels + config.listen.len();
@@ -296,9 +296,11 @@ fn start_control(
     let (observations, heard) = mpsc::channel(keeper::QUEUE);
     task::spawn("keeper", keeper::keep(Arc::clone(shared), tracker, heard));
     let places = Places::new(shared.shard().places, &shared.config().upstream.nodes());
+    let named = places.taken().iter().any(|(_, address)| address.is_named());
     let members = Members::start(Arc::clone(shared), observations.clone(), places);
     let (found, membership) = match &shared.config().upstream.sentinel {
         Some(settings) => (sentinel::start(shared, sentinels, settings), None),
+        None if shared.config().upstream.are_nodes_found() || named => (discovery::start(shared), None),
         None => {
             let (sender, found) = watch::channel(Membership::default());
             (found, Some(sender))

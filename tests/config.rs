@@ -439,6 +439,48 @@ fn who_tells_which_nodes_there_are_is_said_once() {
 }
 
 #[test]
+fn replicas_are_listed_or_found() {
+    let upstream = |text: &str| parse(&with(text)).unwrap().upstream;
+    let auto = upstream("replicas = \"auto\"\naddress-map = { \"c:3\" = \"d:4\" }");
+    assert!(auto.replicas_from_nodes && auto.are_nodes_found() && auto.replicas.is_empty());
+    let both =
+        upstream("replicas = [\"dns:pods.example:6379\", \"c:3\"]\naddress-map = { \"c:3\" = \"d:4\" }");
+    assert_eq!(
+        (both.names.clone(), both.replicas.clone()),
+        (vec![address("pods.example:6379")], vec![address("c:3")])
+    );
+    assert!(both.are_nodes_found() && !both.replicas_from_nodes);
+    assert!(!upstream("replicas = [\"c:3\"]").are_nodes_found());
+    for (rest, key, says) in [
+        ("replicas = \"aut\"", "upstream.replicas", "did you mean `auto`?"),
+        ("replicas = \"c.example:3\"", "upstream.replicas", "one goes in brackets, too: [\"c.example:3\"]"),
+        ("replicas = [\"auto\"]", "upstream.replicas", "there is no port"),
+        ("replicas = [\"dns:pods\"]", "upstream.replicas", "expected dns:name:port"),
+        ("replicas = [\"dns:[::1]:6379\"]", "upstream.replicas", "expected dns:name:port"),
+        ("replicas = [\"dns:p:1\", \"c:3\", \"dns:P:1\"]", "upstream.replicas", "dns:P:1 is there twice"),
+        (
+            "replicas = [\"dns:p:1\"]\n[upstream.tls]",
+            "upstream.tls.server-name",
+            "known by their numbers alone",
+        ),
+    ] {
+        let problem = problem(&with(rest));
+        assert_eq!(problem.key, key, "{rest}");
+        assert!(problem.to_string().contains(says), "{problem}");
+        assert!(problem.position.is_some_and(|at| at.line >= 5), "{rest}");
+    }
+    let primary = problem("[[listen]]\naddress = \"a:1\"\n[upstream]\nprimary = \"dns:b:2\"");
+    assert!(
+        primary.key == "upstream.primary" && primary.to_string().contains("only among `replicas`"),
+        "{primary}"
+    );
+    let sentinels = "[upstream.sentinel]\nmaster-name = \"m\"\naddresses = [\"c:3\"]";
+    let text = format!("[[listen]]\naddress = \"a:1\"\n[upstream]\nreplicas = \"auto\"\n{sentinels}");
+    let twice = problem(&text);
+    assert!(twice.key == "upstream.replicas" && twice.position.as_ref().unwrap().line == 4, "{twice}");
+}
+
+#[test]
 fn what_does_not_work_yet_is_refused() {
     let cases = [
         ("[proxy]\nsession-scope = \"user\"", "proxy.session-scope"),

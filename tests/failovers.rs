@@ -201,8 +201,8 @@ fn await_switch(port: u16) -> JoinHandle<Instant> {
 /// The writes that the proxy told as lost, and their keys.
 fn told(proxy: &Proxy) -> (usize, BTreeSet<String>) {
     let losses = proxy.view()["losses"].as_array().unwrap().clone();
-    let writes = losses.iter().map(|loss| loss["writes"].as_u64().unwrap() as usize).sum();
-    let keys = losses.iter().flat_map(|loss| loss["keys"].as_array().unwrap().clone());
+    let writes = losses.iter().map(|loss| loss["writes"].as_u64().unwrap_or(0) as usize).sum();
+    let keys = losses.iter().flat_map(|loss| loss["keys"].as_array().cloned().unwrap_or_default());
     (writes, keys.map(|key| key.as_str().unwrap().to_owned()).collect())
 }
 

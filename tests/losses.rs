@@ -86,6 +86,39 @@ fn where_nothing_is_lost_nothing_is_told() {
     assert!(proxy.cmd(&["REDWEIR", "LOSSES"]).text().starts_with("no failover has lost anything"));
 }
 
+/// What is void, and how far the offset fell, is told once, with numbers.
+#[test]
+fn a_primary_that_is_restarted_empty_is_told_of_with_what_it_had() {
+    let mut topology = Topology::start(1);
+    let proxy = Setup::of(&topology).start();
+    let mut conn = proxy.connect();
+    for n in 0..100 {
+        assert_eq!(conn.cmd(&["SET", &format!("k{n}"), "v"]), "OK");
+    }
+    let head = topology.primary.head();
+    eventually("its offset is known", secs(5), || proxy.view()["head_offset"].as_i64() >= Some(head));
+    assert!(proxy.metric("redweir_history_restarts_total", &[]) < 0.5, "the first history follows none");
+    topology.primary.restart_empty();
+    eventually("it is told", secs(15), || proxy.log().contains("history new, offset fell from "));
+    let log = proxy.log();
+    let line = log.lines().find(|line| line.contains("history new")).unwrap();
+    let number = |after: &str| -> i64 {
+        let text = line.split_once(after).unwrap_or_else(|| panic!("{after}? {line}")).1;
+        text.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+    };
+    let (before, now) = (number("fell from "), number(&format!("{} to ", number("fell from "))));
+    let void = number(&format!("to {now}, "));
+    assert!(before >= head && now < before, "{line}");
+    assert!((90..=100).contains(&void), "{line}");
+    assert!(
+        line.contains("WARN") && line.contains(&format!("127.0.0.1:{}", topology.primary.port)),
+        "{line}"
+    );
+    assert_eq!(proxy.metric("redweir_history_restarts_total", &[]) as u64, 1);
+    support::sleep_ms(500);
+    assert_eq!(proxy.log().matches("history new").count(), 1);
+}
+
 #[test]
 fn a_primary_that_is_restarted_empty_has_lost_everything() {
     let mut primary = Redis::start(&[]);
@@ -101,6 +134,22 @@ fn a_primary_that_is_restarted_empty_has_lost_everything() {
         let said = proxy.cmd(&["REDWEIR", "LOSSES"]);
         !said.is_error() && said.text().contains("everything")
     });
+}
+
+/// The first who follows a primary without a backlog has it take another replication ID.
+#[test]
+fn a_primary_that_takes_another_id_has_lost_nothing() {
+    let primary = Redis::start(&[]);
+    let proxy = Setup::to(primary.port, &[]).toml("[stream]\nsource = \"off\"").start();
+    assert_eq!(proxy.cmd(&["SET", "k", "v"]), "OK");
+    let id = || primary.info("replication")["master_replid"].clone();
+    let before = id();
+    let replica = Redis::replica_of(primary.port, &[]);
+    eventually("it is in sync", secs(15), || replica.applied().is_some());
+    assert_ne!(id(), before);
+    eventually("it is told", secs(10), || proxy.log().contains("has taken another replication ID"));
+    assert_eq!(losses(&proxy), Vec::<Json>::new());
+    assert_eq!(proxy.cmd(&["GET", "k"]), "v");
 }
 
 /// Names of keys are for those who may see any.

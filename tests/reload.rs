@@ -437,3 +437,23 @@ fn sighup_ends_nothing() {
     assert_eq!(status.code(), Some(0));
     assert_eq!(blocked.read(), support::Value::Null);
 }
+
+#[test]
+fn nodes_with_names_come_and_go() {
+    let topology = Topology::start(2);
+    let named = |count: usize| {
+        let name = |port: u16| format!("localhost:{port}");
+        let replicas: Vec<String> = topology.replica_ports().into_iter().take(count).map(name).collect();
+        Setup::at(&name(topology.primary.port), &replicas).policy("default", "consistency = \"fenced\"")
+    };
+    let proxy = named(1).start();
+    let mut conn = proxy.connect();
+    for count in [2, 1, 2] {
+        proxy.configure(&named(count));
+        reload(&proxy, "ok");
+        eventually("the nodes are those of the file", secs(5), || proxy.eligible() == count);
+        assert_eq!(proxy.view()["nodes"].as_array().unwrap().len(), 1 + count);
+        assert_eq!(conn.cmd(&["SET", "k", &count.to_string()]), "OK");
+        assert_eq!(conn.cmd(&["GET", "k"]), count.to_string().as_str());
+    }
+}

@@ -9,6 +9,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::core::moment::Moment;
+use crate::core::nodes::election::second_primaries;
 use crate::core::nodes::node::{Link, Node};
 use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
@@ -116,8 +117,14 @@ fn describe() {
         "Writes seen on the replication stream that a failover lost, at least."
     );
     counter!("redweir_lost_writes_total").absolute(0);
+    describe_counter!(
+        "redweir_history_restarts_total",
+        "Times that the primary did not go on from what was there before: it was emptied, or is another one."
+    );
+    counter!("redweir_history_restarts_total").absolute(0);
     describe_counter!("redweir_commands_total", "Commands by access, target and reason.");
     describe_gauge!("redweir_primary_up", "1 when the primary answers.");
+    describe_gauge!("redweir_second_primary", "1 while more than one node says that it is the primary.");
     describe_gauge!("redweir_head_offset", Unit::Bytes, "The newest anchor's offset.");
     describe_gauge!("redweir_stream_offset", Unit::Bytes, "How far the replication stream was read.");
     describe_counter!(
@@ -172,6 +179,7 @@ fn publish_panics() {
 fn publish_view(shared: &Shared) {
     let view = shared.shard().view.load();
     gauge!("redweir_primary_up").set(flag(primary_answers(&view)));
+    gauge!("redweir_second_primary").set(flag(!second_primaries(&view).is_empty()));
     gauge!("redweir_head_offset").set(view.head.map_or(f64::NAN, |head| head.offset.bytes() as f64));
     let attached = shared.shard().stream.is_attached();
     gauge!("redweir_stream_attached").set(flag(attached));

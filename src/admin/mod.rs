@@ -29,6 +29,7 @@ pub use metrics::Metrics;
 
 use crate::core::address::Address;
 use crate::core::demand::Reader;
+use crate::core::nodes::election::second_primaries;
 use crate::core::nodes::node::Node;
 use crate::core::nodes::view::View;
 use crate::core::plan::Situation;
@@ -185,7 +186,8 @@ fn ready(shared: &Shared) -> HttpResponse {
     let stream = shared.shard().stream.is_attached();
     let status = if answers && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = format!(
-        "{}\nprimary: {}\nreplicas in service: {in_service} of {}\nreplication stream: {}\naccess rules: {}\n",
+        "{}\nprimary: {}\nsecond primary: {}\nreplicas in service: {in_service} of {}\nreplication stream: {}\n\
+         access rules: {}\n",
         if draining {
             "draining"
         } else if answers {
@@ -194,11 +196,22 @@ fn ready(shared: &Shared) -> HttpResponse {
             "not ready"
         },
         primary.map_or_else(|| "none".to_owned(), Node::name),
+        second_primary(&view),
         view.members().count().saturating_sub(1),
         if stream { "attached" } else { "not attached" },
         access_rules(&view),
     );
     plain(status, body)
+}
+
+/// Who says that it is the primary as well.
+fn second_primary(view: &View) -> String {
+    let names: Vec<String> = second_primaries(view).into_iter().map(Node::name).collect();
+    match names.as_slice() {
+        [] => "none".to_owned(),
+        names if view.two_primaries => format!("nothing decides between {}", names.join(", ")),
+        names => format!("{}, not followed", names.join(", ")),
+    }
 }
 
 /// Whether users read where they may, as far as their rules are concerned.

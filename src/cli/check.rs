@@ -31,6 +31,12 @@ pub(super) fn summary(path: &Path, config: &Config) -> String {
     for replica in &config.upstream.replicas {
         line("replica", &replica.to_string());
     }
+    for name in &config.upstream.names {
+        line("replicas", &format!("dns:{name}"));
+    }
+    if config.upstream.replicas_from_nodes {
+        line("replicas", "auto");
+    }
     if let Some(sentinel) = &config.upstream.sentinel {
         let tls = if sentinel.tls.is_some() { ", TLS" } else { "" };
         for address in &sentinel.addresses {

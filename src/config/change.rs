@@ -70,6 +70,8 @@ fn follow_upstream(changes: &mut Changes, old: &Upstream, new: &mut Upstream) {
     let Upstream {
         primary,
         replicas,
+        replicas_from_nodes,
+        names,
         username,
         password,
         password_in,
@@ -85,13 +87,16 @@ fn follow_upstream(changes: &mut Changes, old: &Upstream, new: &mut Upstream) {
         sentinel,
         tls,
     } = old;
-    if sentinel.is_some() == new.sentinel.is_some() {
+    let both_by_sentinels = sentinel.is_some() && new.sentinel.is_some();
+    if both_by_sentinels || !old.are_nodes_found() && !new.are_nodes_found() {
         changes.take("upstream.primary", primary, &new.primary);
         changes.take("upstream.replicas", replicas, &new.replicas);
     } else {
-        // Who tells which nodes there are is settled at the start.
+        // Who tells which nodes there are is settled at the start, and what was found must not be lost.
         changes.keep("upstream.primary", primary, &mut new.primary);
         changes.keep("upstream.replicas", replicas, &mut new.replicas);
+        changes.keep("upstream.replicas", replicas_from_nodes, &mut new.replicas_from_nodes);
+        changes.keep("upstream.replicas", names, &mut new.names);
     }
     changes.take("upstream.username", username, &new.username);
     changes.take("upstream.password", password, &new.password);

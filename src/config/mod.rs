@@ -78,8 +78,12 @@ pub struct Admin {
 pub struct Upstream {
     /// `primary`; `None` when sentinels name it.
     pub primary: Option<Address>,
-    /// `replicas`
+    /// `replicas`, but for the names among them.
     pub replicas: Vec<Address>,
+    /// `replicas = "auto"`: the nodes tell which others there are.
+    pub replicas_from_nodes: bool,
+    /// `dns:name:port` among the replicas: each record of the name is a node.
+    pub names: Vec<Address>,
     /// `username` of Redweir's own connections; clients bring their own.
     pub username: Option<String>,
     /// `password`, or what `password-file` holds.
@@ -359,9 +363,14 @@ impl Listen {
 }
 
 impl Upstream {
-    /// The nodes that are configured, the primary first. None, where sentinels tell.
+    /// The nodes that are configured by their addresses, the primary first. None, where sentinels tell.
     pub fn nodes(&self) -> Vec<Address> {
         self.primary.iter().chain(&self.replicas).cloned().collect()
+    }
+
+    /// Whether nodes are found that are not configured.
+    pub fn are_nodes_found(&self) -> bool {
+        self.sentinel.is_some() || self.replicas_from_nodes || !self.names.is_empty()
     }
 
     /// What Redweir's own connections authenticate with.
@@ -395,6 +404,8 @@ impl fmt::Debug for Upstream {
         f.debug_struct("Upstream")
             .field("primary", &self.primary)
             .field("replicas", &self.replicas)
+            .field("replicas_from_nodes", &self.replicas_from_nodes)
+            .field("names", &self.names)
             .field("credentials", &self.credentials())
             .field("poll_interval", &self.poll_interval)
             .field("info_interval", &self.info_interval)
@@ -416,6 +427,8 @@ impl Default for Upstream {
         Self {
             primary: None,
             replicas: Vec::new(),
+            replicas_from_nodes: false,
+            names: Vec::new(),
             username: None,
             password: None,
             password_in: None,

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::document::Document;
 use super::error::{ConfigError, Problem};
-use super::section::{At, Section, did_you_mean};
+use super::section::{At, Replicas, Section, did_you_mean};
 use super::{
     Admin, Config, Listen, Log, LogFormat, LogLevel, ProxyConfig, ReplicaAcl, Security, Sentinel,
     SessionScope, Stream, Upstream, file, names, tls,
@@ -166,33 +166,46 @@ fn read_admin(root: &Section<'_>, places: &mut Places) -> Option<Admin> {
 }
 
 fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Places) -> Upstream {
-    let (primary, replicas) = (section.address("primary"), section.addresses("replicas").unwrap_or_default());
+    let (primary, Replicas { from_nodes, nodes: replicas, names }) =
+        (section.address("primary"), section.replicas("replicas"));
     primary.iter().chain(&replicas).for_each(|place| places.note(place));
+    tell_twice(section, &names);
     let sentinel = section.has("sentinel");
     for key in ["primary", "replicas"].into_iter().filter(|key| sentinel && section.has(key)) {
         let message = "the sentinels of [upstream.sentinel] tell who that is; only one of the two can be";
         section.fault(key, message.to_owned(), None);
     }
     let address_map = section.address_map("address-map");
-    if section.has("address-map") && !sentinel {
-        let message = "there is no [upstream.sentinel]: no address comes from anywhere but this file";
+    if section.has("address-map") && !sentinel && !from_nodes && names.is_empty() {
+        let message = "there is no [upstream.sentinel], replicas = \"auto\" or \"dns:…\": no address comes from anywhere \
+                       but this file";
         section.fault("address-map", message.to_owned(), None);
     }
     if !section.has("primary") && !sentinel {
         let help = "add primary = \"127.0.0.1:6379\" to [upstream]";
         document.report_missing("upstream.primary", "there is no primary, so writes could go nowhere", help);
     }
-    if replicas.len() > REPLICAS_MAX {
-        let message = format!("there are {} replicas, at most {REPLICAS_MAX} can be", replicas.len());
-        section.fault("replicas", message, None);
+    for (what, count, most) in [("replicas", replicas.len(), REPLICAS_MAX), ("names", names.len(), NAMES_MAX)]
+    {
+        if count > most {
+            section.fault("replicas", format!("there are {count} {what}, at most {most} can be"), None);
+        }
     }
     let (username, (password, password_in)) = read_login(document, section);
     let nodes: Vec<&Address> = primary.iter().chain(&replicas).map(|at| &at.value).collect();
-    let tls = tls::read::upstream(&section.section("tls"), &nodes, beside(document));
+    let tls_section = section.section("tls");
+    if tls_section.is_present() && !names.is_empty() && !tls_section.has("server-name") {
+        let message =
+            "expected a name: the nodes that dns: finds are known by their numbers alone".to_owned();
+        tls_section.fault("server-name", message, None);
+    }
+    let tls = tls::read::upstream(&tls_section, &nodes, beside(document));
     let default = Upstream::default();
     Upstream {
         primary: primary.map(|at| at.value),
         replicas: replicas.into_iter().map(|at| at.value).collect(),
+        replicas_from_nodes: from_nodes,
+        names: names.into_iter().map(|at| at.value).collect(),
         username,
         password,
         password_in,
@@ -216,6 +229,15 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
         address_map,
         sentinel: read_sentinel(document, &section.section("sentinel"), places),
         tls,
+    }
+}
+
+/// Tells of a name that is there twice. It may be that of a node that is configured as well: a record is that node, or not.
+fn tell_twice(section: &Section<'_>, names: &[At<Address>]) {
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].iter().any(|other| is_same(&other.value, &name.value)) {
+            section.fault_at(name, format!("dns:{} is there twice", name.value), None);
+        }
     }
 }
 
@@ -460,6 +482,7 @@ const DEFAULT: &str = "default";
 const NAME_MAX: usize = 64;
 const LISTEN_MAX: usize = 64;
 const REPLICAS_MAX: usize = 256;
+const NAMES_MAX: usize = 16;
 const SENTINELS_MAX: usize = 16;
 const POLICIES_MAX: usize = 256;
 const ROUTES_MAX: usize = 1024;

@@ -24,6 +24,16 @@ pub(super) struct At<T> {
     pub(super) key: String,
 }
 
+/// What `replicas` says.
+#[derive(Debug, Default)]
+pub(super) struct Replicas {
+    /// `"auto"`
+    pub(super) from_nodes: bool,
+    pub(super) nodes: Vec<At<Address>>,
+    /// Without the `dns:` before them.
+    pub(super) names: Vec<At<Address>>,
+}
+
 /// A table being read.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
@@ -161,6 +171,31 @@ impl<'a> Section<'a> {
     /// A list of addresses.
     pub(super) fn addresses(&self, key: &str) -> Option<Vec<At<Address>>> {
         self.list(key, "addresses", "an address", read_address)
+    }
+
+    /// `"auto"`, or a list of addresses and names.
+    pub(super) fn replicas(&self, key: &str) -> Replicas {
+        let mut replicas = Replicas::default();
+        if let Some(text) = self.get(key).and_then(|value| value.get_ref().as_str()) {
+            let read = |_: &DeValue<'_>| {
+                let nearest = did_you_mean(text, ["auto"]);
+                let list = format!("one goes in brackets, too: [{text:?}]");
+                if text == "auto" { Ok(true) } else { Err(Some(nearest.unwrap_or(list))) }
+            };
+            let auto = self.read(key, "a list of addresses, or \"auto\"", read);
+            replicas.from_nodes = auto.is_some_and(|auto| auto.value);
+            return replicas;
+        }
+        let read = |value: &DeValue<'_>| match value.as_str().and_then(|text| text.strip_prefix("dns:")) {
+            Some(name) => read_name(name).map(|name| (true, name)),
+            None => read_address(value).map(|address| (false, address)),
+        };
+        for at in self.list(key, "addresses", "an address", read).unwrap_or_default() {
+            let (is_name, address) = at.value;
+            let at = At { value: address, span: at.span, key: at.key };
+            if is_name { replicas.names.push(at) } else { replicas.nodes.push(at) }
+        }
+        replicas
     }
 
     /// Addresses, each with the one that stands for it.
@@ -411,7 +446,22 @@ fn read_address(value: &DeValue<'_>) -> Result<Address, Fault> {
     if let Some((scheme, _)) = text.split_once("://") {
         return Err(Some(format!("expected host:port alone, without {}://", printable(scheme))));
     }
+    if text.starts_with("dns:") {
+        return Err(Some(
+            "only among `replicas` each record of a name is a node; without dns: it is one node".to_owned(),
+        ));
+    }
     text.parse().map_err(|fault: AddressError| Some(fault.to_string()))
+}
+
+/// A name and a port, after `dns:`.
+fn read_name(text: &str) -> Result<Address, Fault> {
+    let expected = || Some("expected dns:name:port".to_owned());
+    let address: Address = text.parse().map_err(|_| expected())?;
+    match &address {
+        Address::Tcp { host, .. } if !host.contains(':') => Ok(address),
+        _ => Err(expected()),
+    }
 }
 
 /// The most characters of a name or value that a message repeats.

@@ -3,13 +3,15 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
+use metrics::counter;
 use tokio::sync::mpsc;
 
+use crate::control::primaries::Primaries;
 use crate::control::prober::Heard;
 use crate::core::nodes::node::{Link, Node};
 use crate::core::nodes::view::{Effect, Tracker, View};
-use crate::core::position::{Offset, ReplId};
-use crate::core::stream::lost::Loss;
+use crate::core::stream::lost::{Ended, Loss};
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
 use crate::shard::shared::Shared;
@@ -19,6 +21,8 @@ pub const QUEUE: usize = 1024;
 
 /// Applies observations until all probers are gone.
 pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Receiver<Heard>) {
+    let mut primaries = Primaries::default();
+    let mut author = None;
     while let Some(first) = heard.recv().await {
         let mut next = Some(first);
         while let Some((observation, at)) = next {
@@ -35,28 +39,50 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
                 continue;
             };
             let restarted = effect == Effect::HistoryRestarted;
-            shared.shard().fences.turn(era, tracker.view().era, restarted, || shared.shard().anchors.next());
+            let number = || shared.shard().anchors.next();
+            let voided = shared.shard().fences.turn(era, tracker.view().era, restarted, number);
             if restarted {
                 tracing::info!("another history begins: every fence starts anew");
             }
             if let Some(history) = history.filter(|_| restarted) {
-                lost_everything(&shared, history.id, head.map(|head| head.offset), tracker.view());
+                if is_renamed(author.as_ref(), tracker.view()) {
+                    tracing::info!(
+                        "it is the same primary: it has taken another replication ID, and lost nothing"
+                    );
+                } else {
+                    let ended = Ended { previous: history.id, head: head.map(|head| head.offset), voided };
+                    lost_everything(&shared, &ended, tracker.view());
+                    primaries.ends(ended);
+                }
+            }
+            if tracker.view().history.map(|history| history.id) != history.map(|history| history.id) {
+                author = process_of(tracker.view());
             }
             next = heard.try_recv().ok();
         }
         publish(&shared, tracker.view());
+        primaries.look(tracker.view(), clock::now());
     }
 }
 
+/// The process that is the primary.
+fn process_of(view: &View) -> Option<String> {
+    Some(view.node(view.primary?)?.process()?.to_owned())
+}
+
+/// Whether it is the process that the history before was of, under an ID of its own making: without a backlog it takes another one
+/// when somebody begins to follow it (`replication.c`, `syncCommand`). One that took over somebody else's data meanwhile has a
+/// second ID.
+fn is_renamed(author: Option<&String>, view: &View) -> bool {
+    let alone = view.history.is_some_and(|history| history.previous.is_none());
+    alone && author.is_some() && process_of(view).as_ref() == author && !mutant::is("renamed-is-lost")
+}
+
 /// The primary has nothing of what was there before: it was restarted empty, or is another one.
-fn lost_everything(shared: &Shared, previous: ReplId, head: Option<Offset>, view: &View) {
+fn lost_everything(shared: &Shared, ended: &Ended, view: &View) {
+    let Ended { previous, head, .. } = *ended;
     let id = view.history.map(|history| history.id);
-    tracing::warn!(
-        previous = %previous,
-        head = head.map(Offset::bytes),
-        history = id.map(|id| id.to_string()),
-        "the primary does not go on from what was there before: whatever was written until now may be lost"
-    );
+    counter!("redweir_history_restarts_total").increment(1);
     shared.shard().losses.add(Loss::Everything { previous, head, id }, clock::now());
 }
 

@@ -1,7 +1,7 @@
 //! Keeps to who belongs to the shard: gives whoever comes a place and has it asked how it is, and has nobody ask whoever has
 //! gone. Who that is, is found out elsewhere, or configured.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -24,6 +24,8 @@ pub struct Members {
     keeper: mpsc::Sender<Heard>,
     places: Places,
     asked: HashMap<NodeId, Vec<JoinHandle<()>>>,
+    /// How often each name has come to lead elsewhere, as far as that was followed.
+    moves: BTreeMap<Address, u64>,
     /// Who found no place, the last time.
     turned_away: Vec<Address>,
 }
@@ -32,7 +34,8 @@ impl Members {
     /// Those who have a place already, and are in the view. They are asked from now on; what they say goes to `keeper`.
     pub fn start(shared: Arc<Shared>, keeper: mpsc::Sender<Heard>, places: Places) -> Self {
         let asked = HashMap::new();
-        let mut members = Self { shared, keeper, places, asked, turned_away: Vec::new() };
+        let (moves, turned_away) = (BTreeMap::new(), Vec::new());
+        let mut members = Self { shared, keeper, places, asked, moves, turned_away };
         for (node, address) in members.places.taken().to_vec() {
             members.ask(node, &address);
         }
@@ -48,7 +51,23 @@ impl Members {
     }
 
     async fn settle(&mut self, membership: &Membership) {
-        let changes = self.places.settle(&membership.nodes);
+        let has_moved = |node: &&Address| membership.moves.get(*node) > self.moves.get(*node).or(Some(&0));
+        let moved: Vec<Address> = membership.nodes.iter().filter(has_moved).cloned().collect();
+        self.moves.clone_from(&membership.moves);
+        if !moved.is_empty() {
+            // Whoever is reached by the name now is another node, of which nothing is known: it comes when that one has gone.
+            let taken = self.places.taken().iter().map(|(_, address)| address.clone());
+            let rest: Vec<Address> = taken.filter(|node| !moved.contains(node)).collect();
+            self.change(&rest).await;
+        }
+        self.change(&membership.nodes).await;
+        let node = membership.primary.as_ref().and_then(|primary| self.places.at(primary));
+        self.tell(Observation::Named { node }).await;
+    }
+
+    /// Exactly these are there from now on.
+    async fn change(&mut self, nodes: &[Address]) {
+        let changes = self.places.settle(nodes);
         for node in changes.leave {
             for task in self.asked.remove(&node).into_iter().flatten() {
                 task.abort();
@@ -73,8 +92,6 @@ impl Members {
             );
             self.turned_away = changes.turned_away;
         }
-        let node = membership.primary.as_ref().and_then(|primary| self.places.at(primary));
-        self.tell(Observation::Named { node }).await;
     }
 
     async fn tell(&self, observation: Observation) {

@@ -1,8 +1,10 @@
 //! Finds out, and writes what a shard knows: asks every node how it is, follows the replication stream, listens to what replicas say by themselves.
 
+pub mod discovery;
 pub mod follower;
 pub mod keeper;
 pub mod members;
+pub mod primaries;
 pub mod prober;
 pub mod reload;
 pub mod sentinel;

@@ -17,7 +17,7 @@ use crate::core::command::CommandTable;
 use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{Facts, NodeId};
-use crate::core::nodes::view::Observation;
+use crate::core::nodes::view::{MOST_MEMBERS, Observation};
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
@@ -308,6 +308,7 @@ impl Prober {
             run_id: info.run_id.clone(),
             backlog_active: info.backlog_active.unwrap_or(false),
             min_replicas_to_write: self.min_replicas_to_write.or(info.min_replicas_to_write()),
+            replicas: info.replicas_online().take(MOST_MEMBERS).collect(),
         }
     }
 

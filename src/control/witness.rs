@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use redis_protocol::resp2::types::BytesFrame;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -36,7 +37,7 @@ use tokio::time::Instant;
 use crate::control::prober::Heard;
 use crate::core::address::Address;
 use crate::core::moment::Moment;
-use crate::core::nodes::node::{NodeId, Role};
+use crate::core::nodes::node::{Node, NodeId, Role};
 use crate::core::nodes::view::Observation;
 use crate::mutant;
 use crate::net::runtime::clock;
@@ -47,6 +48,7 @@ use crate::net::socket::call::{ControlError, ControlLink};
 use crate::net::socket::dial::ByteStream;
 use crate::shard::emptied::{Busy, EmptiedWatch, TRACK, WAIT, tells, tells_of_another};
 use crate::shard::shared::Shared;
+use crate::wire::info::Info;
 use crate::wire::reply::{ErrorCode, ReplyKind, ReplyScanner};
 
 /// Pauses between attempts: from the first, doubling up to the second.
@@ -137,10 +139,10 @@ impl Witness {
     /// Listens on one connection until it fails, or until the node is no replica any longer.
     async fn listen(&self, pause: &mut Duration) -> ControlError {
         match self.connect().await {
-            Ok((socket, early)) => {
+            Ok((socket, said)) => {
                 *pause = RETRY_FIRST;
                 let _listening = Listening::to(self.watch(), &*socket);
-                self.hear(socket, early).await
+                self.hear(socket, said).await
             }
             Err(problem) => problem,
         }
@@ -151,11 +153,28 @@ impl Witness {
         &self.shared.shard().emptied[self.node.index()]
     }
 
-    async fn connect(&self) -> Result<(Box<dyn ByteStream>, Vec<u8>), ControlError> {
+    /// Whether this is not the process that is known by the address of the node: there may be several behind it, and what
+    /// the others do with their data is nothing to us.
+    fn is_elsewhere(&self, process: Option<&str>) -> bool {
+        let view = self.shared.shard().view.load();
+        let known = view.node(self.node).and_then(Node::process);
+        known.zip(process).is_some_and(|(known, process)| known != process) && !mutant::is("any-process")
+    }
+
+    /// A connection, and what it has said so far.
+    async fn connect(&self) -> Result<(Box<dyn ByteStream>, Said), ControlError> {
         let (config, dialer) = (self.shared.config(), &self.shared.dialer);
         let (credentials, within) = (config.upstream.credentials(), config.upstream.connect_timeout);
         drop(config);
-        let link = ControlLink::connect(dialer, &self.address, credentials.as_ref(), within).await?;
+        let mut link = ControlLink::connect(dialer, &self.address, credentials.as_ref(), within).await?;
+        let process = match link.call(&[b"INFO", b"server"], within).await {
+            Ok(BytesFrame::BulkString(text)) => Info::parse(&text).run_id,
+            Err(problem) if problem.is_fatal() => return Err(problem),
+            Ok(_) | Err(_) => None,
+        };
+        if self.is_elsewhere(process.as_deref()) {
+            return Err(ControlError::Closed);
+        }
         let (mut socket, early) = link.into_parts();
         let mut question = Vec::new();
         encode(&[b"HELLO", b"3"], &mut question);
@@ -167,13 +186,12 @@ impl Witness {
         // So few bytes always find room in the socket of a new connection.
         socket.write_all(&question).await.map_err(|_| ControlError::Closed)?;
         socket.flush().await.map_err(|_| ControlError::Closed)?;
-        Ok((socket, early.to_vec()))
+        Ok((socket, Said { process, inbound: early.to_vec(), ..Said::default() }))
     }
 
     /// Reads what the node says, which is little: whatever comes is looked at by the workers as if it were the message. So
     /// nothing is asked for to see whether the node lives; keep-alive probes do that. Errors in reply to what was asked end it.
-    async fn hear(&self, mut socket: Box<dyn ByteStream>, early: Vec<u8>) -> ControlError {
-        let mut said = Said { inbound: early, ..Said::default() };
+    async fn hear(&self, mut socket: Box<dyn ByteStream>, mut said: Said) -> ControlError {
         let mut views = self.shared.shard().views.subscribe();
         let (mut chunk, watch, mut again) = ([0; 4096], self.watch(), None);
         loop {
@@ -188,7 +206,7 @@ impl Witness {
                     _ => return ControlError::Closed,
                 },
                 changed = views.changed() => {
-                    if changed.is_err() || !self.is_replica() {
+                    if changed.is_err() || !self.is_replica() || self.is_elsewhere(said.process.as_deref()) {
                         return ControlError::Closed;
                     }
                     continue;
@@ -267,6 +285,8 @@ impl Witness {
 /// What the node has said.
 #[derive(Default)]
 struct Said {
+    /// Its run ID.
+    process: Option<String>,
     inbound: Vec<u8>,
     scanner: ReplyScanner,
     /// How much of it the scanner has seen: the beginning of a reply.

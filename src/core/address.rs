@@ -43,6 +43,19 @@ impl Address {
     pub fn tcp(host: &str, port: u16) -> Self {
         Self::Tcp { host: host.to_owned(), port }
     }
+
+    /// Whether it is found by the name of a host.
+    pub fn is_named(&self) -> bool {
+        let is_number = |host: &str| host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        matches!(self, Self::Tcp { host, .. } if !host.contains(':') && !is_number(host))
+    }
+
+    /// Where a server says that a node is; `None`: nobody can be reached there, as at port 0.
+    pub fn announced(host: &str, port: u16) -> Option<Self> {
+        let text = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        // It ends in a host or it is none: servers know of no Unix sockets of others.
+        text.parse().ok().filter(|address| matches!(address, Self::Tcp { .. }))
+    }
 }
 
 impl FromStr for Address {

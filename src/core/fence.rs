@@ -263,16 +263,18 @@ impl FenceTable {
 
     /// What was just heard has turned a view of era `before` into one of era `now`, which is about to be published;
     /// `restarted`: its history has nothing to do with the one before. `next` is asked for the next anchor at the right
-    /// time.
-    pub fn turn(&self, before: Era, now: Era, restarted: bool, next: impl Fn() -> AnchorSeq) {
+    /// time. Returns how many slots were void.
+    pub fn turn(&self, before: Era, now: Era, restarted: bool, next: impl Fn() -> AnchorSeq) -> usize {
         // First: whoever finds a fence gone finds that the table is of another era.
         self.enter(now);
         if restarted {
-            self.restart(next);
-        } else if before != now && !mutant::is("turned-quietly") {
+            return self.restart(next);
+        }
+        if before != now && !mutant::is("turned-quietly") {
             // An anchor of the old primary may have settled what waited for one of the new primary.
             self.raise_floor(next());
         }
+        0
     }
 
     /// A view of this era is about to be published.
@@ -307,22 +309,27 @@ impl FenceTable {
     }
 
     /// An unrelated history began: all offsets are void. Everything is fenced while the slots are emptied, and then
-    /// until the first anchor sent after that; `next` is asked for its number at the right time.
-    pub fn restart(&self, next: impl Fn() -> AnchorSeq) {
+    /// until the first anchor sent after that; `next` is asked for its number at the right time. Returns how many slots
+    /// had been stamped.
+    pub fn restart(&self, next: impl Fn() -> AnchorSeq) -> usize {
         if mutant::is("table-cleared-late") && self.life() > 0 {
-            return;
+            return 0;
         }
         self.floor.store(u64::MAX, Ordering::SeqCst);
         // What was never written to takes no memory, and need not begin to.
-        let cells = self.slots.iter().chain(&self.groups).chain([&self.top]);
-        cells
-            .filter(|cell| cell.load(Ordering::SeqCst) != 0)
-            .for_each(|cell| cell.store(0, Ordering::SeqCst));
+        let empty = |cells: &[AtomicU64]| {
+            let stamped = cells.iter().filter(|cell| cell.load(Ordering::SeqCst) != 0);
+            stamped.inspect(|cell| cell.store(0, Ordering::SeqCst)).count()
+        };
+        let voided = empty(&self.slots);
+        empty(&self.groups);
+        self.top.store(0, Ordering::SeqCst);
         // Only now: whoever sees the new life may count on what it stamps from here on.
         self.lives.fetch_add(1, Ordering::SeqCst);
         self.floor.store(encode(Mark::Pending(next())), Ordering::SeqCst);
         // A floor raised between `next()` and the store was overwritten; asking again covers it too.
         self.raise_floor(next());
+        voided
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::core::address::Address;
 use crate::core::nodes::node::{LinkDown, Role};
 use crate::core::position::{History, Offset, ReplId};
 
@@ -144,6 +145,13 @@ impl Info {
     /// does just when the setting is in force (checked on Redis 7.0); otherwise unknown, `CONFIG GET` has to say.
     pub fn min_replicas_to_write(&self) -> Option<u64> {
         (self.role == Some(Role::Primary) && self.good_replicas.is_none()).then_some(0)
+    }
+
+    /// Where the replicas are that receive the stream. Who never said on which port it listens (another Redweir, a tool)
+    /// is shown at port 0, and left out.
+    pub fn replicas_online(&self) -> impl Iterator<Item = Address> {
+        let online = self.replicas.iter().filter(|replica| replica.online);
+        online.filter_map(|replica| Address::announced(&replica.host, replica.port))
     }
 
     fn set_server(&mut self, field: &str, value: &str) -> bool {
@@ -312,6 +320,20 @@ mod tests {
         assert_eq!(info.replicas.len(), 2);
         assert_eq!(info.replicas[0].acked, Some(Offset::new(154)));
         assert_eq!((info.replicas[1].port, info.replicas[1].online), (0, false));
+    }
+
+    #[test]
+    fn replicas_are_where_they_say_if_they_are_online() {
+        let text = "role:master\nslave0:ip=10.0.0.1,port=6379,state=online,offset=1,lag=0\n\
+            slave1:ip=::1,port=6380,state=online,offset=1,lag=0\n\
+            slave2:ip=redis-2.example,port=6379,state=online,offset=1,lag=0\n\
+            slave3:ip=10.0.0.4,port=0,state=online,offset=0,lag=0\n\
+            slave4:ip=10.0.0.5,port=6379,state=wait_bgsave,offset=0,lag=0\n\
+            slave5:ip=10.0.0.6,port=6379,state=send_bulk,offset=0,lag=0\n\
+            slave6:ip=a host,port=6379,state=online,offset=0,lag=0\n";
+        let found: Vec<String> =
+            Info::parse(text.as_bytes()).replicas_online().map(|address| address.to_string()).collect();
+        assert_eq!(found, ["10.0.0.1:6379", "[::1]:6380", "redis-2.example:6379"]);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::wire::request::Request;
 /// Redis' text for a read that no node may answer (`server.c`, `shared.masterdownerr`).
 pub const MASTERDOWN: &[u8] =
     b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n";
+/// The same while two nodes say that they are the primary, and nothing decides.
+const TWO_PRIMARIES: &[u8] =
+    b"-MASTERDOWN Two nodes say that they are the primary and nothing decides between them.\r\n";
 /// `server.c`, `shared.roslaveerr`; of a script its place follows.
 const READONLY: &[u8] = b"-READONLY You can't write against a read only replica.\r\n";
 /// A command that has no place in a transaction (`server.c`, `processCommand`).
@@ -83,6 +86,11 @@ pub const HELP: &[&str] = &[
     "HELP",
     "    Print this help.",
 ];
+
+/// That nobody may answer what needs the primary.
+pub const fn masterdown(two_primaries: bool) -> &'static [u8] {
+    if two_primaries { TWO_PRIMARIES } else { MASTERDOWN }
+}
 
 /// Whether an error says that another node should be asked: loading, or cut off. And, if a replica says so, a script or
 /// function that is only known elsewhere, or a function that may write, of which a primary says something else.

@@ -100,9 +100,7 @@ impl<'a> Fields<'a> {
 }
 
 fn at(host: &str, port: &str) -> Option<Address> {
-    let text = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    // It ends in a host or it is none: a sentinel knows of no Unix sockets.
-    text.parse().ok().filter(|address| matches!(address, Address::Tcp { .. }))
+    Address::announced(host, port.parse().ok()?)
 }
 
 fn text(frame: &BytesFrame) -> Option<&str> {

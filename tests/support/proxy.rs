@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,11 +24,14 @@ pub(crate) struct Setup {
     /// `None`: sentinels tell.
     primary: Option<String>,
     replicas: Vec<String>,
+    /// What `replicas` says instead.
+    found: Option<String>,
     listeners: Vec<String>,
     upstream: String,
     rest: String,
     proxy: String,
     files: Option<u32>,
+    hosts: Option<PathBuf>,
     provoked: String,
     env: Vec<(String, String)>,
 }
@@ -50,14 +53,21 @@ impl Setup {
         Self {
             primary: Some(primary.to_owned()),
             replicas: replicas.to_vec(),
+            found: None,
             listeners: vec!["default".to_owned()],
             upstream: String::new(),
             rest: String::new(),
             proxy: "[proxy]\nworkers = 2".to_owned(),
             files: None,
+            hosts: None,
             provoked: String::new(),
             env: Vec::new(),
         }
+    }
+
+    /// In front of this primary and whatever nodes `replicas` finds, as it stands in the file.
+    pub(crate) fn finding(primary: &str, replicas: &str) -> Self {
+        Self { found: Some(replicas.to_owned()), ..Self::at(primary, &[]) }
     }
 
     /// In front of whatever the sentinels on these ports call `main`.
@@ -103,6 +113,12 @@ impl Setup {
         self
     }
 
+    /// With this file in the place of `/etc/hosts`. Needs namespaces: the file is that of this process alone.
+    pub(crate) fn hosts(mut self, file: &Path) -> Self {
+        self.hosts = Some(file.to_owned());
+        self
+    }
+
     /// It panics at these places.
     pub(crate) fn provoke(mut self, places: &str) -> Self {
         places.clone_into(&mut self.provoked);
@@ -124,6 +140,12 @@ impl Setup {
 
     fn program(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_redweir");
+        if let Some(hosts) = &self.hosts {
+            let mut command = Command::new("unshare");
+            let mount = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+            command.args(["--map-root-user", "--mount", "sh", "-c", mount]).arg(hosts).arg(binary);
+            return command;
+        }
         let Some(most) = self.files else { return Command::new(binary) };
         let mut command = Command::new("sh");
         // Root could raise the limit.
@@ -147,7 +169,8 @@ impl Setup {
         let _ = writeln!(text, "[admin]\naddress = \"127.0.0.1:{admin_port}\"");
         let _ = writeln!(text, "[upstream]");
         if let Some(primary) = &self.primary {
-            let _ = writeln!(text, "primary = {primary:?}\nreplicas = [{}]", replicas.join(", "));
+            let replicas = self.found.clone().unwrap_or_else(|| format!("[{}]", replicas.join(", ")));
+            let _ = writeln!(text, "primary = {primary:?}\nreplicas = {replicas}");
         }
         let _ = writeln!(text, "{}\n{}\n{}", self.upstream, self.proxy, self.rest);
         text

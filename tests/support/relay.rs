@@ -2,7 +2,7 @@
 //! proxy and a node.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -69,13 +69,25 @@ impl State {
 /// Forwards every connection to a target on this machine.
 pub(crate) struct Relay {
     pub(crate) port: u16,
+    address: SocketAddr,
     state: Arc<State>,
 }
 
 impl Relay {
     pub(crate) fn to(target: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        Self::among(&[target])
+    }
+
+    /// One address in front of several targets, which get its connections in turn, the first one first.
+    pub(crate) fn among(targets: &[u16]) -> Self {
+        Self::listening(Ipv4Addr::LOCALHOST, 0, targets)
+    }
+
+    /// The same at this address, a number below 127.0.0.0/8 and a port.
+    pub(crate) fn listening(host: Ipv4Addr, port: u16, targets: &[u16]) -> Self {
+        let listener = TcpListener::bind((host, port)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (port, targets) = (address.port(), targets.to_vec());
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -84,11 +96,11 @@ impl Relay {
                     return;
                 }
                 let number = shared.accepted.fetch_add(1, Ordering::SeqCst) + 1;
-                let state = Arc::clone(&shared);
+                let (state, target) = (Arc::clone(&shared), targets[(number - 1) % targets.len()]);
                 thread::spawn(move || forward(client, target, number, &state));
             }
         });
-        Self { port, state }
+        Self { port, address, state }
     }
 
     /// What is said in this direction from now on arrives so much later.
@@ -145,7 +157,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.state.stopped.store(true, Ordering::SeqCst);
         // Wakes the accepting thread, which then sees that it is over.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        let _ = TcpStream::connect(self.address);
     }
 }
 

@@ -15,12 +15,38 @@ pub const PROMOTION_LASTS: Duration = Duration::from_secs(1);
 /// What it comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Elected {
-    /// This one is the primary.
-    Node(NodeId),
+    /// This one is the primary, and why.
+    Node(NodeId, Claim),
     /// Nobody has a claim to it that is to be believed: whoever was it stays.
     Nobody,
     /// Several say so, and nothing decides between them.
     Undecided,
+}
+
+/// What a node is followed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Claim {
+    /// It was the primary before, by the configuration or because nobody else was.
+    #[default]
+    First,
+    /// It continues the history that was known, under a new replication ID, and something besides its own word says so.
+    Promoted,
+    /// Sentinels have named it.
+    Named,
+    /// Nobody else says that it is the primary.
+    Alone,
+}
+
+impl Claim {
+    /// In words.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::First => "it was the primary before",
+            Self::Promoted => "it continues the history that is known",
+            Self::Named => "the sentinels name it",
+            Self::Alone => "it was followed when nobody else said so",
+        }
+    }
 }
 
 /// What speaks for a node besides its own word.
@@ -51,10 +77,10 @@ impl Election {
     ///
     /// The last known primary is kept until another node itself says `master` and has a claim to it. Whoever is called the
     /// primary has, unless it was called so already when the present one took over from it. Of several others, the one that
-    /// continues our history under a new replication ID was promoted later, if anything but its own word says so; otherwise
-    /// the one we had stays; otherwise nobody can tell.
+    /// continues our history under a new replication ID was promoted later, if anything but its own word says so, and
+    /// of several such the only one that others follow; otherwise the one we had stays; otherwise nobody can tell.
     pub fn elect(&self, view: &View, past: Option<History>, now: Moment) -> Elected {
-        let claims: Vec<&Node> = view.members().filter(|n| n.role == Some(Role::Primary)).collect();
+        let claims = claims(view);
         let ours = view.history.map(|h| h.id);
         let kept = claims.iter().find(|n| Some(n.id) == view.primary);
         let promoted = |n: &&&Node| match (ours, n.history()) {
@@ -70,16 +96,32 @@ impl Election {
         let named =
             named.filter(|named| view.primary.is_none_or(|primary| primary != *named && self.named_since));
         let elected = match claims.as_slice() {
-            _ if mutant::is("named-is-primary") && self.named.is_some() => self.named,
+            _ if mutant::is("named-is-primary") && self.named.is_some() => {
+                self.named.map(|id| (id, Claim::Named))
+            }
             [] => None,
-            _ if named.is_some() => named,
-            [only] => self.may_follow(view, only, past, now).then_some(only.id),
-            several => several.iter().find(promoted).or(kept).map(|n| n.id),
+            _ if named.is_some() => named.map(|id| (id, Claim::Named)),
+            [only] => self.may_follow(view, only, past, now).then(|| (only.id, self.claim_of(only, past))),
+            several => {
+                let promoted: Vec<&Node> = several.iter().filter(promoted).copied().collect();
+                let one =
+                    only_one(&promoted, |_| true).or(only_one(&promoted, |node| is_followed(view, node)));
+                one.map(|id| (id, Claim::Promoted)).or(kept.map(|node| (node.id, Claim::First)))
+            }
         };
         match elected {
-            Some(id) => Elected::Node(id),
+            Some((id, claim)) => Elected::Node(id, claim),
             None if claims.len() > 1 => Elected::Undecided,
             None => Elected::Nobody,
+        }
+    }
+
+    /// What a node is followed for that alone says `master`.
+    fn claim_of(&self, node: &Node, past: Option<History>) -> Claim {
+        match past.zip(node.history()) {
+            _ if self.named == Some(node.id) => Claim::Named,
+            Some((past, new)) if new.continues(past.id) => Claim::Promoted,
+            _ => Claim::Alone,
         }
     }
 
@@ -97,6 +139,38 @@ impl Election {
         let is_alone = silent || known.role == Some(Role::Replica);
         known.id == node.id || continues || is_named && is_alone
     }
+}
+
+/// Nodes that say that they are the primary beside the one that is followed; all that say so, if nothing decides between
+/// several.
+pub fn second_primaries(view: &View) -> Vec<&Node> {
+    let mut claims = claims(view);
+    if claims.len() < 2 {
+        claims.clear();
+    }
+    claims.retain(|node| view.two_primaries || Some(node.id) != view.primary);
+    claims
+}
+
+/// Who says that it is the primary, each process once: one that is known by two addresses is no rival of its own. The one
+/// that is followed comes first.
+fn claims(view: &View) -> Vec<&Node> {
+    let mut claims: Vec<&Node> = view.members().filter(|n| n.role == Some(Role::Primary)).collect();
+    claims.sort_by_key(|node| Some(node.id) != view.primary);
+    let mut processes = Vec::new();
+    claims.retain(|node| {
+        let process = node.process();
+        let is_new = process.is_none() || !processes.contains(&process);
+        processes.push(process);
+        is_new
+    });
+    claims
+}
+
+/// The one of which this is so, if it is so of one only.
+fn only_one(nodes: &[&Node], is_so: impl Fn(&Node) -> bool) -> Option<NodeId> {
+    let mut found = nodes.iter().filter(|node| is_so(node));
+    found.next().filter(|_| found.next().is_none()).map(|node| node.id)
 }
 
 /// Whether the promotion of `node` is more than its own word, while `known` still says that it is the primary. A

@@ -3,7 +3,7 @@
 //! What is known of a node, here and by every worker, is kept by its place. A place that becomes vacant is given to somebody
 //! else as late as possible, and always under another [`NodeId`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::core::address::Address;
 use crate::core::nodes::node::NodeId;
@@ -23,6 +23,8 @@ pub struct Membership {
     pub nodes: Vec<Address>,
     /// The one that is named. Whether it is the primary it has to say itself.
     pub primary: Option<Address>,
+    /// How often each name has come to lead elsewhere: whoever was reached by it is another node than whoever is now.
+    pub moves: BTreeMap<Address, u64>,
 }
 
 /// What has to happen so that those are there who should be.

@@ -1,6 +1,8 @@
 //! What is known of the nodes: what each has said of itself, how far behind it is, and the view that decisions read.
 
+pub mod discovery;
 pub mod election;
+pub mod host;
 pub mod lag;
 pub mod members;
 pub mod node;

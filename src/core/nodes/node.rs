@@ -109,6 +109,8 @@ pub struct Facts {
     pub backlog_active: bool,
     /// `min-replicas-to-write`, from `min_slaves_good_slaves` being present or `CONFIG GET`.
     pub min_replicas_to_write: Option<u64>,
+    /// Where its own replicas are that are online, as they announce themselves (`slaveN`); a replica may have some, too.
+    pub replicas: Arc<[Address]>,
 }
 
 impl Facts {
@@ -270,6 +272,11 @@ impl Node {
     /// Whether it has not answered for longer than `limit`. A node that was never heard is silent.
     pub fn is_silent(&self, now: Moment, limit: Duration) -> bool {
         self.silent_since.is_some() || self.heard_at.is_none_or(|at| now.since(at) > limit)
+    }
+
+    /// Its process (`run_id`), as far as it has said on the present connection.
+    pub fn process(&self) -> Option<&str> {
+        self.facts.as_ref()?.run_id.as_deref()
     }
 
     /// Its history.

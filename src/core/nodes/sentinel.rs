@@ -174,7 +174,8 @@ impl Sentinels {
                 nodes.push(node);
             }
         }
-        Membership { nodes, primary: primary.map(|primary| self.reached(&primary)) }
+        let primary = primary.map(|primary| self.reached(&primary));
+        Membership { nodes, primary, ..Membership::default() }
     }
 }
 
@@ -335,7 +336,8 @@ mod tests {
         let mut sentinels = Sentinels::new([(at(1), reached.clone())].into());
         let says = |address: &Address| *address == reached;
         let (membership, ground) = sentinels.decide(&[word(1, 1, &[2])], says, Moment::default());
-        let expected = Membership { nodes: vec![reached.clone(), at(2)], primary: Some(reached.clone()) };
+        let (nodes, primary) = (vec![reached.clone(), at(2)], Some(reached.clone()));
+        let expected = Membership { nodes, primary, ..Membership::default() };
         assert_eq!((membership, ground), (expected, Ground::Confirmed));
     }
 }

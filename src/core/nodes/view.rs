@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::core::address::Address;
 use crate::core::fence::{AnchorSeq, Era};
 use crate::core::moment::Moment;
-use crate::core::nodes::election::{Elected, Election};
+use crate::core::nodes::election::{Claim, Elected, Election};
 use crate::core::nodes::lag::{Anchor, Anchors, Growth};
 use crate::core::nodes::node::{Link, Node, NodeId, Role};
 use crate::core::nodes::rights::{Rights, Rules};
@@ -24,6 +24,8 @@ pub struct View {
     pub nodes: Vec<Node>,
     /// The node that is believed to be the primary. It stays the last known one while it is silent.
     pub primary: Option<NodeId>,
+    /// What it is followed for.
+    pub claim: Claim,
     /// More than one node says `master` and nothing decides between them: writes are refused.
     pub two_primaries: bool,
     /// The primary's history.
@@ -201,6 +203,7 @@ impl Tracker {
         let view = View {
             nodes,
             primary,
+            claim: Claim::First,
             two_primaries: false,
             history: None,
             era: Era(0),
@@ -443,7 +446,7 @@ impl Tracker {
         self.view.two_primaries = elected == Elected::Undecided;
         let ours = self.view.primary.and_then(|id| self.view.node(id));
         match elected {
-            Elected::Node(id) => return self.follow(id),
+            Elected::Node(id, claim) => return self.follow(id, claim),
             // The one we had says that it is a replica now: nobody is known until a successor says so itself.
             _ if ours.is_some_and(|node| node.role == Some(Role::Replica)) => self.view.primary = None,
             Elected::Nobody | Elected::Undecided => {}
@@ -452,9 +455,10 @@ impl Tracker {
     }
 
     /// Takes `id` as the primary. Fences survive when its history continues the one before (PSYNC2).
-    fn follow(&mut self, id: NodeId) -> Effect {
+    fn follow(&mut self, id: NodeId, claim: Claim) -> Effect {
         let changed = self.view.primary.replace(id) != Some(id);
         if changed {
+            self.view.claim = claim;
             self.election.is_over();
         }
         let Some(new) = self.view.node(id).and_then(Node::history) else {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::core::address::Address;
 use crate::core::fence::{AnchorSeq, Era};
+use crate::core::nodes::election::Claim;
 use crate::core::nodes::lag::Growth;
 use crate::core::nodes::node::{Facts, Node};
 
@@ -24,6 +25,7 @@ fn nodes() -> View {
     View {
         nodes: vec![node(0, "aaaa"), node(1, "bbbb")],
         primary: Some(NodeId(0)),
+        claim: Claim::First,
         two_primaries: false,
         history: None,
         era: Era(0),

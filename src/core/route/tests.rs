@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::address::Address;
 use crate::core::fence::{AnchorSeq, Era};
+use crate::core::nodes::election::Claim;
 use crate::core::nodes::lag::{Anchor, Growth};
 use crate::core::nodes::node::{Facts, Gate};
 use crate::core::position::{History, ReplId};
@@ -71,6 +72,7 @@ impl Case {
         let view = View {
             nodes: (0..=replicas).map(node).collect(),
             primary: Some(P),
+            claim: Claim::First,
             two_primaries: false,
             history: Some(history),
             era: Era(0),

@@ -39,6 +39,29 @@ pub enum Loss {
     },
 }
 
+/// A history that nothing goes on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// It.
+    pub previous: ReplId,
+    /// How far it was heard of.
+    pub head: Option<Offset>,
+    /// Entries of the fence table that were void with it.
+    pub voided: usize,
+}
+
+impl Ended {
+    /// What became of it, in words; `head` is where the new one stands.
+    pub fn text(&self, head: Offset) -> String {
+        let moved = match self.head {
+            Some(before) if head < before => format!("offset fell from {before} to {head}"),
+            Some(before) => format!("offset was {before} and is {head}"),
+            None => format!("offset is {head}"),
+        };
+        format!("history new, {moved}, {} keys of the table void", self.voided)
+    }
+}
+
 /// The writes between where a new history branches off and what was seen last of the old one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostTail {

@@ -175,6 +175,7 @@ mod tests {
 
     use crate::core::address::Address;
     use crate::core::fence::{AnchorSeq, Era};
+    use crate::core::nodes::election::Claim;
     use crate::core::nodes::lag::Growth;
     use crate::core::nodes::node::{Facts, Gate};
     use crate::core::position::{History, Offset, ReplId};
@@ -197,6 +198,7 @@ mod tests {
         View {
             nodes: std::iter::once(node(0, Role::Primary, 1 << 30)).chain(replicas).collect(),
             primary: Some(PRIMARY),
+            claim: Claim::First,
             two_primaries: false,
             era: Era(0),
             history: Some(history),

@@ -8,6 +8,9 @@ pub const CLIENT_READ: usize = 16 * 1024;
 /// Bytes a lane's read buffer offers to one read.
 pub const LANE_READ: usize = 64 * 1024;
 
+/// Connections to a replica that are made before one leads to the process that is known by its address.
+pub const PROCESS_TRIES: u32 = 16;
+
 /// The longest reply to a command of the handshake, in bytes. `HELLO` names the modules, and is the longest of them.
 pub const HANDSHAKE: usize = 64 * 1024;
 

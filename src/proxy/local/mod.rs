@@ -245,7 +245,7 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
             Verdict::Refused => return Err(say::HELLO_NOAUTH.to_vec()),
             Verdict::Nobody | Verdict::Asking if connection.is_let_in_blindly() => return Ok(()),
             Verdict::Nobody if patience.is_none() => {
-                return Err(say::MASTERDOWN.to_vec());
+                return Err(say::masterdown(worker.shared.shard().view.load().two_primaries).to_vec());
             }
             Verdict::Asking | Verdict::Nobody => {
                 let _ = tokio::time::timeout(patience.unwrap_or_default(), changed).await;
@@ -258,7 +258,8 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
 /// Waits until the primary has accepted a connection with the present identity, database and protocol.
 async fn open_primary_lane(connection: &Connection) -> Result<Rc<Lane>, Vec<u8>> {
     let view = connection.worker.shared.shard().view.load_full();
-    let node = view.usable_primary(clock::now()).ok_or_else(|| say::MASTERDOWN.to_vec())?;
+    let node =
+        view.usable_primary(clock::now()).ok_or_else(|| say::masterdown(view.two_primaries).to_vec())?;
     opened_lane(connection, node).await
 }
 

@@ -251,7 +251,9 @@ impl Connection {
         }
         self.waiting.end();
         self.worker.stats.command(access, Target::Refused, reason);
-        self.client.answer(say::MASTERDOWN);
+        let undecided = matches!(reason, Reason::PrimaryDown | Reason::TwoPrimaries)
+            && self.worker.shared.shard().view.load().two_primaries;
+        self.client.answer(say::masterdown(undecided));
         Step::Done
     }
 

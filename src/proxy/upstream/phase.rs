@@ -106,6 +106,8 @@ pub enum Withdrawal {
     Demoted,
     /// It does not answer.
     Silent,
+    /// By its address another process is known now than the one at the other end.
+    Moved,
 }
 
 /// The process at the other end of a lane. A connection never changes it.
@@ -124,5 +126,10 @@ impl Process {
     /// The process with this run ID.
     pub fn of(run_id: Option<&str>) -> Self {
         run_id.and_then(Tag::of).map_or(Self::Unnamed, Self::Tagged)
+    }
+
+    /// Whether it is another one than `known`, as far as both are known.
+    pub fn is_another(self, known: Self) -> bool {
+        matches!((self, known), (Self::Tagged(ours), Self::Tagged(theirs)) if ours != theirs)
     }
 }

@@ -99,6 +99,8 @@ impl Admission {
     /// The view has changed. Another primary may have other passwords.
     pub fn look(&self, view: &View, now: Moment) {
         let primary = askable(view, now);
+        // Nothing is connected any longer to whoever has left.
+        drop(self.link.borrow_mut().take_if(|(node, _)| view.node(*node).is_none()));
         if let Some(primary) = primary {
             self.is_given_by(primary);
         }

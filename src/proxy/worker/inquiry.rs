@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
+use crate::core::nodes::view::View;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
@@ -122,6 +123,11 @@ impl Inquiry {
         self.kept.borrow_mut().push(KeptLink { node, link, since: clock::now() });
     }
 
+    /// Nothing is connected any longer to whoever has left.
+    pub(crate) fn look(&self, view: &View) {
+        self.kept.borrow_mut().retain(|kept| view.node(kept.node).is_some());
+    }
+
     /// Closes what nobody has used for a while.
     pub(crate) fn close_idle(&self, now: Moment) {
         self.kept.borrow_mut().retain(|kept| now.since(kept.since) < limits::LANE_IDLE);
@@ -165,8 +171,9 @@ impl Inquiry {
         credentials: Option<&Credentials>,
         question: &[&[u8]],
     ) -> Result<BytesFrame, Vec<u8>> {
-        let down = || say::MASTERDOWN.to_vec();
-        let node = self.shared.shard().view.load().usable_primary(clock::now()).ok_or_else(down)?;
+        let view = self.shared.shard().view.load_full();
+        let down = || say::masterdown(view.two_primaries).to_vec();
+        let node = view.usable_primary(clock::now()).ok_or_else(down)?;
         let within = self.shared.config().upstream.connect_timeout;
         if let Some(link) = self.take(node) {
             match self.ask_on(node, link, credentials, question).await {

@@ -290,6 +290,7 @@ impl Worker {
             let view = self.shared.shard().view.load_full();
             let now = clock::now();
             self.admission.look(&view, now);
+            self.inquiry.look(&view);
             self.lanes.each(|lane| {
                 let node = view.node(lane.key.node);
                 if let Some(why) = out_of_service(&view, lane.key.node, last_primary, now) {
@@ -297,11 +298,9 @@ impl Worker {
                     match why {
                         // It can be let answer what it has been asked: most of that it has executed, or refused.
                         Withdrawal::Demoted if answers && !lane.exclusive => self.demote(lane),
-                        // Whoever has taken the primary out has not cut it off: what it was asked to write it may have written.
+                        // It may only have been taken off a list: what it has been asked it answers.
                         Withdrawal::Removed
-                            if last_primary == Some(lane.key.node)
-                                && !lane.exclusive
-                                && !lane.is_in_mid_reply() =>
+                            if now.since(lane.hearing.last()) < view.silence_limit && !lane.exclusive =>
                         {
                             self.demote(lane);
                         }

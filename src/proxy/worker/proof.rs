@@ -10,8 +10,9 @@ use crate::core::nodes::view::View;
 use crate::core::policy::PolicyId;
 use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
+use crate::mutant;
 use crate::proxy::downstream::replies::Client;
-use crate::proxy::upstream::lane::Lane;
+use crate::proxy::upstream::lane::{Closed, Lane, Process, Withdrawal};
 use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::proxy::worker::Worker;
 use crate::wire::answer;
@@ -101,6 +102,22 @@ impl Worker {
                 self.void_reads_at(old.id);
             }
         }
+        self.close_lanes_elsewhere(&known.view);
+    }
+
+    /// Closes connections that lead to another process than the one that the view tells of: behind one address there may
+    /// be several, and each connection to it may have come to another one. What is on its way there is asked anew.
+    fn close_lanes_elsewhere(&self, view: &View) {
+        if mutant::is("any-process") {
+            return;
+        }
+        self.lanes.each_shared(|lane| {
+            let known = view.node(lane.key.node).and_then(|node| node.process());
+            if lane.process.get().is_another(Process::of(known)) {
+                lane.void_reads();
+                lane.close(Closed::Withdrawn(Withdrawal::Moved));
+            }
+        });
     }
 
     fn void_reads_at(&self, node: NodeId) {

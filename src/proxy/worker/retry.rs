@@ -184,7 +184,7 @@ impl Worker {
                 self.stats.uncertain_writes.add(1);
                 (say::UNCERTAIN.to_vec(), pending)
             }
-            Fate::Refused => (say::MASTERDOWN.to_vec(), pending),
+            Fate::Refused => (self.masterdown().to_vec(), pending),
             Fate::Lost => (say::LOST.to_vec(), pending),
         };
         if lane.exclusive && !matches!(why, Closed::Refused(_)) {
@@ -218,7 +218,7 @@ impl Worker {
         };
         let hasty = mutant::is("held-writes-refused") && matches!(why, Closed::Unreachable(_));
         if hasty || self.is_hopeless(&pending) {
-            return refuse(&pending);
+            return self.refuse(&pending);
         }
         self.hold(HeldCommand { since, key: lane.key, request, pending, refusal: None });
     }
@@ -252,7 +252,7 @@ impl Worker {
             // A script may say so itself, of a primary, after it was executed.
             kept = (lane.key.purpose == Purpose::Scripts).then(|| words.into());
         } else if self.is_hopeless(&pending) {
-            return refuse(&pending);
+            return self.refuse(&pending);
         }
         self.hold(HeldCommand { since: now, key: lane.key, request, pending, refusal: kept });
     }
@@ -310,11 +310,20 @@ impl Worker {
         });
     }
 
+    /// Nobody can answer it.
+    fn refuse(&self, pending: &Pending) {
+        pending.client.deliver(pending.seq, self.masterdown(), true);
+    }
+
+    fn masterdown(&self) -> &'static [u8] {
+        say::masterdown(self.shared.shard().view.load().two_primaries)
+    }
+
     /// Holds a command until there is a primary, or `write-hold` has passed.
     fn hold(self: &Rc<Self>, command: HeldCommand) {
         let patience = self.shared.config().upstream.write_hold;
         if clock::now().since(command.since) >= patience || self.shared.shard().view.load().two_primaries {
-            return refuse(&command.pending);
+            return self.refuse(&command.pending);
         }
         let first = self.held.push(command);
         self.release_held();
@@ -366,7 +375,7 @@ impl Worker {
                 return;
             }
             for command in overdue {
-                refuse(&command.pending);
+                self.refuse(&command.pending);
             }
         }
     }
@@ -398,11 +407,6 @@ impl Worker {
 /// As whom the commands of a lane run.
 fn user_of(lane: &Lane) -> String {
     lane.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user())
-}
-
-/// Nobody can answer it.
-fn refuse(pending: &Pending) {
-    pending.client.deliver(pending.seq, say::MASTERDOWN, true);
 }
 
 /// Reads of its keys go after a read that is sent again, to `node`.

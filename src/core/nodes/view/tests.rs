@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::nodes::election::PROMOTION_LASTS;
+use crate::core::nodes::election::{PROMOTION_LASTS, second_primaries};
 use crate::core::nodes::node::{Facts, LinkDown};
 use crate::core::nodes::proof::Proofs;
 use crate::core::nodes::rights::AclRule;
@@ -457,6 +457,48 @@ fn two_primaries_between_which_nothing_decides_stop_the_writes() {
     world.quiet_primary(P, 1000, 230);
     assert!(!world.view().two_primaries, "the one we had is back");
     assert_eq!(world.view().usable_primary(ms(230)), Some(P));
+}
+
+#[test]
+fn of_two_that_were_promoted_the_one_that_is_followed_counts_or_none() {
+    let mut world = World::settled();
+    assert_eq!(world.promote_r(promoted(b'b', b'a', 1001), 1000, 200), Effect::None);
+    world.quiet_primary(S, 1000, 205);
+    assert_eq!(world.info(S, primary_facts(promoted(b'c', b'a', 1001)), 205), Effect::None);
+    assert_eq!((world.view().primary, world.view().two_primaries), (Some(P), false));
+    world.lose(P, 210);
+    world.quiet_primary(R, 1000, 220);
+    assert_eq!((world.view().two_primaries, world.view().usable_primary(ms(220))), (true, None));
+    assert_eq!(seconds(&world), [R, S], "each of them, for neither is followed");
+    let t = NodeId(3);
+    world.join(t, 230);
+    assert_eq!(world.replica(t, Link::Up, "s", Some(1000), 230), Effect::None);
+    assert_eq!(world.info(t, replica_facts(b'c'), 230), Effect::None);
+    assert_eq!(
+        world.info(t, Facts { master: Some(("s".to_owned(), 6379)), ..replica_facts(b'c') }, 240),
+        Effect::None
+    );
+    assert_eq!((world.view().primary, world.view().two_primaries), (Some(S), false));
+    assert_eq!((world.view().claim, seconds(&world)), (Claim::Promoted, vec![R]));
+}
+
+fn seconds(world: &World) -> Vec<NodeId> {
+    second_primaries(world.view()).iter().map(|node| node.id).collect()
+}
+
+#[test]
+fn a_second_primary_is_another_process_that_says_so() {
+    let mut world = World::settled();
+    assert!(seconds(&world).is_empty());
+    assert_eq!(world.promote_r(History::new(id(b'c')), 10, 200), Effect::None);
+    assert_eq!((world.view().primary, world.view().claim, seconds(&world)), (Some(P), Claim::First, vec![R]));
+    let process = |facts| Facts { run_id: Some("x".to_owned()), ..facts };
+    assert_eq!(world.info(P, process(primary_facts(History::new(id(b'a')))), 210), Effect::None);
+    assert_eq!(seconds(&world), [R]);
+    assert_eq!(world.info(R, process(primary_facts(History::new(id(b'a')))), 210), Effect::None);
+    assert!(seconds(&world).is_empty(), "one process by two addresses");
+    world.lose(P, 220);
+    assert!(seconds(&world).is_empty(), "the only one that says so");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
+use crate::core::address::Login;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
 use crate::mutant;
@@ -20,6 +21,7 @@ use crate::proxy::worker::Worker;
 use crate::proxy::worker::lanes::settle::ReplyReader;
 use crate::shard::emptied;
 use crate::shard::identity::Credentials;
+use crate::wire::info::Info;
 use crate::wire::reply::{ErrorCode, ReplyKind, ReplyScanner};
 use crate::wire::say;
 
@@ -68,13 +70,21 @@ impl Drop for Owner<'_> {
 async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf), Closed> {
     let opened_at = clock::now();
     let known = run_id(&worker.shared.shard().view.load(), lane.key.node);
+    let mut elsewhere = 0;
     loop {
         if let Phase::Closed(why) = lane.phase() {
             return Err(why);
         }
         let problem = match attempt_unless_closed(worker, lane).await {
-            Ok(halves) => {
+            Ok(Made { halves, process }) => {
                 lane.connected.set(Some(clock::now()));
+                if leads_elsewhere(worker, lane, known.as_deref(), process.as_deref()) {
+                    elsewhere += 1;
+                    if elsewhere < limits::PROCESS_TRIES {
+                        continue;
+                    }
+                    return Err(Closed::Unreachable(Unreachable::OtherProcess));
+                }
                 confirm(worker, lane, known.as_deref()).await?;
                 lane.hearing.heard(clock::now());
                 return Ok(halves);
@@ -97,7 +107,7 @@ async fn open(worker: &Worker, lane: &Rc<Lane>) -> Result<(ReadHalf, WriteHalf),
 }
 
 /// One attempt, which ends when the lane is closed: nobody waits for a node that is out of service.
-async fn attempt_unless_closed(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), Closed> {
+async fn attempt_unless_closed(worker: &Worker, lane: &Lane) -> Result<Made, Closed> {
     let within = worker.shared.config().upstream.connect_timeout;
     let mut attempt = std::pin::pin!(tokio::time::timeout(within, attempt(worker, lane)));
     let hasty = mutant::is("held-writes-refused");
@@ -114,6 +124,14 @@ async fn attempt_unless_closed(worker: &Worker, lane: &Lane) -> Result<(ReadHalf
 /// The process that a node is, as far as is known.
 fn run_id(view: &View, node: NodeId) -> Option<String> {
     view.node(node)?.facts.as_ref()?.run_id.clone()
+}
+
+/// Whether the connection has come to another process than the one that is known by the address of this replica. A name or
+/// an address may stand for many (a reader endpoint, a balancer), of which the polls have reached one: what is known of
+/// that says nothing of the others.
+fn leads_elsewhere(worker: &Worker, lane: &Lane, known: Option<&str>, told: Option<&str>) -> bool {
+    let differs = known.zip(told).is_some_and(|(known, told)| known != told);
+    differs && !worker.is_primary(lane.key.node) && !mutant::is("any-process")
 }
 
 /// Waits until the node has been asked how it is after the lane had been connected, and is still the process that it
@@ -142,7 +160,14 @@ async fn confirm(worker: &Worker, lane: &Lane, known: Option<&str>) -> Result<()
     Ok(())
 }
 
-async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), Closed> {
+/// A connection whose handshake is done.
+struct Made {
+    halves: (ReadHalf, WriteHalf),
+    /// The run ID of the process that it leads to, if that was asked for and told.
+    process: Option<String>,
+}
+
+async fn attempt(worker: &Worker, lane: &Lane) -> Result<Made, Closed> {
     let address =
         worker.shared.shard().address(lane.key.node).ok_or(Closed::Withdrawn(Withdrawal::Removed))?;
     let dialer = &worker.shared.dialer;
@@ -151,14 +176,19 @@ async fn attempt(worker: &Worker, lane: &Lane) -> Result<(ReadHalf, WriteHalf), 
     let (mut read, write) = stream.split();
     let to_replica = !worker.is_primary(lane.key.node);
     lane.watched.set(to_replica && worker.shared.watching);
-    let (hello, parts) = handshake(lane, lane.watched.get());
-    shake_hands(&mut read, &write, &hello, &parts, Some(lane)).await?;
-    Ok((read, write))
+    let own = worker.shared.config().upstream.credentials();
+    let (hello, parts) = handshake(lane, to_replica, own.as_ref());
+    let process = shake_hands(&mut read, &write, &hello, &parts, Some(lane)).await?;
+    Ok(Made { halves: (read, write), process })
 }
 
 /// A command of the handshake, by what an error in reply to it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
+    /// Nothing: without our own user the node does not say which process it is.
+    Own,
+    /// The same.
+    Process,
     /// That the lane cannot be had.
     Needed,
     /// Nothing, unless it is that a password is needed: a user that may not `PING`, or a server that is loading, is no
@@ -175,13 +205,16 @@ enum Part {
 }
 
 /// The commands that make a fresh connection what `lane` promises.
-fn handshake(lane: &Lane, to_replica: bool) -> (BytesMut, SmallVec<[Part; 6]>) {
+fn handshake(lane: &Lane, to_replica: bool, own: Option<&Login>) -> (BytesMut, SmallVec<[Part; 8]>) {
     let (mut out, mut parts) = (BytesMut::new(), SmallVec::new());
     let db = lane.key.db.to_string();
     let mut say = |part, args: &[&[u8]]| {
         say::command(&mut out, args);
         parts.push(part);
     };
+    if to_replica {
+        ask_who_it_is(own, &mut say);
+    }
     match &lane.identity {
         Some(identity) => {
             if lane.key.db != 0 {
@@ -204,20 +237,36 @@ fn handshake(lane: &Lane, to_replica: bool) -> (BytesMut, SmallVec<[Part; 6]>) {
     }
     if lane.exclusive {
         say(Part::Id, &[b"CLIENT", b"ID"]);
-    } else if to_replica && lane.key.proto == Proto::Resp3 {
+    } else if lane.watched.get() && lane.key.proto == Proto::Resp3 {
         say(Part::Track, &emptied::TRACK);
     }
     (out, parts)
 }
 
-/// Sends the handshake and reads its replies; the first error that matters ends it. `lane` takes what else they tell.
+/// Asks for the run ID as our own user, who may ask, and is nobody again afterwards: `RESET` is allowed to everybody, and
+/// if it fails the connection is given up.
+fn ask_who_it_is(own: Option<&Login>, mut say: impl FnMut(Part, &[&[u8]])) {
+    if let Some(Login { username, password }) = own {
+        match username {
+            Some(user) => say(Part::Own, &[b"AUTH", user.as_bytes(), password.as_bytes()]),
+            None => say(Part::Own, &[b"AUTH", password.as_bytes()]),
+        }
+    }
+    say(Part::Process, &[b"INFO", b"server"]);
+    if own.is_some() {
+        say(Part::Needed, &[b"RESET"]);
+    }
+}
+
+/// Sends the handshake and reads its replies; the first error that matters ends it. `lane` takes what else they tell, but for
+/// the run ID, which is returned.
 async fn shake_hands(
     read: &mut ReadHalf,
     write: &WriteHalf,
     hello: &[u8],
     parts: &[Part],
     lane: Option<&Lane>,
-) -> Result<(), Closed> {
+) -> Result<Option<String>, Closed> {
     let broken = |e: std::io::Error| Closed::Unreachable(Unreachable::Failed(e.to_string()));
     let mut sent = 0;
     while sent < hello.len() {
@@ -229,7 +278,7 @@ async fn shake_hands(
         }
     }
     let (mut scanner, mut buffer, mut scanned) = (ReplyScanner::new(), BytesMut::with_capacity(1024), 0);
-    let (mut parts, mut selected) = (parts.iter(), false);
+    let (mut parts, mut selected, mut process) = (parts.iter(), false, None);
     while let Some(part) = parts.as_slice().first().copied() {
         match scanner.scan(&buffer[scanned..]) {
             Err(_) => return Err(Closed::Desynchronised(OutOfStep::HandshakeNotResp)),
@@ -246,6 +295,7 @@ async fn shake_hands(
                 match part {
                     Part::SelectBefore if !failed => selected = true,
                     Part::SelectBefore if matches!(code, Some(ErrorCode::NoAuth | ErrorCode::NoPerm)) => {}
+                    Part::Process if !failed => process = Info::parse(&reply).run_id,
                     Part::Ping if code != Some(ErrorCode::NoAuth) => {}
                     Part::Id => {
                         lane.inspect(|lane| lane.identify(number(&reply)));
@@ -258,7 +308,7 @@ async fn shake_hands(
                     Part::Ping | Part::Needed | Part::Select | Part::SelectBefore if failed => {
                         return Err(Closed::Refused(error.to_vec()));
                     }
-                    Part::Ping | Part::Needed | Part::Select | Part::SelectBefore | Part::Track => {}
+                    _ => {}
                 }
             }
             Ok(None) => {
@@ -273,7 +323,7 @@ async fn shake_hands(
             }
         }
     }
-    if buffer.is_empty() { Ok(()) } else { Err(Closed::Desynchronised(OutOfStep::HandshakeNotAsked)) }
+    if buffer.is_empty() { Ok(process) } else { Err(Closed::Desynchronised(OutOfStep::HandshakeNotAsked)) }
 }
 
 /// The number in an integer reply.
