@@ -1,6 +1,7 @@
 //! One process ends and the next begins, and whoever connects meanwhile is served by one of them.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
+#![allow(clippy::print_stderr, reason = "what the proxy said is to be seen where a test fails")]
 
 mod support;
 
@@ -122,7 +123,7 @@ impl Clients {
             thread::spawn(move || {
                 let (mut problems, mut kept) = (Vec::new(), None);
                 while !stop.load(Ordering::Relaxed) {
-                    let result = if n % 2 == 0 { once(port) } else { again(port, &mut kept) };
+                    let result = if n.is_multiple_of(2) { once(port) } else { again(port, &mut kept) };
                     match result {
                         Ok(()) => drop(done.fetch_add(1, Ordering::Relaxed)),
                         Err(problem) => problems.push(problem.to_string()),

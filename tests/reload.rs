@@ -98,7 +98,7 @@ fn a_thousand_reloads_disturb_nobody() {
     // Whatever else this machine has to do, half of them show how long it takes.
     assert!(took[took.len() / 2] < ms(50), "{:?}", took[took.len() / 2]);
     assert!(late < early + 8 * 1024, "{early} KiB after 300 reloads, {late} KiB after 1000");
-    assert_eq!(proxy.metric("redweir_panics_total", &[]), 0.0);
+    assert!(proxy.metric("redweir_panics_total", &[]) < 0.5);
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn a_password_that_is_exchanged_is_used() {
     fs::write(&file, "two\n").unwrap();
     eventually("it is let in again", SOON, || proxy.get("/readyz").0 == 200);
     eventually("everywhere", secs(5), || proxy.eligible() == 2);
-    eventually("the stream is followed", secs(10), || proxy.metric("redweir_stream_attached", &[]) == 1.0);
+    eventually("the stream is followed", secs(10), || proxy.metric("redweir_stream_attached", &[]) > 0.5);
     assert!(proxy.log().contains("changed=upstream.password"), "{}", proxy.log());
 }
 

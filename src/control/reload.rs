@@ -1,7 +1,7 @@
 //! Puts another configuration into force while everybody is served: at SIGHUP, and when what its file says has changed.
 //!
 //! Contents are compared, not dates: so it does not matter how a file was exchanged, by a rename, through a symlink (`..data`
-//! of a ConfigMap) or in place. One that is being written may be found half: so what a look finds counts when the next one
+//! of a `ConfigMap`) or in place. One that is being written may be found half: so what a look finds counts when the next one
 //! finds the same. What is wrong with it is told, and what held before holds: all of it, for nothing is put into force before
 //! everything was read and checked. Passwords in files of their own are looked at like the file itself.
 //!

@@ -274,6 +274,24 @@ impl Node {
         self.silent_since.is_some() || self.heard_at.is_none_or(|at| now.since(at) > limit)
     }
 
+    /// What its `INFO` says.
+    pub(super) fn hear_info(&mut self, facts: Facts) {
+        if self.history() != facts.history {
+            // Offsets heard before belong to another history.
+            (self.applied, self.fresh_from) = (None, None);
+        }
+        if self.facts.as_ref().is_some_and(|known| known.are_of_another(&facts)) {
+            self.begin_incarnation();
+        }
+        (self.facts, self.owes_info) = (Some(facts), false);
+    }
+
+    /// It does not answer.
+    pub(super) fn hear_nothing(&mut self, now: Moment) {
+        self.silent_since.get_or_insert(now);
+        self.forget();
+    }
+
     /// Its process (`run_id`), as far as it has said on the present connection.
     pub fn process(&self) -> Option<&str> {
         self.facts.as_ref()?.run_id.as_deref()

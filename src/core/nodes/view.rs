@@ -293,14 +293,7 @@ impl Tracker {
             }
             Observation::Info { facts, .. } => {
                 entry.heard(now);
-                if entry.history() != facts.history {
-                    // Offsets heard before belong to another history.
-                    (entry.applied, entry.fresh_from) = (None, None);
-                }
-                if entry.facts.as_ref().is_some_and(|known| known.are_of_another(&facts)) {
-                    entry.begin_incarnation();
-                }
-                (entry.facts, entry.owes_info) = (Some(*facts), false);
+                entry.hear_info(*facts);
                 effect = self.elect(now);
             }
             // No word on how it is.
@@ -318,10 +311,7 @@ impl Tracker {
             // Nothing is behind the primary, whatever it empties.
             Observation::Emptied { .. } if entry.role == Some(Role::Primary) => {}
             Observation::Emptied { .. } => entry.hear_emptied(now),
-            Observation::Busy { .. } | Observation::Lost { .. } => {
-                entry.silent_since.get_or_insert(now);
-                entry.forget();
-            }
+            Observation::Busy { .. } | Observation::Lost { .. } => entry.hear_nothing(now),
         }
         if primary != self.view.primary {
             self.settle_rights();

@@ -46,7 +46,7 @@ impl Handed {
         for index in 0..sockets.len() {
             let number = index + FIRST;
             if let Ok(Some(socket)) = sockets.take_unix_listener(index) {
-                listens(number, SockRef::from(&socket))?;
+                listens(number, &SockRef::from(&socket))?;
                 let address =
                     socket.local_addr().map_err(|problem| HandedError::NoStream(number, problem))?;
                 let path = address.as_pathname().ok_or(HandedError::NoName(number))?;
@@ -57,7 +57,7 @@ impl Handed {
             let Some(socket) = socket.map_err(|problem| HandedError::NoStream(number, problem))? else {
                 continue;
             };
-            listens(number, SockRef::from(&socket))?;
+            listens(number, &SockRef::from(&socket))?;
             let address = socket.local_addr().map_err(|problem| HandedError::NoStream(number, problem))?;
             handed.tcp.push((address, socket));
         }
@@ -94,7 +94,7 @@ impl Handed {
 }
 
 /// A socket that does not listen accepts nobody.
-fn listens(number: usize, socket: SockRef<'_>) -> Result<(), HandedError> {
+fn listens(number: usize, socket: &SockRef<'_>) -> Result<(), HandedError> {
     match socket.is_listener() {
         Ok(true) => Ok(()),
         Ok(false) => Err(HandedError::DoesNotListen(number)),
