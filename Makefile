@@ -115,22 +115,9 @@ demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after
 	cargo build --release --locked
 	"$${CARGO_TARGET_DIR:-target}/release/redweir" demo $(if $(SECONDS),--seconds $(SECONDS))
 
-# Two lots at a time: those that compute for long or have others compute, and all the rest, which wait more than they compute.
-TESTS_BUSY := cli clients config dirty every_command fuzz_smoke hostile large model simulation tls
-TESTS := $(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
-
+# The tests wait more than they compute.
 test: deps-test ## All tests, against real servers
-	@export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}
-	cargo test --locked --no-run
-	log=$$(mktemp)
-	trap 'rm -f "$$log"; kill $${busy:-} 2>/dev/null || :' EXIT
-	cargo test --locked --no-fail-fast $(addprefix --test ,$(TESTS_BUSY)) >"$$log" 2>&1 &
-	busy=$$! failed=0
-	cargo test --locked --no-fail-fast --lib --bins $(addprefix --test ,$(filter-out $(TESTS_BUSY),$(TESTS))) || failed=1
-	wait $$busy || failed=1
-	cat "$$log"
-	cargo test --locked --doc || failed=1
-	if [ $$failed -ne 0 ]; then echo "some tests failed" >&2; exit 1; fi
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} cargo test --locked --no-fail-fast
 
 soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values, SOAK_KEYS lines
 	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support --test-threads 4

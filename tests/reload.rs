@@ -179,7 +179,7 @@ fn what_is_wrong_changes_nothing_and_is_told_once() {
     eventually("whoever asks is told again", SOON, || proxy.reloads("error") == errors + 1);
     proxy.configure(&base.upstream("write-hold = \"1s\""));
     eventually("it is in force once it is right", SOON, || proxy.reloads("ok") == 1);
-    assert!(proxy.log().contains("changed=upstream.write-hold"), "{}", proxy.log());
+    eventually("it is logged", secs(5), || proxy.log().contains("changed=upstream.write-hold"));
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn nodes_come_and_go() {
         list.lines().filter(|line| !line.contains("cmd=client") && !line.contains("flags=M")).count() == 0
     });
     load.stop().assert_no_errors();
-    assert!(proxy.log().contains("changed=upstream.replicas"), "{}", proxy.log());
+    eventually("it is logged", secs(5), || proxy.log().contains("changed=upstream.replicas"));
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn a_password_that_is_exchanged_is_used() {
     eventually("it is let in again", SOON, || proxy.get("/readyz").0 == 200);
     eventually("everywhere", secs(5), || proxy.eligible() == 2);
     eventually("the stream is followed", secs(10), || proxy.metric("redweir_stream_attached", &[]) > 0.5);
-    assert!(proxy.log().contains("changed=upstream.password"), "{}", proxy.log());
+    eventually("it is logged", secs(5), || proxy.log().contains("changed=upstream.password"));
 }
 
 #[test]
@@ -349,6 +349,8 @@ fn what_needs_a_restart_is_told_and_the_rest_is_in_force() {
     let text = text.replace(&format!("127.0.0.1:{}", proxy.port), &format!("127.0.0.1:{}", free_port()));
     fs::write(proxy.file(), text).unwrap();
     eventually("it is in force as far as it can be", SOON, || proxy.reloads("restart") == 1);
+    // Another thread writes the log.
+    eventually("it is logged", secs(5), || proxy.log().contains("need a restart"));
     let log = proxy.log();
     let line = log.lines().find(|line| line.contains("need a restart")).unwrap();
     assert!(line.contains("keys=listen stream.fence-slots proxy.workers") && line.contains("WARN"), "{line}");
@@ -388,7 +390,7 @@ fn what_was_never_fenced_is_not_fenced_by_a_reload() {
     let proxy = base.start();
     proxy.configure(&Setup::of(&topology).upstream("write-hold = \"1s\""));
     eventually("the rest is in force", SOON, || proxy.reloads("restart") == 1);
-    assert!(proxy.log().contains("keys=policy.default"), "{}", proxy.log());
+    eventually("it is logged", secs(5), || proxy.log().contains("keys=policy.default"));
     assert_eq!(proxy.explain(&["GET", "k"])["consistency"], "eventual");
 }
 

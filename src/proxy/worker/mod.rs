@@ -215,12 +215,12 @@ impl Worker {
         lane
     }
 
-    /// An exclusive lane of this key: a clean idle one, or a new one. One more is opened for who comes next, so that two
-    /// who block in turn do so in that order, and neither after what a third says then on a connection that is open.
-    pub fn exclusive_lane(self: &Rc<Self>, key: LaneKey) -> Rc<Lane> {
+    /// An exclusive lane of this key: a clean idle one, or a new one. With a `spare`, one more is opened for who comes next, so
+    /// that two who block in turn do so in that order, and neither after what a third says then on a connection that is open.
+    pub fn exclusive_lane(self: &Rc<Self>, key: LaneKey, spare: bool) -> Rc<Lane> {
         let lane = self.lanes.take_idle(key).unwrap_or_else(|| self.start(key, true));
         let room = self.shared.exclusive.available_permits() > self.lanes.idle_count();
-        if room && self.lanes.needs_spare(key) && !mutant::is("none-to-spare") {
+        if spare && room && self.lanes.needs_spare(key) && !mutant::is("none-to-spare") {
             self.lanes.give_back(&self.start(key, true));
         }
         lane

@@ -153,7 +153,8 @@ impl Connection {
             }
         };
         self.waiting.end();
-        let lane = self.worker.exclusive_lane(self.who.key(primary));
+        // Whoever monitors would see what a connection that is just being opened says.
+        let lane = self.worker.exclusive_lane(self.who.key(primary), !speaks_unasked(intent));
         self.client.status.pin(lane.server_id());
         self.pin = Some(Pin::new(lane, place));
         Ok(())
