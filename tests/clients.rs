@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use support::{Proxy, Redis, Setup, Topology, secs};
 
 /// How long one transcript may take.
-const WITHIN: Duration = secs(60);
+const WITHIN: Duration = secs(150);
 
 /// What differs on purpose or not yet, by step, with the reason. Who ends a difference takes its line off.
 const DIFFERENT: &[(&str, &str)] = &[
