@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 
 use crate::config::Listen;
 use crate::core::address::Address;
-use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::socket::dial;
@@ -267,9 +266,6 @@ impl Acceptor {
     /// for whoever comes meanwhile is reset.
     fn close(self) -> Vec<AcceptedSocket> {
         let mut last = Vec::new();
-        if mutant::is("queue-forgotten") {
-            return last;
-        }
         match self {
             Self::Tcp(listener) => {
                 let Ok(listener) = listener.into_std() else { return last };
