@@ -189,9 +189,15 @@ fn a_primary_that_cannot_say_makes_nobody_suspect() {
     assert!(after_down < ms(15), "a login took {after_down:?}");
     // So it would have been seen.
     let mut conn = Conn::open(proxy.port);
-    for _ in 0..TIMES {
-        assert!(conn.cmd(&["AUTH", "alice", "guess"]).error().starts_with("WRONGPASS"));
-    }
+    let mut wrong = 0;
+    eventually("twenty wrong guesses", secs(10), || {
+        let said = conn.cmd(&["AUTH", "alice", "guess"]);
+        // On a busy machine a look at the primary may come late: nothing is said of the guess then.
+        let may_be_down = said.error().starts_with("MASTERDOWN");
+        assert!(may_be_down || said.error().starts_with("WRONGPASS"), "{said:?}");
+        wrong += u64::from(!may_be_down);
+        wrong == TIMES
+    });
     let suspect = fastest_login(&mut root, proxy.port, "suspect");
     assert!(suspect >= ms(20), "a login took {suspect:?}");
     println!("logins: {after_busy:?}, {after_down:?}, {suspect:?} as a suspect");
