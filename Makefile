@@ -120,13 +120,13 @@ test: deps-test ## All tests, against real servers
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} cargo test --locked --no-fail-fast
 
 soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values, SOAK_KEYS lines
-	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test consistency -- --nocapture --skip support --test-threads 4
-	REDWEIR_SOAK_COMMANDS=$(SOAK_COMMANDS) cargo test --locked --test every_command -- --nocapture --skip support
-	REDWEIR_FAILOVERS=$(SOAK_FAILOVERS) cargo test --locked --test failovers -- --nocapture --skip support
-	REDWEIR_DISCONNECTS=$(SOAK_DISCONNECTS) cargo test --locked --test disconnects -- --nocapture --skip support
+	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test servers consistency:: -- --nocapture --skip support --test-threads 4
+	REDWEIR_SOAK_COMMANDS=$(SOAK_COMMANDS) cargo test --locked --test servers every_command:: -- --nocapture --skip support
+	REDWEIR_FAILOVERS=$(SOAK_FAILOVERS) cargo test --locked --test servers failovers:: -- --nocapture --skip support
+	REDWEIR_DISCONNECTS=$(SOAK_DISCONNECTS) cargo test --locked --test servers disconnects:: -- --nocapture --skip support
 	REDWEIR_LARGE_MIB=$(SOAK_LARGE_MIB) REDWEIR_IDLE_CLIENTS=9000 \
-		cargo test --locked --test large -- --nocapture --skip support --test-threads 1
-	REDWEIR_KEYS_CASES=$(SOAK_KEYS) cargo test --locked --test keys_live -- --nocapture --skip support --test-threads 2
+		cargo test --locked --test servers large:: -- --nocapture --skip support --test-threads 1
+	REDWEIR_KEYS_CASES=$(SOAK_KEYS) cargo test --locked --test servers keys_live:: -- --nocapture --skip support --test-threads 2
 
 deps-lint:
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet --debug cargo-deny@0.20.2
@@ -192,6 +192,7 @@ mutants: deps-gate deps-test ## Wake each deliberate bug, and expect the tests t
 		only="--test $$target"
 		if [ "$$target" = lib ]; then only=--lib; fi
 		if [ "$$target" = gate ]; then only="--bench gate"; fi
+		if [ -e tests/servers/$$target.rs ]; then only="--test servers"; name=$${name:-$$target::}; fi
 		if REDWEIR_MUTANT=$$mutant $$build $$only $$name -- --skip support --format pretty </dev/null >"$$log" 2>&1; then
 			echo "$$mutant survived: no test of $$target failed" >&2; exit 1
 		fi

@@ -281,13 +281,35 @@ fn every_deliberate_bug_has_tests_that_catch_it() {
     for line in list.lines().filter(|line| !line.starts_with('#')) {
         let mut words = line.split_whitespace();
         let (mutant, target) = (words.next().expect("a name"), words.next().expect("a target"));
-        let is_there =
-            ["lib", "gate"].contains(&target) || root().join(format!("tests/{target}.rs")).exists();
-        assert!(is_there, "{line}: there is no tests/{target}.rs");
+        let exists = |path: String| root().join(path).exists();
+        let is_there = ["lib", "gate"].contains(&target)
+            || exists(format!("tests/{target}.rs"))
+            || exists(format!("tests/servers/{target}.rs"));
+        assert!(is_there, "{line}: there is no such file of tests");
         assert!(listed.insert(mutant), "{mutant} is listed twice");
     }
     assert_eq!(known, listed, "tests/mutants.txt lists what src has");
     assert!(known.len() >= 64, "found only {} mutants", known.len());
+}
+
+#[test]
+fn no_file_of_tests_is_forgotten() {
+    let folder = root().join("tests/servers");
+    let main = fs::read_to_string(folder.join("main.rs")).expect("it is there");
+    let named: BTreeSet<&str> =
+        main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')).collect();
+    let mut there = BTreeSet::new();
+    for entry in fs::read_dir(&folder).expect("it is there") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+        let is_code = path.extension().is_some_and(|ext| ext == "rs") && name != "main";
+        if is_code || path.join("mod.rs").exists() {
+            there.insert(name);
+        }
+    }
+    let there: BTreeSet<&str> = there.iter().map(String::as_str).collect();
+    assert_eq!(named, there, "tests/servers/main.rs names every file beside it");
+    assert!(there.len() >= 38, "found only {} files", there.len());
 }
 
 #[test]

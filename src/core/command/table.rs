@@ -9,7 +9,7 @@ use super::rule::{self, Access, BLOCK_OPTION, Handling, Stateful};
 use super::{CommandId, Intent, modules};
 use crate::core::argv::Args;
 
-/// `COMMAND` of Redis 7.0.15, one line per command; `tests/commands_live.rs` writes it and keeps it true.
+/// `COMMAND` of Redis 7.0.15, one line per command; `tests/servers/commands_live.rs` writes it and keeps it true.
 const BUILTIN: &str = include_str!("table.txt");
 
 /// Names are compared in lower case in a buffer of this size; a longer name is no command.

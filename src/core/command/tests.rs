@@ -1,4 +1,4 @@
-//! Tests of the command table. `tests/commands_live.rs` holds it against real servers.
+//! Tests of the command table. `tests/servers/commands_live.rs` holds it against real servers.
 
 use proptest::prelude::*;
 use proptest::{collection, sample};
