@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// A Redweir that the test starts by itself: on a socket that it shares, or that it is given.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     admin: u16,
     log: std::path::PathBuf,
@@ -34,11 +34,12 @@ impl Process {
         let mut text = String::new();
         let _ = write!(text, "{listen}\n[admin]\naddress = \"127.0.0.1:{admin}\"\n[upstream]\n{upstream}\n");
         let _ = write!(text, "[proxy]\nworkers = 2\nlame-duck = \"200ms\"\ndrain-timeout = \"5s\"\n");
+        let _ = writeln!(text, "maint-notifications = \"yes\"");
         fs::write(&file, text).unwrap();
         (file, admin)
     }
 
-    fn start(dir: &Path, listen: &str, upstream: &str) -> Self {
+    pub(crate) fn start(dir: &Path, listen: &str, upstream: &str) -> Self {
         let (file, admin) = Self::file(dir, listen, upstream);
         let mut command = Command::new(env!("CARGO_BIN_EXE_redweir"));
         command.args(["run", "-c"]).arg(&file).stdin(Stdio::null());
@@ -68,7 +69,7 @@ impl Process {
         Self { child, admin, log }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
@@ -80,11 +81,11 @@ impl Process {
         });
     }
 
-    fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
     }
 
-    fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         let deadline = Instant::now() + secs(15);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -169,7 +170,7 @@ fn answered(reply: std::io::Result<crate::support::Value>) -> std::io::Result<()
     }
 }
 
-fn upstream(topology: &Topology) -> String {
+pub(crate) fn upstream(topology: &Topology) -> String {
     let replicas: Vec<String> =
         topology.replica_ports().iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
     format!("primary = \"127.0.0.1:{}\"\nreplicas = [{}]", topology.primary.port, replicas.join(", "))

@@ -33,6 +33,7 @@ mod losses;
 mod offload;
 mod panics;
 mod pipelines;
+mod pools;
 mod relays;
 mod reload;
 mod replicas_differ;
