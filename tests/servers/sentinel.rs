@@ -283,6 +283,33 @@ fn ghosts_and_what_is_down_are_left_out_and_in_tilt_everybody_stays() {
     await_nodes(&proxy, &[real.port]);
 }
 
+/// A sentinel that was stopped for more than two seconds is in TILT for thirty: what it says then is not worth much.
+#[test]
+fn a_real_sentinel_in_tilt_moves_nobody() {
+    let (primary, replicas) = servers(1);
+    let sentinel = Sentinel::start(1, primary.port, 1).remove(0);
+    let proxy = Setup::by_sentinels(&[sentinel.port]).start_with_any_replicas();
+    proxy.await_replicas(1);
+    sentinel.pause();
+    sleep_ms(2500);
+    sentinel.resume();
+    let mut direct = Conn::open(sentinel.port);
+    let mut is_in_tilt = || direct.cmd(&["INFO", "sentinel"]).text().contains("sentinel_tilt:1");
+    eventually("it is in TILT", secs(5), &mut is_in_tilt);
+    eventually("it is told of", secs(5), || proxy.log().contains("no sentinel answers, or all are in TILT"));
+    // It would say that the replica is down, could it still tell.
+    replicas[0].pause();
+    let mut client = proxy.connect();
+    for n in 0..100 {
+        assert_eq!(client.cmd(&["SET", "k", &n.to_string()]), "OK");
+    }
+    replicas[0].resume();
+    proxy.await_replicas(1);
+    assert_eq!(nodes(&proxy), sorted(vec![primary.port, replicas[0].port]));
+    assert!(is_in_tilt(), "the test took too long");
+    assert_eq!(primary_of(&proxy), Some(primary.port));
+}
+
 /// In the middle of a failover the leader has the new number, and shows the old address with it, for as long as the replicas
 /// take to resync.
 #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::support::{
-    Conn, Proxy, Redis, Setup, Socket, Value, encode, eventually, free_port, secs, sleep_ms,
+    Conn, Proxy, Redis, Sentinel, Setup, Socket, Value, encode, eventually, free_port, secs, sleep_ms,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -170,6 +170,59 @@ fn all_tls() -> (Authority, Servers, Proxy, [u16; 2]) {
     let upstream = format!("[upstream.tls]\n{}", authority.lines("ca", "proxy"));
     let proxy = servers.setup().toml(&format!("{first}\n{second}\n{upstream}")).start();
     (authority, servers, proxy, [open, mutual])
+}
+
+/// The user that the reference file says is enough for sentinels, as a line of their configuration.
+fn user_of_the_reference() -> String {
+    let reference = include_str!("../../config/redweir.toml");
+    let table = reference.split("#[upstream.sentinel]").nth(1).unwrap();
+    let lines = table.split("ACL SETUSER ").nth(1).unwrap().split("#username").next().unwrap();
+    let words: Vec<&str> = lines.split_whitespace().filter(|word| *word != "#").collect();
+    assert!(words.len() > 8, "{words:?}");
+    format!("user {}", words.join(" ").replace(">secret", ">sesame"))
+}
+
+/// Sentinels and nodes speak TLS only with who shows a certificate, and a failover changes nothing of it.
+#[test]
+fn sentinels_are_asked_by_tls_as_a_user_of_few_rights() {
+    let authority = Authority::new();
+    authority.sign("node", &["127.0.0.1"], SERIAL);
+    authority.sign("sentinel", &["sentinel.test"], SERIAL + 1);
+    authority.sign("proxy", &["localhost"], SERIAL + 2);
+    let mut servers = Servers::start(&authority, &[]);
+    let tls = free_port();
+    let files =
+        ["ca-cert-file", "cert-file", "key-file"].iter().zip(["ca.crt", "sentinel.crt", "sentinel.key"]);
+    let files: String = files.map(|(key, file)| format!("tls-{key} {}\n", authority.path(file))).collect();
+    let user = user_of_the_reference();
+    let lines = format!("tls-port {tls}\n{files}tls-replication yes\n{user}");
+    let sentinel = Sentinel::start_one(&format!("127.0.0.1 {} 1", servers.tls[0]), &lines);
+    sentinel.await_known("num-slaves", 1);
+    let by = |table: &str| {
+        let nodes = format!("[upstream.tls]\n{}", authority.lines("ca", "proxy"));
+        Setup::by_sentinels(&[tls]).toml(&format!("{table}\n{nodes}"))
+    };
+    let table = format!("[upstream.sentinel.tls]\n{}\n", authority.lines("ca", "proxy"));
+    let password = authority.path("password");
+    fs::write(&password, "sesame\n").unwrap();
+    let login = format!("username = \"redweir\"\npassword-file = {password:?}\n");
+    // Made out to somebody else.
+    let wrong = by(&format!("{login}{table}")).spawn();
+    eventually("the certificate is not believed", secs(10), || wrong.log().contains("certificate"));
+    assert!(wrong.view()["primary"].is_null());
+    drop(wrong);
+
+    let proxy = by(&format!("{login}{table}server-name = \"sentinel.test\"")).start_with_any_replicas();
+    proxy.await_replicas(1);
+    assert_eq!(proxy.cmd(&["SET", "k", "v"]), "OK");
+    let denied = Conn::open(sentinel.port).cmd(&["ACL", "LOG"]);
+    assert!(denied.items().is_empty(), "something was denied: {denied:?}");
+    servers.primary.kill();
+    let mut conn = proxy.connect();
+    eventually("the new primary is followed", secs(20), || conn.cmd(&["SET", "k", "w"]) == "OK");
+    assert_eq!(servers.replica.cmd(&["GET", "k"]), "w");
+    assert_eq!(proxy.view()["primary"], format!("127.0.0.1:{}", servers.tls[1]));
+    assert!(!proxy.log().contains("sesame"));
 }
 
 #[test]
