@@ -117,9 +117,19 @@ demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after
 	cargo build --release --locked
 	"$${CARGO_TARGET_DIR:-target}/release/redweir" demo $(if $(SECONDS),--seconds $(SECONDS))
 
-# The tests wait more than they compute.
+# Tests with servers wait more than they compute: the others have what is left over of the machine meanwhile.
 test: deps-test ## All tests, against real servers
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} cargo test --locked --no-fail-fast
+	@cargo test --locked --no-run
+	beside=$$(mktemp)
+	trap 'kill $$(jobs -p) 2>/dev/null || true; rm -f "$$beside"' EXIT
+	nice -n 19 cargo test --locked --no-fail-fast --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) \
+		>"$$beside" 2>&1 &
+	status=0
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} \
+		cargo test --locked --no-fail-fast --test servers --test follower || status=$$?
+	wait $$! || status=$$?
+	cat "$$beside"
+	exit $$status
 
 soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values, SOAK_KEYS lines
 	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test servers consistency:: -- --nocapture --skip support --test-threads 4

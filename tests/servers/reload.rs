@@ -3,15 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::checker::Level;
 use crate::support::load::Plan;
-use crate::support::{Proxy, Redis, Setup, Topology, eventually, free_port, http_get, ms, secs, sleep_ms};
+use crate::support::{
+    Conn, Proxy, Redis, Setup, Topology, Value, eventually, free_port, http_get, ms, secs, sleep_ms,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -455,5 +459,73 @@ fn nodes_with_names_come_and_go() {
         assert_eq!(proxy.view()["nodes"].as_array().unwrap().len(), 1 + count);
         assert_eq!(conn.cmd(&["SET", "k", &count.to_string()]), "OK");
         assert_eq!(conn.cmd(&["GET", "k"]), count.to_string().as_str());
+    }
+}
+
+/// What a writer came to: numbers that were acknowledged, and those that may have been executed.
+#[derive(Default)]
+struct Written {
+    acknowledged: Vec<i64>,
+    uncertain: Vec<i64>,
+    refused: Vec<String>,
+}
+
+fn write_until(port: u16, list: &str, stop: &AtomicBool) -> Written {
+    let (mut conn, mut written) = (Conn::open(port), Written::default());
+    for n in 0.. {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        match conn.cmd(&["RPUSH", list, &n.to_string()]) {
+            Value::Int(_) => written.acknowledged.push(n),
+            Value::Error(text) if text.contains("may have been executed") => written.uncertain.push(n),
+            other => written.refused.push(format!("{n}: {other:?}")),
+        }
+        sleep_ms(1);
+    }
+    written
+}
+
+/// The file names another primary, one that never heard of the first: every write is made once, at one of them.
+#[test]
+fn another_primary_takes_over_under_writes() {
+    const WRITERS: usize = 6;
+    let servers = [Redis::start(&[]), Redis::start(&[])];
+    let setup = |which: usize| Setup::to(servers[which].port, &[]);
+    let proxy = setup(0).start();
+    let stop = AtomicBool::new(false);
+    let list = |writer: usize| format!("list:{writer}");
+    let written: Vec<Written> = thread::scope(|scope| {
+        let write = |writer| {
+            let (port, stop) = (proxy.port, &stop);
+            scope.spawn(move || write_until(port, &list(writer), stop))
+        };
+        let writers: Vec<_> = (0..WRITERS).map(write).collect();
+        for round in 1..=6 {
+            let server = &servers[round % 2];
+            let before = server.stat("total_commands_processed");
+            proxy.configure(&setup(round % 2));
+            reload(&proxy, "ok");
+            eventually("writes come to the other", secs(10), || {
+                server.stat("total_commands_processed") > before + 100 && server.calls("rpush") > 0
+            });
+            assert_eq!(proxy.view()["nodes"].as_array().unwrap().len(), 1);
+        }
+        stop.store(true, Ordering::SeqCst);
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    for (writer, Written { acknowledged, uncertain, refused }) in written.iter().enumerate() {
+        let mut found: HashMap<i64, usize> = HashMap::new();
+        for server in &servers {
+            for item in server.cmd(&["LRANGE", &list(writer), "0", "-1"]).items() {
+                *found.entry(item.text().parse().unwrap()).or_default() += 1;
+            }
+        }
+        let twice: Vec<_> = found.iter().filter(|(_, count)| **count > 1).collect();
+        let missing: Vec<_> = acknowledged.iter().filter(|n| !found.contains_key(n)).collect();
+        assert!(twice.is_empty() && missing.is_empty(), "{writer}: twice {twice:?}, missing {missing:?}");
+        assert!(refused.is_empty() && acknowledged.len() > 100, "{} {refused:?}", acknowledged.len());
+        // One command of each client is under way when a connection is cut, at most.
+        assert!(uncertain.len() <= 6, "{uncertain:?}");
     }
 }

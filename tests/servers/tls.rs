@@ -191,11 +191,11 @@ fn sentinels_are_asked_by_tls_as_a_user_of_few_rights() {
     authority.sign("proxy", &["localhost"], SERIAL + 2);
     let mut servers = Servers::start(&authority, &[]);
     let tls = free_port();
-    let files =
-        ["ca-cert-file", "cert-file", "key-file"].iter().zip(["ca.crt", "sentinel.crt", "sentinel.key"]);
-    let files: String = files.map(|(key, file)| format!("tls-{key} {}\n", authority.path(file))).collect();
+    let file = |key: &str, file: &str| format!("tls-{key} {}", authority.path(file));
+    let files = [("ca-cert-file", "ca.crt"), ("cert-file", "sentinel.crt"), ("key-file", "sentinel.key")];
+    let files = files.map(|(key, name)| file(key, name)).join("\n");
     let user = user_of_the_reference();
-    let lines = format!("tls-port {tls}\n{files}tls-replication yes\n{user}");
+    let lines = format!("tls-port {tls}\n{files}\ntls-replication yes\n{user}");
     let sentinel = Sentinel::start_one(&format!("127.0.0.1 {} 1", servers.tls[0]), &lines);
     sentinel.await_known("num-slaves", 1);
     let by = |table: &str| {
