@@ -8,9 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use redweir::config::{Config, ConfigError, LogFormat, Problem, schema};
+use redweir::config::{Config, ConfigError, Flags, LogFormat, Problem, schema};
 use redweir::core::address::Address;
-use redweir::core::policy::{Consistency, PolicyId};
+use redweir::core::policy::{Consistency, Policy, PolicyId};
 use redweir::core::stream::source::StreamSource;
 
 const REFERENCE: &str = include_str!("../config/redweir.toml");
@@ -111,15 +111,12 @@ fn home() -> tempfile::TempDir {
 fn the_reference_says_the_defaults() {
     let read = parse(REFERENCE).unwrap();
     let replicas = vec![address("127.0.0.1:6381"), address("127.0.0.1:6382")];
-    let flags = Config::from_flags(
-        vec![address("127.0.0.1:6380")],
-        address("127.0.0.1:6379"),
-        replicas,
-        Some(address("127.0.0.1:9380")),
-    );
-    assert_eq!(read, flags.unwrap());
+    let flags = Flags::to(vec![address("127.0.0.1:6380")], address("127.0.0.1:6379"), replicas);
+    let flags = Flags { admin: Some(address("127.0.0.1:9380")), ..flags };
+    assert_eq!(read, Config::from_flags(flags).unwrap());
     let empty_tables = with("replicas = []\n[policy.default]\n[stream]\n[proxy]\n[security]\n[log]\n");
-    let nothing_said = Config::from_flags(vec![address("a:1")], address("b:2"), vec![], None).unwrap();
+    let flags = Flags::to(vec![address("a:1")], address("b:2"), vec![]);
+    let nothing_said = Config::from_flags(flags).unwrap();
     assert_eq!(parse(&empty_tables).unwrap(), nothing_said);
     assert_eq!(parse(&with("")).unwrap(), nothing_said);
 }
@@ -618,11 +615,88 @@ fn an_address_is_used_once() {
         assert_eq!(problem.key, key);
         assert!(problem.message.contains(says), "{problem}");
     }
-    let error =
-        Config::from_flags(vec![address("a:1")], address("b:2"), vec![address("c:3"), address("b:2")], None);
+    let replicas = vec![address("c:3"), address("b:2")];
+    let error = Config::from_flags(Flags::to(vec![address("a:1")], address("b:2"), replicas));
     assert_eq!(error.unwrap_err().to_string(), "--replica: b:2 is already given with --primary");
-    let error = Config::from_flags(vec![], address("b:2"), vec![], Some(address("unix:/x"))).unwrap_err();
+    let flags = Flags::to(vec![], address("b:2"), vec![]);
+    let error = Config::from_flags(Flags { admin: Some(address("unix:/x")), ..flags }).unwrap_err();
     assert_eq!(error.problems.len(), 2);
+}
+
+#[test]
+fn levels_are_policies_without_further_words() {
+    let rest = "policy = \"strong\"\n[[route]]\nkeys = [\"x\"]\npolicy = \"eventual\"\n[policy.bounded]\n";
+    let text = format!("[upstream]\nprimary = \"b:2\"\n[[listen]]\naddress = \"a:1\"\n{rest}");
+    let policies = parse(&text).unwrap().policies;
+    let levels: Vec<(&str, Consistency)> =
+        policies.all.iter().map(|policy| (policy.name.as_str(), policy.consistency)).collect();
+    let expected = [
+        ("default", Consistency::Fenced),
+        ("bounded", Consistency::Bounded),
+        ("eventual", Consistency::Eventual),
+        ("strong", Consistency::Strong),
+    ];
+    assert_eq!(levels, expected, "those that are named, and no others");
+    let default = Policy::default();
+    for policy in &policies.all {
+        let Policy { name, consistency, .. } = policy.clone();
+        assert_eq!(*policy, Policy { name, consistency, ..default.clone() });
+    }
+    let problem = problem(&text.replace("\"strong\"", "\"stong\""));
+    assert_eq!(problem.help.as_deref(), Some("did you mean `strong`?"));
+    let flags = Flags::to(vec![address("a:1")], address("b:2"), vec![]);
+    let config = Config::from_flags(Flags { policy: Some(Consistency::Session), ..flags }).unwrap();
+    assert_eq!(config.policies.all[config.listen[0].policy.index()].consistency, Consistency::Session);
+}
+
+#[test]
+fn a_password_file_can_be_a_flag() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("password");
+    let flags = || Flags {
+        username: Some("redweir".to_owned()),
+        password_file: Some(file.clone()),
+        ..Flags::to(vec![address("a:1")], address("b:2"), vec![])
+    };
+    let error = Config::from_flags(flags()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("--password-file: ") && error.contains("cannot read it: No such file"),
+        "{error}"
+    );
+    std::fs::write(&file, "hunter2\nhunter3\n").unwrap();
+    let error = Config::from_flags(flags()).unwrap_err().to_string();
+    assert!(error.contains("expected the password on one line") && !error.contains("hunter"), "{error}");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    let login = Config::from_flags(flags()).unwrap().upstream.credentials().unwrap();
+    assert_eq!((login.username.as_deref(), login.password.as_str()), (Some("redweir"), "hunter2"));
+}
+
+#[test]
+fn what_is_hardly_meant_is_said() {
+    let advice = |rest: &str| parse(&with(rest)).unwrap().advice();
+    let route = |commands: &str| format!("[[route]]\ncommands = [{commands}]\npolicy = \"strong\"\n");
+    assert_eq!(advice(""), Vec::<String>::new());
+    assert_eq!(parse(REFERENCE).unwrap().advice(), Vec::<String>::new());
+    let fine = route("\"get\", \"EXISTS\", \"json.get\", \"hgetex\", \"eval_ro\"");
+    assert_eq!(advice(&fine), Vec::<String>::new());
+    let cases = [
+        (route("\"set\""), "route 1: `set` writes: a policy is for what a replica may answer"),
+        (route("\"get\", \"config|get\""), "route 1: `config|get` is answered by the primary only: a policy"),
+        (route("\"gte\""), "route 1: `gte` is no command of Redis (did you mean `get`?)"),
+        ("[policy.relaxed]".to_owned(), "policy `relaxed` is named by no [[listen]] and no [[route]]"),
+        (
+            format!("[[route]]\npolicy = \"strong\"\n{}", route("\"get\"")),
+            "route 2 is never taken: route 1 matches everything before it",
+        ),
+        (
+            format!("{}[policy.strong]\nconsistency = \"eventual\"", route("\"get\"")),
+            "policy `strong` is eventual, which is not what it is called",
+        ),
+    ];
+    for (rest, says) in cases {
+        let said = advice(&rest);
+        assert!(said.len() == 1 && said[0].starts_with(says), "{rest}: {said:?}");
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What a configuration that is right comes to, in a few lines.
 
 use std::fmt::Write as _;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 
 use crate::config::{Config, shown, units};
+use crate::core::address::Address;
 use crate::core::policy::{Consistency, Policy};
 
 /// `FILE: ok`, and what it comes to.
@@ -62,6 +64,37 @@ pub(super) fn summary(path: &Path, config: &Config) -> String {
     }
     line("stream", config.stream.source.name());
     text
+}
+
+/// What is allowed but hardly meant, in words.
+pub(super) fn advice(config: &Config) -> Vec<String> {
+    let mut advice = config.advice();
+    advice.extend(twice(config));
+    advice
+}
+
+/// Nodes that are the same under two names, and listeners that are nodes. Names that do not resolve are left alone.
+fn twice(config: &Config) -> Vec<String> {
+    let primary = config.upstream.primary.iter().map(|address| ("the primary", address));
+    let replicas = config.upstream.replicas.iter().map(|address| ("replica", address));
+    let listen = config.listen.iter().map(|listen| ("[[listen]]", &listen.address));
+    let mut known: Vec<(&str, &Address, Vec<SocketAddr>)> = Vec::new();
+    let mut twice = Vec::new();
+    for (role, address) in primary.chain(replicas).chain(listen) {
+        let places = places(address);
+        let same =
+            |(_, _, others): &&(_, _, Vec<SocketAddr>)| places.iter().any(|place| others.contains(place));
+        if let Some((other_role, other, _)) = known.iter().find(same) {
+            twice.push(format!("{role} {address} is {other_role} {other} under another name"));
+        }
+        known.push((role, address, places));
+    }
+    twice
+}
+
+fn places(address: &Address) -> Vec<SocketAddr> {
+    let Address::Tcp { host, port } = address else { return Vec::new() };
+    (host.as_str(), *port).to_socket_addrs().map(Iterator::collect).unwrap_or_default()
 }
 
 fn describe(policy: &Policy) -> String {

@@ -9,12 +9,14 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Config, ConfigError, Log, LogLevel, shown};
+use crate::config::{Config, ConfigError, Flags, Log, LogLevel, shown};
 use crate::control::reload::Origin;
 use crate::core::address::Address;
+use crate::core::policy::Consistency;
 use crate::net::runtime::hangup;
 use crate::net::socket::handed::Handed;
 
@@ -51,6 +53,18 @@ enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Print what a shell needs to complete these commands
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or that of one of these commands
+    Man {
+        /// Which
+        #[arg(value_name = "COMMAND")]
+        of: Option<String>,
+    },
     /// Start a primary, two replicas and the proxy on free ports, and show where reads go
     Demo {
         /// End after this long; without it the demo stays up until Ctrl-C
@@ -62,8 +76,8 @@ enum Command {
 #[derive(Args, Debug)]
 struct RunArgs {
     /// The configuration file
-    #[arg(short, long = "config", value_name = "FILE", required_unless_present_any = ["listen", "primary"])]
-    #[arg(conflicts_with_all = ["listen", "primary", "replica", "admin"])]
+    #[arg(short, long = "config", value_name = "FILE")]
+    #[arg(conflicts_with_all = ["listen", "primary", "replica", "admin", "username", "password_file", "policy"])]
     config: Option<PathBuf>,
     /// Where clients connect
     #[arg(long, value_name = "ADDRESS", num_args = 1.., requires = "primary")]
@@ -77,10 +91,43 @@ struct RunArgs {
     /// Where health, metrics and EXPLAIN are served
     #[arg(long, value_name = "ADDRESS", requires = "primary")]
     admin: Option<Address>,
+    /// The user of Redweir's own connections to the servers
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    username: Option<String>,
+    /// The file with the password of Redweir's own connections to the servers
+    #[arg(long, value_name = "FILE", requires = "primary")]
+    password_file: Option<PathBuf>,
+    /// How fresh reads must be [default: fenced]
+    #[arg(long, value_name = "LEVEL", requires = "primary", value_parser = level())]
+    policy: Option<Consistency>,
     /// Threads that serve clients; 0 for one per core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
     workers: Option<u16>,
 }
+
+/// The name of a level.
+fn level() -> impl clap::builder::TypedValueParser<Value = Consistency> {
+    let names = PossibleValuesParser::new(Consistency::ALL.map(Consistency::name));
+    names.map(|name| Consistency::named(&name).unwrap_or(Consistency::Fenced))
+}
+
+/// `redweir run`, and nothing else.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "run: expected a configuration file, or where clients connect and where the primary is
+
+  redweir run --listen 127.0.0.1:6380 --primary 127.0.0.1:6379 --replica 127.0.0.1:6381
+
+  redweir config > redweir.toml   # the reference, to start from
+  redweir check -c redweir.toml
+  redweir run -c redweir.toml"
+)]
+struct NothingToRun;
+
+/// There is no manual page of this.
+#[derive(Debug, thiserror::Error)]
+#[error("man: `{0}` is no command; `redweir --help` names them")]
+struct NoSuchPage(String);
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
@@ -121,13 +168,27 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Run(flags) => run(flags),
         Command::Check { config: path } => {
             let config = Config::load(&path)?;
-            for file in config.exposed() {
-                writeln!(io::stderr(), "warning: {}", exposure(file))?;
+            for warning in config.exposed().into_iter().map(exposure).chain(check::advice(&config)) {
+                writeln!(io::stderr(), "warning: {warning}")?;
             }
             print(&check::summary(&path, &config))
         }
         Command::Config => print(REFERENCE),
         Command::Explain { admin, format, command } => print(&explain::ask(&admin, &command, format)?),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "redweir", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+        Command::Man { of } => {
+            let mut all = Cli::command();
+            all.build();
+            let one =
+                of.map(|name| all.find_subcommand(&name).cloned().ok_or(NoSuchPage(name))).transpose()?;
+            let mut page = Vec::new();
+            clap_mangen::Man::new(one.unwrap_or(all)).render(&mut page)?;
+            print(&String::from_utf8_lossy(&page))
+        }
         Command::Demo { seconds } => demo(seconds),
     }
 }
@@ -138,8 +199,16 @@ fn run(flags: RunArgs) -> anyhow::Result<()> {
     let handed = Handed::take()?;
     let mut config = match (&flags.config, flags.primary) {
         (Some(path), _) => Config::load(path)?,
-        (None, Some(primary)) => Config::from_flags(flags.listen, primary, flags.replica, flags.admin)?,
-        (None, None) => anyhow::bail!("clap lets no such arguments through"),
+        (None, Some(primary)) => Config::from_flags(Flags {
+            listen: flags.listen,
+            primary,
+            replicas: flags.replica,
+            admin: flags.admin,
+            username: flags.username,
+            password_file: flags.password_file,
+            policy: flags.policy,
+        })?,
+        (None, None) => return Err(NothingToRun.into()),
     };
     let workers = flags.workers.map(usize::from);
     let amend = move |config: &mut Config| {
@@ -147,8 +216,8 @@ fn run(flags: RunArgs) -> anyhow::Result<()> {
     };
     amend(&mut config);
     let (_log, set_level) = log::start(&config.log)?;
-    for file in config.exposed() {
-        tracing::warn!("{}", exposure(file));
+    for warning in config.exposed().into_iter().map(exposure).chain(config.advice()) {
+        tracing::warn!("{warning}");
     }
     crate::app::run(config, Origin { file: flags.config, amend: Box::new(amend), set_level }, handed)
 }
@@ -177,7 +246,11 @@ fn report(error: &anyhow::Error) -> ExitCode {
     let wrong = error.downcast_ref::<ConfigError>();
     let text = wrong.map_or_else(|| format!("redweir: {error:#}"), ToString::to_string);
     let _ = writeln!(io::stderr(), "{text}");
-    let usage = wrong.is_some() || error.is::<log::FilterError>() || error.is::<explain::UsageError>();
+    let usage = wrong.is_some()
+        || error.is::<NothingToRun>()
+        || error.is::<NoSuchPage>()
+        || error.is::<log::FilterError>()
+        || error.is::<explain::UsageError>();
     if usage { USAGE.into() } else { ExitCode::FAILURE }
 }
 

@@ -17,5 +17,15 @@ pub(crate) fn read_file(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|e| format!("it is not UTF-8 (byte {})", e.utf8_error().valid_up_to()))
 }
 
+/// Reads a password: the one line of a file.
+pub(crate) fn read_secret(path: &Path) -> Result<String, String> {
+    let text = read_file(path).map_err(|why| format!("cannot read it: {why}"))?;
+    let secret = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
+    if secret.is_empty() || secret.contains('\n') {
+        return Err("expected the password on one line, and nothing else".to_owned());
+    }
+    Ok(secret.to_owned())
+}
+
 /// The largest file that is read.
 const FILE_MAX: u64 = 1 << 20;

@@ -3,6 +3,7 @@
 //! `config/redweir.toml` is the manual. A new key goes into the type here, into [`schema`], into `read`, and into
 //! that file; `tests/config.rs` fails as long as one of them is missing.
 
+mod advice;
 pub mod change;
 mod document;
 mod error;
@@ -49,6 +50,32 @@ pub struct Config {
     pub security: Security,
     /// `[log]`
     pub log: Log,
+}
+
+/// What can be said without a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flags {
+    /// `--listen`
+    pub listen: Vec<Address>,
+    /// `--primary`
+    pub primary: Address,
+    /// `--replica`
+    pub replicas: Vec<Address>,
+    /// `--admin`
+    pub admin: Option<Address>,
+    /// `--username`
+    pub username: Option<String>,
+    /// `--password-file`
+    pub password_file: Option<PathBuf>,
+    /// `--policy`; without it, `fenced`.
+    pub policy: Option<Consistency>,
+}
+
+impl Flags {
+    /// With nothing but addresses.
+    pub fn to(listen: Vec<Address>, primary: Address, replicas: Vec<Address>) -> Self {
+        Self { listen, primary, replicas, admin: None, username: None, password_file: None, policy: None }
+    }
 }
 
 /// One `[[listen]]`: where clients connect.
@@ -294,22 +321,29 @@ impl Config {
     }
 
     /// What the flags of `redweir run` say; the rest is as if the file did not mention it.
-    pub fn from_flags(
-        listen: Vec<Address>,
-        primary: Address,
-        replicas: Vec<Address>,
-        admin: Option<Address>,
-    ) -> Result<Self, ConfigError> {
-        let listen: Vec<Listen> = listen.into_iter().map(Listen::at).collect();
-        let policies = Policies {
-            all: vec![Policy::default()],
-            listeners: listen.iter().map(|listen| listen.policy).collect(),
-            ..Policies::default()
+    pub fn from_flags(flags: Flags) -> Result<Self, ConfigError> {
+        let mut policies = Policies { all: vec![Policy::default()], ..Policies::default() };
+        let policy = flags.policy.and_then(|level| policies.find_or_make(level.name())).unwrap_or_default();
+        let listen: Vec<Listen> =
+            flags.listen.into_iter().map(|address| Listen { policy, ..Listen::at(address) }).collect();
+        policies.listeners = listen.iter().map(|listen| listen.policy).collect();
+        let password = flags.password_file.as_deref().map(file::read_secret).transpose();
+        let wrong = |why: String| {
+            let file = flags.password_file.as_deref().map(shown).unwrap_or_default();
+            ConfigError { problems: vec![read::wrong_flag("--password-file", format!("{file}: {why}"))] }
+        };
+        let upstream = Upstream {
+            primary: Some(flags.primary),
+            replicas: flags.replicas,
+            username: flags.username,
+            password: password.map_err(wrong)?,
+            password_in: flags.password_file,
+            ..Upstream::default()
         };
         let config = Self {
             listen,
-            admin: admin.map(|address| Admin { address }),
-            upstream: Upstream { primary: Some(primary), replicas, ..Upstream::default() },
+            admin: flags.admin.map(|address| Admin { address }),
+            upstream,
             policies,
             stream: Stream::default(),
             proxy: ProxyConfig::default(),

@@ -6,15 +6,23 @@ use crate::core::command::{CommandId, CommandTable};
 
 /// The name in lower case, or why there is no such command. Modules' commands (with a dot) cannot be known here.
 pub(super) fn denied(name: String) -> Result<String, Option<String>> {
-    if name.contains('.') || NEWER.contains(&name.as_str()) {
-        return Ok(name);
-    }
     let table = CommandTable::builtin();
-    let all = || (1..table.len()).map(|index| table.name(CommandId(index as u16)));
-    if all().any(|known| known == name) {
-        return Ok(name);
-    }
-    Err(did_you_mean(&name, all().chain(NEWER.iter().copied())))
+    if may_exist(&table, &name) { Ok(name) } else { Err(meant(&table, &name)) }
+}
+
+/// Whether some server may have a command of this name.
+pub(super) fn may_exist(table: &CommandTable, name: &str) -> bool {
+    name.contains('.') || NEWER.contains(&name) || all(table).any(|known| known == name)
+}
+
+/// The name that was probably meant, as help.
+pub(super) fn meant(table: &CommandTable, name: &str) -> Option<String> {
+    did_you_mean(name, all(table).chain(NEWER.iter().copied()))
+}
+
+/// Every name of the table.
+pub(super) fn all(table: &CommandTable) -> impl Iterator<Item = &str> {
+    (1..table.len()).map(|index| table.name(CommandId(index as u16)))
 }
 
 /// Commands of servers newer than the built-in table (Redis 7.0.15).

@@ -13,7 +13,7 @@ use super::{
     SessionScope, Stream, Upstream, file, names, tls,
 };
 use crate::core::address::Address;
-use crate::core::policy::{Consistency, Policies, Policy, PolicyId, Route, WhenBehind};
+use crate::core::policy::{Consistency, DEFAULT, Policies, Policy, PolicyId, Route, WhenBehind};
 use crate::core::stream::source::StreamSource;
 
 /// Reads a text.
@@ -29,7 +29,7 @@ pub(super) fn read(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let root = Section::open(&document, "", "", root.get_ref(), root.span());
     let mut places = Places::default();
     let mut policies = read_policies(&document, &root);
-    let listen = read_listen(&document, &root, &policies, &mut places);
+    let listen = read_listen(&document, &root, &mut policies, &mut places);
     policies.listeners = listen.iter().map(|listen| listen.policy).collect();
     let config = Config {
         listen,
@@ -45,12 +45,15 @@ pub(super) fn read(text: &str, path: &Path) -> Result<Config, ConfigError> {
     document.finish(config)
 }
 
+/// What is wrong with a flag.
+pub(super) fn wrong_flag(key: &str, message: String) -> Problem {
+    Problem { path: None, position: None, key: key.to_owned(), message, help: None }
+}
+
 /// What must hold of a configuration that came from flags.
 pub(super) fn check_flags(config: &Config) -> Result<(), ConfigError> {
     let mut problems = Vec::new();
-    let mut fault = |key: &str, message: String| {
-        problems.push(Problem { path: None, position: None, key: key.to_owned(), message, help: None });
-    };
+    let mut fault = |key: &str, message: String| problems.push(wrong_flag(key, message));
     if config.listen.is_empty() {
         fault("--listen", "expected at least one".to_owned());
     }
@@ -108,7 +111,7 @@ fn is_same(one: &Address, other: &Address) -> bool {
 fn read_listen(
     document: &Document<'_>,
     root: &Section<'_>,
-    policies: &Policies,
+    policies: &mut Policies,
     places: &mut Places,
 ) -> Vec<Listen> {
     let (mut listen, sections) = (Vec::new(), root.sections("listen"));
@@ -300,18 +303,13 @@ fn read_password(document: &Document<'_>, section: &Section<'_>) -> Option<(Stri
     }
     let Some(file) = file else { return password.map(|at| (at.value, document.path.to_owned())) };
     let path = beside(document).join(&file.value);
-    let why = match file::read_file(&path) {
-        Ok(text) => {
-            let secret = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
-            if !secret.is_empty() && !secret.contains('\n') {
-                return Some((secret.to_owned(), path));
-            }
-            "expected the password on one line, and nothing else".to_owned()
+    match file::read_secret(&path) {
+        Ok(secret) => Some((secret, path)),
+        Err(why) => {
+            document.report(file.span, file.key, format!("{}: {why}", path.display()), None);
+            None
         }
-        Err(why) => format!("cannot read it: {why}"),
-    };
-    document.report(file.span, file.key, format!("{}: {why}", path.display()), None);
-    None
+    }
 }
 
 /// Where relative paths are looked for.
@@ -332,7 +330,8 @@ fn read_policies(document: &Document<'_>, root: &Section<'_>) -> Policies {
         if policy.name == DEFAULT { all[0] = policy } else { all.push(policy) }
     }
     let mut policies = Policies { all, ..Policies::default() };
-    policies.routes = root.sections("route").iter().map(|section| read_route(section, &policies)).collect();
+    let routes = root.sections("route");
+    policies.routes = routes.iter().map(|section| read_route(section, &mut policies)).collect();
     for (what, count, most) in
         [("policy", policies.all.len(), POLICIES_MAX), ("route", policies.routes.len(), ROUTES_MAX)]
     {
@@ -345,6 +344,8 @@ fn read_policies(document: &Document<'_>, root: &Section<'_>) -> Policies {
 
 fn read_policy(name: String, section: &Section<'_>) -> Policy {
     let default = Policy::default();
+    // One that is called like a level is meant to be it.
+    let default = Policy { consistency: Consistency::named(&name).unwrap_or(default.consistency), ..default };
     Policy {
         name,
         consistency: section.choice("consistency", default.consistency, &Consistency::ALL, Consistency::name),
@@ -357,7 +358,7 @@ fn read_policy(name: String, section: &Section<'_>) -> Policy {
     }
 }
 
-fn read_route(section: &Section<'_>, policies: &Policies) -> Route {
+fn read_route(section: &Section<'_>, policies: &mut Policies) -> Route {
     let names = |key: &str, plural: &str, one: &str, check| {
         let list = section.texts(key, plural, one, check);
         if section.has(key) && list.as_ref().is_some_and(Vec::is_empty) {
@@ -378,11 +379,12 @@ fn read_route(section: &Section<'_>, policies: &Policies) -> Route {
     }
 }
 
-fn read_policy_name(section: &Section<'_>, policies: &Policies) -> Option<PolicyId> {
+fn read_policy_name(section: &Section<'_>, policies: &mut Policies) -> Option<PolicyId> {
     let name = section.text("policy")?;
-    let known = policies.find(&name.value);
+    let known = policies.find_or_make(&name.value);
     if known.is_none() {
-        let names = policies.all.iter().map(|policy| policy.name.as_str());
+        let mut names: Vec<&str> = policies.all.iter().map(|policy| policy.name.as_str()).collect();
+        names.extend(Consistency::ALL.map(Consistency::name));
         let help =
             did_you_mean(&name.value, names).unwrap_or_else(|| "define it in [policy.NAME]".to_owned());
         section.fault_at(&name, format!("expected the name of a policy, found {:?}", name.value), Some(help));
@@ -478,7 +480,6 @@ const LAG_MIN: Duration = Duration::from_millis(4);
 /// The largest size: more than any machine has, and far from overflowing anything.
 const SIZE_MAX: u64 = 1 << 40;
 
-const DEFAULT: &str = "default";
 const NAME_MAX: usize = 64;
 const LISTEN_MAX: usize = 64;
 const REPLICAS_MAX: usize = 256;

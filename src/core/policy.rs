@@ -33,6 +33,11 @@ impl Consistency {
             Self::Strong => "strong",
         }
     }
+
+    /// The level that is called so in the config file.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
 }
 
 /// What to do with a read when no replica is fresh enough.
@@ -60,6 +65,9 @@ impl WhenBehind {
     }
 }
 
+/// What holds where nothing else is said.
+pub const DEFAULT: &str = "default";
+
 /// One `[policy.NAME]` table of the config file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -84,7 +92,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            name: "default".to_owned(),
+            name: DEFAULT.to_owned(),
             consistency: Consistency::Fenced,
             max_lag: Duration::from_secs(1),
             max_lag_bytes: 16 << 20,
@@ -93,6 +101,13 @@ impl Default for Policy {
             when_behind: WhenBehind::Primary,
             wait_timeout: Duration::from_millis(20),
         }
+    }
+}
+
+impl Policy {
+    /// What a level is without further words.
+    pub fn ready_made(consistency: Consistency) -> Self {
+        Self { name: consistency.name().to_owned(), consistency, ..Self::default() }
     }
 }
 
@@ -173,6 +188,15 @@ impl Policies {
     /// The policy of this name.
     pub fn find(&self, name: &str) -> Option<PolicyId> {
         self.all.iter().position(|p| p.name == name).map(|place| self.at(place))
+    }
+
+    /// The policy of this name. One that is called like a level need not be defined: it is that level, with the default of
+    /// everything else.
+    pub fn find_or_make(&mut self, name: &str) -> Option<PolicyId> {
+        if self.find(name).is_none() {
+            self.all.push(Policy::ready_made(Consistency::named(name)?));
+        }
+        self.find(name)
     }
 
     fn at(&self, place: usize) -> PolicyId {

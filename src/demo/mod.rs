@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::Proxy;
-use crate::config::Config;
+use crate::config::{Config, Flags};
 use crate::core::address::Address;
 use crate::net::runtime::task;
 use crate::net::socket::handed::Handed;
@@ -43,12 +43,9 @@ pub fn run(seconds: Option<u64>) -> anyhow::Result<()> {
     for replica in [&near, &far] {
         replica.wait_for("master_link_status:up")?;
     }
-    let config = Config::from_flags(
-        vec![local(listen)],
-        local(primary.port),
-        vec![local(near.port), local(far.port)],
-        Some(local(admin)),
-    )?;
+    let replicas = vec![local(near.port), local(far.port)];
+    let flags = Flags::to(vec![local(listen)], local(primary.port), replicas);
+    let config = Config::from_flags(Flags { admin: Some(local(admin)), ..flags })?;
     let syncs_before = primary.info_number("sync_full")?;
     let proxy = Proxy::start(config, Handed::default())?;
     say(&format!(

@@ -51,7 +51,9 @@ fn wrong_usage_exits_with_64() {
     let cases: &[(&[&str], &str)] = &[
         (&[], "Usage: redweir <COMMAND>"),
         (&["frobnicate"], "unrecognized subcommand 'frobnicate'"),
-        (&["run"], "--config <FILE>"),
+        (&["run"], "redweir config > redweir.toml"),
+        (&["run", "--listen", "a:1", "--primary", "b:1", "--policy", "stronk"], "'strong'"),
+        (&["run", "--listen", "a:1", "--primary", "b:1", "--username", "u"], "--password-file <FILE>"),
         (&["run", "--listen", "127.0.0.1:1"], "--primary <ADDRESS>"),
         (&["run", "--primary", "127.0.0.1:1"], "--listen <ADDRESS>"),
         (&["run", "--listen", "a", "--primary", "b:1"], "there is no port"),
@@ -70,6 +72,8 @@ fn wrong_usage_exits_with_64() {
         (&["check", "-c", "/nonexistent/redweir.toml"], "No such file"),
         (&["explain", "--admin", "127.0.0.1:1"], "<COMMAND>..."),
         (&["explain", "--admin", "unix:/x", "--", "get", "k"], "no Unix socket"),
+        (&["man", "nothing"], "`nothing` is no command"),
+        (&["completions"], "<SHELL>"),
         (&["demo", "--seconds", "0"], "--seconds"),
         (&["demo", "--seconds", "soon"], "--seconds"),
     ];
@@ -103,6 +107,45 @@ fn help_and_version_exit_with_0() {
     }
     let version = redweir(&["--version"]);
     assert_eq!(out(&version), concat!("redweir ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn check_warns_of_what_is_hardly_meant() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("redweir.toml");
+    let text = "[[listen]]\naddress = \"127.0.0.1:6380\"\n[upstream]\nprimary = \"127.0.0.1:6379\"\n\
+                replicas = [\"localhost:6379\", \"localhost:6380\"]\n[policy.idle]\n\
+                [[route]]\ncommands = [\"set\"]\npolicy = \"strong\"\n";
+    std::fs::write(&path, text).unwrap();
+    let output = redweir(&["check", "-c", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    let expected = "warning: route 1: `set` writes: a policy is for what a replica may answer\n\
+                    warning: policy `idle` is named by no [[listen]] and no [[route]]\n\
+                    warning: replica localhost:6379 is the primary 127.0.0.1:6379 under another name\n\
+                    warning: [[listen]] 127.0.0.1:6380 is replica localhost:6380 under another name\n";
+    assert_eq!(err(&output), expected);
+}
+
+#[test]
+fn shells_and_man_are_told_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = redweir(&["completions", shell]);
+        assert_eq!((output.status.code(), err(&output)), (Some(0), ""), "{shell}");
+        for word in ["explain", "password-file", "eventual"] {
+            assert!(out(&output).contains(word), "{shell}: {word}");
+        }
+    }
+    let page = redweir(&["man"]);
+    assert_eq!((page.status.code(), err(&page)), (Some(0), ""));
+    for words in [".TH redweir 1", "explain", "Exit codes"] {
+        assert!(out(&page).contains(words), "{words}");
+    }
+    let page = redweir(&["man", "run"]);
+    assert!(
+        out(&page).contains(".TH redweir-run 1") && out(&page).contains("password\\-file"),
+        "{}",
+        out(&page)
+    );
 }
 
 #[test]
