@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::checker::Level;
 use crate::support::load::Plan;
-use crate::support::{Conn, Proxy, Redis, Relay, Setup, Topology, Value, eventually, ms, secs, sleep_ms};
+use crate::support::{
+    Conn, Proxy, Redis, Relay, Server, Setup, Topology, Value, eventually, ms, secs, sleep_ms,
+};
 
 const MASTERDOWN: &str = "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 
@@ -528,7 +530,7 @@ fn a_replica_that_is_loading_never_serves() {
     let proxy = Setup::of(&topology).policy("default", lines).start();
     let replica = &mut topology.replicas[0].server;
     assert_eq!(replica.cmd(&["SAVE"]), "OK");
-    replica.add_options(&["--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024"]);
+    replica.add_options(&Server::slow_to_load("3000"));
     replica.restart_unready();
     let restarted = Instant::now();
     let mut was_loading = false;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support::checker::Level;
 use crate::support::load::{Outcome, Plan};
 use crate::support::{
-    Conn, Direction, Proxy, Relay, Setup, Topology, Value, encode, eventually, ms, secs, sleep_ms,
+    Conn, Direction, Proxy, Relay, Server, Setup, Topology, Value, encode, eventually, ms, secs, sleep_ms,
 };
 
 /// Fails over soon: what the tests wait for.
@@ -129,8 +129,7 @@ fn eventual_reads_need_only_one_replica() {
 /// A full resync under a new history, with a slow load: nobody sees LOADING, half a dataset or an old value.
 #[test]
 fn clients_see_nothing_of_a_full_resync() {
-    let options = &["--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024"];
-    let topology = Topology::with(&[], 2, options);
+    let topology = Topology::with(&[], 2, &Server::slow_to_load("500"));
     let proxy = Setup::of(&topology).upstream(SOON).start();
     let mut conn = topology.primary.connect();
     for n in 0..1000 {

@@ -503,12 +503,10 @@ fn another_primary_takes_over_under_writes() {
         let writers: Vec<_> = (0..WRITERS).map(write).collect();
         for round in 1..=6 {
             let server = &servers[round % 2];
-            let before = server.stat("total_commands_processed");
+            let before = server.calls("rpush");
             proxy.configure(&setup(round % 2));
             reload(&proxy, "ok");
-            eventually("writes come to the other", secs(10), || {
-                server.stat("total_commands_processed") > before + 100 && server.calls("rpush") > 0
-            });
+            eventually("writes come to the other", secs(10), || server.calls("rpush") > before + 100);
             assert_eq!(proxy.view()["nodes"].as_array().unwrap().len(), 1);
         }
         stop.store(true, Ordering::SeqCst);
@@ -524,7 +522,7 @@ fn another_primary_takes_over_under_writes() {
         let twice: Vec<_> = found.iter().filter(|(_, count)| **count > 1).collect();
         let missing: Vec<_> = acknowledged.iter().filter(|n| !found.contains_key(n)).collect();
         assert!(twice.is_empty() && missing.is_empty(), "{writer}: twice {twice:?}, missing {missing:?}");
-        assert!(refused.is_empty() && acknowledged.len() > 100, "{} {refused:?}", acknowledged.len());
+        assert!(refused.is_empty() && acknowledged.len() > 50, "{} {refused:?}", acknowledged.len());
         // One command of each client is under way when a connection is cut, at most.
         assert!(uncertain.len() <= 6, "{uncertain:?}");
     }

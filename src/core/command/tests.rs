@@ -57,6 +57,14 @@ fn how_many_arguments_a_command_takes_is_known() {
 }
 
 #[test]
+fn a_server_that_does_not_list_quit_knows_it() {
+    let entries: Vec<CommandEntry> = vec!["get r 2 r1:0:1".parse().expect("an entry")];
+    let table = CommandTable::from_entries(entries.clone());
+    assert_eq!(handling(&table, "QUIT"), Handling::Local(Local::Quit));
+    assert_eq!(table.len(), 1 + entries.len() + 2, "`other`, `redweir`, and no more");
+}
+
+#[test]
 fn a_subcommand_is_not_known_by_its_first_word() {
     let table = CommandTable::builtin();
     let plain = |line| table.is_plain(table.classify(words(line).as_slice()).id);

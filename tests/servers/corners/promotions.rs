@@ -18,8 +18,7 @@ fn promote(server: &Redis) {
 
 /// Starts a server that was killed anew, as a replica.
 fn come_back(server: &mut Redis, primary: u16) {
-    server.add_options(&["--replicaof", &format!("127.0.0.1 {primary}")]);
-    server.restart();
+    server.restart_as_replica_of(&primary.to_string());
 }
 
 fn await_followers(leader: &Redis, followers: &[&Redis]) {

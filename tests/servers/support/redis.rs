@@ -43,6 +43,15 @@ impl Server {
         known.unwrap_or_else(|| panic!("REDWEIR_TEST_SERVER is {wanted}, which is none of {:?}", Self::ALL))
     }
 
+    /// Options with which the usual one takes so many microseconds to load a key, and answers meanwhile, if it can.
+    pub(crate) fn slow_to_load(delay: &str) -> Vec<&str> {
+        let mut options = vec!["--key-load-delay", delay];
+        if Self::usual() != Self::Redis62 {
+            options.extend(["--loading-process-events-interval-bytes", "1024"]);
+        }
+        options
+    }
+
     /// Its name, which is also that of its directory.
     pub(crate) const fn name(self) -> &'static str {
         match self {
