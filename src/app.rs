@@ -23,7 +23,9 @@ use crate::control::members::Members;
 use crate::control::reload::{Origin, Reload, Told};
 use crate::control::sentinel;
 use crate::control::stamper::{self, FailedSources, Stamper};
+use crate::control::story::{self, opening};
 use crate::core::fence::FenceTable;
+use crate::core::moment::in_words;
 use crate::core::nodes::members::{Membership, Places};
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::{MOST_MEMBERS, Tracker};
@@ -44,6 +46,7 @@ use crate::shard::shared::Shared;
 
 /// Runs the proxy until SIGINT or SIGTERM. The configuration is read again from where it came from.
 pub fn run(config: Config, origin: Origin, handed: Handed) -> anyhow::Result<()> {
+    opening::tell_of_process(origin.file.as_deref());
     let mut proxy = Proxy::start(config, handed)?;
     let mut signals = {
         let _context = proxy.runtime.enter();
@@ -62,7 +65,10 @@ pub fn run(config: Config, origin: Origin, handed: Handed) -> anyhow::Result<()>
         // Whoever says Ctrl-C looks on.
         if first == SignalKind::terminate() && !lame_duck.is_zero() {
             let told = proxy.shared.mailboxes.tell_of_move(lame_duck).await;
-            tracing::info!(?lame_duck, told, "SIGTERM: newcomers are served a little longer");
+            let longer = in_words(lame_duck);
+            let told =
+                if told > 0 { format!("; {told} clients were told to connect anew") } else { String::new() };
+            tracing::info!("SIGTERM: newcomers are served for {longer} more{told}");
             tokio::select! {
                 () = tokio::time::sleep(lame_duck.min(drain_timeout)) => {}
                 again = signals.next() => end_now(again),
@@ -149,6 +155,7 @@ impl Proxy {
             })
             .transpose()?;
         handed.are_taken()?;
+        opening::tell_of_configuration(&config, count);
         let metrics = Arc::new(Metrics::install()?);
         let connector = |name, files: Option<&UpstreamTls>| -> anyhow::Result<Option<Arc<TlsConnector>>> {
             Ok(files.map(|files| TlsConnector::new(name, files.clone())).transpose()?.map(Arc::new))
@@ -206,13 +213,15 @@ impl Proxy {
                 Err(_) => tracing::error!("a worker panicked"),
             }
         }
-        let (took, left) = (clock::now().since(begun), cut_off.len());
+        let (took, left) = (in_words(clock::now().since(begun)), cut_off.len());
         if cut_off.is_empty() {
-            tracing::info!(clients, ?took, "drained: nobody was cut off");
+            tracing::info!("drained, 0 cut off: {clients} clients left within {took}");
         } else {
             cut_off.truncate(CUT_OFF_NAMED);
             let who = cut_off.join(" ");
-            tracing::warn!(clients, cut_off = left, %who, ?took, "drained: some clients had not left in time");
+            tracing::warn!(
+                "drained, {left} cut off of {clients} clients, which had not left within {took}: {who}"
+            );
         }
         self.runtime.shutdown_background();
     }
@@ -307,6 +316,8 @@ fn start_control(
         }
     };
     task::spawn("members", members.follow(found));
+    let told = Arc::clone(shared);
+    task::supervise("story", move || story::tell(Arc::clone(&told)));
     let failures = FailedSources::default();
     let (wanted, source) = watch::channel(None);
     let (chooser, heard_of) = (Arc::clone(shared), Arc::clone(&failures));

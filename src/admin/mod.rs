@@ -2,6 +2,7 @@
 //! publish and never makes them wait.
 
 mod metrics;
+mod ready;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -29,9 +30,6 @@ pub use metrics::Metrics;
 
 use crate::core::address::Address;
 use crate::core::demand::Reader;
-use crate::core::nodes::election::second_primaries;
-use crate::core::nodes::node::Node;
-use crate::core::nodes::view::View;
 use crate::core::plan::Situation;
 use crate::core::route::Ask;
 use crate::mutant;
@@ -163,7 +161,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> Ht
     task::provoke("admin", || request.uri().path() == "/panic");
     match request.uri().path() {
         "/livez" => plain(StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => ready(shared),
+        "/readyz" => ready(request, shared),
         "/metrics" => {
             reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render(shared))
         }
@@ -171,60 +169,17 @@ fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> Ht
         "/explain" => explained(request, shared),
         _ => plain(
             StatusCode::NOT_FOUND,
-            "there are /livez /readyz /metrics /view /explain?cmd=GET+key\n".to_owned(),
+            "there are /livez /readyz /readyz?reads /metrics /view /explain?cmd=GET+key\n".to_owned(),
         ),
     }
 }
 
-/// Ready: a primary answers. The rest of the body says what is not as it should be.
-fn ready(shared: &Shared) -> HttpResponse {
-    let view = shared.shard().view.load();
-    let primary = view.usable_primary(clock::now()).and_then(|id| view.node(id));
-    let answers = primary.is_some_and(|node| node.heard_at.is_some() && node.silent_since.is_none());
-    let draining = shared.is_leaving();
-    let in_service = view.members().filter(|n| view.primary != Some(n.id) && n.standing.is_open()).count();
-    let stream = shared.shard().stream.is_attached();
-    let status = if answers && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = format!(
-        "{}\nprimary: {}\nsecond primary: {}\nreplicas in service: {in_service} of {}\nreplication stream: {}\n\
-         access rules: {}\n",
-        if draining {
-            "draining"
-        } else if answers {
-            "ready"
-        } else {
-            "not ready"
-        },
-        primary.map_or_else(|| "none".to_owned(), Node::name),
-        second_primary(&view),
-        view.members().count().saturating_sub(1),
-        if stream { "attached" } else { "not attached" },
-        access_rules(&view),
-    );
-    plain(status, body)
-}
-
-/// Who says that it is the primary as well.
-fn second_primary(view: &View) -> String {
-    let names: Vec<String> = second_primaries(view).into_iter().map(Node::name).collect();
-    match names.as_slice() {
-        [] => "none".to_owned(),
-        names if view.two_primaries => format!("nothing decides between {}", names.join(", ")),
-        names => format!("{}, not followed", names.join(", ")),
-    }
-}
-
-/// Whether users read where they may, as far as their rules are concerned.
-fn access_rules(view: &View) -> String {
-    if view.rights.are_hidden() {
-        return "not shown by the primary, so that nobody reads at a replica".to_owned();
-    }
-    let differ = view.members().filter(|node| view.rights.bar_somebody_from(node.id));
-    let names: Vec<String> = differ.map(Node::name).collect();
-    match names.as_slice() {
-        [] => "the same at every replica".to_owned(),
-        names => format!("other users or rules at {}", names.join(", ")),
-    }
+/// `/readyz` asks whether everything works, `/readyz?reads` whether anything can be read.
+fn ready(request: &Request<Incoming>, shared: &Shared) -> HttpResponse {
+    let query = request.uri().query().unwrap_or_default();
+    let reads_only = query.split('&').any(|word| word.split('=').next() == Some("reads"));
+    let (is_ready, body) = ready::answer(shared, reads_only, clock::now());
+    plain(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
 }
 
 fn explained(request: &Request<Incoming>, shared: &Shared) -> HttpResponse {

@@ -27,7 +27,11 @@ pub(super) fn start(log: &Log) -> anyhow::Result<(WorkerGuard, SetLevel)> {
     // Lossy: a full pipe behind stderr must never make a worker wait.
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_QUEUED);
     let (queue, guard) = builder.thread_name("log").finish(io::stderr());
+    // Where in the program a line comes from, is for who looks for mistakes there.
+    let with_places =
+        overridden || matches!(log.level, LogLevel::Debug | LogLevel::Trace) || log.format == LogFormat::Json;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines(queue)).with_ansi(false);
+    let lines = lines.with_target(with_places);
     let (started, set_level) = match log.format {
         LogFormat::Text => {
             let lines = lines.with_filter_reloading();

@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 
 use crate::control::primaries::Primaries;
 use crate::control::prober::Heard;
-use crate::core::nodes::node::{Link, Node};
 use crate::core::nodes::view::{Effect, Tracker, View};
 use crate::core::stream::lost::{Ended, Loss};
 use crate::mutant;
@@ -23,6 +22,8 @@ pub const QUEUE: usize = 1024;
 pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Receiver<Heard>) {
     let mut primaries = Primaries::default();
     let mut author = None;
+    // Some history was known before.
+    let mut known = false;
     while let Some(first) = heard.recv().await {
         let mut next = Some(first);
         while let Some((observation, at)) = next {
@@ -41,9 +42,10 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
             let restarted = effect == Effect::HistoryRestarted;
             let number = || shared.shard().anchors.next();
             let voided = shared.shard().fences.turn(era, tracker.view().era, restarted, number);
-            if restarted {
+            if restarted && known {
                 tracing::info!("another history begins: every fence starts anew");
             }
+            known |= tracker.view().history.is_some();
             if let Some(history) = history.filter(|_| restarted) {
                 if is_renamed(author.as_ref(), tracker.view()) {
                     tracing::info!(
@@ -96,17 +98,6 @@ fn publish(shared: &Shared, view: &View) {
     let before = shared.shard().view.load();
     if **before == *view {
         return;
-    }
-    if before.primary != view.primary || before.two_primaries != view.two_primaries {
-        let name = view.primary.and_then(|id| view.node(id)).map_or_else(|| "none".to_owned(), Node::name);
-        tracing::warn!(primary = name, two_primaries = view.two_primaries, "the primary changed");
-    }
-    for new in view.members() {
-        let Some(old) = before.node(new.id).filter(|old| old.is_member()) else { continue };
-        if old.link != new.link || old.standing.is_open() != new.standing.is_open() {
-            let (link, open) = (new.link.map(Link::name), new.standing.is_open());
-            tracing::info!(node = %new.name(), ?link, in_service = open, "a replica changed");
-        }
     }
     if before.rights != view.rights {
         tell_of_rights(view);

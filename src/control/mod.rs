@@ -9,5 +9,6 @@ pub mod prober;
 pub mod reload;
 pub mod sentinel;
 pub mod stamper;
+pub mod story;
 pub(crate) mod users;
 pub mod witness;

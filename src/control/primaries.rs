@@ -1,6 +1,8 @@
-//! What the log says of primaries: that a second one is there, and that one is there without what it had.
+//! What the log, and a counter, say of primaries: that another one is followed, that a second one is there, and that one is there without what it had.
 
 use std::time::Duration;
+
+use metrics::counter;
 
 use crate::core::moment::Moment;
 use crate::core::nodes::election;
@@ -18,6 +20,8 @@ pub struct Primaries {
     told: Option<Told>,
     /// A history that ended, until the new one is known to stand where.
     ended: Option<Ended>,
+    /// Who said last that it is the primary, and was followed.
+    last: Option<NodeId>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -43,6 +47,12 @@ impl Primaries {
                 "the primary does not go on from what was there before: {}",
                 ended.text(head.offset)
             );
+        }
+        let present = view.primary.and_then(|id| view.node(id)).filter(|node| node.is_primary());
+        if let Some(id) = present.map(|node| node.id)
+            && self.last.replace(id).is_some_and(|last| last != id)
+        {
+            counter!("redweir_primary_changes_total").increment(1);
         }
         let others = election::second_primaries(view);
         let followed = view.primary.filter(|_| !view.two_primaries);

@@ -15,8 +15,10 @@ use crate::control::users::{Ask, Users};
 use crate::core::address::Address;
 use crate::core::command::CommandTable;
 use crate::core::command::in_force::Commands;
+use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{Facts, NodeId};
+use crate::core::nodes::trouble::{Problem, ProblemKind};
 use crate::core::nodes::view::{MOST_MEMBERS, Observation};
 use crate::mutant;
 use crate::net::runtime::clock;
@@ -84,7 +86,6 @@ impl Prober {
     /// Runs until the keeper is gone.
     pub async fn run(mut self) {
         let mut pause = RETRY_FIRST;
-        let mut last_problem = String::new();
         while !self.keeper.is_closed() {
             let link = self.connect().await;
             let problem = match link {
@@ -104,16 +105,13 @@ impl Prober {
             };
             let now = clock::now();
             let lives = problem.kind() == ControlErrorKind::Timeout && self.is_primary() && self.lives(now);
-            let lost = if lives {
-                Observation::Busy { node: self.node }
+            if lives {
+                self.tell(Observation::Busy { node: self.node }, now).await;
             } else {
-                Observation::Lost { node: self.node }
-            };
-            self.tell(lost, now).await;
-            let text = problem.to_string();
-            if text != last_problem {
-                tracing::warn!(node = %self.address, problem = %text, "a node does not answer");
-                last_problem = text;
+                let problem = problem.problem();
+                tracing::debug!(node = %self.address, %problem, "no answer");
+                self.tell(Observation::Troubled { node: self.node, problem }, now).await;
+                self.tell(Observation::Lost { node: self.node }, now).await;
             }
             pause = tokio::select! {
                 () = tokio::time::sleep(jitter::around(pause)) => (pause * 2).min(RETRY_LONGEST),
@@ -272,25 +270,44 @@ impl Prober {
             let facts = Box::new(self.facts(&Info::parse(text)));
             self.tell(Observation::Info { node: self.node, facts }, sent_at).await;
         }
+        self.hear_role(role, seq, sent_at).await
+    }
+
+    /// What the answer to `ROLE` tells.
+    async fn hear_role(
+        &self,
+        role: &BytesFrame,
+        seq: AnchorSeq,
+        sent_at: Moment,
+    ) -> Result<(), ControlError> {
+        let node = self.node;
         if let BytesFrame::Error(text) = role {
             // A script runs; and the primary may forbid our own user this, too: what clients ask it, it answers all the same.
             let code = ErrorCode::of_text(text.as_bytes());
             if code == ErrorCode::Busy || code == ErrorCode::NoPerm && self.is_primary() {
-                self.tell(Observation::Busy { node: self.node }, sent_at).await;
+                let problem = Problem::of_error(text);
+                self.tell(Observation::Troubled { node, problem }, sent_at).await;
+                self.tell(Observation::Busy { node }, sent_at).await;
                 return Ok(());
             }
             return Err(ControlError::Refused(words(text)));
         }
         task::provoke("prober", provoked_once);
-        let observation = match RoleReport::parse(role) {
+        let (observation, wrong) = match RoleReport::parse(role) {
             Ok(RoleReport::Primary { offset, .. }) => {
-                Observation::Primary { node: self.node, seq, sent_at, offset }
+                (Observation::Primary { node, seq, sent_at, offset }, None)
             }
             Ok(RoleReport::Replica { host, port, state, applied }) => {
-                Observation::Replica { node: self.node, link: state.link(), master: (host, port), applied }
+                let (link, master) = (state.link(), (host, port));
+                (Observation::Replica { node, link, master, applied }, None)
             }
-            Ok(RoleReport::Sentinel { .. }) | Err(_) => Observation::Lost { node: self.node },
+            Ok(RoleReport::Sentinel { .. }) => (Observation::Lost { node }, Some(ProblemKind::Sentinel)),
+            Err(_) => (Observation::Lost { node }, Some(ProblemKind::Malformed)),
         };
+        if let Some(kind) = wrong {
+            let problem = Problem::new(kind, "");
+            self.tell(Observation::Troubled { node, problem }, sent_at).await;
+        }
         self.tell(observation, sent_at).await;
         Ok(())
     }
@@ -328,7 +345,7 @@ impl Prober {
         };
         match commands::decode(&answer) {
             Ok(entries) => {
-                tracing::info!(commands = entries.len(), "took the primary's command table");
+                tracing::info!("took the primary's command table: {} commands", entries.len());
                 let table = CommandTable::from_entries(entries);
                 let commands = Commands::live(table, &self.shared.config().security.deny_commands);
                 self.shared.commands.store(Arc::new(commands));

@@ -101,11 +101,13 @@ impl StreamSink for Stamper {
         self.coverage.attached(&self.shared.shard().fences, (id, from), resumed, ours, next);
         self.recent.attached(id);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
-        self.shared.shard().stream.set_attached(true);
+        self.shared.shard().stream.follow(Some(source));
         let result = if resumed { "resumed" } else { "attached" };
         counter!("redweir_stream_attach_total", "result" => result).increment(1);
-        let address = self.shared.shard().address(source).map(|address| address.to_string());
-        tracing::info!(source = address, %id, offset = %from, resumed, "following the replication stream");
+        let name =
+            self.shared.shard().address(source).map_or_else(String::new, |address| address.to_string());
+        let how = if resumed { "without a gap" } else { "what was written before is not known" };
+        tracing::info!("following the replication stream of {name} from offset {from}: {how}");
     }
 
     fn command(&mut self, command: &StreamCommand<'_>, end: Offset) {
@@ -156,7 +158,7 @@ impl StreamSink for Stamper {
         self.stamp();
         self.recent.detached();
         self.tell_losses(&self.shared.shard().view.load_full());
-        self.shared.shard().stream.set_attached(false);
+        self.shared.shard().stream.follow(None);
         counter!("redweir_stream_attach_total", "result" => why.kind()).increment(1);
         if why.blames_source() {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);

@@ -38,3 +38,41 @@ impl Moment {
         Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
+
+/// A span of time for people: `180 ms`, `2.5 s`, `11 s`, `3 min`, `5 h`.
+pub fn in_words(span: Duration) -> String {
+    let (millis, seconds) = (span.as_millis(), span.as_secs());
+    match seconds {
+        0 => format!("{millis} ms"),
+        1..=9 if millis % 1000 >= 50 && millis % 1000 < 950 => format!("{:.1} s", span.as_secs_f64()),
+        1..=9 => format!("{:.0} s", span.as_secs_f64()),
+        10..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_told_as_people_tell_them() {
+        let cases = [
+            (0, "0 ms"),
+            (180, "180 ms"),
+            (999, "999 ms"),
+            (1000, "1 s"),
+            (1049, "1 s"),
+            (2500, "2.5 s"),
+            (2960, "3 s"),
+            (11_800, "11 s"),
+            (119_999, "119 s"),
+            (180_000, "3 min"),
+            (18_000_000, "5 h"),
+        ];
+        for (millis, words) in cases {
+            assert_eq!(in_words(Duration::from_millis(millis)), words);
+        }
+    }
+}

@@ -2,8 +2,11 @@
 //! somebody waits.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
+
+use crate::core::nodes::node::NodeId;
 
 /// How many wait for what the nodes say of themselves.
 #[derive(Debug)]
@@ -57,6 +60,8 @@ impl Attention {
 #[derive(Debug, Default)]
 pub struct StreamHead {
     attached: AtomicBool,
+    /// Where it is being followed.
+    source: Mutex<Option<NodeId>>,
     /// In bytes of its history.
     offset: AtomicU64,
     waiting: AtomicUsize,
@@ -69,9 +74,15 @@ impl StreamHead {
         self.attached.load(Ordering::Relaxed)
     }
 
-    /// It is followed from now on, or no longer.
-    pub fn set_attached(&self, attached: bool) {
-        self.attached.store(attached, Ordering::Relaxed);
+    /// Where it is being followed; `None` while it is not.
+    pub fn source(&self) -> Option<NodeId> {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is followed there from now on, or no longer.
+    pub fn follow(&self, source: Option<NodeId>) {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
+        self.attached.store(source.is_some(), Ordering::Relaxed);
     }
 
     /// How far it was read, in bytes of its history.

@@ -5,6 +5,7 @@ pub mod emptied;
 pub mod identity;
 pub mod losses;
 pub mod mailbox;
+pub mod readiness;
 pub mod report;
 pub mod shared;
 pub(crate) mod snapshot;

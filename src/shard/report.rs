@@ -1,4 +1,5 @@
-//! EXPLAIN and VIEW: the same decisions that traffic gets, in words and as JSON.
+//! EXPLAIN and VIEW: the same decisions that traffic gets, in words and as JSON. In JSON every field is always there, and of one
+//! type: `null` is what is not known, or does not apply.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use crate::core::argv::Args;
 use crate::core::command::in_force::Commands;
 use crate::core::command::{Access, Handling, Intent};
 use crate::core::demand::{Reader, Subject};
-use crate::core::moment::Moment;
+use crate::core::moment::{Moment, in_words};
+use crate::core::nodes::cause::Cause;
 use crate::core::nodes::node::{Link, Node, Role};
 use crate::core::nodes::view::View;
 use crate::core::plan::{NextStep, Plan, Situation, next_step, plan, to_primary};
@@ -32,25 +34,27 @@ pub struct NodeReport {
     /// It answers.
     pub answers: bool,
     /// Its link, if it is a replica.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<&'static str>,
     /// What it has applied, in bytes of its history.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub applied_offset: Option<u64>,
     /// Bytes behind the newest anchor.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_bytes: Option<u64>,
     /// How old its data can be, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub staleness_ms: Option<f64>,
     /// Its replication ID.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub replication_id: Option<String>,
     /// `redis_version`
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Whether its health has earned it reads.
     pub in_service: bool,
+    /// What is wrong with it, or last was, in words.
+    pub last_problem: Option<String>,
+    /// The same as a label.
+    pub last_problem_code: Option<&'static str>,
+    /// How long ago that began, in seconds.
+    pub last_problem_age_s: Option<f64>,
+    /// How long ago it was over, in seconds; `null` while it lasts.
+    pub last_problem_over_s: Option<f64>,
 }
 
 /// The whole view.
@@ -66,6 +70,10 @@ pub struct ViewReport {
     pub anchor_age_ms: Option<f64>,
     /// More than one node claims to be the primary.
     pub two_primaries: bool,
+    /// Why no primary answers, in words.
+    pub cause: Option<String>,
+    /// Where the replication stream is followed.
+    pub stream_source: Option<String>,
     /// All nodes.
     pub nodes: Vec<NodeReport>,
     /// What failovers have lost, the oldest first.
@@ -82,16 +90,12 @@ pub struct LossReport {
     /// The history before.
     pub previous_replication_id: String,
     /// The history that goes on.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub replication_id: Option<String>,
-    /// The last offset that both have; absent if that is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The last offset that both have; `null` if that is none.
     pub from_offset: Option<u64>,
     /// How far the history before was heard of.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub upto_offset: Option<u64>,
     /// Writes; at least, unless they are `known`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub writes: Option<u64>,
     /// All of them were remembered.
     pub known: bool,
@@ -120,8 +124,10 @@ pub struct Explained {
     pub reason: &'static str,
     /// The reason in words.
     pub why: String,
-    /// The offset that a replica must have applied, or `pending`.
+    /// The offset that a replica must have applied, in digits, or `pending`.
     pub fence: Option<String>,
+    /// The same as a number, once it is known.
+    pub fence_offset: Option<u64>,
     /// Every node, where one is asked at all.
     pub candidates: Vec<Candidate>,
 }
@@ -139,7 +145,6 @@ pub struct Candidate {
     /// The reason in words, as it is true of this node.
     pub why: String,
     /// Bytes that it lacks to the fence.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub deficit_bytes: Option<u64>,
 }
 
@@ -208,6 +213,10 @@ pub fn explain<A: Args + ?Sized>(
             Demand::Applied(offset, _) => Some(offset.to_string()),
             Demand::Unknown(_) => Some("pending".to_owned()),
         },
+        fence_offset: match demand {
+            Demand::Applied(offset, _) => Some(offset.bytes()),
+            Demand::Nothing | Demand::Unknown(_) => None,
+        },
         candidates: Vec::new(),
     };
     complete(&ask, &mut |ask| explained.take(plan, ask));
@@ -228,8 +237,8 @@ impl Explained {
     fn take(&mut self, plan: Plan, ask: &Ask<'_>) {
         let (view, now) = (ask.view, ask.now);
         let decision = match plan {
-            Plan::Answer => return self.say("answer", Reason::Local),
-            Plan::Refuse(reason) => return self.say("refuse", reason),
+            Plan::Answer => return self.say("answer", Reason::Local, view),
+            Plan::Refuse(reason) => return self.say("refuse", reason, view),
             Plan::Primary(reason) => to_primary(view, reason, now, Duration::ZERO),
             Plan::Read => decide(ask),
             Plan::Continue { tag, .. } => match next_step(view, tag, || ask.policy.consistency) {
@@ -238,7 +247,7 @@ impl Explained {
                     Some(Err(reason)) => Decision::Wait { reason },
                     Some(Ok(())) | None => Decision::Send { node, reason: Reason::Cursor },
                 },
-                NextStep::Gone | NextStep::OfReplica => return self.say("refuse", Reason::Cursor),
+                NextStep::Gone | NextStep::OfReplica => return self.say("refuse", Reason::Cursor, view),
             },
         };
         let (word, node, reason) = match decision {
@@ -247,14 +256,18 @@ impl Explained {
             Decision::Wait { reason } => ("wait", None, reason),
             Decision::Refuse { reason } => ("refuse", None, reason),
         };
-        self.say(word, reason);
+        self.say(word, reason, view);
         self.target = node.and_then(|id| view.node(id)).map(Node::name);
         self.candidates = view.members().map(|node| candidate(node, plan, ask)).collect();
     }
 
-    fn say(&mut self, decision: &'static str, reason: Reason) {
+    fn say(&mut self, decision: &'static str, reason: Reason, view: &View) {
         (self.decision, self.reason) = (decision, reason.label());
-        self.why = if reason.is_about_a_replica() {
+        let about_primary = matches!(reason, Reason::PrimaryDown | Reason::TwoPrimaries);
+        let cause = Cause::of(view).filter(|_| about_primary);
+        self.why = if let Some(cause) = cause {
+            format!("{}: {}", reason.text(), cause.text(true))
+        } else if reason.is_about_a_replica() {
             format!("the replica that comes closest may not serve: {}", reason.text())
         } else {
             reason.text().to_owned()
@@ -298,7 +311,7 @@ fn candidate(node: &Node, plan: Plan, ask: &Ask<'_>) -> Candidate {
 /// What failovers have lost, the oldest first.
 pub fn losses(shared: &Shared, now: Moment) -> Vec<LossReport> {
     let report = |(at, loss): (Moment, Loss)| {
-        let age_s = now.since(at).as_secs_f64();
+        let age_s = seconds(now.since(at));
         match loss {
             Loss::Everything { previous, head, id } => LossReport {
                 age_s,
@@ -368,7 +381,17 @@ pub fn losses_text(shared: &Shared, now: Moment) -> String {
 
 /// The view, for `/view`.
 pub fn view_of(shared: &Shared, now: Moment) -> ViewReport {
-    ViewReport { losses: losses(shared, now), ..view_report(&shared.shard().view.load(), now) }
+    let view = shared.shard().view.load();
+    ViewReport {
+        losses: losses(shared, now),
+        stream_source: stream_source(shared, &view),
+        ..view_report(&view, now)
+    }
+}
+
+/// Where the replication stream is followed.
+pub fn stream_source(shared: &Shared, view: &View) -> Option<String> {
+    shared.shard().stream.source().and_then(|id| view.node(id)).map(Node::name)
 }
 
 /// The view alone.
@@ -379,23 +402,31 @@ pub fn view_report(view: &View, now: Moment) -> ViewReport {
         head_offset: view.head.map(|head| head.offset.bytes()),
         anchor_age_ms: view.head.map(|head| millis(now.since(head.sent_at))),
         two_primaries: view.two_primaries,
+        cause: Cause::of(view).map(|cause| cause.text(true)),
+        stream_source: None,
         nodes: view.members().map(|node| node_report(view, node, now)).collect(),
         losses: Vec::new(),
     }
 }
 
 /// The view, for `REDWEIR VIEW`.
-pub fn view_text(view: &View, now: Moment) -> String {
+pub fn view_text(shared: &Shared, view: &View, now: Moment) -> String {
     let report = view_report(view, now);
     let mut out = String::new();
-    let _ = writeln!(out, "primary: {}", report.primary.as_deref().unwrap_or("none"));
+    let primary = report.primary.as_deref().unwrap_or("none");
+    let cause = report.cause.as_ref().map_or_else(String::new, |cause| format!(" ({cause})"));
+    let _ = writeln!(out, "primary: {primary}{cause}");
     if let (Some(id), Some(head), Some(age)) =
         (report.replication_id, report.head_offset, report.anchor_age_ms)
     {
         let _ = writeln!(out, "replication ID: {id}\nhead: offset {head}, asked {age:.1} ms ago");
     }
+    let source =
+        stream_source(shared, view).map_or_else(|| "not followed".to_owned(), |name| format!("from {name}"));
+    let _ = writeln!(out, "replication stream: {source}");
     for node in &report.nodes {
-        let _ = writeln!(out, "{}", node.line());
+        let trouble = node.trouble().map_or_else(String::new, |trouble| format!("; {trouble}"));
+        let _ = writeln!(out, "{}{trouble}", node.line());
     }
     out
 }
@@ -429,21 +460,44 @@ pub fn info_section(shared: &Shared, now: Moment) -> String {
 }
 
 fn node_report(view: &View, node: &Node, now: Moment) -> NodeReport {
+    let trouble = node.trouble.as_deref();
     NodeReport {
         node: node.name(),
         role: node.role.map_or("unknown", Role::name),
-        answers: node.silent_since.is_none() && node.heard_at.is_some(),
+        answers: node.answers(),
         link: node.link.map(Link::name),
         applied_offset: node.applied.map(Offset::bytes),
         lag_bytes: if node.role == Some(Role::Replica) { view.lag_bytes(node) } else { None },
         staleness_ms: if node.role == Some(Role::Replica) { node.staleness(now).map(millis) } else { None },
         replication_id: node.history().map(|h| h.id.to_string()),
         version: node.facts.as_ref().and_then(|facts| facts.version.clone()),
-        in_service: view.primary == Some(node.id) || node.standing.is_open(),
+        in_service: if view.primary == Some(node.id) { node.answers() } else { node.standing.is_open() },
+        last_problem: trouble.map(|trouble| trouble.problem.advice(true)),
+        last_problem_code: trouble.map(|trouble| trouble.problem.kind.label()),
+        last_problem_age_s: trouble.map(|trouble| seconds(now.since(trouble.since))),
+        last_problem_over_s: trouble.and_then(|trouble| trouble.over).map(|over| seconds(now.since(over))),
     }
 }
 
 impl NodeReport {
+    /// What is wrong with it, or last was, and when.
+    pub fn trouble(&self) -> Option<String> {
+        let (problem, age) = self.last_problem.as_ref().zip(self.last_problem_age_s)?;
+        let words = |seconds: f64| in_words(Duration::from_secs_f64(seconds));
+        Some(match self.last_problem_over_s {
+            None if self.answers => format!("it {problem}"),
+            None => format!("not answering for {}: it {problem}", words(age)),
+            Some(over) => {
+                let what = self.last_problem_code.unwrap_or_default().replace('_', " ");
+                format!(
+                    "did not answer for {}, until {} ago ({what})",
+                    words((age - over).max(0.0)),
+                    words(over)
+                )
+            }
+        })
+    }
+
     fn line(&self) -> String {
         let mut out = format!("{} {}", self.role, self.node);
         if !self.answers {
@@ -480,9 +534,11 @@ impl Explained {
             let verdict = if candidate.eligible { "may serve" } else { "may not serve" };
             let missing = candidate.deficit_bytes.filter(|bytes| *bytes > 0);
             let missing = missing.map(|bytes| format!(", lacks {bytes} bytes")).unwrap_or_default();
+            let trouble = candidate.node.trouble().filter(|_| candidate.node.last_problem_over_s.is_none());
+            let trouble = trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
             let _ = writeln!(
                 out,
-                "{}: {verdict}, {} ({}){missing}",
+                "{}: {verdict}, {} ({}){missing}{trouble}",
                 candidate.node.line(),
                 candidate.why,
                 candidate.reason
@@ -492,6 +548,12 @@ impl Explained {
     }
 }
 
-fn millis(span: std::time::Duration) -> f64 {
-    span.as_secs_f64() * 1e3
+/// In milliseconds, to the next tenth: what is told as a bound stays one.
+fn millis(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e4).ceil() / 10.0
+}
+
+/// In seconds, to a tenth.
+fn seconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 10.0).round() / 10.0
 }

@@ -75,17 +75,27 @@ impl Total {
         total
     }
 
-    /// Writes it as a Prometheus histogram in seconds. A bucket of ours counts for an edge when it lies below it
-    /// as a whole, so that counts are never too early.
-    pub fn write(&self, out: &mut String, name: &str, help: &str) {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// Writes what comes before the series of a Prometheus histogram.
+    pub fn write_head(out: &mut String, name: &str, help: &str) {
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+    }
+
+    /// Writes it as the series with these labels (`a="b",`, or none) of a Prometheus histogram in seconds. A bucket of ours counts
+    /// for an edge when it lies below it as a whole, so that counts are never too early.
+    pub fn write(&self, out: &mut String, name: &str, labels: &str) {
         for edge in EDGES_US {
             let count: u64 = self.buckets.iter().take(bucket(edge * 1_000)).sum();
-            let _ = writeln!(out, "{name}_bucket{{le=\"{}\"}} {count}", edge as f64 / 1e6);
+            let _ = writeln!(out, "{name}_bucket{{{labels}le=\"{}\"}} {count}", edge as f64 / 1e6);
         }
-        let count: u64 = self.buckets.iter().sum();
-        let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}");
-        let _ = writeln!(out, "{name}_sum {}\n{name}_count {count}", self.sum_nanos as f64 / 1e9);
+        let (count, sum) = (self.count(), self.sum_nanos as f64 / 1e9);
+        let _ = writeln!(out, "{name}_bucket{{{labels}le=\"+Inf\"}} {count}");
+        let of_all = labels.strip_suffix(',').map_or_else(String::new, |labels| format!("{{{labels}}}"));
+        let _ = writeln!(out, "{name}_sum{of_all} {sum}\n{name}_count{of_all} {count}");
     }
 }
 
@@ -124,10 +134,14 @@ mod tests {
             histogram.record(nanos);
         }
         let mut text = String::new();
-        Total::of([&histogram].into_iter()).write(&mut text, "x_seconds", "x");
+        Total::of([&histogram].into_iter()).write(&mut text, "x_seconds", "");
         assert!(text.contains("x_seconds_bucket{le=\"0.00005\"} 1\n"), "{text}");
         assert!(text.contains("x_seconds_bucket{le=\"0.0001\"} 3\n"), "{text}");
         assert!(text.contains("x_seconds_bucket{le=\"10\"} 4\n"), "{text}");
         assert!(text.contains("x_seconds_count 5\n"), "{text}");
+        text.clear();
+        Total::of([&histogram].into_iter()).write(&mut text, "x_seconds", "a=\"b\",");
+        assert!(text.contains("x_seconds_bucket{a=\"b\",le=\"+Inf\"} 5\n"), "{text}");
+        assert!(text.contains("x_seconds_count{a=\"b\"} 5\n"), "{text}");
     }
 }

@@ -50,6 +50,9 @@ impl Target {
     /// All values.
     pub const ALL: [Self; 3] = [Self::Primary, Self::Replica, Self::Refused];
 
+    /// Those that answer.
+    pub const ANSWERS: [Self; 2] = [Self::Primary, Self::Replica];
+
     /// Metric label.
     pub const fn label(self) -> &'static str {
         match self {
@@ -81,15 +84,21 @@ impl Counter {
     }
 }
 
+/// How long commands take.
+#[derive(Debug, Default)]
+pub struct Latency {
+    /// From a command being read to its reply being ready to write, in nanoseconds.
+    pub request: Histogram,
+    /// From a command being given to a lane to its reply being read, in nanoseconds.
+    pub upstream: Histogram,
+}
+
 /// Everything one worker counts.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Stats {
     commands: Vec<Counter>,
-    /// From a command being read to its reply being ready to write, in nanoseconds.
-    pub request: Histogram,
-    /// From a command being given to a lane to its reply being read, in nanoseconds.
-    pub upstream: Histogram,
+    latencies: [Latency; AccessLabel::ALL.len() * Target::ANSWERS.len()],
     /// Clients connected now.
     pub clients: Counter,
     /// Clients accepted.
@@ -102,6 +111,8 @@ pub struct Stats {
     pub protocol_errors: Counter,
     /// Commands that `deny-commands` refused.
     pub denied: Counter,
+    /// Commands that nobody could answer: they were told `-MASTERDOWN`.
+    pub masterdown: Counter,
     /// Upstream connections open now.
     pub lanes: Counter,
     /// Upstream connections that ended out of step.
@@ -125,14 +136,14 @@ impl Default for Stats {
         let cells = AccessLabel::ALL.len() * Target::ALL.len() * Reason::ALL.len();
         Self {
             commands: (0..cells).map(|_| Counter::default()).collect(),
-            request: Histogram::default(),
-            upstream: Histogram::default(),
+            latencies: Default::default(),
             clients: Counter::default(),
             accepted: Counter::default(),
             slow_clients: Counter::default(),
             tls_failed: Counter::default(),
             protocol_errors: Counter::default(),
             denied: Counter::default(),
+            masterdown: Counter::default(),
             lanes: Counter::default(),
             desynchronised: Counter::default(),
             uncertain_writes: Counter::default(),
@@ -151,6 +162,12 @@ impl Stats {
         if let Some(counter) = self.commands.get(cell(access, target, reason)) {
             counter.add(1);
         }
+    }
+
+    /// How long commands of this kind take that the primary, or a replica, answers.
+    #[inline]
+    pub fn latency(&self, access: AccessLabel, at_primary: bool) -> &Latency {
+        &self.latencies[access as usize * Target::ANSWERS.len() + usize::from(!at_primary)]
     }
 
     /// How many commands went to `target` for `reason`.

@@ -6,15 +6,18 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 
 use crate::core::argv::Args as _;
+use crate::core::nodes::cause::Cause;
+use crate::core::reason::Reason;
 use crate::wire::reply::ErrorCode;
 use crate::wire::request::Request;
 
 /// Redis' text for a read that no node may answer (`server.c`, `shared.masterdownerr`).
-pub const MASTERDOWN: &[u8] =
-    b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n";
+const MASTERDOWN: &str = "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 /// The same while two nodes say that they are the primary, and nothing decides.
-const TWO_PRIMARIES: &[u8] =
-    b"-MASTERDOWN Two nodes say that they are the primary and nothing decides between them.\r\n";
+const TWO_PRIMARIES: &str =
+    "MASTERDOWN Two nodes say that they are the primary and nothing decides between them.";
+/// Bytes that a cause may have in an error.
+const CAUSE: usize = 400;
 /// `server.c`, `shared.roslaveerr`; of a script its place follows.
 const READONLY: &[u8] = b"-READONLY You can't write against a read only replica.\r\n";
 /// A command that has no place in a transaction (`server.c`, `processCommand`).
@@ -87,9 +90,20 @@ pub const HELP: &[&str] = &[
     "    Print this help.",
 ];
 
-/// That nobody may answer what needs the primary.
-pub const fn masterdown(two_primaries: bool) -> &'static [u8] {
-    if two_primaries { TWO_PRIMARIES } else { MASTERDOWN }
+/// That nobody may answer a command for this reason: Redis' own text, and after it why. Without `names` nothing of where nodes are.
+pub fn masterdown(cause: Option<&Cause<'_>>, reason: Reason, names: bool) -> Vec<u8> {
+    let (text, why) = match cause {
+        _ if reason == Reason::Refused => {
+            let why = "no replica is fresh enough, and the policy refuses such reads (when-behind); REDWEIR EXPLAIN says more";
+            (MASTERDOWN, why.to_owned())
+        }
+        Some(cause @ Cause::TwoPrimaries(_)) => {
+            (TWO_PRIMARIES, format!("{}: REPLICAOF the right one at the other", cause.text(names)))
+        }
+        Some(cause) => (MASTERDOWN, format!("no primary: {}", cause.text(names))),
+        None => (MASTERDOWN, "no primary answered in time".to_owned()),
+    };
+    error(&format!("{text} redweir: {}", &why[..why.floor_char_boundary(CAUSE)]))
 }
 
 /// Whether an error says that another node should be asked: loading, or cut off. And, if a replica says so, a script or
@@ -155,9 +169,15 @@ pub fn wrong_arity(command: &str) -> Vec<u8> {
     error(&format!("ERR wrong number of arguments for '{command}' command"))
 }
 
-/// `server.c`, `processCommand`, for a command that the user may not run; here: that `deny-commands` names.
+/// The code is that of a command that the user may not run (`server.c`, `processCommand`); `deny-commands` is Redweir's own.
 pub fn denied(command: &str) -> Vec<u8> {
-    error(&format!("NOPERM this user has no permissions to run the '{command}' command"))
+    error(&format!("NOPERM redweir: [security] deny-commands denies the '{command}' command to everybody"))
+}
+
+/// A text of several lines for people: in RESP2 an array of them, which `redis-cli` shows line by line, as it does not show a
+/// bulk string that has newlines; in RESP3 a verbatim string.
+pub fn page(text: &str, resp3: bool) -> Vec<u8> {
+    if resp3 { self::text(text, true) } else { lines(&text.lines().collect::<Vec<_>>()) }
 }
 
 /// An array of bulk or status strings, as `HELP` subcommands answer.
@@ -226,4 +246,37 @@ pub fn hello(version: &str, resp3: bool, id: u64) -> Vec<u8> {
          $2\r\nid\r\n:{id}\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"
     )
     .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_keeps_redis_own_text_in_front_and_is_one_short_line() {
+        for reason in [Reason::PrimaryDown, Reason::Refused, Reason::TwoPrimaries] {
+            for cause in [None, Some(Cause::NoNode), Some(Cause::NobodyIs(Vec::new()))] {
+                let reply = masterdown(cause.as_ref(), reason, true);
+                let text = String::from_utf8(reply).unwrap();
+                assert!(text.starts_with(&format!("-{MASTERDOWN} redweir: ")), "{text}");
+                assert!(
+                    text.ends_with("\r\n") && text.matches('\n').count() == 1 && text.len() < 600,
+                    "{text}"
+                );
+            }
+        }
+        let two = String::from_utf8(masterdown(
+            Some(&Cause::TwoPrimaries(Vec::new())),
+            Reason::TwoPrimaries,
+            false,
+        ));
+        assert!(two.unwrap().starts_with(&format!("-{TWO_PRIMARIES} redweir: ")));
+    }
+
+    #[test]
+    fn a_page_is_lines_in_resp2_and_one_text_in_resp3() {
+        assert_eq!(page("a: 1\nb\n", false), b"*2\r\n+a: 1\r\n+b\r\n");
+        assert_eq!(page("a\nb\n", true), b"=8\r\ntxt:a\nb\n\r\n");
+        assert_eq!(page("", false), b"*0\r\n");
+    }
 }

@@ -57,7 +57,6 @@ fn series(line: &str) -> (String, Vec<(String, String)>, f64) {
     let value = rest.trim_start();
     let number = match value {
         "+Inf" => f64::INFINITY,
-        "NaN" => f64::NAN,
         _ => value.parse().unwrap_or_else(|_| panic!("bad value: {line}")),
     };
     (name.to_owned(), labels, number)
@@ -83,7 +82,8 @@ fn metrics_are_what_prometheus_reads() {
             continue;
         }
         let (name, labels, value) = series(line);
-        assert!(name.starts_with("redweir_"), "{line}");
+        assert!(name.starts_with("redweir_") || name.starts_with("process_"), "{line}");
+        assert!(!value.is_nan(), "what is unknown is absent: {line}");
         let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
         let kind = family.and_then(|family| kinds.get(family)).or_else(|| kinds.get(&name));
         let kind = kind.unwrap_or_else(|| panic!("no TYPE before {line}"));
@@ -104,13 +104,37 @@ fn metrics_are_what_prometheus_reads() {
         "redweir_anchor_seconds_bucket",
         "redweir_lost_writes_total",
         "redweir_clients",
+        "redweir_build_info",
+        "redweir_node_up",
+        "redweir_primary_changes_total",
+        "redweir_masterdown_replies_total",
+        "redweir_request_duration_seconds_bucket",
+        "redweir_upstream_duration_seconds_bucket",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+        "process_open_fds",
     ];
     let missing: Vec<&str> = promised.into_iter().filter(|name| !names.contains(name)).collect();
     assert!(missing.is_empty(), "{missing:?} are missing among {names:?}");
     assert_eq!(proxy.metric("redweir_replica_link_up", &[]) as u64, 2);
     let reads = proxy.metric("redweir_commands_total", &[("access", "read")]);
     assert!((20.0..40.0).contains(&reads), "{reads}");
-    drop(topology);
+    // By what they do, and who has answered.
+    let took = |labels: &[(&str, &str)]| proxy.metric("redweir_request_duration_seconds_count", labels);
+    assert!(took(&[("access", "read"), ("target", "replica")]) >= 1.0);
+    assert_eq!(took(&[("access", "read")]) as u64, reads as u64);
+    assert_eq!(took(&[("access", "write"), ("target", "primary")]) as u64, 1);
+    let up = |port: u16, role| {
+        let node = format!("127.0.0.1:{port}");
+        proxy.metric("redweir_node_up", &[("node", &node), ("role", role), ("problem", "none")]) as u64
+    };
+    assert_eq!(up(topology.primary.port, "primary"), 1);
+    assert!(topology.replica_ports().into_iter().all(|port| up(port, "replica") == 1));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    let started = proxy.metric("process_start_time_seconds", &[]);
+    assert!((now - 120.0..=now + 1.0).contains(&started), "{started} {now}");
+    assert!(proxy.metric("process_resident_memory_bytes", &[]) > 1e6);
 }
 
 #[test]
@@ -180,17 +204,47 @@ fn redweir_answers_in_band() {
     let mut conn = proxy.connect();
     let help = conn.cmd(&["REDWEIR", "HELP"]);
     assert!(help.items().iter().any(|line| line.text().starts_with("EXPLAIN")), "{help:?}");
-    let view = conn.cmd(&["REDWEIR", "VIEW"]).text();
+    let view = conn.cmd(&["REDWEIR", "VIEW"]);
+    assert!(view.items().len() >= 5, "lines, as HELP answers: {view:?}");
+    let view = view.page();
     assert!(view.contains(&topology.primary.port.to_string()), "{view}");
     assert!(topology.replica_ports().iter().all(|port| view.contains(&port.to_string())), "{view}");
     assert_eq!(conn.cmd(&["REDWEIR", "POLICY"]), "default");
     assert!(conn.cmd(&["REDWEIR", "POLICY", "nosuch"]).is_error());
-    let explained = conn.cmd(&["redweir", "explain", "GET", "foo"]).text();
+    let explained = conn.cmd(&["redweir", "explain", "GET", "foo"]).page();
     assert!(explained.contains("fresh") && explained.contains("fenced"), "{explained}");
     assert!(conn.cmd(&["REDWEIR", "NOSUCH"]).error().starts_with("ERR unknown subcommand 'NOSUCH'"));
     assert!(conn.cmd(&["REDWEIR"]).error().starts_with("ERR wrong number of arguments"));
     conn.cmd(&["HELLO", "3"]);
     assert!(matches!(conn.cmd(&["REDWEIR", "VIEW"]), Value::Verbatim(_)));
+}
+
+/// Whoever reads it with a program finds the same fields, of the same types, whatever happens.
+#[test]
+fn json_has_the_same_fields_always_and_numbers_that_can_be_read() {
+    let (mut topology, proxy) = started();
+    let shapes = |proxy: &Proxy| {
+        let view = proxy.view();
+        let nodes: Vec<_> = view["nodes"].as_array().unwrap().iter().map(fields).collect();
+        assert!(nodes.windows(2).all(|two| two[0] == two[1]), "{view}");
+        let explained = proxy.explain(&["GET", "foo"]);
+        (fields(&view), nodes[0].clone(), fields(&explained))
+    };
+    let staleness = proxy.view()["nodes"][1]["staleness_ms"].as_f64().unwrap() * 10.0;
+    assert!((staleness - staleness.round()).abs() < 1e-6, "a tenth is enough: {staleness}");
+    let explained = proxy.explain(&["GET", "foo"]);
+    assert_eq!(explained["fence"], explained["fence_offset"].to_string(), "{explained}");
+    let healthy = shapes(&proxy);
+    topology.primary.kill();
+    eventually("its problem is known", secs(5), || !proxy.view()["nodes"][0]["last_problem"].is_null());
+    let (view, broken) = (proxy.view(), shapes(&proxy));
+    assert_eq!(healthy, broken);
+    assert_eq!(view["nodes"][0]["last_problem_over_s"], serde_json::Value::Null);
+    assert!(view["nodes"][0]["last_problem_age_s"].is_number() && view["cause"].is_string(), "{view}");
+}
+
+fn fields(object: &serde_json::Value) -> Vec<String> {
+    object.as_object().unwrap().keys().cloned().collect()
 }
 
 /// A token makes another service's reads see the first one's writes, whatever its level.

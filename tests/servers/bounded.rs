@@ -274,7 +274,10 @@ fn proofs_expire_when_the_primary_stops() {
     topology.primary.resume();
     for conn in &mut waiting {
         let reply = conn.read();
-        assert!(reply == "v" || matches!(&reply, Value::Error(text) if text == MASTERDOWN), "{reply:?}");
+        assert!(
+            reply == "v" || matches!(&reply, Value::Error(text) if text.starts_with(MASTERDOWN)),
+            "{reply:?}"
+        );
     }
     eventually("reads return to replicas", secs(5), || {
         let before: u64 = topology.replica_calls("get").iter().sum();
@@ -311,7 +314,10 @@ fn proofs_expire_when_only_the_proxy_is_cut_off_from_the_primary() {
     assert_eq!(Conn::open(proxy.ports[1]).cmd(&["GET", "k"]), "old");
     path.heal();
     let reply = conn.read();
-    assert!(reply == "new" || matches!(&reply, Value::Error(text) if text == MASTERDOWN), "{reply:?}");
+    assert!(
+        reply == "new" || matches!(&reply, Value::Error(text) if text.starts_with(MASTERDOWN)),
+        "{reply:?}"
+    );
     eventually("the primary answers", secs(5), || Conn::open(proxy.ports[0]).cmd(&["GET", "k"]) == "new");
 }
 
@@ -402,7 +408,7 @@ fn when_behind_says_what_happens_to_a_read_that_no_replica_may_serve() {
     assert!(right && served == (1, 0) && took < ms(350), "primary: {reply:?} {served:?} {took:?}");
     let (_, reply, served, took) = read_after_write(1);
     assert!(served == (0, 0) && took < ms(350), "refuse: {reply:?} {served:?} {took:?}");
-    assert_eq!(reply.error(), MASTERDOWN);
+    assert!(reply.error().starts_with(MASTERDOWN));
     let (right, reply, served, took) = read_after_write(2);
     assert!(right && served == (0, 1) && took > ms(250), "wait: {reply:?} {served:?} {took:?}");
     let (right, reply, served, took) = read_after_write(3);
@@ -435,15 +441,15 @@ fn old_data_is_served_only_where_allowed_and_only_for_a_while() {
     topology.primary.kill();
     let killed = Instant::now();
     eventually("its link is seen to be down", secs(2), || read(0).is_error());
-    assert_eq!(read(0).error(), MASTERDOWN);
-    assert_eq!(read(2).error(), MASTERDOWN, "old data is no session's");
+    assert!(read(0).error().starts_with(MASTERDOWN));
+    assert!(read(2).error().starts_with(MASTERDOWN), "old data is no session's");
     while killed.elapsed() < ms(2000) {
         assert_eq!(read(1), "v");
         sleep_ms(50);
     }
     sleep_ms(1700);
-    assert_eq!(read(1).error(), MASTERDOWN, "{:?} after the end of the primary", killed.elapsed());
-    assert_eq!(proxy.cmd(&["SET", "k", "w"]).error(), MASTERDOWN);
+    assert!(read(1).error().starts_with(MASTERDOWN), "{:?} after the end of the primary", killed.elapsed());
+    assert!(proxy.cmd(&["SET", "k", "w"]).error().starts_with(MASTERDOWN));
 }
 
 #[test]

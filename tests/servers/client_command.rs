@@ -347,7 +347,8 @@ fn what_is_denied_reads_as_on_redis() {
         (&["DEBUG", "SLEEP", "0"], "debug"),
         (&["REPLICAOF", "NO", "ONE"], "replicaof"),
     ] {
-        let error = format!("NOPERM this user has no permissions to run the '{name}' command");
+        let error =
+            format!("NOPERM redweir: [security] deny-commands denies the '{name}' command to everybody");
         assert_eq!(conn.cmd(command).error(), error);
     }
     conn.ask(&["MONITOR"]);

@@ -88,7 +88,7 @@ fn assert_as_said(said: &Said, went: Option<&(String, String)>, line: &str) {
 /// Explains a line on this connection, then says it.
 fn compare(conn: &mut Conn, line: &str, topology: &Topology, proxy: &Proxy) -> (Said, Value) {
     let words: Vec<&str> = line.split(' ').collect();
-    let explained = conn.cmd(&[&["REDWEIR", "EXPLAIN"], words.as_slice()].concat()).text();
+    let explained = conn.cmd(&[&["REDWEIR", "EXPLAIN"], words.as_slice()].concat()).page();
     let said = Said::of_text(&explained, topology);
     assert_true_of_nodes(&explained, &said, line, topology);
     let before = counts(proxy);

@@ -190,7 +190,7 @@ fn a_rolling_restart_refuses_nobody() {
         let next = Process::start(dir.path(), &listen, &upstream);
         present.terminate();
         assert_eq!(present.wait(), Some(0), "{}", present.log());
-        assert!(present.log().contains("nobody was cut off"), "{}", present.log());
+        assert!(present.log().contains("drained, 0 cut off"), "{}", present.log());
         present = next;
     }
     let (done, problems) = clients.stop();

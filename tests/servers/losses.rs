@@ -62,7 +62,7 @@ fn exactly_the_writes_that_are_gone_are_told() {
     for key in &gone {
         assert_eq!(topology.replicas[0].cmd(&["EXISTS", key]), 0);
     }
-    let text = proxy.cmd(&["REDWEIR", "LOSSES"]).text();
+    let text = proxy.cmd(&["REDWEIR", "LOSSES"]).page();
     assert!(text.contains("202 writes") && text.contains("\n  gone:m2\n"), "{text}");
     eventually("it is logged", secs(5), || proxy.log().contains("the failover lost writes"));
 }
@@ -82,7 +82,7 @@ fn where_nothing_is_lost_nothing_is_told() {
     eventually("it is followed", secs(15), || !Conn::open(proxy.port).cmd(&["SET", "after", "v"]).is_error());
     crate::support::sleep_ms(500);
     assert_eq!(losses(&proxy), Vec::<Json>::new());
-    assert!(proxy.cmd(&["REDWEIR", "LOSSES"]).text().starts_with("no failover has lost anything"));
+    assert!(proxy.cmd(&["REDWEIR", "LOSSES"]).page().starts_with("no failover has lost anything"));
 }
 
 /// What is void, and how far the offset fell, is told once, with numbers.
@@ -131,7 +131,7 @@ fn a_primary_that_is_restarted_empty_has_lost_everything() {
     eventually("it is logged", secs(5), || proxy.log().contains("does not go on from what was there before"));
     eventually("it is said to whoever asks", ms(5000), || {
         let said = proxy.cmd(&["REDWEIR", "LOSSES"]);
-        !said.is_error() && said.text().contains("everything")
+        !said.is_error() && said.page().contains("everything")
     });
 }
 

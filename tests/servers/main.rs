@@ -42,4 +42,5 @@ mod routing;
 mod scans;
 mod sentinel;
 mod stateful;
+mod story;
 mod tls;

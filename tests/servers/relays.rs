@@ -187,7 +187,8 @@ fn monitors_are_reset_and_denied_in_their_turn() {
             said.push(line);
         }
     }
-    assert_eq!(said[..3], ["+OK", "+PONG", "-NOPERM this user has no permissions to run the 'save' command"]);
+    let denied = "-NOPERM redweir: [security] deny-commands denies the 'save' command to everybody";
+    assert_eq!(said[..3], ["+OK", "+PONG", denied]);
     assert_eq!(said[3..], ["+RESET", "+OK", "\"1\""]);
 }
 

@@ -140,7 +140,7 @@ fn a_change_is_noticed_however_the_file_is_exchanged() {
             proxy.explain(&["GET", "k"])["consistency"] == level
         });
         // On a connection that was there before as well.
-        let told = conn.cmd(&["REDWEIR", "EXPLAIN", "GET", "k"]).text();
+        let told = conn.cmd(&["REDWEIR", "EXPLAIN", "GET", "k"]).page();
         assert!(told.contains(&format!("policy default: {level}")), "{told}");
     }
     assert_eq!((proxy.reloads("ok"), proxy.reloads("error")), (6, 0));
@@ -271,7 +271,7 @@ fn policies_change_on_connections_that_are_open() {
     let mut loose = crate::support::Conn::open(proxy.ports[1]);
     let (mut usual, mut chosen) = (proxy.connect(), proxy.connect());
     let of = |conn: &mut crate::support::Conn, key: &str| {
-        let told = conn.cmd(&["REDWEIR", "EXPLAIN", "GET", key]).text();
+        let told = conn.cmd(&["REDWEIR", "EXPLAIN", "GET", key]).page();
         let line =
             told.lines().find_map(|line| line.strip_prefix("policy ")).unwrap_or_else(|| panic!("{told}"));
         line.to_owned()

@@ -198,7 +198,13 @@ impl<S: StreamSink> EventSink<'_, S> {
                 self.attached();
             }
             PsyncEvent::FullResync(id, at) => {
-                tracing::warn!(%id, %at, expected = self.start.needs_dump, "the source sends a dump");
+                if self.start.needs_dump {
+                    tracing::info!("the source of the replication stream has to send a dump: offset {at}");
+                } else {
+                    tracing::warn!(
+                        "the source of the replication stream sends a dump, although it need not: offset {at}"
+                    );
+                }
                 self.breaker.resynced(self.start.needs_dump, clock::now());
                 *self.reached = None;
                 self.start = Start { id, at, known_to: at, resumed: false, ..self.start };

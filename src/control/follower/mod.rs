@@ -181,10 +181,10 @@ impl<S: StreamSink> Follower<S> {
             if clock::now().since(began) >= RETRY_LONGEST {
                 (pause, last_kind) = (RETRY_FIRST, "");
             }
-            if why.kind() == last_kind {
+            if why.kind() == last_kind || matches!(why, Detached::Moved) {
                 tracing::debug!(source = %source.address, %why, "no replication stream");
             } else {
-                tracing::info!(source = %source.address, %why, "left the replication stream");
+                tracing::info!("left the replication stream of {}: {why}", source.address);
             }
             last_kind = why.kind();
             if !matches!(why, Detached::Moved) {

@@ -1,5 +1,6 @@
 //! What is known of the nodes: what each has said of itself, how far behind it is, and the view that decisions read.
 
+pub mod cause;
 pub mod discovery;
 pub mod election;
 pub mod host;
@@ -10,4 +11,5 @@ pub mod observation;
 pub mod proof;
 pub mod rights;
 pub mod sentinel;
+pub mod trouble;
 pub mod view;

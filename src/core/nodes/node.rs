@@ -7,11 +7,15 @@ use std::time::Duration;
 use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::nodes::rights::Rules;
+use crate::core::nodes::trouble::{Problem, Trouble};
 use crate::core::position::{History, Offset};
 use crate::mutant;
 
 /// Good samples in a row that a node which was out has to give before it may serve again.
 pub const GOOD_SAMPLES: u8 = 3;
+
+/// A problem that returns within so long has not gone.
+const TROUBLE_RESTS: Duration = Duration::from_secs(2);
 
 /// A node: its place in the view, in the low 16 bits, and above them the tenancy, which counts who has had that place. Nobody
 /// else is ever called the same: whatever is kept of a node that has left (a proof, a lane, a choice, an address) is not
@@ -216,6 +220,10 @@ pub struct Node {
     pub emptied_at: Option<Moment>,
     /// Since when it says that it is the primary.
     pub primary_since: Option<Moment>,
+    /// From its last `ROLE`, on whatever connection. For people: nothing is decided by it.
+    pub last_role: Option<Role>,
+    /// What was last wrong with it. For people: nothing is decided by it.
+    pub trouble: Option<Arc<Trouble>>,
     /// What it last said of its users, on this connection or an earlier one.
     pub rules: Option<Arc<Rules>>,
     /// Whether its health has earned it reads.
@@ -248,6 +256,8 @@ impl Node {
             incarnation: 0,
             emptied_at: None,
             primary_since: None,
+            last_role: None,
+            trouble: None,
             rules: None,
             standing: Gate::default(),
             within: vec![Gate::default(); policies],
@@ -353,6 +363,41 @@ impl Node {
     pub(crate) fn heard(&mut self, now: Moment) {
         self.heard_at = Some(now);
         self.silent_since = None;
+        if let Some(trouble) = self.trouble.as_mut().filter(|trouble| trouble.over.is_none()) {
+            Arc::make_mut(trouble).over = Some(now);
+        }
+    }
+
+    /// Why it does not answer, as far as whoever asks it knows. It may be another reason than before: it has not answered since
+    /// the first, or not for long.
+    pub(crate) fn hear_trouble(&mut self, problem: Problem, now: Moment) {
+        let lasts = |over: Moment| now.since(over) < TROUBLE_RESTS;
+        let present = self.trouble.as_ref().filter(|trouble| trouble.over.is_none_or(lasts));
+        let since = present.map_or(now, |trouble| trouble.since);
+        if present.is_none_or(|trouble| trouble.over.is_some() || trouble.problem != problem) {
+            self.trouble = Some(Arc::new(Trouble { problem, since, over: None }));
+        }
+    }
+
+    /// What is wrong with it now.
+    pub fn problem(&self) -> Option<&Problem> {
+        self.trouble.as_ref().filter(|trouble| trouble.over.is_none()).map(|trouble| &trouble.problem)
+    }
+
+    /// Whether it has answered, and has not fallen silent since.
+    pub const fn answers(&self) -> bool {
+        self.heard_at.is_some() && self.silent_since.is_none()
+    }
+
+    /// Whether it says that it is the primary.
+    pub fn is_primary(&self) -> bool {
+        self.role == Some(Role::Primary)
+    }
+
+    /// The primary that it names, in words.
+    pub fn leader(&self) -> Option<String> {
+        let (host, port) = self.master.as_ref()?;
+        Some(format!("{}:{port}", host.escape_debug()))
     }
 
     pub(crate) fn hear_primary(&mut self, offset: Offset, asked: Moment) {
@@ -364,6 +409,7 @@ impl Node {
             self.begin_incarnation();
         }
         self.role = Some(Role::Primary);
+        self.last_role = self.role;
         self.primary_since.get_or_insert(asked);
         (self.link, self.master) = (None, None);
         self.applied = Some(offset);
@@ -386,6 +432,7 @@ impl Node {
             self.begin_incarnation();
         }
         self.role = Some(Role::Replica);
+        self.last_role = self.role;
         self.primary_since = None;
         self.link = Some(link);
         self.master = Some(master);

@@ -8,6 +8,7 @@ use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{Facts, Link, NodeId};
 use crate::core::nodes::rights::Rules;
+use crate::core::nodes::trouble::Problem;
 use crate::core::policy::Policies;
 use crate::core::position::Offset;
 
@@ -84,6 +85,13 @@ pub enum Observation {
         /// In time.
         limits: Patience,
     },
+    /// What is wrong with it, in words for people: whether it is lost is told besides.
+    Troubled {
+        /// Who.
+        node: NodeId,
+        /// What it is.
+        problem: Problem,
+    },
     /// No answer in time, or the connection was refused, reset or closed: whoever answers next may be another process.
     Lost {
         /// Who.
@@ -103,6 +111,7 @@ impl Observation {
             | Self::Emptied { node }
             | Self::Joined { node, .. }
             | Self::Left { node }
+            | Self::Troubled { node, .. }
             | Self::Lost { node } => Some(*node),
             Self::Named { node } => *node,
             Self::Configured { .. } => None,

@@ -246,19 +246,10 @@ impl Tracker {
 
     /// Takes in one observation, made at `now`. Total: whatever was observed, there is a view afterwards.
     pub fn apply(&mut self, observation: Observation, now: Moment) -> Effect {
-        match observation {
-            Observation::Joined { node, address } => {
-                self.join(node, address);
-                return Effect::None;
-            }
-            Observation::Left { node } => return self.leave(node, now),
-            Observation::Named { node } => return self.hear_named(node, now),
-            Observation::Configured { policies, limits } => {
-                self.configure(policies, limits, now);
-                return Effect::None;
-            }
-            _ => {}
-        }
+        let observation = match self.apply_from_outside(observation, now) {
+            Ok(effect) => return effect,
+            Err(observation) => observation,
+        };
         let Some(node) = observation.node() else { return Effect::None };
         // Whatever is told of a node that has left comes too late.
         let entry = self.view.nodes.get_mut(node.index());
@@ -302,7 +293,8 @@ impl Tracker {
                 self.settle_rights();
                 return Effect::None;
             }
-            Observation::Joined { .. }
+            Observation::Troubled { .. }
+            | Observation::Joined { .. }
             | Observation::Left { .. }
             | Observation::Named { .. }
             | Observation::Configured { .. } => {}
@@ -319,6 +311,24 @@ impl Tracker {
         self.judge_samples(node, now);
         self.view.least_applied = self.view.find_least_applied();
         effect
+    }
+
+    /// Takes in what is told of a node, or of all, by others than the node; gives anything else back.
+    fn apply_from_outside(&mut self, observation: Observation, now: Moment) -> Result<Effect, Observation> {
+        match observation {
+            Observation::Joined { node, address } => self.join(node, address),
+            Observation::Left { node } => return Ok(self.leave(node, now)),
+            Observation::Named { node } => return Ok(self.hear_named(node, now)),
+            Observation::Configured { policies, limits } => self.configure(policies, limits, now),
+            Observation::Troubled { node, problem } => {
+                let entry = self.view.nodes.get_mut(node.index()).filter(|entry| entry.id == node);
+                if let Some(entry) = entry {
+                    entry.hear_trouble(problem, now);
+                }
+            }
+            observation => return Err(observation),
+        }
+        Ok(Effect::None)
     }
 
     fn hear_named(&mut self, node: Option<NodeId>, now: Moment) -> Effect {

@@ -1,4 +1,4 @@
-//! How background tasks are started: with a name, so that every line they log says whose it is, and with a
+//! How background tasks are started: with a name, so that at the level `debug` every line they log says whose it is, and with a
 //! handle, so that somebody owns them.
 //!
 //! A panic is a mistake of ours, and must not become everybody's: it ends what it happened in, a client's connection, a
@@ -22,7 +22,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(future.instrument(tracing::info_span!("task", name)))
+    tokio::spawn(future.instrument(tracing::debug_span!("task", name)))
 }
 
 /// Starts a task on the current thread's `LocalSet`. Dropping the handle leaves the task running.
@@ -32,7 +32,7 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    tokio::task::spawn_local(future.instrument(tracing::info_span!("task", name)))
+    tokio::task::spawn_local(future.instrument(tracing::debug_span!("task", name)))
 }
 
 /// Starts a task that is polled for every command, without a name: entering and leaving its span would cost as much as
@@ -86,7 +86,7 @@ pub fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 
-/// Has every panic told of in the log, with its place and the name of its task.
+/// Has every panic told of in the log, with its place, and at the level `debug` the name of its task.
 pub fn tell_of_panics() {
     panic::set_hook(Box::new(|panic| {
         PANICS.fetch_add(1, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use crate::core::address::{Address, Login};
+use crate::core::nodes::trouble::{Problem, ProblemKind};
 use crate::net::runtime::limits;
 use crate::net::socket::dial::{ByteStream, Dialer};
 use crate::wire::answer::AnswerDecoder;
@@ -64,6 +65,30 @@ impl ControlError {
             Self::Refused(_) => ControlErrorKind::Refused,
             Self::Closed => ControlErrorKind::Closed,
             Self::Malformed(_) => ControlErrorKind::Malformed,
+        }
+    }
+
+    /// The same for people, without anything that a node may have repeated of what it was told.
+    pub fn problem(&self) -> Problem {
+        let plain = |kind| Problem::new(kind, "");
+        match self {
+            Self::Connect(error) => {
+                let words = error.to_string();
+                let kind = match error.kind() {
+                    io::ErrorKind::ConnectionRefused => return plain(ProblemKind::ConnectionRefused),
+                    io::ErrorKind::InvalidData => ProblemKind::Tls,
+                    _ if words.contains("TLS") => ProblemKind::Tls,
+                    // `getaddrinfo`; the standard library has no kind for it.
+                    _ if words.contains("lookup address") => return plain(ProblemKind::UnknownName),
+                    _ => ProblemKind::Unreachable,
+                };
+                Problem::new(kind, &words)
+            }
+            Self::Timeout => plain(ProblemKind::NoAnswer),
+            Self::Auth(text) => Problem::of_login(text),
+            Self::Refused(text) => Problem::of_error(text),
+            Self::Closed => plain(ProblemKind::Closed),
+            Self::Malformed(_) => plain(ProblemKind::Malformed),
         }
     }
 
@@ -186,7 +211,7 @@ impl ControlLink {
         };
         match answer {
             Ok(_) => Ok(()),
-            Err(ControlError::Refused(text)) => Err(ControlError::Auth(text)),
+            Err(ControlError::Refused(text)) => Err(ControlError::Auth(without_arguments(text))),
             Err(error) => Err(error),
         }
     }
@@ -195,6 +220,15 @@ impl ControlLink {
 /// The words of an error, as far as anybody will read them: they are logged, and kept.
 pub(crate) fn words(error: &str) -> String {
     error[..error.floor_char_boundary(limits::ERROR_WORDS)].to_owned()
+}
+
+/// An error without the arguments that it repeats, among which is the password (`server.c`, `rejectCommandFormat` for an unknown
+/// command).
+fn without_arguments(mut error: String) -> String {
+    if let Some(at) = error.find(", with args") {
+        error.truncate(at);
+    }
+    error
 }
 
 /// Appends a command as a RESP array of bulk strings.
@@ -261,6 +295,17 @@ mod tests {
         far.write_all(format!("-ERR {}\r\n", "é".repeat(10_000)).as_bytes()).await.unwrap();
         let ControlError::Refused(words) = link.call(&[b"PING"], WITHIN).await.unwrap_err() else { panic!() };
         assert!(words.starts_with("ERR éé") && words.len() <= limits::ERROR_WORDS, "{} bytes", words.len());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_does_not_know_auth_does_not_have_the_password_repeated() {
+        let (mut link, mut far) = linked();
+        let words = "-ERR unknown command 'AUTH', with args beginning with: 'hunter2' \r\n";
+        far.write_all(words.as_bytes()).await.unwrap();
+        let login = Login { username: None, password: "hunter2".to_owned() };
+        let refused = link.authenticate(&login, WITHIN).await.unwrap_err();
+        assert_eq!(refused.to_string(), "authentication refused: ERR unknown command 'AUTH'");
+        assert_eq!(refused.problem().kind, ProblemKind::Password);
     }
 
     #[tokio::test]

@@ -245,7 +245,7 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
             Verdict::Refused => return Err(say::HELLO_NOAUTH.to_vec()),
             Verdict::Nobody | Verdict::Asking if connection.is_let_in_blindly() => return Ok(()),
             Verdict::Nobody if patience.is_none() => {
-                return Err(say::masterdown(worker.shared.shard().view.load().two_primaries).to_vec());
+                return Err(connection.masterdown());
             }
             Verdict::Asking | Verdict::Nobody => {
                 let _ = tokio::time::timeout(patience.unwrap_or_default(), changed).await;
@@ -258,8 +258,7 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
 /// Waits until the primary has accepted a connection with the present identity, database and protocol.
 async fn open_primary_lane(connection: &Connection) -> Result<Rc<Lane>, Vec<u8>> {
     let view = connection.worker.shared.shard().view.load_full();
-    let node =
-        view.usable_primary(clock::now()).ok_or_else(|| say::masterdown(view.two_primaries).to_vec())?;
+    let node = view.usable_primary(clock::now()).ok_or_else(|| connection.masterdown())?;
     opened_lane(connection, node).await
 }
 
@@ -276,7 +275,7 @@ async fn opened_lane(connection: &Connection, node: NodeId) -> Result<Rc<Lane>, 
     let lane = connection.worker.lane(LaneKey { node, ..connection.who.key(node) });
     match opened(&lane).await {
         Phase::Closed(Closed::Refused(error)) => Err([error.as_slice(), b"\r\n"].concat()),
-        Phase::Closed(_) => Err(say::MASTERDOWN.to_vec()),
+        Phase::Closed(_) => Err(connection.masterdown()),
         Phase::Opening | Phase::Up => Ok(lane),
     }
 }
@@ -305,8 +304,8 @@ fn redweir<A: Args + ?Sized>(
     let word = request.arg(1).to_ascii_lowercase();
     match (word.as_slice(), request.count()) {
         (b"help", 2) => say::lines(say::HELP),
-        (b"view", 2) => say::text(&report::view_text(view, now), resp3),
-        (b"losses", 2) => say::text(&report::losses_text(&connection.worker.shared, now), resp3),
+        (b"view", 2) => say::page(&report::view_text(&connection.worker.shared, view, now), resp3),
+        (b"losses", 2) => say::page(&report::losses_text(&connection.worker.shared, now), resp3),
         (b"policy", 2) => {
             let name = policies.get(connection.who.policy(policies)).map(|p| p.name.as_bytes());
             say::maybe_bulk(name, resp3)
@@ -323,7 +322,7 @@ fn redweir<A: Args + ?Sized>(
         }
         (b"explain", 3..) => {
             let args: Vec<&[u8]> = (2..request.count()).map(|i| request.arg(i)).collect();
-            say::text(&connection.explain(args.as_slice(), view, commands, now), resp3)
+            say::page(&connection.explain(args.as_slice(), view, commands, now), resp3)
         }
         (b"help" | b"view" | b"losses" | b"policy" | b"explain" | b"", _) => {
             say::wrong_arity(&format!("redweir|{}", String::from_utf8_lossy(&word)))

@@ -51,7 +51,7 @@ async fn token(connection: &Connection) -> Answer {
         }
         let patience = view.hold.checked_sub(clock::now().since(begun));
         let Some(patience) = patience.filter(|patience| !patience.is_zero()) else {
-            return Err(say::MASTERDOWN.to_vec());
+            return Err(connection.masterdown());
         };
         shared.shard().anchor_wanted.notify_one();
         let _ = tokio::time::timeout(patience, changed).await;
@@ -62,7 +62,7 @@ fn after(connection: &Connection, token: &[u8]) -> Result<Offset, Vec<u8>> {
     let (id, offset) = parse(token)
         .ok_or_else(|| say::error("ERR not a token: expected replid:offset, as REDWEIR TOKEN tells it"))?;
     let view = connection.worker.shared.shard().view.load();
-    let ours = view.history.ok_or_else(|| say::MASTERDOWN.to_vec())?;
+    let ours = view.history.ok_or_else(|| connection.masterdown())?;
     if !ours.covers(id, offset) {
         return Err(say::error(&format!(
             "ERR the token is of another history ({id}) than the primary's ({})",

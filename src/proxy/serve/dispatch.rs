@@ -244,16 +244,15 @@ impl Connection {
         }
     }
 
-    /// Answers `-MASTERDOWN`.
+    /// Answers `-MASTERDOWN`, and why.
     pub fn refuse(&mut self, access: telemetry::AccessLabel, reason: Reason) -> Step {
         if reason == Reason::PrimaryDown {
             self.waiting.give_up_on_primary();
         }
         self.waiting.end();
         self.worker.stats.command(access, Target::Refused, reason);
-        let undecided = matches!(reason, Reason::PrimaryDown | Reason::TwoPrimaries)
-            && self.worker.shared.shard().view.load().two_primaries;
-        self.client.answer(say::masterdown(undecided));
+        let error = self.worker.masterdown(&self.client, reason);
+        self.client.answer(&error);
         Step::Done
     }
 

@@ -10,6 +10,7 @@ use crate::core::demand::Reader;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
+use crate::core::reason::Reason;
 use crate::core::session::Home;
 use crate::net::runtime::clock;
 use crate::proxy::downstream::replies::Client;
@@ -139,6 +140,11 @@ impl Connection {
     pub(crate) fn wait(&mut self, on: On, patience: Duration, now: Moment) -> Step {
         self.waiting.retry_on(on, patience, now);
         Step::Retry
+    }
+
+    /// The reply to a command that needs the primary, when none answers.
+    pub(crate) fn masterdown(&self) -> Vec<u8> {
+        self.worker.masterdown(&self.client, Reason::PrimaryDown)
     }
 
     /// The client is gone: gives up what was its own.

@@ -168,6 +168,7 @@ impl Connection {
             client: Rc::clone(&self.client),
             seq: self.client.open(),
             len: 0,
+            access,
             kind: if fast_path.read.is_some() { PendingKind::Read } else { PendingKind::Write },
             rewrite: Rewrite::None,
             policy: fast_path.read.map_or_else(PolicyId::default, |cached_route| cached_route.policy),

@@ -88,6 +88,7 @@ impl Connection {
             client: Rc::clone(&self.client),
             seq,
             len: 0,
+            access: outgoing.access,
             kind: outgoing.kind,
             rewrite: outgoing.rewrite,
             policy: outgoing.policy,

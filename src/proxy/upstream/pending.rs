@@ -9,6 +9,7 @@ use crate::core::position::Offset;
 use crate::core::repeat::{Asked, PendingKind};
 use crate::core::session::Stamps;
 use crate::proxy::downstream::replies::Client;
+use crate::telemetry::AccessLabel;
 
 /// What Redweir changes in a reply, or takes note of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Pending {
     pub seq: u64,
     /// Length of the request in the lane's buffer, in bytes.
     pub len: usize,
+    /// What it is counted as.
+    pub access: AccessLabel,
     /// What may be done with it when the lane is lost.
     pub kind: PendingKind,
     /// What Redweir changes in the reply.
@@ -112,6 +115,7 @@ impl Pending {
             client: Rc::clone(drain),
             seq: 0,
             len: self.len,
+            access: self.access,
             kind: PendingKind::Moved,
             rewrite: Rewrite::None,
             policy: self.policy,

@@ -73,7 +73,7 @@ impl Worker {
         if warned.insert((lane.key.node, lane.key.identity)) {
             let user =
                 lane.identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
-            let node = self.shared.shard().address(lane.key.node).map(|address| address.to_string());
+            let node = self.node_name(lane.key.node);
             tracing::warn!(node, user, "{what}, whose reads the primary answers instead");
         }
     }

@@ -16,8 +16,10 @@ use rustc_hash::FxHashMap;
 use tokio::sync::Semaphore;
 
 use crate::core::moment::Moment;
+use crate::core::nodes::cause::Cause;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
+use crate::core::reason::Reason;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
@@ -172,7 +174,8 @@ impl Inquiry {
         question: &[&[u8]],
     ) -> Result<BytesFrame, Vec<u8>> {
         let view = self.shared.shard().view.load_full();
-        let down = || say::masterdown(view.two_primaries).to_vec();
+        // Who asks may be anybody.
+        let down = || say::masterdown(Cause::of(&view).as_ref(), Reason::PrimaryDown, false);
         let node = view.usable_primary(clock::now()).ok_or_else(down)?;
         let within = self.shared.config().upstream.connect_timeout;
         if let Some(link) = self.take(node) {

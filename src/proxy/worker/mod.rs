@@ -9,6 +9,7 @@ pub(crate) mod inquiry;
 pub(crate) mod lanes;
 pub(crate) mod mailbox;
 pub(crate) mod proof;
+mod refusal;
 pub(crate) mod retry;
 pub(crate) mod turns;
 pub(crate) mod upkeep;
@@ -47,7 +48,7 @@ use crate::proxy::worker::lanes::Lanes;
 use crate::shard::identity::IdentityId;
 use crate::shard::shared::Shared;
 use crate::shard::snapshot::Snapshot;
-use crate::telemetry::Stats;
+use crate::telemetry::{Latency, Stats};
 use crate::wire::say;
 
 /// What one worker owns.
@@ -235,7 +236,7 @@ impl Worker {
 
     /// A command was answered: its fences are stamped before anyone can see the answer.
     pub fn acknowledged(&self, pending: &Pending, lane: &Lane, now: Moment) {
-        let (request, upstream) = (&self.stats.request, &self.stats.upstream);
+        let Latency { request, upstream } = self.stats.latency(pending.access, pending.at_primary);
         if pending.sent == pending.begun {
             request.record_in_both(upstream, now.nanos_since(pending.begun));
         } else {

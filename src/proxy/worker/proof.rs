@@ -15,6 +15,7 @@ use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::lane::{Closed, Lane, Process, Withdrawal};
 use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::proxy::worker::Worker;
+use crate::telemetry::AccessLabel;
 use crate::wire::answer;
 use crate::wire::role::RoleReport;
 
@@ -26,6 +27,7 @@ impl Worker {
             client: self.discard(),
             seq: generation.0,
             len: 0,
+            access: AccessLabel::Other,
             kind: PendingKind::Proof,
             rewrite: Rewrite::None,
             policy: PolicyId::default(),

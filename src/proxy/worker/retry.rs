@@ -10,6 +10,7 @@ use crate::core::command::alone::alone;
 use crate::core::demand::{Reader, Subject};
 use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
+use crate::core::reason::Reason;
 use crate::core::repeat::{self, Asked, Fate, HowLost, PendingKind};
 use crate::core::route::{Ask, decide};
 use crate::mutant;
@@ -117,7 +118,11 @@ impl Worker {
     pub fn recover(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed) {
         if let Closed::Desynchronised(what) = why {
             self.stats.desynchronised.add(1);
-            tracing::warn!(node = %lane.key.node, what = what.as_str(), "lane closed: out of step");
+            let node = self.node_name(lane.key.node);
+            tracing::warn!(
+                "a connection to {node} was closed, because it got out of step: {}",
+                what.as_str()
+            );
         }
         if let Closed::Refused(error) = why
             && !self.is_primary(lane.key.node)
@@ -143,6 +148,11 @@ impl Worker {
                 _ => client.end(),
             }
         }
+    }
+
+    /// Where a node is, for the log.
+    pub(crate) fn node_name(&self, node: NodeId) -> String {
+        self.shared.shard().address(node).map_or_else(String::new, |address| address.to_string())
     }
 
     fn recover_one(self: &Rc<Self>, lane: &Rc<Lane>, why: &Closed, left: Leftover) {
@@ -184,7 +194,7 @@ impl Worker {
                 self.stats.uncertain_writes.add(1);
                 (say::UNCERTAIN.to_vec(), pending)
             }
-            Fate::Refused => (self.masterdown().to_vec(), pending),
+            Fate::Refused => (self.masterdown(&pending.client, Reason::PrimaryDown), pending),
             Fate::Lost => (say::LOST.to_vec(), pending),
         };
         if lane.exclusive && !matches!(why, Closed::Refused(_)) {
@@ -312,11 +322,8 @@ impl Worker {
 
     /// Nobody can answer it.
     fn refuse(&self, pending: &Pending) {
-        pending.client.deliver(pending.seq, self.masterdown(), true);
-    }
-
-    fn masterdown(&self) -> &'static [u8] {
-        say::masterdown(self.shared.shard().view.load().two_primaries)
+        let error = self.masterdown(&pending.client, Reason::PrimaryDown);
+        pending.client.deliver(pending.seq, &error, true);
     }
 
     /// Holds a command until there is a primary, or `write-hold` has passed.

@@ -17,6 +17,7 @@ use redweir::proxy::downstream::replies::{Client, Gone, Output};
 use redweir::proxy::upstream::load::Load;
 use redweir::proxy::upstream::pending::{Pending, Rewrite};
 use redweir::proxy::upstream::queue::RequestQueue;
+use redweir::telemetry::AccessLabel;
 
 use super::steps::Steps;
 
@@ -127,6 +128,7 @@ impl Model {
             client: Rc::clone(&self.clients[entry.client]),
             seq: entry.seq,
             len: 0,
+            access: AccessLabel::Other,
             kind: entry.kind,
             rewrite: Rewrite::None,
             policy: PolicyId::default(),

@@ -116,15 +116,14 @@ fn redis_cli() {
         let (redis, redweir) = (cli(direct.primary.port, args, input), cli(proxy.port, args, input));
         if *args == ["--replica"] {
             // Redis would send its stream, for ever.
-            let refusal =
-                "SYNC with master failed: -NOPERM this user has no permissions to run the 'sync' command";
+            let refusal = "SYNC with master failed: -NOPERM redweir: [security] deny-commands denies the 'sync' command to everybody";
             assert!(redweir.contains(refusal) && redweir.ends_with("exit code Some(1)"), "{redweir}");
         } else {
             assert_eq!(redis, redweir, "redis-cli {args:?}");
         }
     }
     let dump = cli(proxy.port, &["--rdb", "/dev/null"], &[]);
-    assert!(dump.contains("no permissions to run the 'sync' command") && dump.ends_with("Some(1)"), "{dump}");
+    assert!(dump.contains("deny-commands denies the 'sync' command") && dump.ends_with("Some(1)"), "{dump}");
 }
 
 #[test]

@@ -41,6 +41,14 @@ impl Value {
         }
     }
 
+    /// A text for people: lines in RESP2, one text in RESP3.
+    pub(crate) fn page(&self) -> String {
+        match self {
+            Self::Array(lines) => lines.iter().map(|line| line.text() + "\n").collect(),
+            other => other.text(),
+        }
+    }
+
     pub(crate) fn int(&self) -> i64 {
         match self {
             Self::Int(n) => *n,

@@ -28,6 +28,7 @@ fn pending(client: &Rc<Client>, seq: u64, kind: PendingKind, slot: Option<Slot>)
         client: Rc::clone(client),
         seq,
         len: 0,
+        access: crate::telemetry::AccessLabel::Other,
         kind,
         rewrite: Rewrite::None,
         policy: PolicyId::default(),

@@ -10,6 +10,7 @@ use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::proxy::worker::Worker;
+use crate::telemetry::AccessLabel;
 
 impl Worker {
     /// Asks idle lanes, now and then, as long as the worker runs.
@@ -28,6 +29,7 @@ impl Worker {
             client: self.discard(),
             seq: 0,
             len: 0,
+            access: AccessLabel::Other,
             kind: PendingKind::Check,
             rewrite: Rewrite::None,
             policy: PolicyId::default(),

@@ -61,7 +61,10 @@ impl Worker {
             return;
         }
         self.stats.stalled.add(1);
-        tracing::warn!(node = %lane.key.node, "lane closed: nothing comes on it, while its node answers on others");
+        let node = self.node_name(lane.key.node);
+        tracing::warn!(
+            "a connection to {node} was given up: nothing comes on it, while the node answers on others"
+        );
         lane.close(Closed::Broken(Broken::Stalled));
     }
 

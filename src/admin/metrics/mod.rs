@@ -1,28 +1,29 @@
 //! `/metrics`: what the workers counted, and what the view says, in Prometheus' text format.
 //!
 //! Workers count into cells of their own; a scrape adds them up and tells the exporter absolute values through the
-//! `metrics` facade. Histograms are written by ourselves: the exporter would keep every sample until it is drained.
+//! `metrics` facade. Histograms are written by ourselves: the exporter would keep every sample until it is drained; and so are
+//! gauges that may be unknown.
 
-use std::fmt::Write as _;
+mod family;
+mod nodes;
+mod process;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::core::moment::Moment;
-use crate::core::nodes::election::second_primaries;
-use crate::core::nodes::node::{Link, Node};
-use crate::core::nodes::view::View;
+use self::family::Family;
+use self::process::Process;
 use crate::core::reason::Reason;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
 use crate::shard::shared::Shared;
-use crate::telemetry::histogram::Total;
-use crate::telemetry::{AccessLabel, Counter, Stats, Target};
+use crate::telemetry::histogram::{Histogram, Total};
+use crate::telemetry::{AccessLabel, Counter, Latency, Stats, Target};
 
 /// Sums one counter over all workers.
 type Pick = fn(&Stats) -> &Counter;
 
-const COUNTERS: [(&str, &str, Pick); 10] = [
+const COUNTERS: [(&str, &str, Pick); 11] = [
     ("redweir_clients_accepted_total", "Clients accepted.", |s| &s.accepted),
     ("redweir_clients_too_slow_total", "Clients disconnected at client-output-buffer-limit.", |s| {
         &s.slow_clients
@@ -30,6 +31,11 @@ const COUNTERS: [(&str, &str, Pick); 10] = [
     ("redweir_tls_handshakes_failed_total", "Clients whose TLS handshake failed.", |s| &s.tls_failed),
     ("redweir_protocol_errors_total", "Clients disconnected for a protocol error.", |s| &s.protocol_errors),
     ("redweir_commands_denied_total", "Commands that deny-commands refused.", |s| &s.denied),
+    (
+        "redweir_masterdown_replies_total",
+        "Commands that nobody could answer: they were told MASTERDOWN.",
+        |s| &s.masterdown,
+    ),
     ("redweir_upstream_desynchronised_total", "Upstream connections that got out of step.", |s| {
         &s.desynchronised
     }),
@@ -58,6 +64,7 @@ const GAUGES: [(&str, &str, Pick); 2] = [
 #[derive(Debug)]
 pub struct Metrics {
     handle: PrometheusHandle,
+    process: Process,
 }
 
 impl Metrics {
@@ -67,7 +74,7 @@ impl Metrics {
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder)?;
         describe();
-        Ok(Self { handle })
+        Ok(Self { handle, process: Process::new() })
     }
 
     /// Lets the exporter tidy up.
@@ -78,25 +85,16 @@ impl Metrics {
     /// The page.
     pub fn render(&self, shared: &Shared) -> String {
         publish_counts(shared);
-        publish_view(shared);
         publish_panics();
         let mut page = self.handle.render();
-        write_replicas(&mut page, &shared.shard().view.load(), clock::now());
-        Total::of(shared.stats.iter().map(|s| &s.request)).write(
-            &mut page,
-            "redweir_request_duration_seconds",
-            "From a command being read to its reply being ready to write.",
-        );
-        Total::of(shared.stats.iter().map(|s| &s.upstream)).write(
-            &mut page,
-            "redweir_upstream_duration_seconds",
-            "From a command being given to an upstream connection to its reply being read.",
-        );
-        Total::of(std::iter::once(&shared.shard().anchor_latency)).write(
-            &mut page,
-            "redweir_anchor_seconds",
-            "From the primary being asked for its offset to the answer.",
-        );
+        nodes::write(&mut page, shared, clock::now());
+        write_build(&mut page);
+        self.process.write(&mut page);
+        write_latency(&mut page, shared, REQUEST, |latency| &latency.request);
+        write_latency(&mut page, shared, UPSTREAM, |latency| &latency.upstream);
+        let (name, help) = ANCHOR;
+        Total::write_head(&mut page, name, help);
+        Total::of(std::iter::once(&shared.shard().anchor_latency)).write(&mut page, name, "");
         page
     }
 }
@@ -123,10 +121,11 @@ fn describe() {
     );
     counter!("redweir_history_restarts_total").absolute(0);
     describe_counter!("redweir_commands_total", "Commands by access, target and reason.");
-    describe_gauge!("redweir_primary_up", "1 when the primary answers.");
-    describe_gauge!("redweir_second_primary", "1 while more than one node says that it is the primary.");
-    describe_gauge!("redweir_head_offset", Unit::Bytes, "The newest anchor's offset.");
-    describe_gauge!("redweir_stream_offset", Unit::Bytes, "How far the replication stream was read.");
+    describe_counter!(
+        "redweir_primary_changes_total",
+        "Times that another node became the primary than the one before."
+    );
+    counter!("redweir_primary_changes_total").absolute(0);
     describe_counter!(
         "redweir_stream_attach_total",
         "Links to a source of the replication stream, made and lost, by result."
@@ -142,7 +141,6 @@ fn describe() {
         Unit::Seconds,
         "When the certificate that is shown expires, in seconds since 1970."
     );
-    describe_gauge!("redweir_stream_attached", "1 when the replication stream is followed.");
 }
 
 fn publish_counts(shared: &Shared) {
@@ -176,59 +174,40 @@ fn publish_panics() {
     counter!("redweir_panics_total").absolute(task::panics());
 }
 
-fn publish_view(shared: &Shared) {
-    let view = shared.shard().view.load();
-    gauge!("redweir_primary_up").set(flag(primary_answers(&view)));
-    gauge!("redweir_second_primary").set(flag(!second_primaries(&view).is_empty()));
-    gauge!("redweir_head_offset").set(view.head.map_or(f64::NAN, |head| head.offset.bytes() as f64));
-    let attached = shared.shard().stream.is_attached();
-    gauge!("redweir_stream_attached").set(flag(attached));
-    if attached {
-        let offset = shared.shard().stream.offset();
-        gauge!("redweir_stream_offset").set(offset as f64);
-    }
-}
+const REQUEST: (&str, &str) =
+    ("redweir_request_duration_seconds", "From a command being read to its reply being ready to write.");
+const UPSTREAM: (&str, &str) = (
+    "redweir_upstream_duration_seconds",
+    "From a command being given to an upstream connection to its reply being read.",
+);
+const ANCHOR: (&str, &str) =
+    ("redweir_anchor_seconds", "From the primary being asked for its offset to the answer.");
 
-/// The gauges of every replica. Written by ourselves: the exporter would go on telling of a node that was promoted.
-fn write_replicas(page: &mut String, view: &View, now: Moment) {
-    type Read = fn(&View, &Node, Moment) -> f64;
-    let gauges: [(&str, &str, Read); 5] = [
-        (
-            "redweir_replica_lag_bytes",
-            "Bytes that a replica is behind the newest anchor.",
-            |view, node, _| view.lag_bytes(node).map_or(f64::NAN, |bytes| bytes as f64),
-        ),
-        ("redweir_replica_staleness_seconds", "How old a replica's data can be.", |_, node, now| {
-            node.staleness(now).map_or(f64::NAN, |age| age.as_secs_f64())
-        }),
-        ("redweir_replica_link_up", "1 when a replica's link to its primary is up.", |_, node, _| {
-            flag(node.link == Some(Link::Up))
-        }),
-        ("redweir_replica_eligible", "1 when a replica's health has earned it reads.", |view, node, now| {
-            flag(node.standing.is_open() && !node.is_silent(now, view.silence_limit))
-        }),
-        (
-            "redweir_replica_acl_verified",
-            "1 when a replica's access rules are known to be those of the primary, for every user.",
-            |view, node, _| flag(!view.rights.bar_somebody_from(node.id)),
-        ),
-    ];
-    for (name, help, read) in gauges {
-        let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for node in view.members().filter(|node| view.primary != Some(node.id)) {
-            // Absent is not zero: what is unknown is NaN.
-            let value = read(view, node, now);
-            let label = node.name().replace('\\', "\\\\").replace('"', "\\\"");
-            let _ = writeln!(page, "{name}{{node=\"{label}\"}} {value}");
+/// By what commands do and who has answered; what has not occurred yet is left out, but for what always does.
+fn write_latency(
+    page: &mut String,
+    shared: &Shared,
+    (name, help): (&str, &str),
+    pick: fn(&Latency) -> &Histogram,
+) {
+    Total::write_head(page, name, help);
+    for access in AccessLabel::ALL {
+        for target in Target::ANSWERS {
+            let at_primary = target == Target::Primary;
+            let of_all = shared.stats.iter().map(|stats| pick(stats.latency(access, at_primary)));
+            let total = Total::of(of_all);
+            let usual = access == AccessLabel::Read || access == AccessLabel::Write && at_primary;
+            if usual || total.count() > 0 {
+                let labels = format!("access=\"{}\",target=\"{}\",", access.label(), target.label());
+                total.write(page, name, &labels);
+            }
         }
     }
 }
 
-const fn flag(on: bool) -> f64 {
-    if on { 1.0 } else { 0.0 }
-}
-
-fn primary_answers(view: &View) -> bool {
-    let node = view.primary.and_then(|id| view.node(id));
-    node.is_some_and(|node| node.heard_at.is_some() && node.silent_since.is_none())
+fn write_build(page: &mut String) {
+    let tls = if cfg!(feature = "tls-ring") { "ring" } else { "aws-lc" };
+    let version = env!("CARGO_PKG_VERSION");
+    let labels = format!("version=\"{version}\",tls=\"{tls}\"");
+    Family::gauge("redweir_build_info", "1, of what was built.").write(page, Some((labels, 1.0)));
 }

@@ -1,0 +1,101 @@
+//! What the process itself takes: processor time, memory, descriptors, under the names that Prometheus' own client libraries
+//! give them. What the system does not tell is absent.
+
+use std::fs;
+
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
+use nix::sys::time::TimeValLike as _;
+
+use super::family::Family;
+use crate::net::runtime::clock;
+
+/// Of this process.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// In seconds since 1970.
+    started: f64,
+}
+
+impl Process {
+    /// It has begun as long ago as the clock runs, nearly.
+    pub(super) fn new() -> Self {
+        let since_first_reading = clock::now().as_nanos() as f64 / 1e9;
+        let started = clock::unix().as_secs_f64() - since_first_reading;
+        Self { started: (started * 100.0).round() / 100.0 }
+    }
+
+    pub(super) fn write(&self, page: &mut String) {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let bytes = |field: &str| number(&status, field).map(|kib| kib * 1024.0);
+        let files = fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
+        let most_files = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft as f64);
+        let families = [
+            (
+                Family::counter(
+                    "process_cpu_seconds_total",
+                    "Processor time that the process took, of users and system.",
+                ),
+                cpu_seconds(),
+            ),
+            (
+                Family::gauge(
+                    "process_resident_memory_bytes",
+                    "Memory of the process that is not swapped out.",
+                ),
+                bytes("VmRSS"),
+            ),
+            (
+                Family::gauge("process_virtual_memory_bytes", "Memory that the process has mapped."),
+                bytes("VmSize"),
+            ),
+            (
+                Family::gauge(
+                    "process_start_time_seconds",
+                    "When the process was started, in seconds since 1970.",
+                ),
+                Some(self.started),
+            ),
+            (Family::gauge("process_threads", "Threads of the process."), number(&status, "Threads")),
+            (Family::gauge("process_open_fds", "Descriptors that are open."), files),
+            (Family::gauge("process_max_fds", "Descriptors that may be open."), most_files),
+        ];
+        for (family, value) in families {
+            family.write(page, value.map(|value| (String::new(), value)));
+        }
+    }
+}
+
+fn cpu_seconds() -> Option<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Some(micros as f64 / 1e6)
+}
+
+/// The number of a field of `/proc/self/status`.
+fn number(status: &str, field: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_the_status_are_found_by_their_whole_names() {
+        let status = "Name:\tredweir\nVmSize:\t  200 kB\nVmRSS:\t  100 kB\nThreads:\t5\n";
+        assert_eq!((number(status, "VmRSS"), number(status, "Threads")), (Some(100.0), Some(5.0)));
+        assert_eq!((number(status, "Vm"), number(status, "VmSwap")), (None, None));
+    }
+
+    #[test]
+    fn a_process_tells_what_it_takes() {
+        let mut page = String::new();
+        Process::new().write(&mut page);
+        for name in
+            ["process_cpu_seconds_total ", "process_resident_memory_bytes ", "process_start_time_seconds 1"]
+        {
+            assert!(page.contains(&format!("\n{name}")), "{page}");
+        }
+    }
+}
