@@ -46,6 +46,9 @@ pub(super) fn answer(shared: &Shared, reads_only: bool, now: Moment) -> (bool, S
             let _ = writeln!(body, "node {}: {trouble}", node.node);
         }
     }
+    for (node, wanted) in shared.shard().withheld.list(&view) {
+        let _ = writeln!(body, "weaker: {node} refuses {}: {}", wanted.name(), wanted.without());
+    }
     (is_ready, body)
 }
 

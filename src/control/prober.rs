@@ -27,6 +27,7 @@ use crate::net::runtime::task;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlErrorKind, ControlLink};
 use crate::shard::shared::Shared;
+use crate::shard::withheld::Wanted;
 use crate::wire::commands;
 use crate::wire::info::Info;
 use crate::wire::reply::ErrorCode;
@@ -62,6 +63,8 @@ pub struct Prober {
     configured: watch::Receiver<u64>,
     /// When somebody last began to want to know.
     looked_for: Moment,
+    /// `ROLE` is refused there, as by managed services.
+    asks_info: bool,
 }
 
 impl Prober {
@@ -80,6 +83,7 @@ impl Prober {
             looks,
             configured,
             looked_for: Moment::default(),
+            asks_info: false,
         }
     }
 
@@ -230,9 +234,15 @@ impl Prober {
         let config: [&[u8]; 3] = [b"CONFIG", b"GET", b"min-replicas-to-write"];
         // Refused on managed services: then it is unknown.
         self.min_replicas_to_write = match link.call(&config, within).await {
-            Ok(frame) => second_number(&frame),
+            Ok(frame) => {
+                self.note(Wanted::Config, false);
+                second_number(&frame)
+            }
             Err(problem) if problem.is_fatal() => return Err(problem),
-            Err(_) => None,
+            Err(_) => {
+                self.note(Wanted::Config, true);
+                None
+            }
         };
         self.poll(link, true).await
     }
@@ -240,7 +250,8 @@ impl Prober {
     /// One round of questions, and what they tell.
     async fn poll(&mut self, link: &mut ControlLink, inform: bool) -> Result<(), ControlError> {
         let within = self.shared.config().upstream.probe_timeout;
-        let all: [&[&[u8]]; 3] = [&[b"ACL", b"LIST"], &[b"INFO"], &[b"ROLE"]];
+        let role: &[&[u8]] = if self.asks_info { &[b"INFO", b"REPLICATION"] } else { &[b"ROLE"] };
+        let all: [&[&[u8]]; 3] = [&[b"ACL", b"LIST"], &[b"INFO"], role];
         let ask = self.users.ask(inform, clock::now());
         let mut asked = [ask == Ask::WithPoll, inform, true].into_iter();
         let questions: SmallVec<[_; 3]> = all.into_iter().filter(|_| asked.next() == Some(true)).collect();
@@ -273,9 +284,9 @@ impl Prober {
         self.hear_role(role, seq, sent_at).await
     }
 
-    /// What the answer to `ROLE` tells.
+    /// What the answer to `ROLE` tells, or to what is asked in its place.
     async fn hear_role(
-        &self,
+        &mut self,
         role: &BytesFrame,
         seq: AnchorSeq,
         sent_at: Moment,
@@ -284,6 +295,11 @@ impl Prober {
         if let BytesFrame::Error(text) = role {
             // A script runs; and the primary may forbid our own user this, too: what clients ask it, it answers all the same.
             let code = ErrorCode::of_text(text.as_bytes());
+            let refused = code == ErrorCode::NoPerm || text.starts_with("ERR unknown command");
+            if refused && !std::mem::replace(&mut self.asks_info, true) {
+                self.note(Wanted::Role, true);
+                return Ok(());
+            }
             if code == ErrorCode::Busy || code == ErrorCode::NoPerm && self.is_primary() {
                 let problem = Problem::of_error(text);
                 self.tell(Observation::Troubled { node, problem }, sent_at).await;
@@ -293,7 +309,11 @@ impl Prober {
             return Err(ControlError::Refused(words(text)));
         }
         task::provoke("prober", provoked_once);
-        let (observation, wrong) = match RoleReport::parse(role) {
+        let report = match role {
+            BytesFrame::BulkString(text) if self.asks_info => RoleReport::of_info(&Info::parse(text)),
+            role => RoleReport::parse(role),
+        };
+        let (observation, wrong) = match report {
             Ok(RoleReport::Primary { offset, .. }) => {
                 (Observation::Primary { node, seq, sent_at, offset }, None)
             }
@@ -329,6 +349,13 @@ impl Prober {
         }
     }
 
+    /// The node has refused something, or has let it be done.
+    fn note(&self, wanted: Wanted, refused: bool) {
+        if self.shared.shard().withheld.note(self.node, wanted, refused) && refused {
+            tracing::warn!("{} refuses {}: {}", self.address, wanted.name(), wanted.without());
+        }
+    }
+
     /// Takes the primary's own command table, modules included. False: it has no time now.
     async fn learn_commands(&self, link: &mut ControlLink) -> Result<bool, ControlError> {
         let within = self.shared.config().upstream.probe_timeout;
@@ -338,11 +365,12 @@ impl Prober {
             Err(ControlError::Refused(text)) if ErrorCode::of_text(text.as_bytes()) == ErrorCode::Busy => {
                 return Ok(false);
             }
-            Err(problem) => {
-                tracing::warn!(%problem, "the primary does not tell its commands: the built-in table stays");
+            Err(_) => {
+                self.note(Wanted::Command, true);
                 return Ok(true);
             }
         };
+        self.note(Wanted::Command, false);
         match commands::decode(&answer) {
             Ok(entries) => {
                 tracing::info!("took the primary's command table: {} commands", entries.len());

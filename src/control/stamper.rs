@@ -21,6 +21,7 @@ use crate::core::stream::source::{self, Avoided};
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::shard::shared::Shared;
+use crate::shard::withheld::Wanted;
 use crate::wire::stream::StreamCommand;
 
 /// How often the choice of the source is looked at when the view does not change: a source that failed may be tried
@@ -102,6 +103,7 @@ impl StreamSink for Stamper {
         self.recent.attached(id);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
         self.shared.shard().stream.follow(Some(source));
+        self.shared.shard().withheld.note(source, Wanted::Psync, false);
         let result = if resumed { "resumed" } else { "attached" };
         counter!("redweir_stream_attach_total", "result" => result).increment(1);
         let name =
@@ -160,6 +162,11 @@ impl StreamSink for Stamper {
         self.tell_losses(&self.shared.shard().view.load_full());
         self.shared.shard().stream.follow(None);
         counter!("redweir_stream_attach_total", "result" => why.kind()).increment(1);
+        if why.is_withheld() && self.shared.shard().withheld.note(source, Wanted::Psync, true) {
+            let name = self.shared.shard().address(source);
+            let name = name.map_or_else(String::new, |address| address.to_string());
+            tracing::warn!("{name} refuses {}: {}", Wanted::Psync.name(), Wanted::Psync.without());
+        }
         if why.blames_source() {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
             failures.failed(source, clock::now());

@@ -48,6 +48,7 @@ use crate::net::socket::call::{ControlError, ControlLink};
 use crate::net::socket::dial::ByteStream;
 use crate::shard::emptied::{Busy, EmptiedWatch, TRACK, WAIT, tells, tells_of_another};
 use crate::shard::shared::Shared;
+use crate::shard::withheld::Wanted;
 use crate::wire::info::Info;
 use crate::wire::reply::{ErrorCode, ReplyKind, ReplyScanner};
 
@@ -87,7 +88,6 @@ impl Witness {
     /// Runs until the keeper is gone.
     pub async fn run(self) {
         let mut pause = RETRY_FIRST;
-        let mut refused = false;
         // Nobody listens yet.
         self.watch().lost.store(true, Ordering::SeqCst);
         while !self.keeper.is_closed() {
@@ -96,12 +96,9 @@ impl Witness {
             let wait = if let ControlError::Refused(text) | ControlError::Auth(text) = &problem
                 && !passes(text)
             {
-                if !std::mem::replace(&mut refused, true) {
-                    tracing::warn!(
-                        node = %self.address,
-                        problem = %text,
-                        "a replica does not let itself be watched by CLIENT TRACKING: that it goes back is noticed by polls only"
-                    );
+                if self.shared.shard().withheld.note(self.node, Wanted::Tracking, true) {
+                    let (name, without) = (Wanted::Tracking.name(), Wanted::Tracking.without());
+                    tracing::warn!("{} refuses {name} ({text}): {without}", self.address);
                 }
                 REFUSED_PAUSE
             } else {
@@ -227,6 +224,7 @@ impl Witness {
                 match said.next() {
                     Ok(None) => break None,
                     Ok(Some(Word::Ready)) => {
+                        self.shared.shard().withheld.note(self.node, Wanted::Tracking, false);
                         let known = self.known.swap(true, Ordering::SeqCst);
                         if watch.lost.load(Ordering::SeqCst) {
                             // Nobody knows what it has done meanwhile, unless nothing of it was believed yet.

@@ -9,6 +9,7 @@ pub mod readiness;
 pub mod report;
 pub mod shared;
 pub(crate) mod snapshot;
+pub mod withheld;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,6 +33,7 @@ use crate::telemetry::histogram::Histogram;
 use attention::{Attention, StreamHead};
 use emptied::EmptiedWatch;
 use losses::Losses;
+use withheld::Withheld;
 
 /// One primary and its replicas, as far as they are known. Everything here is immutable, an atomic, or off the path of a
 /// command.
@@ -67,6 +69,8 @@ pub struct Shard {
     pub stream: StreamHead,
     /// What failovers have lost.
     pub losses: Losses,
+    /// What nodes do not let Redweir do.
+    pub withheld: Withheld,
 }
 
 impl Shard {
@@ -90,6 +94,7 @@ impl Shard {
             auth_required: AtomicBool::new(false),
             stream: StreamHead::default(),
             losses: Losses::default(),
+            withheld: Withheld::default(),
         }
     }
 

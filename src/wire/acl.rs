@@ -30,7 +30,8 @@ fn parse_line(line: &[u8]) -> Option<(Vec<u8>, AclRule)> {
     let name = words.next().filter(|name| !name.is_empty())?;
     let words: Vec<&[u8]> = words.collect();
     let open = words.contains(&&b"on"[..]) && words.contains(&&b"nopass"[..]);
-    let kept: Vec<&[u8]> = words.into_iter().filter(|word| bears_on_reads(word)).collect();
+    let mut kept: Vec<&[u8]> = words.into_iter().filter(|word| bears_on_reads(word)).collect();
+    kept.chunk_by_mut(|one, next| is_of_a_command(one) && is_of_a_command(next)).for_each(put_in_order);
     let everything = kept == [&b"on"[..], b"~*", b"+@all"];
     // One byte, one character: other bytes stay other words.
     let words = kept.join(&b' ').iter().map(|byte| char::from(*byte)).collect();
@@ -48,6 +49,28 @@ fn bears_on_reads(word: &[u8]) -> bool {
             | b"resetchannels"
             | [b'#' | b'&', ..]
     )
+}
+
+/// `+name`, `-name|subcommand`
+fn is_of_a_command(word: &[u8]) -> bool {
+    let [b'+' | b'-', name @ ..] = word else { return false };
+    let is_of_a_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"|._-".contains(byte);
+    !name.is_empty() && name.iter().all(is_of_a_name)
+}
+
+/// Rules of single commands, by name. Before 7.2 each process writes them in an order of its own
+/// (`ACLDescribeUserCommandRulesSingleCommands` goes through a hash table), every command once, and a container before its
+/// subcommands: what they say is the same in any order that keeps that. Where they are not like that, they stay as they are.
+fn put_in_order(rules: &mut [&[u8]]) {
+    let name = |rule: &&[u8]| rule.get(1..).unwrap_or_default().to_vec();
+    let places: BTreeMap<Vec<u8>, usize> = rules.iter().map(name).zip(0..).collect();
+    let follows_its_container = |(name, place): (&Vec<u8>, &usize)| {
+        let container = name.split(|byte| *byte == b'|').next().and_then(|container| places.get(container));
+        container.is_none_or(|container| container <= place)
+    };
+    if places.len() == rules.len() && places.iter().all(follows_its_container) {
+        rules.sort_by_key(name);
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +116,21 @@ mod tests {
         }
         assert_ne!(rule("user u on ~a +get").words, rule("user u on ~a +get +set").words);
         assert_ne!(rule("user u on ~a b +get").words, rule("user u on ~ab +get").words);
+    }
+
+    #[test]
+    fn each_server_has_an_order_of_its_own_for_single_commands() {
+        let same = |one: &str, other: &str| rule(one).words == rule(other).words;
+        assert!(same(
+            "user u on ~* &* +@all -@connection +echo -debug -config +ping -client +client|id",
+            "user u on ~* &* +@all -@connection -client +client|id -debug +ping -config +echo",
+        ));
+        // What is said of one command, or of a container after its subcommand, holds in the order in which it is said.
+        assert!(!same("user u on ~* +get -get", "user u on ~* -get +get"));
+        assert!(!same("user u on ~* -client +client|id", "user u on ~* +client|id -client"));
+        assert!(!same("user u on ~* +get -@all", "user u on ~* -@all +get"));
+        assert!(!same("user u on ~* -get -@read -set", "user u on ~* -set -@read -get"));
+        assert!(!same("user u on ~* -get", "user u on ~* +get"));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use super::info::Info;
-use crate::core::nodes::node::Link;
+use super::info::{Info, ReplicaLine};
+use crate::core::nodes::node::{Link, Role};
 use crate::core::position::Offset;
 
 /// A replica's own word for its link to the primary.
@@ -103,6 +103,37 @@ impl RoleReport {
     }
 }
 
+impl RoleReport {
+    /// The same from `INFO`, section `replication`: its offsets are those of `ROLE` at that moment (`genRedisInfoString` and
+    /// `roleCommand`). A replica's is that which it has applied, and means nothing while its link is down.
+    pub fn of_info(info: &Info) -> Result<Self, RoleError> {
+        match info.role {
+            Some(Role::Primary) => {
+                let online = info.replicas.iter().filter(|line| line.online);
+                let seen = |line: &ReplicaLine| ReplicaSeen {
+                    host: line.host.clone(),
+                    port: line.port,
+                    acked: line.acked,
+                };
+                let offset = info.offset.ok_or(RoleError::Lacks("offset"))?;
+                Ok(Self::Primary { offset, replicas: online.map(seen).collect() })
+            }
+            Some(Role::Replica) => {
+                let up = info.link_up.ok_or(RoleError::Lacks("state"))?;
+                let state = match info.sync_in_progress {
+                    _ if up => LinkState::Connected,
+                    Some(true) => LinkState::Sync,
+                    _ => LinkState::Connect,
+                };
+                let host = info.master_host.clone().ok_or(RoleError::Lacks("host"))?;
+                let port = info.master_port.ok_or(RoleError::Lacks("port"))?;
+                Ok(Self::Replica { host, port, state, applied: info.applied.filter(|_| up) })
+            }
+            None => Err(RoleError::UnknownRole),
+        }
+    }
+}
+
 fn primary(items: &[BytesFrame]) -> Result<RoleReport, RoleError> {
     let offset = items.get(1).and_then(integer).and_then(Offset::from_reported);
     let offset = offset.ok_or(RoleError::Lacks("offset"))?;
@@ -190,6 +221,30 @@ mod tests {
             report,
             RoleReport::Replica { host, port: 27701, state: LinkState::Connect, applied: None }
         );
+    }
+
+    #[test]
+    fn info_says_the_same() {
+        let of = |text: &str| RoleReport::of_info(&Info::parse(text.as_bytes()));
+        let primary = "role:master\r\nconnected_slaves:2\r\n\
+                       slave0:ip=127.0.0.1,port=27702,state=online,offset=140,lag=0\r\n\
+                       slave1:ip=127.0.0.1,port=27703,state=wait_bgsave,offset=0,lag=0\r\n\
+                       master_repl_offset:154\r\n";
+        let seen = ReplicaSeen { host: "127.0.0.1".to_owned(), port: 27702, acked: Some(Offset::new(140)) };
+        assert_eq!(of(primary), Ok(RoleReport::Primary { offset: Offset::new(154), replicas: vec![seen] }));
+        let replica = |status: &str, sync: u8| {
+            of(&format!(
+                "role:slave\r\nmaster_host:a\r\nmaster_port:1\r\nmaster_link_status:{status}\r\n\
+                 master_sync_in_progress:{sync}\r\nslave_repl_offset:7\r\nmaster_repl_offset:9\r\n"
+            ))
+        };
+        let is = |state, applied| Ok(RoleReport::Replica { host: "a".to_owned(), port: 1, state, applied });
+        assert_eq!(replica("up", 0), is(LinkState::Connected, Some(Offset::new(7))));
+        assert_eq!(replica("down", 0), is(LinkState::Connect, None));
+        assert_eq!(replica("down", 1), is(LinkState::Sync, None));
+        assert_eq!(of("role:master\r\n"), Err(RoleError::Lacks("offset")));
+        assert_eq!(of("role:slave\r\nmaster_host:a\r\n"), Err(RoleError::Lacks("state")));
+        assert_eq!(of("# Server\r\n"), Err(RoleError::UnknownRole));
     }
 
     #[test]

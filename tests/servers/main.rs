@@ -30,6 +30,7 @@ mod identity;
 mod keys_live;
 mod large;
 mod losses;
+mod managed;
 mod offload;
 mod panics;
 mod pipelines;

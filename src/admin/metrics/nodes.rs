@@ -39,6 +39,15 @@ pub(super) fn write(page: &mut String, shared: &Shared, now: Moment) {
         family.write(page, value.map(|value| (String::new(), value)));
     }
     write_nodes(page, &view, now);
+    let withheld =
+        Family::gauge("redweir_withheld", "1 for each command of Redweir's own that a node refuses.");
+    let series = shared.shard().withheld.list(&view).into_iter();
+    withheld.write(
+        page,
+        series.map(|(node, wanted)| {
+            (format!("{},{}", label("node", &node), label("command", wanted.name())), 1.0)
+        }),
+    );
 }
 
 /// What a gauge shows of a replica; `None`: that is not known.

@@ -75,6 +75,15 @@ impl Detached {
         !matches!(self, Self::Moved | Self::Closed)
     }
 
+    /// Whether it is the source's rule not to let our user replicate, rather than its state.
+    pub fn is_withheld(&self) -> bool {
+        match self {
+            Self::NotPermitted(_) => true,
+            Self::Refused(text) => text.starts_with("ERR unknown command"),
+            _ => false,
+        }
+    }
+
     /// From an error reply, without its dash.
     pub(super) fn refusal(text: String) -> Self {
         match text.split(' ').next().unwrap_or_default() {
