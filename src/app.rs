@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::{AdminServer, Metrics};
 use crate::config::{Config, UpstreamTls};
 use crate::control::discovery;
+use crate::control::doctor;
 use crate::control::follower::{self, Follower};
 use crate::control::keeper;
 use crate::control::members::Members;
@@ -157,12 +158,7 @@ impl Proxy {
         handed.are_taken()?;
         opening::tell_of_configuration(&config, count);
         let metrics = Arc::new(Metrics::install()?);
-        let connector = |name, files: Option<&UpstreamTls>| -> anyhow::Result<Option<Arc<TlsConnector>>> {
-            Ok(files.map(|files| TlsConnector::new(name, files.clone())).transpose()?.map(Arc::new))
-        };
-        let upstream = connector("upstream", config.upstream.tls.as_ref())?;
-        let of_sentinels = config.upstream.sentinel.as_ref().and_then(|sentinel| sentinel.tls.as_ref());
-        let of_sentinels = connector("sentinel", of_sentinels)?;
+        let (upstream, of_sentinels) = connectors(&config)?;
         let watch = watch_files(&listeners, upstream.iter().chain(&of_sentinels));
         let (shared, tracker) = assemble(config, Dialer::new(upstream), count, room.unused);
         let runtime = Builder::new_multi_thread()
@@ -227,6 +223,17 @@ impl Proxy {
     }
 }
 
+type Connector = Option<Arc<TlsConnector>>;
+
+/// What makes connections to the nodes speak TLS, and those to the sentinels.
+pub fn connectors(config: &Config) -> anyhow::Result<(Connector, Connector)> {
+    let connector = |name, files: Option<&UpstreamTls>| -> anyhow::Result<Connector> {
+        Ok(files.map(|files| TlsConnector::new(name, files.clone())).transpose()?.map(Arc::new))
+    };
+    let of_sentinels = config.upstream.sentinel.as_ref().and_then(|sentinel| sentinel.tls.as_ref());
+    Ok((connector("upstream", config.upstream.tls.as_ref())?, connector("sentinel", of_sentinels)?))
+}
+
 /// Lowers what the configuration wants to what descriptors allow.
 fn make_room(config: &mut Config, workers: usize) -> Room {
     let (clients, exclusive) = (config.proxy.max_clients, config.upstream.max_exclusive_connections);
@@ -236,8 +243,8 @@ fn make_room(config: &mut Config, workers: usize) -> Room {
     let found = if config.upstream.are_nodes_found() { limits::NODES_EXPECTED } else { 0 };
     let nodes = configured.max(found);
     let sentinels = config.upstream.sentinel.as_ref().map_or(0, |sentinel| sentinel.addresses.len());
-    // Each is asked, and listened to.
-    let own = descriptors::own_needs(workers, nodes) + 2 * sentinels + config.listen.len();
+    // Each is asked, by the doctor as well, and listened to.
+    let own = descriptors::own_needs(workers, nodes) + 3 * sentinels + config.listen.len();
     let unused = workers * limits::LANES_UNUSED;
     let wanted = Room { clients, exclusive, admin: crate::admin::MOST_CONNECTIONS, unused };
     let room = descriptors::allow(wanted, own);
@@ -318,6 +325,8 @@ fn start_control(
     task::spawn("members", members.follow(found));
     let told = Arc::clone(shared);
     task::supervise("story", move || story::tell(Arc::clone(&told)));
+    let (examined, asked) = (Arc::clone(shared), sentinels.clone());
+    task::supervise("doctor", move || doctor::watch(Arc::clone(&examined), asked.clone()));
     let failures = FailedSources::default();
     let (wanted, source) = watch::channel(None);
     let (chooser, heard_of) = (Arc::clone(shared), Arc::clone(&failures));

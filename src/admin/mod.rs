@@ -166,10 +166,11 @@ fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> Ht
             reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render(shared))
         }
         "/view" => json(&report::view_of(shared, clock::now())),
+        "/doctor" => json(&*shared.shard().doctor.report()),
         "/explain" => explained(request, shared),
         _ => plain(
             StatusCode::NOT_FOUND,
-            "there are /livez /readyz /readyz?reads /metrics /view /explain?cmd=GET+key\n".to_owned(),
+            "there are /livez /readyz /readyz?reads /metrics /view /doctor /explain?cmd=GET+key\n".to_owned(),
         ),
     }
 }

@@ -1,17 +1,25 @@
 //! The `redweir` command: what its arguments mean, and with what code it exits.
 
 mod check;
+mod connect;
+mod doctor;
 mod explain;
+mod http;
 mod log;
+mod output;
+mod status;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use output::{Format, print};
 
 use crate::config::{Config, ConfigError, Flags, Log, LogLevel, shown};
 use crate::control::reload::Origin;
@@ -38,6 +46,32 @@ enum Command {
         /// The file
         #[arg(short, long = "config", value_name = "FILE")]
         config: PathBuf,
+        /// Ask the servers as well: are they reachable, is the password right, what may Redweir do there, what are they?
+        #[arg(long)]
+        connect: bool,
+    },
+    /// Look at the servers, and say what is wrong with them, what shows it, and what to do
+    ///
+    /// Exit codes: 0 nothing is wrong, 1 warnings, 2 errors.
+    Doctor {
+        /// The configuration file
+        #[arg(short, long = "config", value_name = "FILE")]
+        config: PathBuf,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// For how long to look; what needs a trend is seen the better the longer
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+        seconds: u64,
+    },
+    /// Show how a running proxy and its servers are, and what is wrong with them
+    Status {
+        /// The proxy's admin address
+        #[arg(long, value_name = "ADDRESS")]
+        admin: Address,
+        /// Again each second, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
     },
     /// Print the reference configuration, which is the manual
     Config,
@@ -129,12 +163,6 @@ struct NothingToRun;
 #[error("man: `{0}` is no command; `redweir --help` names them")]
 struct NoSuchPage(String);
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -147,7 +175,7 @@ pub fn main() -> ExitCode {
         }
     };
     match dispatch(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => report(&error),
     }
 }
@@ -163,16 +191,21 @@ fn discreet(mut error: clap::Error) -> clap::Error {
     error
 }
 
-fn dispatch(command: Command) -> anyhow::Result<()> {
-    match command {
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    let done = match command {
         Command::Run(flags) => run(flags),
-        Command::Check { config: path } => {
+        Command::Check { config: path, connect } => {
             let config = Config::load(&path)?;
             for warning in config.exposed().into_iter().map(exposure).chain(check::advice(&config)) {
                 writeln!(io::stderr(), "warning: {warning}")?;
             }
-            print(&check::summary(&path, &config))
+            print(&check::summary(&path, &config))?;
+            return if connect { connect::ask(&config) } else { Ok(ExitCode::SUCCESS) };
         }
+        Command::Doctor { config, format, seconds } => {
+            return doctor::run(&Config::load(&config)?, format, Duration::from_secs(seconds));
+        }
+        Command::Status { admin, watch } => status::run(&admin, watch),
         Command::Config => print(REFERENCE),
         Command::Explain { admin, format, command } => print(&explain::ask(&admin, &command, format)?),
         Command::Completions { shell } => {
@@ -190,7 +223,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             print(&String::from_utf8_lossy(&page))
         }
         Command::Demo { seconds } => demo(seconds),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn run(flags: RunArgs) -> anyhow::Result<()> {
@@ -230,15 +264,6 @@ fn demo(seconds: Option<u64>) -> anyhow::Result<()> {
     // What the demo has to say goes to stdout; of the log only what is wrong.
     let (_log, _) = log::start(&Log { level: LogLevel::Error, ..Log::default() })?;
     crate::demo::run(seconds)
-}
-
-/// Prints to stdout. A reader that has seen enough (`redweir config | head`) is no error.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 /// Says on stderr what went wrong, and with what code to exit.

@@ -53,6 +53,7 @@ pub mod argv;
 pub mod command;
 pub mod cursor;
 pub mod demand;
+pub mod diagnose;
 pub mod fence;
 pub mod moment;
 pub mod nodes;

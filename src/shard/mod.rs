@@ -1,6 +1,7 @@
 //! What is known of one primary and its replicas, shared by those who find it out and those who serve clients by it.
 
 pub mod attention;
+pub mod doctor;
 pub mod emptied;
 pub mod identity;
 pub mod losses;
@@ -31,6 +32,7 @@ use crate::core::route::Demand;
 use crate::mutant;
 use crate::telemetry::histogram::Histogram;
 use attention::{Attention, StreamHead};
+use doctor::Findings;
 use emptied::EmptiedWatch;
 use losses::Losses;
 use withheld::Withheld;
@@ -71,6 +73,8 @@ pub struct Shard {
     pub losses: Losses,
     /// What nodes do not let Redweir do.
     pub withheld: Withheld,
+    /// What is wrong with the nodes.
+    pub doctor: Findings,
 }
 
 impl Shard {
@@ -95,6 +99,7 @@ impl Shard {
             stream: StreamHead::default(),
             losses: Losses::default(),
             withheld: Withheld::default(),
+            doctor: Findings::default(),
         }
     }
 

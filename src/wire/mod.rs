@@ -7,6 +7,7 @@ pub mod commands;
 pub mod cursor;
 pub mod info;
 pub mod inline;
+pub mod inspect;
 pub mod number;
 pub mod psync;
 pub mod reply;

@@ -27,6 +27,19 @@ pub enum LinkState {
 }
 
 impl LinkState {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Connect => "connect",
+            Self::Connecting => "connecting",
+            Self::Handshake => "handshake",
+            Self::Sync => "sync",
+            Self::Connected => "connected",
+            Self::Other => "?",
+        }
+    }
+
     /// What it comes to.
     pub const fn link(self) -> Link {
         match self {

@@ -76,6 +76,8 @@ pub const HELP: &[&str] = &[
     "AFTER <token> [<timeout>]",
     "    From now on, reads of this connection see what the token stands for. With a timeout (milliseconds)",
     "    answer once a replica has it, or when the time is up, and tell how many have.",
+    "DOCTOR",
+    "    Tell what is wrong with the nodes, what shows it, and what to do.",
     "EXPLAIN <command> [<arg> ...]",
     "    Tell where the command would go now, and why, for every node.",
     "LOSSES",

@@ -15,6 +15,7 @@ mod corners;
 mod dirty;
 mod disconnects;
 mod discovery;
+mod doctor;
 mod drain;
 mod dropin;
 mod every_command;

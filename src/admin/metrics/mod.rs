@@ -8,6 +8,8 @@ mod family;
 mod nodes;
 mod process;
 
+use std::collections::BTreeMap;
+
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
@@ -16,6 +18,7 @@ use self::process::Process;
 use crate::core::reason::Reason;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
+use crate::shard::doctor::DoctorReport;
 use crate::shard::shared::Shared;
 use crate::telemetry::histogram::{Histogram, Total};
 use crate::telemetry::{AccessLabel, Counter, Latency, Stats, Target};
@@ -88,6 +91,7 @@ impl Metrics {
         publish_panics();
         let mut page = self.handle.render();
         nodes::write(&mut page, shared, clock::now());
+        write_findings(&mut page, &shared.shard().doctor.report());
         write_build(&mut page);
         self.process.write(&mut page);
         write_latency(&mut page, shared, REQUEST, |latency| &latency.request);
@@ -210,4 +214,15 @@ fn write_build(page: &mut String) {
     let version = env!("CARGO_PKG_VERSION");
     let labels = format!("version=\"{version}\",tls=\"{tls}\"");
     Family::gauge("redweir_build_info", "1, of what was built.").write(page, Some((labels, 1.0)));
+}
+
+/// What the doctor finds: of how many nodes.
+fn write_findings(page: &mut String, report: &DoctorReport) {
+    let mut counts: BTreeMap<(&str, &str), f64> = BTreeMap::new();
+    for finding in &report.findings {
+        *counts.entry((&finding.code, &finding.severity)).or_default() += 1.0;
+    }
+    let labelled = |((code, severity), count)| (format!("code=\"{code}\",severity=\"{severity}\""), count);
+    Family::gauge("redweir_doctor_finding", "Of how many nodes the doctor finds this.")
+        .write(page, counts.into_iter().map(labelled));
 }

@@ -32,7 +32,8 @@ pub enum Rules {
 }
 
 impl Rules {
-    fn of(&self, user: &[u8]) -> Option<&AclRule> {
+    /// That of one user, if they are shown and there is such a user.
+    pub fn of(&self, user: &[u8]) -> Option<&AclRule> {
         match self {
             Self::Of(rules) => rules.get(user),
             Self::Hidden | Self::None => None,
@@ -149,6 +150,24 @@ impl Rights {
     }
 }
 
+impl AclRule {
+    /// Whether it allows `command|subcommand`, as far as can be seen without knowing which commands are in which category: whatever
+    /// category is taken away after it was given may be one of those.
+    pub fn plainly_allows(&self, command: &str) -> bool {
+        let (name, mut allowed) = (command.split('|').next().unwrap_or_default(), false);
+        for word in self.words.split(' ').take_while(|word| !word.starts_with('(')) {
+            let word = word.to_ascii_lowercase();
+            let is_about_it = |rest: &str| rest == name || rest == command;
+            if word == "+@all" || word.strip_prefix('+').is_some_and(is_about_it) {
+                allowed = true;
+            } else if word.strip_prefix('-').is_some_and(|rest| is_about_it(rest) || rest.starts_with('@')) {
+                allowed = false;
+            }
+        }
+        allowed
+    }
+}
+
 /// Whether rules allow a command with all its subcommands, as far as can be seen without knowing which commands are in which
 /// category: that differs from server to server. The last word that is about the command counts (`acl.c`, `ACLSetSelector`).
 fn plainly_allow(words: &str, command: &str, may_be_in: &[&str]) -> bool {
@@ -202,6 +221,23 @@ mod tests {
 
     const FREE: &str = "on ~* +@all";
     const NARROW: &str = "on ~pub:* +@read";
+
+    #[test]
+    fn a_subcommand_is_allowed_by_itself_by_its_command_or_by_all() {
+        let allows = |words: &str| {
+            let rule = AclRule { words: words.to_owned(), open: false, everything: false };
+            rule.plainly_allows("slowlog|get")
+        };
+        for words in ["on ~* +@all", "on -@all +slowlog|get", "on -@all +slowlog", "on +@all -slowlog|reset"]
+        {
+            assert!(allows(words), "{words}");
+        }
+        for words in
+            ["on -@all +slowlog|len", "on +@all -@dangerous", "on +@all -slowlog", "on -@all (+slowlog)", ""]
+        {
+            assert!(!allows(words), "{words}");
+        }
+    }
 
     #[test]
     fn a_user_reads_where_its_rules_are_those_of_the_primary() {

@@ -23,11 +23,11 @@ impl Room {
     }
 }
 
-/// What the process needs for itself: standard streams, listeners and runtimes, and for every node a prober, a witness and
-/// perhaps the stream, and shared lanes of every worker, with some to spare for users of their own.
+/// What the process needs for itself: standard streams, listeners and runtimes, and for every node a prober, a witness, the
+/// doctor's two connections and perhaps the stream, and shared lanes of every worker, with some to spare for users of their own.
 pub const fn own_needs(workers: usize, nodes: usize) -> usize {
     let (threads, per_worker) = (workers + 2, 2 * nodes + 2);
-    12 + 3 * threads + 5 * nodes + workers * per_worker
+    12 + 3 * threads + 7 * nodes + workers * per_worker
 }
 
 /// Makes room, as much of `wanted` as the system allows beside what is `own`.

@@ -305,6 +305,7 @@ fn redweir<A: Args + ?Sized>(
     match (word.as_slice(), request.count()) {
         (b"help", 2) => say::lines(say::HELP),
         (b"view", 2) => say::page(&report::view_text(&connection.worker.shared, view, now), resp3),
+        (b"doctor", 2) => say::page(&doctor(connection, view), resp3),
         (b"losses", 2) => say::page(&report::losses_text(&connection.worker.shared, now), resp3),
         (b"policy", 2) => {
             let name = policies.get(connection.who.policy(policies)).map(|p| p.name.as_bytes());
@@ -324,9 +325,18 @@ fn redweir<A: Args + ?Sized>(
             let args: Vec<&[u8]> = (2..request.count()).map(|i| request.arg(i)).collect();
             say::page(&connection.explain(args.as_slice(), view, commands, now), resp3)
         }
-        (b"help" | b"view" | b"losses" | b"policy" | b"explain" | b"", _) => {
+        (b"help" | b"view" | b"doctor" | b"losses" | b"policy" | b"explain" | b"", _) => {
             say::wrong_arity(&format!("redweir|{}", String::from_utf8_lossy(&word)))
         }
         _ => say::unknown_subcommand("redweir", request.arg(1)),
     }
+}
+
+/// What the doctor finds. What servers remember of other users is for those who may see that there.
+fn doctor(connection: &Connection, view: &View) -> String {
+    let report = connection.worker.shared.shard().doctor.report();
+    if view.rights.plainly_allow(connection.who.user().as_bytes(), b"acl") {
+        return report.text(false);
+    }
+    report.without_denials().text(false)
 }

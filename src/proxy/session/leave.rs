@@ -16,7 +16,7 @@ use crate::wire::reply::ErrorCode;
 fn question<A: Args + ?Sized>(args: &A) -> Option<&'static [&'static [u8]]> {
     let is = |at, word: &[u8]| args.arg(at).eq_ignore_ascii_case(word);
     let any = |words: &[&[u8]]| words.iter().any(|word| is(1, word));
-    if is(0, b"redweir") && any(&[b"view", b"explain", b"token", b"after"])
+    if is(0, b"redweir") && any(&[b"view", b"doctor", b"explain", b"token", b"after"])
         || is(0, b"info") && any(&[b"redweir"])
     {
         return Some(&[b"INFO", b"server"]);

@@ -160,7 +160,8 @@ impl Setup {
         self
     }
 
-    fn text(&self, ports: &[u16], admin_port: u16) -> String {
+    /// The file, with listeners at these ports.
+    pub(crate) fn text(&self, ports: &[u16], admin_port: u16) -> String {
         let mut text = String::new();
         for (port, policy) in ports.iter().zip(&self.listeners) {
             let _ = writeln!(text, "[[listen]]\naddress = \"127.0.0.1:{port}\"\npolicy = \"{policy}\"");

@@ -1,0 +1,139 @@
+//! `redweir status`: a running proxy and its servers, in a terminal.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+use super::explain::UsageError;
+use super::http::{fetch, get};
+use super::output::{may_colour, print};
+use crate::core::address::Address;
+use crate::shard::doctor::{DoctorReport, shown};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// From the top of an empty screen.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// What `/view` answers. What it does not say is shown as unknown.
+#[derive(Debug, Default, Deserialize)]
+struct ViewBody {
+    primary: Option<String>,
+    replication_id: Option<String>,
+    head_offset: Option<u64>,
+    #[serde(default)]
+    nodes: Vec<NodeBody>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NodeBody {
+    node: String,
+    role: String,
+    answers: bool,
+    link: Option<String>,
+    applied_offset: Option<u64>,
+    lag_bytes: Option<u64>,
+    staleness_ms: Option<f64>,
+    in_service: bool,
+}
+
+/// Shows it once, or again and again. A proxy that does not answer ends it only if it is shown once.
+pub(super) fn run(admin: &Address, watch: bool) -> anyhow::Result<()> {
+    let Address::Tcp { host, port } = admin else { return Err(UsageError.into()) };
+    loop {
+        let page = page(host, *port, admin);
+        if !watch {
+            return print(&page?);
+        }
+        let page = page.unwrap_or_else(|problem| format!("{problem:#}\n"));
+        let redraw = if io::stdout().is_terminal() { CLEAR } else { "" };
+        let mut out = io::stdout().lock();
+        if let Err(error) = writeln!(out, "{redraw}{page}").and_then(|()| out.flush()) {
+            // Whoever looked on has seen enough.
+            return if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) };
+        }
+        drop(out);
+        thread::sleep(EVERY);
+    }
+}
+
+fn page(host: &str, port: u16, admin: &Address) -> anyhow::Result<String> {
+    let asked = || format!("cannot ask the admin server at {admin}");
+    let (_, readiness) = get(host, port, "/readyz").with_context(asked)?;
+    let view = fetch(host, port, "/view").with_context(asked)?;
+    let doctor = fetch(host, port, "/doctor").with_context(asked)?;
+    let not_ours = || format!("{admin} answered, but not as Redweir does");
+    let view: ViewBody = serde_json::from_str(&view).with_context(not_ours)?;
+    let doctor: DoctorReport = serde_json::from_str(&doctor).with_context(not_ours)?;
+    Ok(render(&readiness, &view, &doctor, may_colour()))
+}
+
+fn render(readiness: &str, view: &ViewBody, doctor: &DoctorReport, colours: bool) -> String {
+    let mut out = String::new();
+    for line in readiness.lines() {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(out, "{}", shown(line));
+    }
+    if let (Some(primary), Some(id), Some(head)) = (&view.primary, &view.replication_id, view.head_offset) {
+        let _ = writeln!(out, "history: {} of {}, offset {head}", shown(id), shown(primary));
+    }
+    out.push('\n');
+    let header =
+        ["node", "role", "answers", "link", "applied", "lag", "age", "in service"].map(str::to_owned);
+    let rows: Vec<[String; 8]> = std::iter::once(header).chain(view.nodes.iter().map(row)).collect();
+    let widths: [usize; 8] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    out.push('\n');
+    out + &doctor.findings_text(colours)
+}
+
+fn row(node: &NodeBody) -> [String; 8] {
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let unknown = || "-".to_owned();
+    [
+        shown(&node.node),
+        shown(&node.role),
+        yes(node.answers),
+        node.link.as_deref().map_or_else(unknown, shown),
+        node.applied_offset.map_or_else(unknown, |offset| offset.to_string()),
+        node.lag_bytes.map_or_else(unknown, |bytes| format!("{bytes} B")),
+        node.staleness_ms.map_or_else(unknown, |ms| format!("{ms:.0} ms")),
+        yes(node.in_service),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_a_few_lines() {
+        let view = r#"{"primary": "a:1", "replication_id": "ff", "head_offset": 120, "nodes": [
+            {"node": "a:1", "role": "primary", "answers": true, "in_service": true},
+            {"node": "b:2", "role": "replica", "answers": true, "link": "up", "applied_offset": 120, "lag_bytes": 0,
+             "staleness_ms": 31.4159, "in_service": true, "more": 1}]}"#;
+        let expected = "\
+ready
+primary: a:1
+history: ff of a:1, offset 120
+
+node  role     answers  link  applied  lag  age    in service
+a:1   primary  yes      -     -        -    -      yes
+b:2   replica  yes      up    120      0 B  31 ms  yes
+
+no node was looked at yet
+";
+        let view = serde_json::from_str(view).unwrap();
+        assert_eq!(render("ready\nprimary: a:1\n", &view, &DoctorReport::default(), false), expected);
+    }
+}

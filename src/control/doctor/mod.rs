@@ -1,0 +1,204 @@
+//! Looks at all nodes again and again, over connections of its own, and publishes what the doctor finds
+//! ([`crate::core::diagnose`]). It asks seldom, only what changes nothing, and nobody waits for it.
+
+pub mod examine;
+mod patient;
+mod sentinels;
+mod ward;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::core::address::Address;
+use crate::core::diagnose::record::{Changes, Record, Standing};
+use crate::core::diagnose::{Context, Memory, Severity, diagnose};
+use crate::core::moment::Moment;
+use crate::core::nodes::node::{Link, Node, NodeId, Role};
+use crate::core::nodes::rights::Rules;
+use crate::core::nodes::view::View;
+use crate::core::policy::Consistency;
+use crate::core::stream::source::StreamSource;
+use crate::net::runtime::clock;
+use crate::net::runtime::jitter;
+use crate::net::socket::dial::Dialer;
+use crate::shard::doctor::DoctorReport;
+use crate::shard::shared::Shared;
+use patient::Leave;
+use sentinels::Sentinels;
+use ward::{Access, Ward};
+
+/// Between two looks while nothing is wrong, …
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// … while something is, …
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// … and at least, when a node has changed.
+const LOOK_GAP: Duration = Duration::from_secs(1);
+/// When the first look is, at the latest.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// How often it is seen whether a node has changed.
+const NOTICE: Duration = Duration::from_millis(250);
+
+/// Looks, for as long as the process runs.
+pub async fn watch(shared: Arc<Shared>, sentinels: Dialer) {
+    let mut ward = Ward::new(shared.dialer.clone());
+    let mut sentinels = Sentinels::new(sentinels);
+    let (mut memory, mut record) = (Memory::default(), Record::default());
+    let mut before: Vec<(NodeId, Address)> = Vec::new();
+    until_polled(&shared).await;
+    loop {
+        let begun = clock::now();
+        let signs = Signs::of(&shared.shard().view.load());
+        let (access, nodes) = (Access::of(&shared.config()), nodes(&shared.shard().view.load()));
+        // Whoever is at the same address now is somebody else: a connection would stay where it is.
+        for (node, address) in before.iter().filter(|known| !nodes.contains(known)) {
+            tracing::debug!(%node, %address, "the doctor looks at this node no longer");
+            ward.forget(address);
+        }
+        before.clone_from(&nodes);
+        let visits: Vec<(Address, Leave)> =
+            nodes.into_iter().map(|(node, address)| (address, leave(&shared, node))).collect();
+        let mut look = ward.look(&visits, &access, begun).await;
+        let settings = shared.config().upstream.sentinel.clone();
+        let map = shared.config().upstream.address_map.clone();
+        look.sentinels = sentinels.ask(settings.as_ref(), &map, &access).await;
+        look.denied = Some(shared.stats.iter().map(|stats| stats.denied.value()).sum());
+        memory.take(look);
+        let context = context_of(&shared);
+        let (looks, incidents) = memory.all();
+        let changes = record.take(diagnose(looks, incidents, &context), clock::unix());
+        let standing = record.standing();
+        tell(&changes);
+        if let Some(now) = looks.last() {
+            shared.shard().doctor.publish(DoctorReport::of(now, &standing));
+        }
+        let is_sick = standing.iter().any(|standing| standing.finding.severity > Severity::Info);
+        let pause = if is_sick || !signs.are_good() { LOOK_AGAIN } else { LOOK_EVERY };
+        rest(&shared, &signs, begun, jitter::slightly_less(pause)).await;
+    }
+}
+
+/// Until every node has answered its first poll or missed it: what is served depends on those, and they come first.
+async fn until_polled(shared: &Shared) {
+    let latest = clock::now().after(FIRST_LOOK);
+    let is_polled = |node: &Node| node.heard_at.is_some() || node.silent_since.is_some();
+    while clock::now() < latest && !shared.shard().view.load().members().all(is_polled) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Until the next look: when it is due, or when a node has changed.
+async fn rest(shared: &Shared, before: &Signs, begun: Moment, pause: Duration) {
+    let ends = clock::now().after(pause);
+    loop {
+        let now = clock::now();
+        if now >= ends {
+            return;
+        }
+        if now.since(begun) >= LOOK_GAP && Signs::of(&shared.shard().view.load()) != *before {
+            return;
+        }
+        tokio::time::sleep(NOTICE.min(ends.since(now))).await;
+    }
+}
+
+/// What of the view is reason enough for a look.
+#[derive(Debug, PartialEq, Eq)]
+struct Signs {
+    primary: Option<NodeId>,
+    two_primaries: bool,
+    nodes: Vec<Sign>,
+}
+
+/// The same of one node.
+#[derive(Debug, PartialEq, Eq)]
+struct Sign {
+    node: NodeId,
+    role: Option<Role>,
+    link: Option<Link>,
+    is_silent: bool,
+    is_open: bool,
+}
+
+impl Signs {
+    fn of(view: &View) -> Self {
+        let sign = |node: &Node| Sign {
+            node: node.id,
+            role: node.role,
+            link: node.link,
+            is_silent: node.silent_since.is_some(),
+            is_open: node.standing.is_open(),
+        };
+        let nodes = view.members().map(sign).collect();
+        Self { primary: view.primary, two_primaries: view.two_primaries, nodes }
+    }
+
+    /// Whether all is as it shall be, as far as the view tells: what is not yet worth telling may become so.
+    fn are_good(&self) -> bool {
+        let is_linked = |sign: &Sign| sign.role != Some(Role::Replica) || sign.link == Some(Link::Up);
+        !self.two_primaries && self.nodes.iter().all(|sign| !sign.is_silent && is_linked(sign))
+    }
+}
+
+fn nodes(view: &View) -> Vec<(NodeId, Address)> {
+    view.members().filter_map(|node| Some((node.id, node.address.as_deref().cloned()?))).collect()
+}
+
+/// What our user may be seen to ask of a node, by what the prober has heard of its rules.
+fn leave(shared: &Shared, node: NodeId) -> Leave {
+    let (view, config) = (shared.shard().view.load(), shared.config());
+    let user = config.upstream.username.as_deref();
+    let rules = view.node(node).and_then(|node| node.rules.as_deref());
+    match rules {
+        Some(Rules::None) => Leave::All,
+        Some(rules @ Rules::Of(_)) => {
+            rules.of(user.unwrap_or("default").as_bytes()).cloned().map_or(Leave::Nothing, Leave::By)
+        }
+        // The default user may do everything, unless somebody has seen to it.
+        Some(Rules::Hidden) | None if user.is_none() => Leave::All,
+        Some(Rules::Hidden) | None => Leave::Nothing,
+    }
+}
+
+/// What is configured, and who is followed.
+fn context_of(shared: &Shared) -> Context {
+    let view = shared.shard().view.load();
+    let followed = view.primary.and_then(|id| view.node(id)).map(|node| (node.name(), view.claim.text()));
+    Context { followed, undecided: view.two_primaries, ..configured(&shared.config()) }
+}
+
+/// What is configured.
+fn configured(config: &Config) -> Context {
+    let bounded = || config.policies.all.iter().filter(|policy| policy.consistency > Consistency::Eventual);
+    Context {
+        primary: config.upstream.primary.as_ref().map(ToString::to_string),
+        user: config.upstream.username.clone(),
+        max_lag: bounded().map(|policy| policy.max_lag).min(),
+        allows_stale: config.policies.all.iter().any(|policy| policy.serve_stale),
+        stream_from_primary: config.stream.source == StreamSource::Primary,
+        followed: None,
+        undecided: false,
+    }
+}
+
+/// One line of the log when something is found, one when it is gone.
+fn tell(changes: &Changes) {
+    for Standing { finding, .. } in &changes.appeared {
+        let (code, node) = (finding.code.name(), finding.node.as_str());
+        let (evidence, remedy) = (finding.evidence.as_str(), finding.remedy.as_str());
+        match finding.severity {
+            Severity::Error => {
+                tracing::error!(code, node, evidence, remedy, "the doctor finds something broken");
+            }
+            Severity::Warning => {
+                tracing::warn!(code, node, evidence, remedy, "the doctor finds something wrong");
+            }
+            Severity::Info => tracing::info!(code, node, evidence, remedy, "the doctor notes something"),
+        }
+    }
+    for Standing { finding, since } in &changes.cleared {
+        let lasted = clock::unix().saturating_sub(*since).as_secs();
+        let (code, node) = (finding.code.name(), finding.node.as_str());
+        tracing::info!(code, node, lasted_seconds = lasted, "what the doctor had found is gone");
+    }
+}

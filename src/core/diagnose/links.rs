@@ -1,0 +1,229 @@
+//! The link of each replica: up and silent, down and why, or on its way back.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::core::diagnose::code::{Code, Severity};
+use crate::core::diagnose::finding::{Finding, bytes, cli, seconds};
+use crate::core::diagnose::scene::{Scene, are_related, down_for, is_on_its_way, is_resyncing};
+use crate::core::diagnose::seen::{Fingerprint, Report, Seen};
+use crate::core::nodes::node::LinkDown;
+
+/// Until then a restart or a failover is probable; from [`NEEDS_A_PERSON`] on somebody has to look.
+const PROBABLY_A_RESTART: Duration = Duration::from_secs(30);
+const NEEDS_A_PERSON: Duration = Duration::from_mins(1);
+/// A replica that was started just now has had no time for its first synchronisation.
+const STARTED_JUST_NOW: Duration = Duration::from_secs(5);
+/// A dump of which nothing has come for so long has stopped coming.
+const DUMP_STALLS: u64 = 15;
+/// A replica that is refused tries again each second, or at once: so many wrong passwords in a row, …
+const WRONG_PASSWORDS: u64 = 2;
+/// … and this far apart at most.
+const TRIES_EVERY: Duration = Duration::from_secs(2);
+/// How old something in the log of denials may be to be the reason for what is seen now.
+const DENIED_LATELY: Duration = Duration::from_secs(30);
+/// Seconds, unless `CONFIG GET` says otherwise (`redis.conf`).
+const PING_PERIOD: u64 = 10;
+const REPL_TIMEOUT: u64 = 60;
+
+pub(super) fn rules(scene: &Scene<'_>, found: &mut Vec<Finding>) {
+    let Some(primary) = scene.primary() else { return };
+    let Some(theirs) = primary.as_primary() else { return };
+    for (seen, replica) in scene.replicas() {
+        if replica.link_up == Some(true) {
+            found.extend(silent_link(seen, replica, primary));
+            continue;
+        }
+        let (wrong, resyncs) = (wrong_password(scene, seen, primary), is_resyncing(replica, Some(theirs)));
+        let never = replica.link_down == Some(LinkDown::Never);
+        if never && down_for(replica) >= STARTED_JUST_NOW && (wrong.is_some() || !resyncs) {
+            found.push(never_synced(seen, replica, primary));
+        }
+        if let Some(evidence) = wrong {
+            found.push(auth_mismatch(seen, replica, primary, &evidence));
+        } else if resyncs {
+            found.push(full_resync(seen, replica));
+        } else if !never && !is_on_its_way(replica) {
+            found.push(link_broken(scene, seen, replica, primary));
+        }
+    }
+}
+
+/// The values of a link that is down.
+fn down(seen: &Seen, replica: &Report) -> String {
+    let since = match replica.link_down {
+        Some(LinkDown::Never) => "-1".to_owned(),
+        Some(LinkDown::For(span)) => span.as_secs().to_string(),
+        None => "?".to_owned(),
+    };
+    let (host, port) = replica.master.clone().unwrap_or_default();
+    let state = seen.link_state.unwrap_or("?");
+    format!(
+        "master_link_status:down, master_link_down_since_seconds:{since}, master_host:{host}, master_port:{port}, ROLE says \
+         {state}"
+    )
+}
+
+fn link_broken(scene: &Scene<'_>, seen: &Seen, replica: &Report, primary: &Seen) -> Finding {
+    let lasts = down_for(replica);
+    let followed = replica.master.as_ref().map_or_else(String::new, |(host, port)| format!("{host}:{port}"));
+    // Writing to a `String` cannot fail.
+    let mut evidence = format!("{}; the primary {} answers here", down(seen, replica), primary.node);
+    if let Some(stranger) = scene.now.strangers.iter().find(|stranger| stranger.node == followed) {
+        let what = match &stranger.problem {
+            Some(problem) => problem.text(),
+            None if stranger.run_id() == primary.run_id() => "it leads to the primary".to_owned(),
+            None => "somebody else answers there".to_owned(),
+        };
+        let _ = write!(evidence, "; {followed} from here: {what}");
+    }
+    if are_related(replica.history, primary.report.as_ref().and_then(|report| report.history)) == Some(false)
+    {
+        evidence.push_str("; its replication ID is not that of the primary: it will need a full resync");
+    }
+    if lasts < PROBABLY_A_RESTART {
+        evidence.push_str("; so far probably a restart or a failover");
+    }
+    let backlog = primary
+        .report
+        .as_ref()
+        .and_then(|report| report.backlog_size)
+        .map_or_else(String::new, |size| format!(" of {}", bytes(size)));
+    let remedy = format!(
+        "restore the path from {} to {followed} (on its machine: `{} PING`), or point it to the right one; don't restart it: \
+         that forces a full resync if the backlog{backlog} does not cover the gap",
+        seen.node,
+        cli(&followed)
+    );
+    let severity = if lasts >= NEEDS_A_PERSON { Severity::Error } else { Severity::Warning };
+    Finding::new(Code::LinkBroken, severity, &seen.node, evidence, remedy).lasting(lasts)
+}
+
+fn full_resync(seen: &Seen, replica: &Report) -> Finding {
+    let mut evidence = format!(
+        "master_sync_in_progress:{}, loading:{}",
+        u8::from(replica.sync_in_progress),
+        u8::from(replica.loading)
+    );
+    let mut severity = Severity::Info;
+    if let Some(left) = replica.sync_left_bytes {
+        let _ = write!(evidence, ", master_sync_left_bytes:{left}");
+        if let Some(stalled) = replica.sync_last_io_seconds.filter(|stalled| *stalled >= DUMP_STALLS) {
+            let _ = write!(evidence, ", and nothing of the dump has come for {stalled} s");
+            severity = Severity::Warning;
+        }
+    } else if !replica.sync_in_progress && !replica.loading {
+        evidence.push_str(", and the primary prepares its dump");
+    }
+    if let Some(eta) = replica.loading_eta_seconds.filter(|_| replica.loading) {
+        let _ = write!(evidence, ", loading_eta_seconds:{eta}");
+    }
+    let remedy = "wait: a full resync runs, which is no fault".to_owned();
+    Finding::new(Code::FullResyncRunning, severity, &seen.node, evidence, remedy)
+}
+
+fn never_synced(seen: &Seen, replica: &Report, primary: &Seen) -> Finding {
+    let evidence = format!("{}: it has had no link since it was started", down(seen, replica));
+    let remedy = format!(
+        "look at its log, at its `masterauth`, at the path from it to {}, and at its disk; until then Redweir reads nothing \
+         there",
+        primary.node
+    );
+    Finding::new(Code::NeverSynced, Severity::Error, &seen.node, evidence, remedy).lasting(down_for(replica))
+}
+
+fn auth_mismatch(seen: &Seen, replica: &Report, primary: &Seen, why: &str) -> Finding {
+    let (cli, evidence) = (cli(&seen.node), format!("{}; {why}", down(seen, replica)));
+    let remedy = format!(
+        "`{cli} CONFIG SET masterauth PASSWORD`, with the password of {} (and `CONFIG SET masteruser USER`, if that has a user \
+         for its replicas, with +psync +replconf +ping), then `{cli} CONFIG REWRITE`",
+        primary.node
+    );
+    Finding::new(Code::AuthMismatch, Severity::Error, &seen.node, evidence, remedy).lasting(down_for(replica))
+}
+
+/// Whether a replica that has no link has the wrong password for its primary, and what shows it. Where both show their passwords
+/// these are compared; where not, it shows by replicas that are refused trying again at once.
+fn wrong_password(scene: &Scene<'_>, seen: &Seen, primary: &Seen) -> Option<String> {
+    let known = seen.settings.masterauth.zip(primary.settings.requirepass);
+    let alone = seen.settings.has_masteruser == Some(false);
+    match known.filter(|_| alone) {
+        // Somebody else than `requirepass` says who the default user is.
+        Some((_, Fingerprint(None))) if primary.wants_password != Some(false) => {}
+        Some((theirs, ours)) if theirs == ours => return None,
+        Some((Fingerprint(None), _)) => {
+            return Some(format!("{} wants a password, and `masterauth` is not set", primary.node));
+        }
+        Some((_, Fingerprint(None))) => {
+            return Some(format!(
+                "`masterauth` is set, and {} has no password, which it takes for a wrong one",
+                primary.node
+            ));
+        }
+        Some(_) => return Some(format!("`masterauth` is not the password of {}", primary.node)),
+        None => {}
+    }
+    let lately = |at| scene.ago(at) <= DENIED_LATELY;
+    let denied = primary.denials.iter().filter(|denial| lately(denial.at));
+    let logged = denied.clone().find(|denial| {
+        let is_of_replicas =
+            ["psync", "replconf"].iter().any(|word| denial.object.eq_ignore_ascii_case(word));
+        denial.reason == "command" && is_of_replicas && Some(&denial.user) != scene.context.user.as_ref()
+    });
+    if let Some(denial) = logged {
+        return Some(format!(
+            "ACL LOG of {}: user {} was denied {}",
+            primary.node, denial.user, denial.object
+        ));
+    }
+    let look = scene.before(TRIES_EVERY)?;
+    let then = Scene::then(look, primary)?;
+    let failures = |seen: &Seen| seen.report.as_ref().map_or(0, |report| report.auth_failures);
+    let failed = failures(primary).saturating_sub(failures(then));
+    let span = scene.ago(look.at);
+    let logged = denied.filter(|denial| denial.reason == "auth").max_by_key(|denial| denial.count);
+    let logged = logged.map_or_else(String::new, |denial| {
+        format!(", and its ACL LOG has user {} {} times", denial.user, denial.count)
+    });
+    let goes_on = span <= TRIES_EVERY * u32::try_from(failed).unwrap_or(u32::MAX);
+    (failed >= WRONG_PASSWORDS && goes_on).then(|| {
+        format!(
+            "{} has refused {failed} passwords within {} (errorstat_WRONGPASS, _NOAUTH){logged}",
+            primary.node,
+            seconds(span)
+        )
+    })
+}
+
+/// A link that is up by the word of the replica, and on which nothing comes.
+fn silent_link(seen: &Seen, replica: &Report, primary: &Seen) -> Option<Finding> {
+    let silence = replica.last_io_seconds?;
+    let period = primary.settings.ping_period.unwrap_or(PING_PERIOD);
+    let timeout = seen.settings.repl_timeout.unwrap_or(REPL_TIMEOUT);
+    let evidence = format!(
+        "master_link_status:up, master_last_io_seconds_ago:{silence}, repl-ping-replica-period {period}, repl-timeout {timeout}"
+    );
+    if silence > 2 * period + 2 {
+        let evidence = format!(
+            "{evidence}: the primary answers here and sends something every {period} s, and none of it arrives; the socket is \
+             still open"
+        );
+        let remedy = format!(
+            "the path drops packets without a word: look at it (firewall, NAT, conntrack). The replica gives the link up after \
+             repl-timeout; lower it (`{} CONFIG SET repl-timeout {}`), `tcp-keepalive`, and net.ipv4.tcp_retries2, which keeps \
+             a dead socket for minutes",
+            cli(&seen.node),
+            timeout.min(5 * period.max(2))
+        );
+        let finding = Finding::new(Code::TcpHang, Severity::Warning, &seen.node, evidence, remedy);
+        return Some(finding.lasting(Duration::from_secs(silence)));
+    }
+    (silence >= 2 && silence * 10 >= timeout * 6).then(|| {
+        let evidence = format!("{evidence}: what the primary sends comes {} before the link is given up", {
+            seconds(Duration::from_secs(timeout.saturating_sub(silence)))
+        });
+        let remedy =
+            format!("`{} CONFIG SET repl-ping-replica-period {}`", cli(&primary.node), (timeout / 6).max(1));
+        Finding::new(Code::HeartbeatTooRare, Severity::Warning, &seen.node, evidence, remedy)
+    })
+}

@@ -1,0 +1,122 @@
+//! Who answers, and what keeps the others from it.
+
+use std::time::Duration;
+
+use crate::core::diagnose::code::{Code, Severity};
+use crate::core::diagnose::finding::{Finding, cli};
+use crate::core::diagnose::scene::Scene;
+use crate::core::diagnose::seen::{Look, Problem, Seen};
+
+/// What of an ACL Redweir's own user needs; see `docs/operations.md`.
+const RULES: &str = "+role +info +ping +command +config|get +psync +replconf +hello +client|tracking +acl|list +xread \
+                         ~redweir:nothing";
+
+pub(super) fn rules(scene: &Scene<'_>, found: &mut Vec<Finding>) {
+    let expected = scene.expected_primary().map(|seen| seen.node.as_str());
+    for seen in &scene.now.nodes {
+        let is_primary = expected == Some(seen.node.as_str());
+        if let Some(problem) = &seen.problem {
+            let has_problem = |look: &Look| look.node(&seen.node).is_some_and(|then| then.problem.is_some());
+            found.push(unanswered(scene, seen, problem, is_primary).lasting(scene.lasting(has_problem)));
+        } else if let Some(words) = &seen.refuses {
+            found.push(noauth(scene, seen, words));
+        } else if is_primary && seen.report.as_ref().is_some_and(|report| report.loading) {
+            found.push(loading(seen));
+        }
+    }
+    for sentinel in &scene.now.sentinels {
+        if let Some(problem) = &sentinel.problem {
+            let evidence = format!("the sentinel does not answer: {problem}");
+            let remedy = "start it, or take it out of [upstream.sentinel] addresses".to_owned();
+            found.push(Finding::new(
+                Code::Unreachable,
+                Severity::Warning,
+                &sentinel.sentinel,
+                evidence,
+                remedy,
+            ));
+        }
+    }
+}
+
+fn unanswered(scene: &Scene<'_>, seen: &Seen, problem: &Problem, is_primary: bool) -> Finding {
+    let (node, cli) = (&seen.node, cli(&seen.node));
+    let find = |code, evidence, remedy| Finding::new(code, Severity::Error, node, evidence, remedy);
+    match problem {
+        Problem::Connect(why) => find(
+            Code::Unreachable,
+            format!("no connection is made: {why}"),
+            format!(
+                "is the server up (`{cli} PING` from its own machine), is its address right, is the path open?"
+            ),
+        ),
+        Problem::Silent if is_primary => find(
+            Code::PrimaryBlocked,
+            format!("{}: its event loop is blocked, or its process is stopped", problem.text()),
+            format!(
+                "when it answers again: `{cli} SLOWLOG GET`; no KEYS, no long scripts, no swapping, no huge pages"
+            ),
+        ),
+        Problem::Silent => find(
+            Code::Unreachable,
+            problem.text(),
+            format!(
+                "its process hangs, is stopped, or the path drops what is said: `{cli} PING` from its own machine"
+            ),
+        ),
+        Problem::Busy(words) => {
+            let code = if is_primary { Code::PrimaryBlocked } else { Code::Unreachable };
+            let remedy = format!(
+                "`{cli} SCRIPT KILL` (or FUNCTION KILL); a script that has written ends only with SHUTDOWN NOSAVE"
+            );
+            find(code, format!("PING is answered: {words}"), remedy)
+        }
+        Problem::Auth(words) => noauth(scene, seen, words),
+        Problem::Denied(words) => {
+            let code = if scene.context.primary.as_ref() == Some(node) {
+                Code::NotAPrimary
+            } else {
+                Code::Unreachable
+            };
+            let remedy = "give the server a password and Redweir, too (requirepass, [upstream] password-file), or set its \
+                          `bind` and `protected-mode no`";
+            find(code, format!("it lets nobody in from here: {words}"), remedy.to_owned())
+        }
+        Problem::Other(words) => {
+            let remedy = format!("see what `{cli} INFO` answers, and the log of the server");
+            find(Code::Unreachable, format!("it answers: {words}"), remedy)
+        }
+    }
+}
+
+fn noauth(scene: &Scene<'_>, seen: &Seen, words: &str) -> Finding {
+    let cli = cli(&seen.node);
+    let user = scene.context.user.as_deref();
+    let remedy = match (words.split(' ').next().unwrap_or_default(), user) {
+        ("NOPERM", user) => format!("`{cli} ACL SETUSER {} {RULES}`", user.unwrap_or("default")),
+        (_, None) => {
+            "give Redweir the password of the server ([upstream] password-file), and a user of its own (username)".to_owned()
+        }
+        (_, Some(user)) => format!(
+            "put the right password into [upstream] password-file, or give the server the user: `{cli} ACL SETUSER {user} on \
+             >PASSWORD {RULES}`"
+        ),
+    };
+    let who = user.unwrap_or("default");
+    Finding::new(
+        Code::Noauth,
+        Severity::Error,
+        &seen.node,
+        format!("it answers Redweir (user {who}): {words}"),
+        remedy,
+    )
+}
+
+fn loading(seen: &Seen) -> Finding {
+    let eta = seen.report.as_ref().and_then(|report| report.loading_eta_seconds);
+    let eta = eta.map_or_else(String::new, |eta| format!(", loading_eta_seconds:{eta}"));
+    let remedy = "wait: it answers commands when it has loaded its data".to_owned();
+    Finding::new(Code::Loading, Severity::Warning, &seen.node, format!("loading:1{eta}"), remedy).lasting(
+        Duration::from_secs(seen.report.as_ref().and_then(|report| report.uptime_seconds).unwrap_or(0)),
+    )
+}
