@@ -449,7 +449,7 @@ fn what_is_not_tls_ends_one_connection() {
     eventually("all are counted", secs(2), || {
         proxy.metric("redweir_tls_handshakes_failed_total", &[]) >= 5.0
     });
-    assert!(proxy.log().contains("the client does not speak TLS"), "{}", proxy.log());
+    eventually("it is told", secs(5), || proxy.log().contains("the client does not speak TLS"));
     let lines = proxy.log().matches("a TLS handshake failed").count();
     assert!(lines <= 5, "{lines} lines");
 

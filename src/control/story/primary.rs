@@ -11,6 +11,9 @@ use crate::core::nodes::trouble::ProblemKind;
 /// How long one reason is left alone before another one is told.
 const NEXT_REASON_AFTER: Duration = Duration::from_secs(10);
 
+/// How long a primary may leave open why it does not answer.
+const NO_REASON_AFTER: Duration = Duration::from_secs(2);
+
 /// How long a primary must have answered as usual before that is told.
 const OVER_AFTER: Duration = Duration::from_secs(3);
 
@@ -114,7 +117,10 @@ impl PrimaryStory {
         let kind = Kind::of(&cause);
         away.undecided = kind == Kind::TwoPrimaries;
         let due = match away.told {
+            // It is asked right now, and why it does not answer will be known.
+            None if matches!(cause, Cause::Silent(_)) => scene.now.since(away.since) >= NO_REASON_AFTER,
             None => scene.now.since(away.since) >= TOLD_AFTER,
+            Some((Kind::Other, _)) => kind != Kind::Other,
             Some((told, at)) => told != kind && scene.now.since(at) >= NEXT_REASON_AFTER,
         };
         if !due {
