@@ -209,15 +209,14 @@ impl Proxy {
                 Err(_) => tracing::error!("a worker panicked"),
             }
         }
+        let clients = if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") };
         let (took, left) = (in_words(clock::now().since(begun)), cut_off.len());
         if cut_off.is_empty() {
-            tracing::info!("drained, 0 cut off: {clients} clients left within {took}");
+            tracing::info!("drained, 0 cut off: {clients} left within {took}");
         } else {
             cut_off.truncate(CUT_OFF_NAMED);
             let who = cut_off.join(" ");
-            tracing::warn!(
-                "drained, {left} cut off of {clients} clients, which had not left within {took}: {who}"
-            );
+            tracing::warn!("drained, {left} cut off of {clients}, which had not left within {took}: {who}");
         }
         self.runtime.shutdown_background();
     }

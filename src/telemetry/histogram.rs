@@ -88,8 +88,11 @@ impl Total {
     /// Writes it as the series with these labels (`a="b",`, or none) of a Prometheus histogram in seconds. A bucket of ours counts
     /// for an edge when it lies below it as a whole, so that counts are never too early.
     pub fn write(&self, out: &mut String, name: &str, labels: &str) {
+        let (mut count, mut counted) = (0, 0);
         for edge in EDGES_US {
-            let count: u64 = self.buckets.iter().take(bucket(edge * 1_000)).sum();
+            let below = bucket(edge * 1_000);
+            count += self.buckets.get(counted..below).unwrap_or_default().iter().sum::<u64>();
+            counted = below;
             let _ = writeln!(out, "{name}_bucket{{{labels}le=\"{}\"}} {count}", edge as f64 / 1e6);
         }
         let (count, sum) = (self.count(), self.sum_nanos as f64 / 1e9);

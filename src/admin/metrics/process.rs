@@ -2,18 +2,26 @@
 //! give them. What the system does not tell is absent.
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeValLike as _;
 
 use super::family::Family;
+use crate::core::moment::Moment;
 use crate::net::runtime::clock;
+
+/// How long what was read is told again: to count descriptors takes time, and whoever asks for page after page gets no more of it.
+const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// Of this process.
 #[derive(Debug)]
 pub(super) struct Process {
     /// In seconds since 1970.
     started: f64,
+    /// What was told last, and when.
+    told: Mutex<Option<(Moment, String)>>,
 }
 
 impl Process {
@@ -21,10 +29,21 @@ impl Process {
     pub(super) fn new() -> Self {
         let since_first_reading = clock::now().as_nanos() as f64 / 1e9;
         let started = clock::unix().as_secs_f64() - since_first_reading;
-        Self { started: (started * 100.0).round() / 100.0 }
+        Self { started: (started * 100.0).round() / 100.0, told: Mutex::default() }
     }
 
     pub(super) fn write(&self, page: &mut String) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::now();
+        let (_, text) = match told.take_if(|(at, _)| now.since(*at) < READ_EVERY) {
+            Some(known) => told.insert(known),
+            None => told.insert((now, self.read())),
+        };
+        page.push_str(text);
+    }
+
+    fn read(&self) -> String {
+        let mut page = String::new();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let bytes = |field: &str| number(&status, field).map(|kib| kib * 1024.0);
         let files = fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
@@ -60,8 +79,9 @@ impl Process {
             (Family::gauge("process_max_fds", "Descriptors that may be open."), most_files),
         ];
         for (family, value) in families {
-            family.write(page, value.map(|value| (String::new(), value)));
+            family.write(&mut page, value.map(|value| (String::new(), value)));
         }
+        page
     }
 }
 
@@ -90,8 +110,10 @@ mod tests {
 
     #[test]
     fn a_process_tells_what_it_takes() {
-        let mut page = String::new();
-        Process::new().write(&mut page);
+        let (process, mut page, mut again) = (Process::new(), String::new(), String::new());
+        process.write(&mut page);
+        process.write(&mut again);
+        assert_eq!(page, again, "it is not read for each page");
         for name in
             ["process_cpu_seconds_total ", "process_resident_memory_bytes ", "process_start_time_seconds 1"]
         {

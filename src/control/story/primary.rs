@@ -61,6 +61,10 @@ impl PrimaryStory {
         if self.away.is_none() && self.last.as_ref().is_some_and(|(id, _)| *id == node.id) {
             return None;
         }
+        let refused = match refused {
+            1 => "1 command was refused".to_owned(),
+            count => format!("{count} commands were refused"),
+        };
         let (name, away) = (node.name(), self.away.take());
         let before = self.last.replace((node.id, name.clone()));
         let after = away.as_ref().map(|away| in_words(scene.now.since(away.since)));
@@ -70,7 +74,7 @@ impl PrimaryStory {
                 let why = scene.view.claim.text();
                 let after = after.map_or_else(String::new, |after| format!(" after {after}"));
                 Some(Line::Warn(format!(
-                    "the primary changed from {old} to {name}{after}: {why}; {refused} commands were refused meanwhile"
+                    "the primary changed from {old} to {name}{after}: {why}; {refused} meanwhile"
                 )))
             }
             (before, Some(away)) => {
@@ -80,8 +84,7 @@ impl PrimaryStory {
                     None => "answers",
                 };
                 let after = after.unwrap_or_default();
-                let text =
-                    format!("primary {name} {what} after {after}; {refused} commands were refused meanwhile");
+                let text = format!("primary {name} {what} after {after}; {refused} meanwhile");
                 Some(Line::Info(text))
             }
             (_, None) => None,

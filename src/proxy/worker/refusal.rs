@@ -28,7 +28,13 @@ impl Worker {
         if identity == IdentityId::ANONYMOUS && !admitted {
             return false;
         }
-        let user = self.shared.identities.hold(identity).map(|identity| identity.user());
-        view.rights.plainly_allow(user.as_deref().unwrap_or("default").as_bytes(), b"info")
+        let user = if identity == IdentityId::ANONYMOUS {
+            "default".to_owned()
+        } else {
+            let known = self.shared.identities.hold(identity).filter(|identity| !identity.is_revoked());
+            let Some(identity) = known else { return false };
+            identity.user()
+        };
+        view.rights.plainly_allow(user.as_bytes(), b"info")
     }
 }
