@@ -1,4 +1,4 @@
-//! Every rule by what real servers have said (tests/data/doctor), each way: found, and not found.
+//! Every rule by what real servers have said (`said/`), each way: found, and not found.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::core::diagnose::seen::{
 use crate::core::moment::Moment;
 use crate::wire::inspect::report;
 
-const PRIMARY: &str = include_str!("../../../tests/data/doctor/primary-7.0.txt");
-const REPLICA: &str = include_str!("../../../tests/data/doctor/replica-7.0.txt");
-const DOWN: &str = include_str!("../../../tests/data/doctor/replica-down-7.0.txt");
-const NEVER: &str = include_str!("../../../tests/data/doctor/replica-never-synced-7.0.txt");
-const REFUSED: &str = include_str!("../../../tests/data/doctor/replica-no-masterauth-7.0.txt");
+const PRIMARY: &str = include_str!("said/primary-7.0.txt");
+const REPLICA: &str = include_str!("said/replica-7.0.txt");
+const DOWN: &str = include_str!("said/replica-down-7.0.txt");
+const NEVER: &str = include_str!("said/replica-never-synced-7.0.txt");
+const REFUSED: &str = include_str!("said/replica-no-masterauth-7.0.txt");
 
 const P: &str = "10.0.0.1:6379";
 const R: &str = "10.0.0.2:6379";
@@ -137,14 +137,8 @@ fn of_healthy_servers_nothing_is_found() {
     let (p, r) = (primary(&[]), replica(&[]));
     none(&find_by(&[look(0, &[&p, &r]), look(1, &[&p, &r]), look(2, &[&p, &r])], &context()));
     for (p, r) in [
-        (
-            include_str!("../../../tests/data/doctor/primary-6.2.txt"),
-            include_str!("../../../tests/data/doctor/replica-6.2.txt"),
-        ),
-        (
-            include_str!("../../../tests/data/doctor/primary-valkey-8.1.txt"),
-            include_str!("../../../tests/data/doctor/replica-valkey-8.1.txt"),
-        ),
+        (include_str!("said/primary-6.2.txt"), include_str!("said/replica-6.2.txt")),
+        (include_str!("said/primary-valkey-8.1.txt"), include_str!("said/replica-valkey-8.1.txt")),
     ] {
         none(&find(&[&seen(P, p), &seen(R, r)]));
     }

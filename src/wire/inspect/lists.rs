@@ -107,9 +107,9 @@ mod tests {
     #[test]
     fn replicas_of_every_version() {
         let list = [
-            include_str!("../../../tests/data/doctor/clients-6.2.txt"),
-            include_str!("../../../tests/data/doctor/clients-7.0.txt"),
-            include_str!("../../../tests/data/doctor/clients-valkey-8.1.txt"),
+            include_str!("../../core/diagnose/said/clients-6.2.txt"),
+            include_str!("../../core/diagnose/said/clients-7.0.txt"),
+            include_str!("../../core/diagnose/said/clients-valkey-8.1.txt"),
         ];
         for text in list {
             let replicas = replicas(&bulk(text));

@@ -96,20 +96,20 @@ mod tests {
 
     #[test]
     fn a_primary_of_redis_7() {
-        let report = parse(include_bytes!("../../../tests/data/doctor/primary-7.0.txt"));
+        let report = parse(include_bytes!("../../core/diagnose/said/primary-7.0.txt"));
         assert_eq!(report.role, Some(Role::Primary));
         assert_eq!((report.keys, report.backlog_size), (Some(1), Some(1 << 20)));
         assert!(report.auth_failures > 1000, "a replica without the password tries and tries: {report:?}");
         assert_eq!(report.online.len(), 1);
         assert!(
-            clock(include_bytes!("../../../tests/data/doctor/primary-7.0.txt"))
+            clock(include_bytes!("../../core/diagnose/said/primary-7.0.txt"))
                 .is_some_and(|usec| usec > 1 << 50)
         );
     }
 
     #[test]
     fn a_replica_whose_primary_is_gone() {
-        let report = parse(include_bytes!("../../../tests/data/doctor/replica-down-7.0.txt"));
+        let report = parse(include_bytes!("../../core/diagnose/said/replica-down-7.0.txt"));
         assert_eq!(report.link_down, Some(LinkDown::For(Duration::from_secs(7))));
         assert_eq!(
             (report.link_up, report.sync_in_progress, report.read_only),
@@ -120,8 +120,8 @@ mod tests {
     #[test]
     fn others_say_the_same() {
         for text in [
-            &include_bytes!("../../../tests/data/doctor/primary-6.2.txt")[..],
-            include_bytes!("../../../tests/data/doctor/primary-valkey-8.1.txt"),
+            &include_bytes!("../../core/diagnose/said/primary-6.2.txt")[..],
+            include_bytes!("../../core/diagnose/said/primary-valkey-8.1.txt"),
         ] {
             let report = parse(text);
             assert_eq!((report.role, report.keys, report.online.len()), (Some(Role::Primary), Some(0), 1));

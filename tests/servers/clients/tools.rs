@@ -160,7 +160,7 @@ fn redis_cli_looks_around() {
     let figures: Vec<f64> = latency.lines().next().unwrap().split(' ').map(|n| n.parse().unwrap()).collect();
     assert!(figures[3] >= 10.0, "samples: {latency}");
     // Its lines come at once only at a terminal.
-    let watch = format!("timeout 1 redis-cli -p {} --stat -i 0.2", proxy.port);
+    let watch = format!("timeout 3 redis-cli -p {} --stat -i 0.2", proxy.port);
     let stat = run("script", &["-qc", &watch, "/dev/null"], &[]);
     assert!(String::from_utf8_lossy(&stat.stdout).contains("keys"), "{stat:?}");
 }

@@ -72,7 +72,7 @@ fn everybody_tells_the_same() {
     eventually("it is found", secs(30), || super::found(&proxy, "writable-replica", &node).is_some());
     let labels = [("code", "writable-replica"), ("severity", "warning")];
     assert_eq!(proxy.metric("redweir_doctor_finding", &labels) as u64, 1);
-    let told = proxy.cmd(&["REDWEIR", "DOCTOR"]).text();
+    let told = proxy.cmd(&["REDWEIR", "DOCTOR"]).page();
     assert!(
         told.starts_with("1 warning") && told.contains("slave_read_only:0") && told.contains(&node),
         "{told}"
@@ -208,9 +208,9 @@ fn in_band_it_is_told_to_those_who_may_see_the_servers() {
         assert_eq!(conn.cmd(&["AUTH", user, password]), "OK");
         conn.cmd(&["REDWEIR", "DOCTOR"])
     };
-    assert!(proxy.cmd(&["REDWEIR", "DOCTOR"]).text().contains("user app was denied the command keys"));
+    assert!(proxy.cmd(&["REDWEIR", "DOCTOR"]).page().contains("user app was denied the command keys"));
     assert!(asks("app", "a").is_error(), "it may not INFO");
-    let told = asks("watcher", "w").text();
+    let told = asks("watcher", "w").page();
     assert!(!told.contains("app") && told.contains(&node), "{told}");
     assert!(proxy.connect().cmd(&["REDWEIR", "DOCTOR", "x"]).is_error());
 }
