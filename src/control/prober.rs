@@ -239,8 +239,11 @@ impl Prober {
                 second_number(&frame)
             }
             Err(problem) if problem.is_fatal() => return Err(problem),
-            Err(_) => {
-                self.note(Wanted::Config, true);
+            Err(problem) => {
+                self.note(
+                    Wanted::Config,
+                    matches!(&problem, ControlError::Refused(text) if is_withheld(text)),
+                );
                 None
             }
         };
@@ -295,8 +298,7 @@ impl Prober {
         if let BytesFrame::Error(text) = role {
             // A script runs; and the primary may forbid our own user this, too: what clients ask it, it answers all the same.
             let code = ErrorCode::of_text(text.as_bytes());
-            let refused = code == ErrorCode::NoPerm || text.starts_with("ERR unknown command");
-            if refused && !std::mem::replace(&mut self.asks_info, true) {
+            if is_withheld(text) && !std::mem::replace(&mut self.asks_info, true) {
                 self.note(Wanted::Role, true);
                 return Ok(());
             }
@@ -365,8 +367,11 @@ impl Prober {
             Err(ControlError::Refused(text)) if ErrorCode::of_text(text.as_bytes()) == ErrorCode::Busy => {
                 return Ok(false);
             }
-            Err(_) => {
-                self.note(Wanted::Command, true);
+            Err(problem) => {
+                self.note(
+                    Wanted::Command,
+                    matches!(&problem, ControlError::Refused(text) if is_withheld(text)),
+                );
                 return Ok(true);
             }
         };
@@ -384,6 +389,11 @@ impl Prober {
         }
         Ok(true)
     }
+}
+
+/// Whether an error says that our user may not ask this, or nobody may.
+fn is_withheld(error: &str) -> bool {
+    ErrorCode::of_text(error.as_bytes()) == ErrorCode::NoPerm || error.starts_with("ERR unknown command")
 }
 
 /// Once, after a while.

@@ -157,7 +157,8 @@ impl DoctorReport {
         let mut out = String::new();
         let counts = [Severity::Error, Severity::Warning, Severity::Info].map(|severity| {
             let count = self.count(severity);
-            (count > 0).then(|| format!("{count} {}", severity.name()))
+            let plural = if count > 1 && severity != Severity::Info { "s" } else { "" };
+            (count > 0).then(|| format!("{count} {}{plural}", severity.name()))
         });
         let counts: Vec<String> = counts.into_iter().flatten().collect();
         let summary = match counts.as_slice() {
