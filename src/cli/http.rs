@@ -6,6 +6,18 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::core::address::Address;
+
+/// The address of an admin server, also as a browser shows it: `http://host:port/`.
+pub(super) fn admin_address(text: &str) -> anyhow::Result<Address> {
+    anyhow::ensure!(
+        !text.starts_with("https://"),
+        "the admin server speaks plain HTTP: http:// or host:port"
+    );
+    let Some(rest) = text.strip_prefix("http://") else { return Ok(text.parse()?) };
+    Ok(rest.split_once('/').map_or(rest, |(host, _)| host).parse()?)
+}
+
 /// What is served at `target`, if that is well (200).
 pub(super) fn fetch(host: &str, port: u16, target: &str) -> anyhow::Result<String> {
     let (status, body) = get(host, port, target)?;

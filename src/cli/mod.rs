@@ -67,7 +67,7 @@ enum Command {
     /// Show how a running proxy and its servers are, and what is wrong with them
     Status {
         /// The proxy's admin address
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", value_parser = http::admin_address)]
         admin: Address,
         /// Again each second, until Ctrl-C
         #[arg(long)]
@@ -78,7 +78,7 @@ enum Command {
     /// Say where a running proxy would send a command, and why
     Explain {
         /// The proxy's admin address
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", value_parser = http::admin_address)]
         admin: Address,
         /// How to print it
         #[arg(long, value_enum, default_value_t = Format::Text)]

@@ -21,6 +21,9 @@ pub enum Address {
 /// Why a text is no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
+    /// A URL.
+    #[error("expected host:port, [ipv6]:port or unix:/path, without a scheme (redis://, http://)")]
+    Scheme,
     /// No `:port` at the end.
     #[error("expected host:port, [ipv6]:port or unix:/path; there is no port")]
     NoPort,
@@ -65,6 +68,9 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix:") {
             let absolute = path.starts_with('/') && path.len() > 1;
             return if absolute { Ok(Self::Unix(path.into())) } else { Err(AddressError::BadPath) };
+        }
+        if text.contains("://") {
+            return Err(AddressError::Scheme);
         }
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, rest) = rest.split_once(']').ok_or(AddressError::BadHost)?;
@@ -141,7 +147,7 @@ mod tests {
         assert_eq!(fault("a:"), AddressError::BadPort);
         assert_eq!(fault("::1:6379"), AddressError::NoBrackets);
         assert_eq!(fault(":6379"), AddressError::BadHost);
-        assert_eq!(fault("redis://a:6379"), AddressError::NoBrackets);
+        assert_eq!(fault("redis://a:6379"), AddressError::Scheme);
         assert_eq!(fault("[a]:6379"), AddressError::BadHost);
         assert_eq!(fault("unix:run.sock"), AddressError::BadPath);
     }

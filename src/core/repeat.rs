@@ -1,5 +1,5 @@
 //! What becomes of a command whose answer is not to be believed, or whose connection was lost. What reads is asked again,
-//! where that can help; what may write is never sent twice: only if it was refused, or not a byte of it had been written,
+//! where that can help, three times in all at most; what may write is never sent twice: only if it was refused, or not a byte of it had been written,
 //! does it go to whoever is the primary next.
 
 use crate::core::nodes::node::NodeId;
@@ -15,8 +15,12 @@ use crate::mutant;
 pub enum PendingKind {
     /// It changes nothing: it may be sent again, once.
     Read,
-    /// It was sent again already, or can only be answered by this connection.
+    /// It was sent again already, or can only be answered by this connection. If the connection is shared, and lost, it
+    /// waits for the next primary: that of a replica which was promoted (`CLIENT KILL`, by Sentinel) may be dead before
+    /// anybody has heard of it.
     Final,
+    /// It was sent again twice: it may be what kills its nodes.
+    Last,
     /// It may change something: never sent twice.
     Write,
     /// `ROLE`, asked for by Redweir itself: nobody gets the reply.
@@ -39,11 +43,23 @@ pub struct Asked {
     pub scans: bool,
 }
 
+impl PendingKind {
+    /// What it is when it is sent again after it was lost, which it was after it had been `sent`, or before.
+    #[must_use]
+    pub const fn again(self, sent: bool) -> Self {
+        match self {
+            Self::Read if sent => Self::Final,
+            Self::Final if sent => Self::Last,
+            other => other,
+        }
+    }
+}
+
 impl Asked {
     /// Whether it may be sent again on another connection to the same node.
     #[inline]
     pub const fn may_move(self) -> bool {
-        matches!(self.kind, PendingKind::Read | PendingKind::Final) && !self.scans
+        matches!(self.kind, PendingKind::Read | PendingKind::Final | PendingKind::Last) && !self.scans
     }
 
     /// Whether an answer counts for nothing: the node has not `proven` what was needed, or may have gone back since it was
@@ -161,12 +177,17 @@ pub fn after_loss(asked: Asked, exclusive: bool, sent: bool, loss: HowLost) -> F
     match kind {
         PendingKind::Read if !exclusive => Fate::Again,
         PendingKind::Write if sent => Fate::Uncertain,
-        // The mutant forgets that a read which was sent again may be sent once more if nobody has got it.
-        PendingKind::Final if !exclusive && !sent && mutant::is("unsent-reads-lost") => Fate::Refused,
+        // The mutant forgets that a read which was sent again may be sent once more.
+        PendingKind::Final if !exclusive && mutant::is("unsent-reads-lost") => Fate::Refused,
         // Not a byte of it was executed: it goes to whoever is the primary now. But nobody else can go on with a scan.
-        PendingKind::Write | PendingKind::Final if !exclusive && !sent && !asked.scans => Fate::Held,
-        // It was sent twice, and lost twice.
-        PendingKind::Final if !exclusive => Fate::Refused,
+        PendingKind::Write | PendingKind::Final | PendingKind::Last
+            if !exclusive && !sent && !asked.scans =>
+        {
+            Fate::Held
+        }
+        // What only reads does so although it was sent, but not for ever.
+        PendingKind::Final if !exclusive && !asked.scans => Fate::Held,
+        PendingKind::Final | PendingKind::Last if !exclusive => Fate::Refused,
         _ if loss == HowLost::Unreachable => Fate::Refused,
         _ => Fate::Lost,
     }
@@ -209,9 +230,10 @@ pub fn elsewhere(
 mod tests {
     use super::*;
 
-    const KINDS: [PendingKind; 6] = [
+    const KINDS: [PendingKind; 7] = [
         PendingKind::Read,
         PendingKind::Final,
+        PendingKind::Last,
         PendingKind::Write,
         PendingKind::Proof,
         PendingKind::Moved,
@@ -295,6 +317,31 @@ mod tests {
                 assert_ne!(after_loss(asked, true, true, loss), Fate::Again);
             }
         }
+    }
+
+    #[test]
+    fn a_read_is_sent_three_times_at_most() {
+        for loss in [HowLost::Unreachable, HowLost::Broken] {
+            let mut kind = PendingKind::Read;
+            let mut sent = 0;
+            loop {
+                // What was not sent costs no attempt.
+                for sent in [false, true] {
+                    let asked = Asked { kind, at_primary: true, scans: false };
+                    let fate = after_loss(asked, false, sent, loss);
+                    let last = sent && kind == PendingKind::Last;
+                    assert_eq!(fate == Fate::Refused, last, "{kind:?}, {loss:?}, sent {sent}: {fate:?}");
+                }
+                sent += 1;
+                assert_eq!(kind.again(false), kind);
+                if kind.again(true) == kind {
+                    break;
+                }
+                kind = kind.again(true);
+            }
+            assert_eq!(sent, 3, "{loss:?}");
+        }
+        assert_eq!(PendingKind::Write.again(true), PendingKind::Write);
     }
 
     #[test]

@@ -72,6 +72,8 @@ fn wrong_usage_exits_with_64() {
         (&["check", "-c", "/nonexistent/redweir.toml"], "No such file"),
         (&["explain", "--admin", "127.0.0.1:1"], "<COMMAND>..."),
         (&["explain", "--admin", "unix:/x", "--", "get", "k"], "no Unix socket"),
+        (&["explain", "--admin", "https://a:1/", "--", "get", "k"], "speaks plain HTTP"),
+        (&["status", "--admin", "redis://a:1"], "without a scheme"),
         (&["man", "nothing"], "`nothing` is no command"),
         (&["completions"], "<SHELL>"),
         (&["demo", "--seconds", "0"], "--seconds"),
@@ -330,6 +332,8 @@ fn explain_asks_the_admin_server() {
     );
 
     let (address, server) = admin(answer);
+    // As a browser shows it.
+    let address = format!("http://{address}/explain?cmd=GET+k");
     let output = redweir(&["explain", "--admin", &address, "--format", "json", "--", "GET", "k"]);
     server.join().unwrap();
     assert_eq!(out(&output), answer.split_once("\r\n\r\n").unwrap().1);

@@ -355,6 +355,55 @@ fn what_needs_no_primary_is_answered_without_one() {
     ask(&mut proxy.connect());
 }
 
+/// Reads are lost with their connection twice in a failover, where a replica is promoted: by Sentinel, which kills its clients.
+/// But what is lost again and again may be what kills the server.
+#[test]
+fn a_read_may_be_lost_twice() {
+    let primary = Redis::start(&[]);
+    let path = Relay::to(primary.port);
+    let proxy = Setup::to(path.port, &[]).upstream("probe-timeout = \"2s\"").start();
+    assert_eq!(proxy.cmd(&["SET", "k", "v"]), "OK");
+    path.delay(Direction::Down, ms(150));
+    for (losses, answered) in [(1, true), (2, true), (3, false)] {
+        let mut conn = proxy.connect();
+        let before = primary.calls("get");
+        conn.ask(&["GET", "k"]);
+        for n in 1..=losses {
+            eventually("the primary has got it", secs(5), || primary.calls("get") == before + n);
+            path.reset();
+        }
+        let reply = conn.read();
+        assert_eq!(reply == "v", answered, "lost {losses} times: {reply:?}");
+        assert!(answered || reply.error().starts_with(MASTERDOWN), "{reply:?}");
+    }
+}
+
+/// Whoever waits for a connection to a primary that is replaced meanwhile waits for one to the next.
+#[test]
+fn a_database_is_entered_though_the_primary_hangs_before_it_has_said_so() {
+    let topology = Topology::start(1);
+    let proxy = start(&topology, "write-hold = \"4s\"");
+    let mut clients: Vec<Conn> = (0..4).map(|_| proxy.connect()).collect();
+    for conn in &mut clients {
+        assert_eq!(conn.cmd(&["SET", "k", "v"]), "OK");
+    }
+    topology.await_sync();
+    topology.primary.pause();
+    for (db, conn) in (3..).zip(&mut clients) {
+        let db = db.to_string();
+        conn.ask(&["SELECT", &db]);
+        conn.ask(&["SET", "k", &db]);
+        conn.ask(&["GET", "k"]);
+    }
+    sleep_ms(100);
+    assert_eq!(topology.replicas[0].cmd(&["REPLICAOF", "NO", "ONE"]), "OK");
+    for (db, conn) in (3..).zip(&mut clients) {
+        assert_eq!(conn.read(), "OK", "SELECT {db}");
+        assert_eq!(conn.read(), "OK", "SET in {db}");
+        assert_eq!(conn.read(), db.to_string().as_str());
+    }
+}
+
 #[test]
 fn who_owes_a_password_hears_so_though_there_is_no_primary() {
     let mut primary = Redis::start(&["--requirepass", "hunter2"]);

@@ -16,11 +16,14 @@ use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{Node, NodeId, Role};
 use crate::core::nodes::view::View;
+use crate::mutant;
 use crate::net::runtime::clock;
+use crate::net::runtime::limits;
 use crate::proxy::local::answer::Answer;
 use crate::proxy::session::connection::Connection;
 use crate::proxy::session::connection::shown_name;
 use crate::proxy::session::step::Step;
+use crate::proxy::upstream::at_hand::AtHand;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Phase, Proto};
 use crate::proxy::worker::admission::Verdict;
 use crate::shard::identity::{Credentials, Password};
@@ -124,12 +127,7 @@ async fn select(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
 
 /// Whether the primary lets the client's user into the database that the connection is about to have.
 async fn may_select(connection: &Connection, db: &[u8]) -> Result<(), Vec<u8>> {
-    let lane = if let Some(replica) = replica_instead(connection) {
-        opened_lane(connection, replica).await?
-    } else {
-        connection.await_primary().await;
-        open_primary_lane(connection).await?
-    };
+    let lane = open_lane(connection).await?;
     if lane.no_select.get().is_none() {
         return Ok(());
     }
@@ -157,7 +155,7 @@ async fn authenticate(
     password: &[u8],
 ) -> Result<(), Vec<u8>> {
     // A client begins with it: it waits for a primary as what comes after it does.
-    connection.await_primary().await;
+    connection.await_primary(clock::now()).await;
     let credentials = Credentials { user: user.cloned(), password: Password::new(password) };
     let shared = &connection.worker.shared;
     let address =
@@ -211,7 +209,7 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let before = connection.who.speak(proto);
     // Without a primary to ask, whatever it has for the client it will say when there is one.
     let answers = connection.worker.shared.shard().view.load().primary_answers();
-    if let Err(error) = if answers { open_primary_lane(connection).await.map(drop) } else { Ok(()) } {
+    if let Err(error) = if answers { open_lane(connection).await.map(drop) } else { Ok(()) } {
         connection.who.speak(before);
         let needs_password = ErrorCode::of(&error) == Some(ErrorCode::NoAuth);
         return Err(if needs_password { say::HELLO_NOAUTH.to_vec() } else { error });
@@ -255,11 +253,32 @@ async fn admitted(connection: &mut Connection) -> Result<(), Vec<u8>> {
     Ok(())
 }
 
-/// Waits until the primary has accepted a connection with the present identity, database and protocol.
-async fn open_primary_lane(connection: &Connection) -> Result<Rc<Lane>, Vec<u8>> {
-    let view = connection.worker.shared.shard().view.load_full();
-    let node = view.usable_primary(clock::now()).ok_or_else(|| connection.masterdown())?;
-    opened_lane(connection, node).await
+/// Waits until the primary, or [who says it instead](replica_instead), has accepted a connection with the present identity,
+/// database and protocol. One that is lost before has refused nobody: then it begins anew, as long as commands wait for a
+/// primary.
+async fn open_lane(connection: &Connection) -> Result<Rc<Lane>, Vec<u8>> {
+    let begun = clock::now();
+    loop {
+        let node = match replica_instead(connection) {
+            Some(replica) => replica,
+            None => connection.await_primary(begun).await.ok_or_else(|| connection.masterdown())?,
+        };
+        let lane = connection.worker.lane(LaneKey { node, ..connection.who.key(node) });
+        // Nothing is asked on it yet: it is in use all the same.
+        let in_use = AtHand::new(&lane);
+        match opened(&lane).await {
+            Phase::Closed(Closed::Refused(error)) => return Err([error.as_slice(), b"\r\n"].concat()),
+            Phase::Closed(_) if mutant::is("unopened-is-refused") => return Err(connection.masterdown()),
+            Phase::Closed(_) => {}
+            Phase::Opening | Phase::Up => return Ok(lane),
+        }
+        drop(in_use);
+        let hold = connection.worker.shared.shard().view.load().hold;
+        if clock::now().since(begun) >= hold {
+            return Err(connection.masterdown());
+        }
+        tokio::time::sleep(limits::RECONNECT_PAUSE).await;
+    }
 }
 
 /// Who says whether there is a database while no primary answers, for a user who may use `SELECT`.
@@ -269,15 +288,6 @@ fn replica_instead(connection: &Connection) -> Option<NodeId> {
     let replica = view.nodes.iter().find(answers).map(|node| node.id);
     let allowed = view.rights.plainly_allow(connection.who.user().as_bytes(), b"select");
     replica.filter(|_| !view.primary_answers() && allowed)
-}
-
-async fn opened_lane(connection: &Connection, node: NodeId) -> Result<Rc<Lane>, Vec<u8>> {
-    let lane = connection.worker.lane(LaneKey { node, ..connection.who.key(node) });
-    match opened(&lane).await {
-        Phase::Closed(Closed::Refused(error)) => Err([error.as_slice(), b"\r\n"].concat()),
-        Phase::Closed(_) => Err(connection.masterdown()),
-        Phase::Opening | Phase::Up => Ok(lane),
-    }
 }
 
 async fn opened(lane: &Rc<Lane>) -> Phase {

@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use crate::core::argv::Args;
+use crate::core::moment::Moment;
+use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
 use crate::mutant;
 use crate::net::runtime::clock;
@@ -69,7 +71,7 @@ impl Connection {
         let Some(question) = question(args) else { return Ok(()) };
         if args.arg(0).eq_ignore_ascii_case(b"client") || args.arg(0).eq_ignore_ascii_case(b"select") {
             // A client begins with them: they wait for a new primary as what comes after them does.
-            self.await_primary().await;
+            self.await_primary(clock::now()).await;
         }
         let identity = self.worker.shared.identities.hold(self.who.identity());
         let credentials = identity.as_ref().map(|identity| &identity.credentials);
@@ -84,16 +86,15 @@ impl Connection {
         }
     }
 
-    /// Until there is a primary, as long as commands wait for one ([`crate::core::plan::to_primary`]).
-    pub(crate) async fn await_primary(&self) {
-        let begun = clock::now();
+    /// Until there is a primary, as long as commands wait for one ([`crate::core::plan::to_primary`]): this one has since `begun`.
+    pub(crate) async fn await_primary(&self, begun: Moment) -> Option<NodeId> {
         loop {
             let changed = self.worker.changed.notified();
             let view = self.worker.shared.shard().view.load_full();
             let patience = view.hold.saturating_sub(clock::now().since(begun));
-            if view.usable_primary(clock::now()).is_some() || view.two_primaries || patience == Duration::ZERO
-            {
-                return;
+            let primary = view.usable_primary(clock::now());
+            if primary.is_some() || view.two_primaries || patience == Duration::ZERO {
+                return primary;
             }
             let _ = tokio::time::timeout(patience, changed).await;
         }

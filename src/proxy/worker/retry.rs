@@ -1,4 +1,4 @@
-//! What becomes of a command whose node could not answer it, or whose lane was lost: reads are repeated once elsewhere,
+//! What becomes of a command whose node could not answer it, or whose lane was lost: reads are repeated elsewhere,
 //! writes are never sent twice.
 
 use std::rc::Rc;
@@ -45,7 +45,10 @@ impl Worker {
             None => self.elsewhere(&pending, request, failed),
         };
         let Some(node) = node else { return Err(pending) };
-        (pending.kind, pending.need, pending.void) = (PendingKind::Final, None, false);
+        if pending.kind == PendingKind::Read {
+            pending.kind = PendingKind::Final;
+        }
+        (pending.need, pending.void) = (None, false);
         pending.at_primary = self.is_primary(node);
         remember_repeat(&pending, node);
         self.stats.repeated_reads.add(1);
@@ -183,13 +186,9 @@ impl Worker {
             Fate::Words => (words, pending),
             Fate::Again => match self.repeat_after_loss(pending, &request, lane, why) {
                 Ok(()) => return,
-                Err(mut pending) if sent => {
-                    pending.kind = PendingKind::Final;
-                    return self.hold_lost(lane, why, request, pending);
-                }
-                Err(pending) => return self.hold_lost(lane, why, request, pending),
+                Err(pending) => return self.hold_lost(lane, why, (request, sent), pending),
             },
-            Fate::Held => return self.hold_lost(lane, why, request, pending),
+            Fate::Held => return self.hold_lost(lane, why, (request, sent), pending),
             Fate::Uncertain => {
                 self.stats.uncertain_writes.add(1);
                 (say::UNCERTAIN.to_vec(), pending)
@@ -219,8 +218,15 @@ impl Worker {
         if allowed { wire::answer(&request, clock::unix()) } else { None }
     }
 
-    /// Holds a command whose lane was lost before its node can have executed it, or that only reads.
-    fn hold_lost(self: &Rc<Self>, lane: &Lane, why: &Closed, request: BytesMut, pending: Pending) {
+    /// Holds a command whose lane was lost before its node can have executed it, or, `sent`, that only reads.
+    fn hold_lost(
+        self: &Rc<Self>,
+        lane: &Lane,
+        why: &Closed,
+        (request, sent): (BytesMut, bool),
+        mut pending: Pending,
+    ) {
+        pending.kind = pending.kind.again(sent);
         let since = match why {
             // It has waited since then for a node that was not there.
             Closed::Unreachable(_) | Closed::Withdrawn(Withdrawal::Silent) => pending.sent,
@@ -403,7 +409,7 @@ impl Worker {
         if !usable || matches!(why, Closed::Unreachable(_)) || !self.held.is_empty() {
             return Err(pending);
         }
-        pending.kind = PendingKind::Final;
+        pending.kind = pending.kind.again(true);
         remember_repeat(&pending, lane.key.node);
         self.stats.repeated_reads.add(1);
         self.lane(lane.key).push_bytes(request, pending);

@@ -340,7 +340,7 @@ fn answer(
             return Ok(false);
         }
         PendingKind::Moved | PendingKind::Check => return Ok(false),
-        PendingKind::Read | PendingKind::Final | PendingKind::Write => {}
+        PendingKind::Read | PendingKind::Final | PendingKind::Last | PendingKind::Write => {}
     }
     if pending.need.take().is_some() {
         worker.judge_attempt(lane.key.node, !lacking, now);
