@@ -14,7 +14,7 @@ PEERS := haproxy nutcracker
 # Micro-benchmarks.
 MICRO := core scanners stream
 
-FUZZ_TARGETS := req_scan reply_skip inline_args control_reply info commands role sentinel psync stream reply_queue request_queue
+FUZZ_TARGETS := req_scan reply_skip inline_args control_reply info inspect commands role sentinel psync stream reply_queue request_queue
 # How long each target is fuzzed.
 FUZZ_SECONDS ?= 60
 

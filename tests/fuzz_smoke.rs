@@ -71,6 +71,11 @@ fn info_is_what_its_lines_say() {
 }
 
 #[test]
+fn what_the_doctor_reads_holds_its_rules() {
+    smoke("inspect", 20_000, checks::inspect::check);
+}
+
+#[test]
 fn command_tables_are_made_of_anything() {
     smoke("commands", 3_000, checks::commands::check);
 }
@@ -116,6 +121,7 @@ fn enough_of_what_is_tried_is_read() {
     };
     share("control_reply", |input| !checks::control::decode(input, input.len()).0.is_empty());
     share("commands", checks::commands::is_read);
+    share("inspect", checks::inspect::is_read);
     share("role", checks::role::is_read);
     share("sentinel", checks::sentinel::is_read);
     share("psync", |input| !checks::psync::decode(input, input.len()).0.is_empty());

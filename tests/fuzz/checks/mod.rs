@@ -7,6 +7,7 @@ pub(crate) mod commands;
 pub(crate) mod control;
 pub(crate) mod info;
 pub(crate) mod inline;
+pub(crate) mod inspect;
 pub(crate) mod mend;
 pub(crate) mod psync;
 pub(crate) mod reply;
