@@ -271,7 +271,10 @@ impl Prober {
             self.shared.shard().anchor_latency.record(clock::now().nanos_since(sent_at));
         }
         let listed = (ask == Ask::WithPoll).then(|| answers.remove(0));
-        if let Some(rules) = self.users.hear(ask, listed.as_ref(), inform).await {
+        // While a script runs nobody changes them (`acl.c`: no command of `ACL` may run then), nor are they shown.
+        let busy = answers.last().is_some_and(is_busy) && !mutant::is("busy-hides-rules");
+        let rules = if busy { None } else { self.users.hear(ask, listed.as_ref(), inform).await };
+        if let Some(rules) = rules {
             // Before it says how it is: whoever reads there then, reads by these rules.
             self.tell(Observation::Rules { node: self.node, rules }, sent_at).await;
         }
@@ -389,6 +392,11 @@ impl Prober {
         }
         Ok(true)
     }
+}
+
+/// Whether a script runs that has taken its time (`-BUSY`).
+fn is_busy(answer: &BytesFrame) -> bool {
+    matches!(answer, BytesFrame::Error(text) if ErrorCode::of_text(text.as_bytes()) == ErrorCode::Busy)
 }
 
 /// Whether an error says that our user may not ask this, or nobody may.

@@ -10,7 +10,7 @@ use crate::core::route::{Ask, Decision, Demand, decide};
 /// What works now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
-    /// A primary answers.
+    /// A primary answers, and not that it is busy with a script.
     pub writes: bool,
     /// By the name of each policy that a listener or a route has: whether a read of a key that nobody has just written is
     /// answered, and if not, why not.
@@ -21,7 +21,8 @@ impl Readiness {
     /// By a view at `now`.
     pub fn of(view: &View, now: Moment) -> Self {
         let primary = view.primary.and_then(|id| view.node(id));
-        let writes = primary.is_some_and(Node::answers) && view.usable_primary(now).is_some();
+        let works = |node: &Node| node.answers() && !node.is_busy();
+        let writes = primary.is_some_and(works) && view.usable_primary(now).is_some();
         let (listeners, routes) = (&view.policies.listeners, &view.policies.routes);
         let mut ids: Vec<PolicyId> =
             listeners.iter().copied().chain(routes.iter().map(|route| route.policy)).collect();

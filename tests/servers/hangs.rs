@@ -236,16 +236,28 @@ fn a_primary_whose_clients_are_paused_does_not_hang() {
     assert!(took > secs(2), "{took:?}");
 }
 
-/// `-BUSY` is an answer: it is the node's own, and the one command that helps reaches it.
+/// `-BUSY` is an answer: it is the node's own, and the one command that helps reaches it. Who may read at replicas does so
+/// meanwhile, by the rules that were known.
 #[test]
 fn a_busy_primary_says_so_itself_and_can_be_told_to_stop() {
-    let topology = Topology::with(&["--lua-time-limit", "200"], 1, &[]);
+    let reader = ["--user", "reader", "on", "nopass", "~k", "+get"];
+    let topology = Topology::with(&[&["--lua-time-limit", "200"], &reader[..]].concat(), 1, &reader);
     let proxy = start(&topology, "");
     let (mut scripted, mut old) = (proxy.connect(), proxy.connect());
+    let mut reader = Conn::open(proxy.ports[1]);
     assert_eq!(old.cmd(&["SET", "k", "v"]), "OK");
+    assert_eq!(reader.cmd(&["AUTH", "reader", ""]), "OK");
+    topology.await_sync();
     for _ in 0..3 {
+        eventually("the replica serves", secs(2), || proxy.eligible() == 1);
+        eventually("and so does the primary", secs(2), || proxy.get("/readyz").1.contains("writes: yes"));
         scripted.ask(&["EVAL", "while true do end", "0"]);
         sleep_ms(1500);
+        assert_eq!(reader.cmd(&["GET", "k"]), "v");
+        let (status, text) = proxy.get("/readyz");
+        assert_eq!(status, 503, "{text}");
+        assert!(text.contains(" is busy with a script (BUSY): SCRIPT KILL\nprimary: 127"), "{text}");
+        assert!(text.contains("access rules: the same"), "{text}");
         assert!(old.cmd(&["SET", "k", "v"]).error().starts_with("BUSY "));
         assert!(proxy.cmd(&["SET", "k", "v"]).error().starts_with("BUSY "));
         assert_eq!(proxy.cmd(&["SCRIPT", "KILL"]), "OK");

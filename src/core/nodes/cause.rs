@@ -36,7 +36,9 @@ impl<'a> Cause<'a> {
             return Some(if nodes.is_empty() { Self::NoNode } else { Self::NobodyIs(nodes) });
         };
         match primary.problem() {
-            Some(problem) if primary.silent_since.is_some() => Some(Self::Troubled(primary, problem)),
+            Some(problem) if primary.silent_since.is_some() || primary.is_busy() => {
+                Some(Self::Troubled(primary, problem))
+            }
             _ if primary.silent_since.is_some() || primary.heard_at.is_none() => Some(Self::Silent(primary)),
             _ => None,
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::nodes::rights::Rules;
-use crate::core::nodes::trouble::{Problem, Trouble};
+use crate::core::nodes::trouble::{Problem, ProblemKind, Trouble};
 use crate::core::position::{History, Offset};
 use crate::mutant;
 
@@ -387,6 +387,11 @@ impl Node {
     /// Whether it has answered, and has not fallen silent since.
     pub const fn answers(&self) -> bool {
         self.heard_at.is_some() && self.silent_since.is_none()
+    }
+
+    /// Whether it answers whatever it is asked that it is busy with a script.
+    pub fn is_busy(&self) -> bool {
+        self.problem().is_some_and(|problem| problem.kind == ProblemKind::Busy)
     }
 
     /// Whether it says that it is the primary.
