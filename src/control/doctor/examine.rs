@@ -65,7 +65,7 @@ pub async fn examine(
     }
     let (looks, incidents) = memory.all();
     let mut record = Record::default();
-    record.take(diagnose(looks, incidents, &context), clock::unix());
+    record.take(diagnose(looks, incidents, &context), |_| false, clock::unix());
     let now = looks.last().cloned().unwrap_or_default();
     (DoctorReport::of(&now, &record.standing()), now)
 }

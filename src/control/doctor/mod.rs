@@ -12,8 +12,8 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::core::address::Address;
 use crate::core::diagnose::record::{Changes, Record, Standing};
-use crate::core::diagnose::{Context, Memory, Severity, diagnose};
-use crate::core::moment::Moment;
+use crate::core::diagnose::{Context, Memory, Severity, diagnose, is_unseen};
+use crate::core::moment::{Moment, in_words};
 use crate::core::nodes::node::{Link, Node, NodeId, Role};
 use crate::core::nodes::rights::Rules;
 use crate::core::nodes::view::View;
@@ -66,7 +66,8 @@ pub async fn watch(shared: Arc<Shared>, sentinels: Dialer) {
         memory.take(look);
         let context = context_of(&shared);
         let (looks, incidents) = memory.all();
-        let changes = record.take(diagnose(looks, incidents, &context), clock::unix());
+        let unseen = |node: &str| looks.last().is_some_and(|now| is_unseen(now, &context, node));
+        let changes = record.take(diagnose(looks, incidents, &context), unseen, clock::unix());
         let standing = record.standing();
         tell(&changes);
         if let Some(now) = looks.last() {
@@ -184,21 +185,15 @@ fn configured(config: &Config) -> Context {
 /// One line of the log when something is found, one when it is gone.
 fn tell(changes: &Changes) {
     for Standing { finding, .. } in &changes.appeared {
-        let (code, node) = (finding.code.name(), finding.node.as_str());
-        let (evidence, remedy) = (finding.evidence.as_str(), finding.remedy.as_str());
+        let line = finding.sentence();
         match finding.severity {
-            Severity::Error => {
-                tracing::error!(code, node, evidence, remedy, "the doctor finds something broken");
-            }
-            Severity::Warning => {
-                tracing::warn!(code, node, evidence, remedy, "the doctor finds something wrong");
-            }
-            Severity::Info => tracing::info!(code, node, evidence, remedy, "the doctor notes something"),
+            Severity::Error => tracing::error!("doctor: {line}"),
+            Severity::Warning => tracing::warn!("doctor: {line}"),
+            Severity::Info => tracing::info!("doctor: {line}"),
         }
     }
     for Standing { finding, since } in &changes.cleared {
-        let lasted = clock::unix().saturating_sub(*since).as_secs();
-        let (code, node) = (finding.code.name(), finding.node.as_str());
-        tracing::info!(code, node, lasted_seconds = lasted, "what the doctor had found is gone");
+        let lasted = clock::unix().saturating_sub(*since);
+        tracing::info!("doctor: {} is over after {}", finding.title(), in_words(lasted));
     }
 }

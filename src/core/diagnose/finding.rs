@@ -27,6 +27,17 @@ impl Finding {
         Self { code, severity, node: node.to_owned(), lasts: Duration::ZERO, evidence, remedy }
     }
 
+    /// What it is, and of whom.
+    pub fn title(&self) -> String {
+        format!("{} at {}", self.code.name(), self.node)
+    }
+
+    /// All of it on one line.
+    pub fn sentence(&self) -> String {
+        let Self { evidence, remedy, .. } = self;
+        format!("{}: {evidence}; remedy: {remedy}", self.title())
+    }
+
     /// The servers tell that it has been so for so long.
     #[must_use]
     pub fn lasting(self, lasts: Duration) -> Self {

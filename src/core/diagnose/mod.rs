@@ -27,7 +27,15 @@ pub use history::Memory;
 pub use scene::{Context, Scene};
 
 use crate::core::diagnose::history::Incident;
-use crate::core::diagnose::seen::Look;
+use crate::core::diagnose::seen::{Look, Seen};
+
+/// Whether the last look says nothing of what could be found of this node: it does not say how it is, or the primary does not,
+/// by which the others are judged.
+pub fn is_unseen(now: &Look, context: &Context, node: &str) -> bool {
+    let is_silent = |seen: &Seen| seen.report.is_none();
+    let primary = Scene { looks: std::slice::from_ref(now), now, incidents: &[], context }.expected_primary();
+    now.node(node).is_some_and(|seen| is_silent(seen) || primary.is_some_and(is_silent))
+}
 
 /// What is found by these looks, the oldest first, and by what has happened. Each code once for each node, those that come
 /// first in [`Code::ALL`] first.

@@ -1,4 +1,4 @@
-//! What is found, since when: what is new and what has gone is told once.
+//! What is found, since when: what is new and what has gone is told once. Of whom nothing can be seen, nothing has gone.
 
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub struct Standing {
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     standing: Vec<Standing>,
+    /// What stood before nothing could be seen of it: whether it does still, the next look at it tells.
+    unseen: Vec<Standing>,
 }
 
 /// What differs from the look before.
@@ -29,9 +31,15 @@ pub struct Changes {
 }
 
 impl Record {
-    /// What is found now; `now` is the time since 1970.
-    pub fn take(&mut self, findings: Vec<Finding>, now: Duration) -> Changes {
+    /// What is found now; `is_unseen` tells of which nodes nothing could be seen, and `now` is the time since 1970.
+    pub fn take(
+        &mut self,
+        findings: Vec<Finding>,
+        is_unseen: impl Fn(&str) -> bool,
+        now: Duration,
+    ) -> Changes {
         let mut before = std::mem::take(&mut self.standing);
+        before.append(&mut self.unseen);
         let mut changes = Changes::default();
         for finding in findings {
             let is_same =
@@ -45,7 +53,8 @@ impl Record {
             }
             self.standing.push(standing);
         }
-        changes.cleared = before;
+        (self.unseen, changes.cleared) =
+            before.into_iter().partition(|standing| is_unseen(&standing.finding.node));
         changes
     }
 
@@ -73,21 +82,39 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_seen_has_not_gone() {
+        let (mut record, secs) = (Record::default(), Duration::from_secs);
+        let seen = |_: &str| false;
+        let unseen = |node: &str| node == "a:1";
+        record.take(vec![found(Severity::Warning, 0)], seen, secs(1000));
+        let changes = record.take(Vec::new(), unseen, secs(1002));
+        assert_eq!((changes.appeared.len(), changes.cleared.len(), record.standing().len()), (0, 0, 0));
+        let changes = record.take(vec![found(Severity::Warning, 0)], seen, secs(1004));
+        assert_eq!((changes.appeared.len(), changes.cleared.len()), (0, 0), "it has been told of");
+        assert_eq!(record.standing()[0].since, secs(1000));
+        record.take(Vec::new(), unseen, secs(1006));
+        let changes = record.take(Vec::new(), seen, secs(1008));
+        assert_eq!((changes.appeared.len(), changes.cleared.len()), (0, 1));
+        assert_eq!(record.take(Vec::new(), seen, secs(1010)).cleared.len(), 0);
+    }
+
+    #[test]
     fn what_is_new_and_what_has_gone_is_told_once() {
         let (mut record, secs) = (Record::default(), Duration::from_secs);
-        let changes = record.take(vec![found(Severity::Warning, 7)], secs(1000));
+        let seen = |_: &str| false;
+        let changes = record.take(vec![found(Severity::Warning, 7)], seen, secs(1000));
         assert_eq!((changes.appeared.len(), changes.cleared.len()), (1, 0));
         assert_eq!(changes.appeared[0].since, secs(993), "as the server tells");
-        let changes = record.take(vec![found(Severity::Warning, 9)], secs(1003));
+        let changes = record.take(vec![found(Severity::Warning, 9)], seen, secs(1003));
         assert_eq!((changes.appeared.len(), changes.cleared.len()), (0, 0));
         assert_eq!(record.standing()[0].since, secs(993), "it stays");
-        let changes = record.take(vec![found(Severity::Error, 70)], secs(1060));
+        let changes = record.take(vec![found(Severity::Error, 70)], seen, secs(1060));
         assert_eq!(
             (changes.appeared.len(), record.standing()[0].since),
             (1, secs(993)),
             "it has become worse"
         );
-        let changes = record.take(Vec::new(), secs(1070));
+        let changes = record.take(Vec::new(), seen, secs(1070));
         assert_eq!((changes.appeared.len(), changes.cleared.len(), record.standing().len()), (0, 1, 0));
     }
 }

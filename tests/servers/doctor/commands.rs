@@ -23,7 +23,11 @@ fn of_healthy_servers_nothing_is_found() {
     eventually("it looks again", secs(20), || topology.primary.calls("ping") >= looked + 2);
     assert_eq!(findings(&proxy), Vec::<serde_json::Value>::new());
     assert!(!proxy.metrics().contains("redweir_doctor_finding{"), "{}", proxy.metrics());
-    assert!(!proxy.log().contains("the doctor finds"), "{}", proxy.log());
+    assert!(
+        !proxy.log().contains("WARN doctor: ") && !proxy.log().contains("ERROR doctor: "),
+        "{}",
+        proxy.log()
+    );
     let (code, text) = doctor(&setup, &[]);
     assert_eq!(code, 0, "{text}");
     assert!(text.starts_with("nothing is found\n"), "{text}");
@@ -78,10 +82,10 @@ fn everybody_tells_the_same() {
         "{told}"
     );
     let log = proxy.log();
-    let line = log.lines().find(|line| line.contains("the doctor finds something wrong"));
+    let line = log.lines().find(|line| line.contains(" doctor: writable-replica at "));
     let line = line.unwrap_or_else(|| panic!("{log}"));
     assert!(
-        line.contains("WARN") && line.contains("writable-replica") && line.contains("replica-read-only yes"),
+        line.contains("WARN") && line.contains(&node) && line.contains("replica-read-only yes"),
         "{line}"
     );
     let (code, report) = doctor_json(&setup);
@@ -105,13 +109,9 @@ fn everybody_tells_the_same() {
     topology.replicas[0].cmd(&["CONFIG", "SET", "replica-read-only", "yes"]);
     super::await_cleared(&proxy, "writable-replica");
     assert!(!proxy.metrics().contains("redweir_doctor_finding{"), "{}", proxy.metrics());
-    eventually("the log has it", secs(5), || proxy.log().contains("what the doctor had found is gone"));
-    assert_eq!(
-        proxy.log().matches("the doctor finds something wrong").count(),
-        1,
-        "one line: {}",
-        proxy.log()
-    );
+    let gone = format!("INFO doctor: writable-replica at {node} is over after ");
+    eventually("the log has it", secs(5), || proxy.log().contains(&gone));
+    assert_eq!(proxy.log().matches("doctor: writable-replica").count(), 2, "two lines: {}", proxy.log());
     assert!(status().1.contains("nothing is found"));
     assert!(proxy.connect().cmd(&["REDWEIR", "HELP"]).items().iter().any(|line| line.text() == "DOCTOR"));
 }
