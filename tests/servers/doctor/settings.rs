@@ -1,7 +1,7 @@
 //! Settings that will hurt one day, and what somebody keeps being denied.
 
 use super::{Fault, SOUND_PRIMARY, SOUND_REPLICA, address, await_cleared, codes, doctor_json, sound};
-use crate::support::{Conn, Setup, Topology};
+use crate::support::{Conn, Redis, Server, Setup, Topology, Value, eventually, secs};
 
 #[test]
 fn what_servers_are_set_to_out_of_the_box() {
@@ -30,6 +30,24 @@ fn a_replica_that_takes_writes() {
     fault.is_found(&proxy, "warning", "writable-replica", &node, &["slave_read_only:0"]);
     topology.replicas[0].cmd(&["CONFIG", "SET", "replica-read-only", "yes"]);
     await_cleared(&proxy, "writable-replica");
+}
+
+#[test]
+fn a_replica_whose_clock_is_ahead() {
+    let primary = Redis::start_as(Server::Valkey81, &SOUND_PRIMARY);
+    let port = primary.port.to_string();
+    let options = [&["--replicaof", "127.0.0.1", &port], &SOUND_REPLICA[..]].concat();
+    let replica = Redis::start_ahead(30, Server::Valkey81, &options);
+    eventually("it is in sync", secs(10), || replica.applied().is_some());
+    let proxy = Setup::to(primary.port, &[replica.port]).start();
+    let fault = Fault::begins("the clock of a replica is half a minute ahead");
+    let node = address(replica.port);
+    fault.is_found(&proxy, "warning", "clock-of-replica", &node, &["server_time_usec is", "ahead of"]);
+    // What it is warned of: the replica lets keys expire too early.
+    assert_eq!(primary.cmd(&["SET", "k", "v", "EX", "20"]), "OK");
+    eventually("the replica has it", secs(5), || replica.cmd(&["DBSIZE"]) == 1);
+    assert_eq!(replica.cmd(&["GET", "k"]), Value::Null);
+    assert_eq!(primary.cmd(&["GET", "k"]), "v");
 }
 
 #[test]

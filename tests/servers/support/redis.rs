@@ -100,6 +100,8 @@ pub(crate) struct Redis {
     pub(crate) port: u16,
     dir: TempDir,
     options: Vec<String>,
+    /// Its clock is so many seconds ahead.
+    ahead: u32,
 }
 
 impl Redis {
@@ -110,12 +112,17 @@ impl Redis {
 
     /// The same with a server of this kind.
     pub(crate) fn start_as(kind: Server, options: &[&str]) -> Self {
+        Self::start_ahead(0, kind, options)
+    }
+
+    /// The same with a clock that is so many seconds ahead. Debian's Redis 7.0 cannot be told another time.
+    pub(crate) fn start_ahead(ahead: u32, kind: Server, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let mut log = String::new();
         for _ in 0..5 {
             let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
-            let child = spawn(kind, &dir, port, &options);
-            let mut server = Self { kind, child, port, dir, options: options.clone() };
+            let child = spawn(kind, &dir, port, &options, ahead);
+            let mut server = Self { kind, child, port, dir, options: options.clone(), ahead };
             if server.comes_up() {
                 return server;
             }
@@ -239,7 +246,7 @@ impl Redis {
     /// Kills it if it runs, and starts it on the same port in the same directory. Doesn't wait until it answers.
     pub(crate) fn restart_unready(&mut self) {
         self.kill();
-        self.child = spawn(self.kind, &self.dir, self.port, &self.options);
+        self.child = spawn(self.kind, &self.dir, self.port, &self.options, self.ahead);
     }
 
     /// Starts it again as a replica of whoever listens on that port, whatever it was, and waits until it answers.
@@ -297,9 +304,12 @@ fn log_path(dir: &TempDir) -> PathBuf {
     dir.path().join("redis.log")
 }
 
-fn spawn(kind: Server, dir: &TempDir, port: u16, options: &[String]) -> Child {
+fn spawn(kind: Server, dir: &TempDir, port: u16, options: &[String], ahead: u32) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(log_path(dir)).unwrap();
     let mut command = kind.command();
+    if ahead > 0 {
+        command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("+{ahead}s"));
+    }
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
     if kind != Server::Redis62 {
         // 6.2 allows it unasked.
@@ -323,6 +333,15 @@ fn spawn(kind: Server, dir: &TempDir, port: u16, options: &[String]) -> Child {
         }
         Err(error) => panic!("cannot start redis-server: {error}"),
     }
+}
+
+/// What tells a program another time.
+fn faketime() -> PathBuf {
+    let places = fs::read_dir("/usr/lib").unwrap().filter_map(|entry| {
+        let library = entry.ok()?.path().join("faketime/libfaketimeMT.so.1");
+        library.exists().then_some(library)
+    });
+    places.min().expect("libfaketime is missing: `make deps-test` installs it (Debian: apt install faketime)")
 }
 
 /// Sends a signal to a child that has not been waited for yet.
