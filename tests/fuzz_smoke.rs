@@ -72,7 +72,7 @@ fn info_is_what_its_lines_say() {
 
 #[test]
 fn what_the_doctor_reads_holds_its_rules() {
-    smoke("inspect", 20_000, checks::inspect::check);
+    smoke("inspect", 6_000, checks::inspect::check);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::core::diagnose::Code;
 use crate::core::moment::Moment;
 use crate::core::nodes::cause::Cause;
 use crate::core::nodes::election::second_primaries;
@@ -28,7 +29,12 @@ pub(super) fn answer(shared: &Shared, reads_only: bool, now: Moment) -> (bool, S
         (false, true) => "ready",
         (false, false) => "not ready",
     };
-    let writes = if works.writes { "yes".to_owned() } else { format!("no: {cause}") };
+    let refusal = shared.shard().doctor.report().evidence(Code::WritesRefused);
+    let writes = match refusal {
+        _ if !works.writes => format!("no: {cause}"),
+        Some(evidence) => format!("refused by the primary: {evidence}"),
+        None => "yes".to_owned(),
+    };
     let primary = primary.map_or_else(|| "none".to_owned(), Node::name);
     let replicas = view.members().count().saturating_sub(1);
     let stream = report::stream_source(shared, &view);

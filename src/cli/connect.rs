@@ -47,7 +47,10 @@ fn answers(config: &Config, report: &DoctorReport, look: &Look) -> String {
             let _ = writeln!(out, "            may not {question} ({}): allow {rule}", shown(why));
         }
     }
-    for stranger in &look.strangers {
+    let is_known = |stranger: &Seen| {
+        stranger.run_id().is_some() && look.nodes.iter().any(|seen| seen.run_id() == stranger.run_id())
+    };
+    for stranger in look.strangers.iter().filter(|stranger| !is_known(stranger)) {
         let what = stranger.role().map_or("unknown", Role::name);
         let _ = writeln!(
             out,
@@ -80,8 +83,12 @@ fn answer(seen: &Seen, needs_password: bool) -> String {
         (true, _) => ", the password is right",
         (false, _) => ", no password is needed",
     };
-    if let Some(version) = seen.report.as_ref().and_then(|report| report.version.as_ref()) {
-        let _ = write!(out, ", version {version}");
+    if let Some(report) = &seen.report {
+        match (&report.valkey_version, &report.version) {
+            (Some(version), _) => drop(write!(out, ", Valkey {version}")),
+            (None, Some(version)) => drop(write!(out, ", version {version}")),
+            (None, None) => {}
+        }
     }
     if let Some((host, port)) = seen.as_replica().and_then(|replica| replica.master.as_ref()) {
         let up = seen.as_replica().is_some_and(|replica| replica.link_up == Some(true));

@@ -17,7 +17,7 @@ use crate::core::command::CommandTable;
 use crate::core::command::in_force::Commands;
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
-use crate::core::nodes::node::{Facts, NodeId};
+use crate::core::nodes::node::{Facts, NodeId, Role};
 use crate::core::nodes::trouble::{Problem, ProblemKind};
 use crate::core::nodes::view::{MOST_MEMBERS, Observation};
 use crate::mutant;
@@ -230,6 +230,8 @@ impl Prober {
     }
 
     async fn introduce(&mut self, link: &mut ControlLink) -> Result<(), ControlError> {
+        // It may be another process, or allow it by now.
+        self.asks_info = false;
         let within = self.shared.config().upstream.probe_timeout;
         let config: [&[u8]; 3] = [b"CONFIG", b"GET", b"min-replicas-to-write"];
         // Refused on managed services: then it is unknown.
@@ -239,6 +241,10 @@ impl Prober {
                 second_number(&frame)
             }
             Err(problem) if problem.is_fatal() => return Err(problem),
+            // It says so once, and closes.
+            Err(problem) if matches!(&problem, ControlError::Refused(text) if turns_away(text)) => {
+                return Err(problem);
+            }
             Err(problem) => {
                 self.note(
                     Wanted::Config,
@@ -349,9 +355,17 @@ impl Prober {
             version: info.version.clone(),
             run_id: info.run_id.clone(),
             backlog_active: info.backlog_active.unwrap_or(false),
-            min_replicas_to_write: self.min_replicas_to_write.or(info.min_replicas_to_write()),
+            min_replicas_to_write: self.min_replicas(info),
             replicas: info.replicas_online().take(MOST_MEMBERS).collect(),
         }
+    }
+
+    /// `min-replicas-to-write`: whether it is in force `INFO` tells each time, how many they are only `CONFIG GET`, which was
+    /// asked when the connection was made. Not known is not none.
+    fn min_replicas(&self, info: &Info) -> Option<u64> {
+        let is_in_force = info.role == Some(Role::Primary) && info.good_replicas.is_some();
+        let told = self.min_replicas_to_write.filter(|count| !is_in_force || *count > 0);
+        info.min_replicas_to_write().or(told)
     }
 
     /// The node has refused something, or has let it be done.
@@ -397,6 +411,12 @@ impl Prober {
 /// Whether a script runs that has taken its time (`-BUSY`).
 fn is_busy(answer: &BytesFrame) -> bool {
     matches!(answer, BytesFrame::Error(text) if ErrorCode::of_text(text.as_bytes()) == ErrorCode::Busy)
+}
+
+/// Whether an error is what a server says to a connection that it does not take (`networking.c`, `acceptCommonHandler`,
+/// `clientAcceptHandler`).
+fn turns_away(error: &str) -> bool {
+    error.starts_with("DENIED ") || error.starts_with("ERR max number of clients")
 }
 
 /// Whether an error says that our user may not ask this, or nobody may.

@@ -120,8 +120,21 @@ impl DoctorReport {
     #[must_use]
     pub fn without_denials(&self) -> Self {
         let mut report = self.clone();
-        report.findings.retain(|finding| finding.code != Code::DeniedCommand.name());
+        // They name users by ACL LOG.
+        let names_users =
+            |code: &str| [Code::DeniedCommand, Code::AuthMismatch].iter().any(|c| c.name() == code);
         report
+            .findings
+            .retain(|finding| !(names_users(&finding.code) && finding.evidence.contains("ACL LOG")));
+        report
+    }
+
+    /// What shows this, if it is found.
+    pub fn evidence(&self, code: Code) -> Option<String> {
+        self.findings
+            .iter()
+            .find(|finding| finding.code == code.name())
+            .map(|finding| finding.evidence.clone())
     }
 
     /// How many are found that bad.

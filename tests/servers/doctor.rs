@@ -9,6 +9,7 @@ mod commands;
 mod links;
 mod nodes;
 mod settings;
+mod writes;
 use std::fs;
 use std::path::Path;
 use std::process::Command;

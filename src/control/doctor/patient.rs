@@ -194,8 +194,8 @@ impl Patient {
         access: &Access,
     ) -> Result<ControlLink, Problem> {
         match ping(&mut link, access).await {
-            Ok(latency) => {
-                seen.latency = Some(latency);
+            Ok(pong) => {
+                (seen.latency, seen.misconf) = (Some(pong.latency), pong.misconf);
                 Ok(link)
             }
             // Whether the node hangs or the path drops what is said is told by a new connection.
@@ -213,7 +213,8 @@ impl Patient {
         self.thorough_at = None;
         let mut link = connect(dialer, &self.address, access).await?;
         log_in(&mut link, access).await?;
-        seen.latency = Some(ping(&mut link, access).await?);
+        let pong = ping(&mut link, access).await?;
+        (seen.latency, seen.misconf) = (Some(pong.latency), pong.misconf);
         Ok(link)
     }
 
@@ -272,10 +273,9 @@ impl Patient {
         questions.push((Question::HugePages, vec![b"LATENCY", b"DOCTOR"]));
         let questions: Vec<(Question, &[&[u8]])> =
             questions.iter().map(|(question, args)| (*question, args.as_slice())).collect();
-        let (now, unix) = (clock::now(), clock::unix().as_micros() as i64);
+        let unix = clock::unix().as_micros() as i64;
         // By its own clock.
-        let its_seconds = (unix + seen.clock_ahead_usec.unwrap_or(0)) / 1_000_000;
-        let ago = |span: Duration| Moment::from_nanos(now.as_nanos().saturating_sub(span.as_nanos() as u64));
+        let its_seconds = unix.saturating_add(seen.clock_ahead_usec.unwrap_or(0)) / 1_000_000;
         let mut known = Known {
             wants_password: self.known.wants_password,
             other_process: self.known.other_process.take(),
@@ -287,13 +287,13 @@ impl Patient {
                     settings::take(&mut known.settings, &answer, |text| secret.hash_one(text));
                 }
                 Question::Slow => known.slow.extend(lists::slow(&answer).into_iter().map(|entry| {
-                    let age = its_seconds.saturating_sub(entry.unix_seconds as i64).max(0);
-                    let at = ago(Duration::from_secs(age as u64));
-                    Slow { at, took: entry.took, command: entry.command }
+                    let age = its_seconds.saturating_sub_unsigned(entry.unix_seconds).max(0);
+                    let ago = Duration::from_secs(age.unsigned_abs());
+                    Slow { ago, took: entry.took, command: entry.command }
                 })),
                 Question::Denials => {
                     known.denials.extend(lists::denials(&answer).into_iter().map(|entry| Denial {
-                        at: ago(entry.age),
+                        ago: entry.age,
                         count: entry.count,
                         reason: entry.reason,
                         user: entry.user,
@@ -380,6 +380,10 @@ impl Patient {
         seen.settings.clone_from(&known.settings);
         seen.slow.clone_from(&known.slow);
         seen.denials.clone_from(&known.denials);
+        // That was so long ago when it was asked.
+        let since = self.thorough_at.map_or(Duration::ZERO, |at| clock::now().since(at));
+        seen.slow.iter_mut().for_each(|slow| slow.ago = slow.ago.saturating_add(since));
+        seen.denials.iter_mut().for_each(|denial| denial.ago = denial.ago.saturating_add(since));
         seen.tells_of_huge_pages = known.huge_pages;
         seen.wants_password = known.wants_password;
         seen.other_process.clone_from(&known.other_process);
@@ -410,14 +414,9 @@ async fn connect(dialer: &Dialer, address: &Address, access: &Access) -> Result<
 
 async fn log_in(link: &mut ControlLink, access: &Access) -> Result<(), Problem> {
     let Some(login) = &access.login else { return Ok(()) };
-    let password = login.password.as_bytes();
-    let answer = match &login.username {
-        Some(user) => link.call(&[b"AUTH", user.as_bytes(), password], access.answer).await,
-        None => link.call(&[b"AUTH", password], access.answer).await,
-    };
-    match answer {
-        Ok(_) => Ok(()),
-        Err(ControlError::Refused(text)) => match refusal(&text) {
+    match link.authenticate(login, access.answer).await {
+        Ok(()) => Ok(()),
+        Err(ControlError::Auth(text)) => match refusal(&text) {
             Some(Problem::Other(words)) => Err(Problem::Auth(words)),
             Some(problem) => Err(problem),
             None => Ok(()),
@@ -428,12 +427,14 @@ async fn log_in(link: &mut ControlLink, access: &Access) -> Result<(), Problem> 
 
 /// How long an answer takes; the better of two, if the first one took long: a node that is blocked now and then says so in its
 /// list of slow commands.
-async fn ping(link: &mut ControlLink, access: &Access) -> Result<Duration, Problem> {
-    let mut best = Duration::MAX;
+async fn ping(link: &mut ControlLink, access: &Access) -> Result<Pong, Problem> {
+    let (mut best, mut misconf) = (Duration::MAX, None);
     for _ in 0..2 {
         let asked = clock::now();
         match link.call(&[b"PING"], access.answer).await {
             Ok(_) => {}
+            // It answers everything that does not write.
+            Err(ControlError::Refused(text)) if text.starts_with("MISCONF") => misconf = Some(words(&text)),
             Err(ControlError::Refused(text)) => {
                 if let Some(problem) = refusal(&text).filter(|_| !text.starts_with("NOPERM")) {
                     return Err(problem);
@@ -446,7 +447,15 @@ async fn ping(link: &mut ControlLink, access: &Access) -> Result<Duration, Probl
             break;
         }
     }
-    Ok(best)
+    Ok(Pong { latency: best, misconf })
+}
+
+/// The answer to `PING`.
+struct Pong {
+    /// How long it took.
+    latency: Duration,
+    /// The words of one that takes no writes because it cannot save its data.
+    misconf: Option<String>,
 }
 
 /// The `run_id` of whoever is at the other end.

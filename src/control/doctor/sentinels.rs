@@ -132,6 +132,7 @@ fn word(answers: &[BytesFrame]) -> Result<Word, ControlError> {
     // In the middle of a failover only this tells the new one.
     let named = sentinel::address(address).unwrap_or(shown);
     let listed = sentinel::replicas(replicas).unwrap_or_default();
-    let up = listed.into_iter().filter(|replica| !replica.down && !replica.unannounced);
-    Ok((epoch, named, up.filter_map(|replica| replica.address).collect()))
+    // One that is down is to be found so.
+    let announced = listed.into_iter().filter(|replica| !replica.unannounced);
+    Ok((epoch, named, announced.filter_map(|replica| replica.address).collect()))
 }

@@ -95,7 +95,10 @@ async fn introduce(link: &mut ControlLink, within: Duration) -> Result<Offer, De
     let answers = link.call_many(&questions, within).await?;
     let [ping, _, _, info] = answers.as_slice() else { return Err(Detached::Closed) };
     for answer in [ping, info] {
-        if let BytesFrame::Error(text) = answer {
+        // A source that cannot save its data says so to `PING` (`-MISCONF`), and sends its stream all the same.
+        if let BytesFrame::Error(text) = answer
+            && !text.starts_with("MISCONF")
+        {
             return Err(Detached::refusal(words(text)));
         }
     }

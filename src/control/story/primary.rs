@@ -67,6 +67,10 @@ impl PrimaryStory {
         };
         let (name, away) = (node.name(), self.away.take());
         let before = self.last.replace((node.id, name.clone()));
+        if before.as_ref().is_none_or(|(id, _)| *id != node.id) {
+            // That was another one.
+            self.hindered = None;
+        }
         let after = away.as_ref().map(|away| in_words(scene.now.since(away.since)));
         let told = away.filter(|away| away.told.is_some());
         match (before, told) {

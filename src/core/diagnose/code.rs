@@ -43,6 +43,8 @@ pub enum Code {
     PrimaryBlocked,
     /// The primary loads its data.
     Loading,
+    /// The primary answers, and takes no writes: its disk, its memory, or too few replicas.
+    WritesRefused,
     /// The link of a replica is down, and does not come back by itself.
     LinkBroken,
     /// A full resync runs.
@@ -91,7 +93,7 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Unreachable,
         Self::Noauth,
         Self::NotAPrimary,
@@ -101,6 +103,7 @@ impl Code {
         Self::RestartedEmpty,
         Self::PrimaryBlocked,
         Self::Loading,
+        Self::WritesRefused,
         Self::LinkBroken,
         Self::FullResyncRunning,
         Self::ResyncLoop,
@@ -137,6 +140,7 @@ impl Code {
             Self::RestartedEmpty => "restarted-empty",
             Self::PrimaryBlocked => "primary-blocked",
             Self::Loading => "loading",
+            Self::WritesRefused => "writes-refused",
             Self::LinkBroken => "link-broken",
             Self::FullResyncRunning => "full-resync-running",
             Self::ResyncLoop => "resync-loop",

@@ -84,6 +84,10 @@ impl Memory {
     /// Takes in one more look.
     pub fn take(&mut self, look: Look) {
         for seen in &look.nodes {
+            if seen.as_replica().is_some() {
+                // It has taken over another history: what it was as a primary is of no account any longer.
+                self.primaries.remove(&seen.node);
+            }
             let Some(after) = seen.as_primary().filter(|report| !report.loading).and_then(Process::of) else {
                 continue;
             };

@@ -163,8 +163,7 @@ fn wrong_password(scene: &Scene<'_>, seen: &Seen, primary: &Seen) -> Option<Stri
         Some(_) => return Some(format!("`masterauth` is not the password of {}", primary.node)),
         None => {}
     }
-    let lately = |at| scene.ago(at) <= DENIED_LATELY;
-    let denied = primary.denials.iter().filter(|denial| lately(denial.at));
+    let denied = primary.denials.iter().filter(|denial| denial.ago <= DENIED_LATELY);
     let logged = denied.clone().find(|denial| {
         let is_of_replicas =
             ["psync", "replconf"].iter().any(|word| denial.object.eq_ignore_ascii_case(word));
@@ -188,7 +187,7 @@ fn wrong_password(scene: &Scene<'_>, seen: &Seen, primary: &Seen) -> Option<Stri
     let goes_on = span <= TRIES_EVERY * u32::try_from(failed).unwrap_or(u32::MAX);
     (failed >= WRONG_PASSWORDS && goes_on).then(|| {
         format!(
-            "{} has refused {failed} passwords within {} (errorstat_WRONGPASS, _NOAUTH){logged}",
+            "{} has refused {failed} passwords within {} (errorstat_WRONGPASS){logged}",
             primary.node,
             seconds(span)
         )

@@ -47,7 +47,7 @@ fn blocked(scene: &Scene<'_>, primary: &Seen, report: &Report) -> Option<Finding
     if latency >= SLOW_ANSWER && latency >= least * SLOWER_THAN_OTHERS {
         evidence.push(format!("PING took {}", seconds(latency)));
     }
-    let slow = || primary.slow.iter().filter(|slow| scene.ago(slow.at) <= LATELY);
+    let slow = || primary.slow.iter().filter(|slow| slow.ago <= LATELY);
     let (most, all) = (slow().max_by_key(|slow| slow.took), slow().map(|slow| slow.took).sum::<Duration>());
     if let Some(most) = most.filter(|most| most.took >= SLOW_COMMAND || all >= SLOW_COMMANDS) {
         let (count, command) = (slow().count(), most.command.escape_debug());

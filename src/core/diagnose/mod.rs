@@ -17,6 +17,7 @@ pub mod scene;
 pub mod seen;
 mod settings;
 mod sources;
+mod writes;
 
 #[cfg(test)]
 mod tests;
@@ -43,8 +44,15 @@ pub fn diagnose(looks: &[Look], incidents: &[Incident], context: &Context) -> Ve
     let Some(now) = looks.last() else { return Vec::new() };
     let scene = Scene { looks, now, incidents, context };
     let mut found = Vec::new();
-    for rules in [reach::rules, primaries::rules, links::rules, load::rules, settings::rules, sources::rules]
-    {
+    for rules in [
+        reach::rules,
+        primaries::rules,
+        writes::rules,
+        links::rules,
+        load::rules,
+        settings::rules,
+        sources::rules,
+    ] {
         rules(&scene, &mut found);
     }
     found.sort_by(|a, b| (a.code, &a.node).cmp(&(b.code, &b.node)));

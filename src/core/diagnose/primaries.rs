@@ -193,11 +193,17 @@ fn lost(scene: &Scene<'_>, incident: &Incident) -> Option<Vec<Finding>> {
     seen.run_id().filter(|id| **id == *incident.after.run_id)?;
     let (before, after) = (&incident.before, &incident.after);
     let evidence = format!(
-        "run_id was {} and is {}, master_replid was {} and is {}, master_repl_offset fell from {} to {}",
-        before.run_id, after.run_id, before.history.id, after.history.id, before.offset, after.offset
+        "run_id was {} and is {}, master_replid was {} and is {}, master_repl_offset {} from {} to {}",
+        before.run_id,
+        after.run_id,
+        before.history.id,
+        after.history.id,
+        if after.offset < before.offset { "fell" } else { "went" },
+        before.offset,
+        after.offset
     );
     let uptime = Duration::from_secs(after.uptime_seconds.unwrap_or(0));
-    let lasts = scene.ago(incident.at) + uptime;
+    let lasts = scene.ago(incident.at).saturating_add(uptime);
     let save = "all replicas take a full resync, and tokens and fences of before are void. To keep the history, have it saved at \
                 the end (`SHUTDOWN SAVE`, or save points: the RDB file carries the replication ID)";
     let mut found = vec![

@@ -6,10 +6,11 @@ use crate::core::diagnose::code::{Code, Severity};
 use crate::core::diagnose::finding::{Finding, cli};
 use crate::core::diagnose::scene::Scene;
 use crate::core::diagnose::seen::{Look, Problem, Seen};
+use crate::core::nodes::trouble::{self, ProblemKind};
 
 /// What of an ACL Redweir's own user needs; see `docs/operations.md`.
-const RULES: &str = "+role +info +ping +command +config|get +psync +replconf +hello +client|tracking +acl|list +xread \
-                         ~redweir:nothing";
+const RULES: &str = "+role +info +ping +command '+config|get' +psync +replconf +hello '+client|tracking' '+acl|list' +xread \
+                         '~redweir:nothing'";
 
 pub(super) fn rules(scene: &Scene<'_>, found: &mut Vec<Finding>) {
     let expected = scene.expected_primary().map(|seen| seen.node.as_str());
@@ -26,14 +27,23 @@ pub(super) fn rules(scene: &Scene<'_>, found: &mut Vec<Finding>) {
     }
     for sentinel in &scene.now.sentinels {
         if let Some(problem) = &sentinel.problem {
-            let evidence = format!("the sentinel does not answer: {problem}");
-            let remedy = "start it, or take it out of [upstream.sentinel] addresses".to_owned();
+            let evidence = format!("the sentinel does not tell: {problem}");
+            let remedy = if problem.contains("No such master") {
+                "correct [upstream.sentinel] master-name"
+            } else if problem.contains("authentication refused") || problem.contains("NOAUTH") {
+                "correct [upstream.sentinel] username and password-file"
+            } else {
+                "start it, or take it out of [upstream.sentinel] addresses"
+            };
+            // Without any of them nobody is known.
+            let all = scene.now.sentinels.iter().all(|sentinel| sentinel.problem.is_some());
+            let severity = if all { Severity::Error } else { Severity::Warning };
             found.push(Finding::new(
                 Code::Unreachable,
-                Severity::Warning,
+                severity,
                 &sentinel.sentinel,
                 evidence,
-                remedy,
+                remedy.to_owned(),
             ));
         }
     }
@@ -43,6 +53,11 @@ fn unanswered(scene: &Scene<'_>, seen: &Seen, problem: &Problem, is_primary: boo
     let (node, cli) = (&seen.node, cli(&seen.node));
     let find = |code, evidence, remedy| Finding::new(code, Severity::Error, node, evidence, remedy);
     match problem {
+        Problem::Connect(why) if why.contains("lookup address") || why.contains("not known") => find(
+            Code::Unreachable,
+            format!("no connection is made: {why}"),
+            "correct its name in [upstream], or the DNS".to_owned(),
+        ),
         Problem::Connect(why) => find(
             Code::Unreachable,
             format!("no connection is made: {why}"),
@@ -82,6 +97,17 @@ fn unanswered(scene: &Scene<'_>, seen: &Seen, problem: &Problem, is_primary: boo
                           `bind` and `protected-mode no`";
             find(code, format!("it lets nobody in from here: {words}"), remedy.to_owned())
         }
+        Problem::Other(words) if words.starts_with("ERR max number of clients") => {
+            let remedy = format!(
+                "close connections that nobody needs (`{cli} CLIENT LIST`), or raise maxclients in its configuration"
+            );
+            find(Code::Unreachable, format!("it has as many clients as it may have: {words}"), remedy)
+        }
+        Problem::Other(words) if words.starts_with("no reply as Redis gives it") => find(
+            Code::Unreachable,
+            words.clone(),
+            "is its address right? Something else than Redis listens there".to_owned(),
+        ),
         Problem::Other(words) => {
             let remedy = format!("see what `{cli} INFO` answers, and the log of the server");
             find(Code::Unreachable, format!("it answers: {words}"), remedy)
@@ -92,14 +118,16 @@ fn unanswered(scene: &Scene<'_>, seen: &Seen, problem: &Problem, is_primary: boo
 fn noauth(scene: &Scene<'_>, seen: &Seen, words: &str) -> Finding {
     let cli = cli(&seen.node);
     let user = scene.context.user.as_deref();
+    let unneeded = trouble::Problem::of_login(words).kind == ProblemKind::NoPasswordWanted;
     let remedy = match (words.split(' ').next().unwrap_or_default(), user) {
+        _ if unneeded => "the server has no password: remove [upstream] password-file, or set one there (requirepass)".to_owned(),
         ("NOPERM", user) => format!("`{cli} ACL SETUSER {} {RULES}`", user.unwrap_or("default")),
         (_, None) => {
             "give Redweir the password of the server ([upstream] password-file), and a user of its own (username)".to_owned()
         }
         (_, Some(user)) => format!(
             "put the right password into [upstream] password-file, or give the server the user: `{cli} ACL SETUSER {user} on \
-             >PASSWORD {RULES}`"
+             '>PASSWORD' {RULES}`"
         ),
     };
     let who = user.unwrap_or("default");

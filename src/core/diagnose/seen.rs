@@ -39,6 +39,8 @@ pub struct Seen {
     pub refuses: Option<String>,
     /// How long it took to answer `PING`.
     pub latency: Option<Duration>,
+    /// What it answered `PING`, if that was that it takes no writes because it cannot save its data (`-MISCONF`).
+    pub misconf: Option<String>,
     /// The state in its `ROLE`, if that is one of a replica (`connect`, `connecting`, `handshake`, `sync`, …).
     pub link_state: Option<&'static str>,
     /// Its `INFO`.
@@ -142,6 +144,18 @@ pub struct Report {
     pub latest_fork_usec: Option<u64>,
     /// `rdb_bgsave_in_progress`
     pub bgsave: bool,
+    /// `rdb_last_bgsave_status:err`
+    pub bgsave_failed: bool,
+    /// `aof_last_write_status:err`
+    pub aof_write_failed: bool,
+    /// `used_memory`
+    pub used_memory: Option<u64>,
+    /// `mem_not_counted_for_evict`
+    pub memory_not_counted: Option<u64>,
+    /// `maxmemory`; 0 is none.
+    pub maxmemory: Option<u64>,
+    /// `maxmemory_policy:noeviction`
+    pub evicts_nothing: bool,
     /// `master_replid`, and the history before it.
     pub history: Option<History>,
     /// `master_repl_offset`
@@ -176,7 +190,7 @@ pub struct Report {
     pub backlog_size: Option<u64>,
     /// The keys of all databases; `None` if there is no section of them.
     pub keys: Option<u64>,
-    /// How many errors it has answered that are about passwords (`errorstat_NOAUTH`, `errorstat_WRONGPASS`).
+    /// How many wrong passwords it was told (`errorstat_WRONGPASS`).
     pub auth_failures: u64,
     /// `client_output_buffer_limit_disconnections` (Redis 7.2, Valkey)
     pub buffer_kills: Option<u64>,
@@ -223,8 +237,8 @@ pub struct Fingerprint(pub Option<u64>);
 /// A command that took long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slow {
-    /// When it was executed.
-    pub at: Moment,
+    /// How long before the look it was executed; that may have been before Redweir was started.
+    pub ago: Duration,
     /// How long it took.
     pub took: Duration,
     /// Its name.
@@ -234,8 +248,8 @@ pub struct Slow {
 /// What somebody was denied, as often as it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// When it happened last.
-    pub at: Moment,
+    /// How long before the look it happened last.
+    pub ago: Duration,
     /// `count`
     pub count: u64,
     /// `reason`: `auth`, `command`, `key`, `channel`

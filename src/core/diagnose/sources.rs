@@ -81,7 +81,7 @@ fn denied(scene: &Scene<'_>, seen: &Seen) -> Option<Finding> {
     let is_noise = |denial: &&Denial| {
         denial.reason != "auth"
             && denial.count >= NOISE
-            && scene.ago(denial.at) <= LATELY
+            && denial.ago <= LATELY
             && !is_of_the_doctor(scene, denial)
     };
     let mut denials: Vec<_> = seen.denials.iter().filter(is_noise).collect();
@@ -98,22 +98,18 @@ fn denied(scene: &Scene<'_>, seen: &Seen) -> Option<Finding> {
                 "key" => "a key".to_owned(),
                 _ => "a channel".to_owned(),
             };
-            format!(
-                "user {user} was denied {what} {} times, last {} ago",
-                denial.count,
-                seconds(scene.ago(denial.at))
-            )
+            format!("user {user} was denied {what} {} times, last {} ago", denial.count, seconds(denial.ago))
         })
         .collect();
     let ours = scene.context.user.as_deref().unwrap_or("default") == most.user;
     let (cli, user, object) = (cli(&seen.node), most.user.escape_debug(), most.object.escape_debug());
     let remedy = match most.reason.as_str() {
-        "command" => format!("`{cli} ACL SETUSER {user} +{object}`, or have the application stop"),
+        "command" => format!("`{cli} ACL SETUSER {user} '+{object}'`, or have the application stop"),
         "key" => format!(
-            "`{cli} ACL LOG` names it; `{cli} ACL SETUSER {user} ~PATTERN`, or have the application stop"
+            "`{cli} ACL LOG` names it; `{cli} ACL SETUSER {user} '~PATTERN'`, or have the application stop"
         ),
         _ => format!(
-            "`{cli} ACL LOG` names it; `{cli} ACL SETUSER {user} &PATTERN`, or have the application stop"
+            "`{cli} ACL LOG` names it; `{cli} ACL SETUSER {user} '&PATTERN'`, or have the application stop"
         ),
     };
     let severity = if ours && most.reason == "command" { Severity::Warning } else { Severity::Info };

@@ -280,7 +280,7 @@ fn a_wrong_masterauth_shows_by_refusals_where_passwords_are_hidden() {
     let mut primary = primary(&[]);
     primary.settings.requirepass = None;
     primary.denials = vec![Denial {
-        at: Moment::from_millis(998_000),
+        ago: Duration::from_secs(2),
         count: 40,
         reason: "command".to_owned(),
         user: "replication".to_owned(),
@@ -406,8 +406,8 @@ fn a_primary_that_is_blocked_is_told_by_its_answers() {
     let far = Seen { latency: Some(Duration::from_millis(300)), ..replica(&[]) };
     none(&find(&[&slow(400), &far]));
     let entry = |ago: u64, millis| {
-        let at = Moment::from_millis(1_000_000 - ago * 1000);
-        Slow { at, took: Duration::from_millis(millis), command: "keys".to_owned() }
+        let ago = Duration::from_secs(ago);
+        Slow { ago, took: Duration::from_millis(millis), command: "keys".to_owned() }
     };
     let remembers = |slow: Vec<Slow>| find(&[&Seen { slow, ..primary(&[]) }, &replica(&[])]);
     assert!(only(&remembers(vec![entry(5, 300)]), Code::PrimaryBlocked).evidence.contains("keys took 0.3 s"));
@@ -580,6 +580,9 @@ fn a_primary_that_comes_back_without_its_history_is_remembered() {
     ]);
     let lost = only(&found, Code::RunIdChanged);
     assert!(lost.evidence.contains(&id) && lost.lasts >= Duration::from_secs(66), "{lost:?}");
+    // In between it was a replica: of a failover, and back.
+    let demoted = Seen { node: P.to_owned(), ..replica(&[("run_id", "another")]) };
+    none(&remembered(vec![look(0, &[&primary(&[])]), look(2, &[&demoted]), look(4, &[&reborn])]));
     let found = remembered(vec![look(0, &[&primary(&[])]), look(4, &[&emptied])]);
     let emptied = one(&found, Code::RestartedEmpty);
     assert!(
@@ -738,7 +741,7 @@ fn an_address_of_many_is_told() {
 #[test]
 fn what_is_denied_again_and_again_is_told_without_its_keys() {
     let denial = |reason: &str, count, ago: u64| Denial {
-        at: Moment::from_millis(1_000_000 - ago * 1000),
+        ago: Duration::from_secs(ago),
         count,
         reason: reason.to_owned(),
         user: "app".to_owned(),

@@ -30,6 +30,8 @@ pub enum ProblemKind {
     Permission,
     /// It lets nobody in from here (`protected-mode`).
     Denied,
+    /// It has as many clients as it may have (`maxclients`).
+    TooManyClients,
     /// It is loading its data.
     Loading,
     /// It is busy with a script.
@@ -44,7 +46,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ConnectionRefused,
         Self::Unreachable,
         Self::UnknownName,
@@ -55,6 +57,7 @@ impl ProblemKind {
         Self::NoPasswordWanted,
         Self::Permission,
         Self::Denied,
+        Self::TooManyClients,
         Self::Loading,
         Self::Busy,
         Self::Refused,
@@ -75,6 +78,7 @@ impl ProblemKind {
             Self::NoPasswordWanted => "no_password_wanted",
             Self::Permission => "permission",
             Self::Denied => "denied",
+            Self::TooManyClients => "too_many_clients",
             Self::Loading => "loading",
             Self::Busy => "busy",
             Self::Refused => "refused",
@@ -110,6 +114,7 @@ impl Problem {
             "DENIED" => ProblemKind::Denied,
             "LOADING" => ProblemKind::Loading,
             "BUSY" => ProblemKind::Busy,
+            _ if text.starts_with("ERR max number of clients") => ProblemKind::TooManyClients,
             _ => ProblemKind::Refused,
         };
         Self::new(kind, code)
@@ -145,6 +150,7 @@ impl Problem {
             ProblemKind::NoPasswordWanted => format!("has no password and was told one ({code})"),
             ProblemKind::Permission => format!("does not let Redweir's user ask how it is ({code})"),
             ProblemKind::Denied => format!("lets nobody in from here ({code})"),
+            ProblemKind::TooManyClients => "has as many clients as it may have (maxclients)".to_owned(),
             ProblemKind::Loading => format!("is loading its data ({code})"),
             ProblemKind::Busy => format!("is busy with a script ({code})"),
             ProblemKind::Refused => format!("refuses to say how it is ({code})"),
@@ -161,6 +167,7 @@ impl Problem {
             ProblemKind::NoPasswordWanted => "remove [upstream] password-file",
             ProblemKind::Permission => "allow it +role +info +ping there",
             ProblemKind::Denied => "set bind, or protected-mode no, there",
+            ProblemKind::TooManyClients => "see CLIENT LIST there, or raise maxclients (CONFIG SET)",
             ProblemKind::Busy => "SCRIPT KILL",
             ProblemKind::UnknownName => "correct its name in [upstream], or the DNS",
             ProblemKind::Tls => "compare [upstream.tls] with its certificate",

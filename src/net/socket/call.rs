@@ -203,7 +203,8 @@ impl ControlLink {
         }
     }
 
-    async fn authenticate(&mut self, who: &Login, within: Duration) -> Result<(), ControlError> {
+    /// Says who it is for. What a refusal repeats of that is left out.
+    pub(crate) async fn authenticate(&mut self, who: &Login, within: Duration) -> Result<(), ControlError> {
         let password = who.password.as_bytes();
         let answer = match &who.username {
             Some(user) => self.call(&[b"AUTH", user.as_bytes(), password], within).await,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use super::{kept, number, text};
+use super::{kept, number, size, span, text};
 use crate::core::diagnose::seen::ReplicaClient;
 
 /// Entries of one list that are read.
@@ -48,7 +48,7 @@ pub fn replicas(answer: &BytesFrame) -> Vec<ReplicaClient> {
         Some(ReplicaClient {
             id: field(line, "id")?.parse().ok()?,
             address: field(line, "addr")?,
-            output_bytes: field(line, "omem")?.parse().ok()?,
+            output_bytes: size(field(line, "omem")?.parse().ok())?,
         })
     };
     text(answer).unwrap_or_default().lines().take(MOST_ENTRIES).filter_map(replica).collect()
@@ -61,7 +61,7 @@ pub fn slow(answer: &BytesFrame) -> Vec<SlowEntry> {
         let [_, when, took, BytesFrame::Array(words), ..] = parts.as_slice() else { return None };
         Some(SlowEntry {
             unix_seconds: number(when)?,
-            took: Duration::from_micros(number(took)?),
+            took: Duration::from_micros(size(number(took))?),
             command: kept(text(words.first()?)?).to_ascii_lowercase(),
         })
     };
@@ -78,7 +78,7 @@ pub fn denials(answer: &BytesFrame) -> Vec<DenialEntry> {
         };
         let age: f64 = text(field("age-seconds")?)?.parse().ok()?;
         Some(DenialEntry {
-            age: Duration::try_from_secs_f64(age).ok()?,
+            age: Duration::try_from_secs_f64(age).ok().filter(|age| span(Some(age.as_secs())).is_some())?,
             count: number(field("count")?)?,
             reason: kept(text(field("reason")?)?),
             user: kept(text(field("username")?)?),

@@ -23,6 +23,16 @@ fn number(frame: &BytesFrame) -> Option<u64> {
     }
 }
 
+/// A number of seconds that a server can mean: what is counted with it does not overflow.
+fn span(seconds: Option<u64>) -> Option<u64> {
+    seconds.filter(|seconds| *seconds <= u64::from(u32::MAX))
+}
+
+/// A number of bytes that a server can mean.
+fn size(bytes: Option<u64>) -> Option<u64> {
+    bytes.filter(|bytes| *bytes <= 1 << 56)
+}
+
 /// A text that comes from anybody, as far as it is kept.
 fn kept(text: &str) -> String {
     text[..text.floor_char_boundary(MOST_TEXT)].to_owned()

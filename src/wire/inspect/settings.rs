@@ -2,7 +2,7 @@
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use super::{number, text};
+use super::{number, size, span, text};
 use crate::core::diagnose::seen::{Fingerprint, Settings};
 
 /// What is asked for.
@@ -37,8 +37,8 @@ pub fn take(settings: &mut Settings, answer: &BytesFrame, fingerprint: impl Fn(&
         _ => None,
     };
     match name {
-        Some("repl-timeout") => settings.repl_timeout = number(value),
-        Some("repl-ping-replica-period") => settings.ping_period = number(value),
+        Some("repl-timeout") => settings.repl_timeout = span(number(value)),
+        Some("repl-ping-replica-period") => settings.ping_period = span(number(value)),
         Some("client-output-buffer-limit") => settings.replica_buffer = words.and_then(replica_limit),
         Some("min-replicas-to-write") => settings.min_replicas_to_write = number(value),
         Some("replica-serve-stale-data") => settings.serves_stale = flag(),
@@ -54,7 +54,7 @@ pub fn take(settings: &mut Settings, answer: &BytesFrame, fingerprint: impl Fn(&
 fn replica_limit(value: &str) -> Option<(u64, u64, u64)> {
     let mut words = value.split(' ').skip_while(|word| *word != "slave" && *word != "replica").skip(1);
     let mut next = || words.next()?.parse().ok();
-    Some((next()?, next()?, next()?))
+    Some((size(next())?, size(next())?, span(next())?))
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! Rules for what the doctor reads: reports, settings, and lists of what a server remembers. However long they are, little is
 //! kept of them, and of passwords nothing.
 
+use std::time::Duration;
+
 use redis_protocol::resp2::types::BytesFrame;
-use redweir::core::diagnose::seen::{Fingerprint, Settings};
+use redweir::core::diagnose::seen::{Fingerprint, Look, Report, Seen, Settings, Slow};
+use redweir::core::diagnose::{Context, diagnose};
+use redweir::core::moment::Moment;
+use redweir::core::nodes::node::Role;
 use redweir::wire::answer;
 use redweir::wire::info::Info;
 use redweir::wire::inspect::{lists, report, settings};
@@ -29,6 +34,36 @@ pub(crate) fn check(input: &[u8]) {
         assert!([&entry.reason, &entry.user, &entry.object].iter().all(|text| text.len() <= MOST_TEXT));
     }
     check_settings(&answer);
+    check_rules(input, &answer);
+}
+
+/// Whatever servers say, the rules come to an end.
+fn check_rules(input: &[u8], answer: &BytesFrame) {
+    let mut told = Settings::default();
+    settings::take(&mut told, answer, |secret| secret.len() as u64);
+    let report = report::parse(input);
+    let node = |node: &str, role| Seen {
+        node: node.to_owned(),
+        report: Some(Report { role: Some(role), ..report.clone() }),
+        settings: told.clone(),
+        replicas: lists::replicas(&BytesFrame::BulkString(input.to_vec().into())),
+        clock_ahead_usec: report::clock(input).map(|usec| usec as i64 - 1_800_000_000_000_000),
+        latency: Some(Duration::from_millis(1)),
+        slow: lists::slow(answer)
+            .into_iter()
+            .map(|slow| Slow { ago: Duration::ZERO, took: slow.took, command: slow.command })
+            .collect(),
+        ..Seen::default()
+    };
+    let look = |second: u64| Look {
+        at: Moment::from_millis(1_000_000 + second * 1000),
+        nodes: vec![node("127.0.0.1:1", Role::Primary), node("127.0.0.1:2", Role::Replica)],
+        ..Look::default()
+    };
+    let mut still = look(7);
+    still.nodes[1] = Seen { clock_ahead_usec: Some(0), ..node("127.0.0.1:2", Role::Replica) };
+    let found = diagnose(&[look(0), look(5), still], &[], &Context::default());
+    assert!(found.len() < 100);
 }
 
 fn check_report(input: &[u8]) {

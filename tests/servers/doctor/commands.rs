@@ -181,7 +181,9 @@ fn what_may_not_be_asked_is_named_with_the_rule_that_allows_it() {
     let (code, report) = doctor_json(&setup);
     assert_eq!((code, codes(&report)[0]), (2, "noauth"), "{report}");
     let remedy = report["findings"][0]["remedy"].as_str().unwrap();
-    assert!(remedy.contains(&format!("ACL SETUSER redweir {DOCUMENTED}")), "{remedy}");
+    // For a shell.
+    assert!(remedy.contains("'+config|get'"), "{remedy}");
+    assert!(remedy.replace('\'', "").contains(&format!("ACL SETUSER redweir {DOCUMENTED}")), "{remedy}");
     let (code, text) = run(&["check", "-c", "--connect"], &setup);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("noauth"), "{text}");
@@ -232,6 +234,22 @@ fn a_wrong_file_is_no_finding_and_a_dead_server_is_one() {
 }
 
 /// Whoever a replica follows may be anybody: Redweir asks who that is, and does not log in.
+/// A server that does not know the command repeats what it was told.
+#[test]
+fn no_password_is_told_where_auth_is_another_command() {
+    let primary = Redis::start(&["--rename-command", "AUTH", "LOGIN"]);
+    let setup = Setup::to(primary.port, &[]).upstream("password = \"s3cret\"");
+    let (code, report) = doctor_json(&setup);
+    assert_eq!((code, codes(&report)), (2, vec!["noauth"]), "{report}");
+    assert!(
+        report.to_string().contains("unknown command") && !report.to_string().contains("s3cret"),
+        "{report}"
+    );
+    let proxy = setup.spawn();
+    super::eventually("it is found", super::FOUND_WITHIN, || proxy.log().contains("doctor: noauth"));
+    assert!(!proxy.log().contains("s3cret") && !proxy.get("/doctor").1.contains("s3cret"), "{}", proxy.log());
+}
+
 #[test]
 fn no_password_is_shown_to_strangers() {
     let primary = Redis::start(&["--requirepass", "s3cret"]);

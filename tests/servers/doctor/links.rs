@@ -26,8 +26,10 @@ fn a_link_that_is_cut() {
     assert!(finding["remedy"].as_str().unwrap().contains("don't restart it"), "{finding}");
     let primary = address(topology.primary.port);
     fault.is_found(&proxy, "warning", "replicas-missing", &primary, &["connected_slaves:"]);
+    // The primary demands a replica.
+    fault.is_found(&proxy, "error", "writes-refused", &primary, &["min_slaves_good_slaves:0"]);
     let (code, report) = doctor_json(&setup);
-    assert_eq!(code, 1, "{report}");
+    assert_eq!(code, 2, "{report}");
     assert!(codes(&report).contains(&"link-broken") && !codes(&report).contains(&"never-synced"), "{report}");
     link.heal();
     await_cleared(&proxy, "link-broken");
@@ -60,9 +62,9 @@ fn a_full_resync_is_never_called_broken() {
     let options =
         ["--repl-diskless-sync-delay", "6", "--rdb-key-save-delay", "1000", "--enable-debug-command", "yes"];
     let mut topology = Topology::with(&[&SOUND_PRIMARY[..], &options].concat(), 0, &[]);
+    // Else writes are refused meanwhile.
     topology.primary.cmd(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
     topology.primary.cmd(&["DEBUG", "POPULATE", "4000", "key", "100"]);
-    topology.primary.cmd(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
     let begins = || Fault::begins("a full resync runs, as it should");
     let first = begins();
     topology.add_replica(

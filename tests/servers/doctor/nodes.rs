@@ -4,7 +4,7 @@ use std::thread;
 
 use super::{
     Fault, SOUND_REPLICA, address, await_cleared, await_look, codes, doctor_json, eventually, found, run,
-    secs, sound,
+    secs, sleep_ms, sound,
 };
 use crate::support::{Redis, Relay, Sentinel, Setup, Topology};
 
@@ -33,11 +33,35 @@ fn a_primary_that_is_dead() {
     topology.primary.kill();
     let fault = Fault::begins("the primary is killed");
     fault.is_found(&proxy, "error", "unreachable", &address(topology.primary.port), &["Connection refused"]);
+    // For longer than a link may be down before anybody is told of it.
+    sleep_ms(5000);
     assert!(
         found(&proxy, "link-broken", &address(topology.replicas[0].port)).is_none(),
         "of it they say nothing"
     );
     assert_eq!(doctor_json(&setup).0, 2);
+}
+
+/// It says so to a connection that it does not take, and closes it.
+#[test]
+fn a_primary_that_has_too_many_clients() {
+    let primary = Redis::start(&[]);
+    let _first = primary.connect();
+    let mut admin = primary.connect();
+    assert_eq!(admin.cmd(&["CONFIG", "SET", "maxclients", "1"]), "OK");
+    let setup = Setup::to(primary.port, &[]);
+    let proxy = setup.clone().spawn();
+    let fault = Fault::begins("the primary has as many clients as it may have");
+    let node = address(primary.port);
+    let finding =
+        fault.is_found(&proxy, "error", "unreachable", &node, &["ERR max number of clients reached"]);
+    assert!(finding["remedy"].as_str().unwrap().contains("CLIENT LIST"), "{finding}");
+    let says = "the primary has as many clients as it may have (maxclients): see CLIENT LIST there";
+    let refused = proxy.connect().patience(secs(5)).cmd(&["GET", "k"]);
+    assert!(refused.error().contains(says), "{refused:?}");
+    assert_eq!(admin.cmd(&["CONFIG", "SET", "maxclients", "100"]), "OK");
+    await_cleared(&proxy, "unreachable");
+    assert_eq!(proxy.cmd(&["SET", "k", "v"]), "OK");
 }
 
 #[test]
