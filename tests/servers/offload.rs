@@ -63,6 +63,13 @@ fn writer(port: u16, seed: u64) -> impl FnMut() + Send + 'static {
 
 /// Reads and writes over all keys; the share of the reads that the primary had nothing to do with.
 fn share(name: &str, topology: &Topology, proxy: &Proxy) -> f64 {
+    // On a machine that is busy with other things the pace says nothing.
+    let measured = (0..4).map(|_| share_and_pace(name, topology, proxy)).find(|(_, enough)| *enough);
+    measured.expect("too slow to mean anything, each time").0
+}
+
+/// The same, and whether there were as many as there should be.
+fn share_and_pace(name: &str, topology: &Topology, proxy: &Proxy) -> (f64, bool) {
     let before = (topology.primary.calls("get"), proxy.metrics());
     let (stop, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
     let writers: Vec<_> =
@@ -82,8 +89,7 @@ fn share(name: &str, topology: &Topology, proxy: &Proxy) -> f64 {
     for line in changed(&before.1, &proxy.metrics()) {
         println!("  {line}");
     }
-    assert!(pace.0 > 500.0 && pace.1 > 250.0, "too slow to mean anything: {pace:?}");
-    share
+    (share, pace.0 > 500.0 && pace.1 > 250.0)
 }
 
 /// What became of reads, as the proxy counts it.
