@@ -14,9 +14,11 @@ pub(super) enum Format {
     Json,
 }
 
-/// Whether what is printed may have colours: to a terminal, unless `NO_COLOR` is set (no-color.org).
+/// Whether what is printed may have colours: to a terminal that is not dumb, unless `NO_COLOR` is set (no-color.org).
 pub(super) fn may_colour() -> bool {
-    io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    io::stdout().is_terminal()
+        && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+        && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Prints to stdout. A reader that has seen enough (`redweir config | head`) is no error.

@@ -129,6 +129,7 @@ fn out_of_service(
                 Some(remedy) => format!("replica {name} {}: {remedy}; it gets no reads", problem.text(true)),
                 None => format!("replica {name} {}: it gets no reads", problem.text(true)),
             },
+            None if node.heard_at.is_some() => format!("replica {name} does not answer: it gets no reads"),
             None => format!("replica {name} has not answered yet: it gets no reads"),
         }),
         Reason::Loading => {

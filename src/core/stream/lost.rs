@@ -2,17 +2,16 @@
 //! far (`second_repl_offset`). At least so many: a replica as the source tells only what it had received itself.
 
 use std::collections::{BTreeSet, VecDeque};
-
-use smallvec::SmallVec;
+use std::mem;
 
 use crate::core::position::{History, Offset, ReplId};
 use crate::mutant;
 
-/// Writes that are remembered, of each history.
+/// So many writes are remembered of each history at least, and twice as many at most.
 const WRITES_KEPT: usize = 1 << 16;
 
-/// The same in bytes of their keys.
-const NAMES_KEPT: usize = 4 << 20;
+/// The same in bytes of their keys, if that is fewer.
+const NAMES_KEPT: usize = 2 << 20;
 
 /// Histories that may wait for what becomes of them.
 const HISTORIES_LEFT: usize = 2;
@@ -98,27 +97,33 @@ pub struct RecentWrites {
     left: VecDeque<InHistory>,
 }
 
+/// The last writes of a history, and those before them: when there is room for no more, the earlier ones go all at once, so
+/// that a write costs no more than to be added.
 #[derive(Debug)]
 struct InHistory {
     id: ReplId,
-    writes: VecDeque<RecentWrite>,
-    /// The keys of all of them, one after the other.
-    names: VecDeque<u8>,
+    early: Told,
+    late: Told,
     /// Where the last one ended that is not remembered.
     forgotten: Option<Offset>,
 }
 
-#[derive(Debug)]
+/// Writes, in the order of the stream.
+#[derive(Debug, Default)]
+struct Told {
+    writes: Vec<RecentWrite>,
+    /// The keys of all of them, one after the other, each after its length (two bytes).
+    names: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct RecentWrite {
     end: Offset,
-    /// The lengths of its keys.
-    keys: NameLengths,
+    /// Where its keys begin among the names.
+    names: u32,
     /// It may have written other keys as well.
     unnamed: bool,
 }
-
-/// Most write one key.
-type NameLengths = SmallVec<[u16; 2]>;
 
 impl RecentWrites {
     /// The link goes on in history `id`.
@@ -128,7 +133,7 @@ impl RecentWrites {
         }
         self.detached();
         let known = self.left.iter().position(|left| left.id == id);
-        let new = || InHistory { id, writes: VecDeque::new(), names: VecDeque::new(), forgotten: None };
+        let new = || InHistory { id, early: Told::default(), late: Told::default(), forgotten: None };
         self.now = Some(known.and_then(|known| self.left.remove(known)).unwrap_or_else(new));
     }
 
@@ -143,30 +148,32 @@ impl RecentWrites {
     /// A write ended at `end`. What it wrote is told by [`Self::named`] next; `unnamed`: not all of it can be.
     pub fn wrote(&mut self, end: Offset, unnamed: bool) {
         let Some(now) = &mut self.now else { return };
-        if now.writes.len() == WRITES_KEPT {
-            now.forget_oldest();
+        if now.late.writes.len() == WRITES_KEPT {
+            now.forget_early();
         }
-        now.writes.push_back(RecentWrite { end, keys: NameLengths::new(), unnamed });
+        let names = now.late.names.len() as u32;
+        now.late.writes.push(RecentWrite { end, names, unnamed });
     }
 
     /// The last write wrote this key.
     pub fn named(&mut self, key: &[u8]) {
         let Some(now) = &mut self.now else { return };
-        while now.names.len() + key.len() > NAMES_KEPT && now.writes.len() > 1 {
-            now.forget_oldest();
+        let has_room = |late: &Told| late.names.len() + size_of::<u16>() + key.len() <= NAMES_KEPT;
+        if !has_room(&now.late) && now.late.writes.len() > 1 {
+            let last = now.late.take_last();
+            now.forget_early();
+            now.late = last;
         }
-        let Some(write) = now.writes.back_mut() else { return };
-        if key.len() > LONGEST_NAMED || now.names.len() + key.len() > NAMES_KEPT {
-            write.unnamed = true;
-            return;
+        if key.len() > LONGEST_NAMED || !has_room(&now.late) {
+            return self.left_unnamed();
         }
-        write.keys.push(key.len() as u16);
-        now.names.extend(key);
+        now.late.names.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        now.late.names.extend_from_slice(key);
     }
 
     /// Not all that the last write wrote could be told.
     pub fn left_unnamed(&mut self) {
-        if let Some(write) = self.now.as_mut().and_then(|now| now.writes.back_mut()) {
+        if let Some(write) = self.now.as_mut().and_then(|now| now.late.writes.last_mut()) {
             write.unnamed = true;
         }
     }
@@ -184,48 +191,66 @@ impl RecentWrites {
 }
 
 impl InHistory {
-    fn forget_oldest(&mut self) {
-        let Some(oldest) = self.writes.pop_front() else { return };
-        self.names.drain(..oldest.length().min(self.names.len()));
-        self.forgotten = Some(oldest.end);
+    fn forget_early(&mut self) {
+        if let Some(last) = self.early.writes.last() {
+            self.forgotten = Some(last.end);
+        }
+        mem::swap(&mut self.early, &mut self.late);
+        self.late.writes.clear();
+        self.late.names.clear();
     }
 
     /// The writes that ended at `end` or later, for history `id` has other bytes there.
-    fn from(mut self, end: Offset, id: ReplId) -> Option<LostTail> {
+    fn from(self, end: Offset, id: ReplId) -> Option<LostTail> {
         let known = self.forgotten.is_none_or(|forgotten| forgotten < end);
-        let kept = self.writes.partition_point(|write| write.end < end && !mutant::is("told-as-lost"));
-        let skipped: usize = self.writes.drain(..kept).map(|write| write.length()).sum();
-        self.names.drain(..skipped.min(self.names.len()));
+        let lost = [self.early.from(end), self.late.from(end)];
+        let writes = || lost.iter().flat_map(|(writes, _)| *writes);
         let (mut seen, mut keys, mut named) = (BTreeSet::new(), Vec::new(), known);
-        for length in self.writes.iter().flat_map(|write| &write.keys) {
-            let key: Vec<u8> = self.names.drain(..usize::from(*length).min(self.names.len())).collect();
-            if seen.contains(&key) {
-                continue;
-            }
+        for key in lost.iter().flat_map(|(_, names)| each(names)).filter(|key| seen.insert(*key)) {
             if keys.len() == KEYS_NAMED {
                 named = false;
                 break;
             }
-            seen.insert(key.clone());
-            keys.push(key);
+            keys.push(key.to_vec());
         }
         Some(LostTail {
             previous: self.id,
             id,
             from: Offset::new(end.bytes().saturating_sub(1)),
-            upto: self.writes.back()?.end,
-            writes: self.writes.len() as u64,
+            upto: writes().last()?.end,
+            writes: writes().count() as u64,
             keys,
-            named: named && !self.writes.iter().any(|write| write.unnamed),
+            named: named && !writes().any(|write| write.unnamed),
             known,
         })
     }
 }
 
-impl RecentWrite {
-    fn length(&self) -> usize {
-        self.keys.iter().map(|length| usize::from(*length)).sum()
+impl Told {
+    /// The last write by itself, with its keys so far.
+    fn take_last(&mut self) -> Self {
+        let Some(last) = self.writes.pop() else { return Self::default() };
+        let names = self.names.split_off((last.names as usize).min(self.names.len()));
+        Self { writes: vec![RecentWrite { names: 0, ..last }], names }
     }
+
+    /// The writes that ended at `end` or later, and their names.
+    fn from(&self, end: Offset) -> (&[RecentWrite], &[u8]) {
+        let kept = self.writes.partition_point(|write| write.end < end && !mutant::is("told-as-lost"));
+        let writes = self.writes.get(kept..).unwrap_or_default();
+        let names = writes.first().and_then(|first| self.names.get(first.names as usize..));
+        (writes, names.unwrap_or_default())
+    }
+}
+
+/// The keys among names.
+fn each(mut names: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = names.split_first_chunk()?;
+        let (key, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
+        names = rest;
+        Some(key)
+    })
 }
 
 #[cfg(test)]
@@ -328,9 +353,14 @@ mod tests {
         assert_eq!((&lost.keys[0][..], &lost.keys[999][..]), (&b"k1"[..], &b"k1000"[..]));
         let mut recent = RecentWrites::default();
         recent.attached(id(b'a'));
-        (0..=WRITES_KEPT as u64).for_each(|n| write(&mut recent, 1000 + n, &[]));
+        (0..=2 * WRITES_KEPT as u64).for_each(|n| write(&mut recent, 1000 + n, &[]));
         recent.detached();
-        assert!(!recent.lost_in(&promoted(1000)).expect("all").known, "the first is forgotten");
+        let lost = recent.lost_in(&promoted(1000)).expect("those that are remembered");
+        assert_eq!(
+            (lost.known, lost.writes),
+            (false, WRITES_KEPT as u64 + 1),
+            "the first ones are forgotten"
+        );
         let mut recent = RecentWrites::default();
         recent.attached(id(b'a'));
         write(&mut recent, 100, &[&"x".repeat(LONGEST_NAMED + 1)]);
@@ -347,7 +377,10 @@ mod tests {
         let key = |n: u64| format!("{n:0500}");
         (0..20_000).for_each(|n| write(&mut recent, 1000 + n, &[&key(n)]));
         let kept = recent.now.as_ref().expect("attached");
-        assert!(kept.names.len() <= NAMES_KEPT && kept.writes.len() == NAMES_KEPT / 500);
+        for told in [&kept.early, &kept.late] {
+            assert!(told.names.len() <= NAMES_KEPT && told.writes.len() <= NAMES_KEPT / 502);
+        }
+        assert_eq!(kept.early.writes.len(), NAMES_KEPT / 502, "it was full");
         recent.detached();
         let lost = recent.lost_in(&promoted(20_500)).expect("the last ones");
         assert_eq!((lost.writes, names(&lost).first().cloned()), (500, Some(key(19_500))));
