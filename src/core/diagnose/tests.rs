@@ -47,6 +47,8 @@ fn seen(node: &str, text: &str) -> Seen {
         min_replicas_to_write: Some(1),
         serves_stale: Some(false),
         disable_thp: Some(true),
+        announced_port: Some(0),
+        tls_port: Some(0),
         masterauth: Some(Fingerprint(Some(7))),
         has_masteruser: Some(false),
         requirepass: Some(Fingerprint(Some(7))),

@@ -67,6 +67,7 @@ pub fn clock(text: &[u8]) -> Option<u64> {
 fn set(report: &mut Report, field: &str, value: &str) {
     let number = || value.parse::<u64>().ok();
     match field {
+        "total_forks" => report.total_forks = number(),
         "loading_eta_seconds" => report.loading_eta_seconds = number(),
         "rdb_bgsave_in_progress" => report.bgsave = value == "1",
         "master_sync_left_bytes" => report.sync_left_bytes = number(),
@@ -101,6 +102,7 @@ mod tests {
         assert_eq!((report.keys, report.backlog_size), (Some(1), Some(1 << 20)));
         assert!(report.auth_failures > 1000, "a replica without the password tries and tries: {report:?}");
         assert_eq!(report.online.len(), 1);
+        assert_eq!((report.latest_fork_usec, report.total_forks), (Some(2156), Some(1)));
         assert!(
             clock(include_bytes!("../../core/diagnose/said/primary-7.0.txt"))
                 .is_some_and(|usec| usec > 1 << 50)
