@@ -169,7 +169,7 @@ fn leave(shared: &Shared, node: NodeId) -> Leave {
 fn context_of(shared: &Shared) -> Context {
     let view = shared.shard().view.load();
     let followed = view.primary.and_then(|id| view.node(id)).map(|node| (node.name(), view.claim.text()));
-    Context { followed, undecided: view.two_primaries, ..configured(&shared.config()) }
+    Context { followed, undecided: view.two_primaries, goes_on: true, ..configured(&shared.config()) }
 }
 
 /// What is configured.
@@ -183,6 +183,10 @@ fn configured(config: &Config) -> Context {
         stream_from_primary: config.stream.source == StreamSource::Primary,
         followed: None,
         undecided: false,
+        address_map: config.upstream.address_map.clone(),
+        tls: config.upstream.tls.is_some(),
+        sentinel_tls: config.upstream.sentinel.as_ref().is_some_and(|sentinel| sentinel.tls.is_some()),
+        goes_on: false,
     }
 }
 

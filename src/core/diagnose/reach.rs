@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::core::diagnose::code::{Code, Severity};
-use crate::core::diagnose::finding::{Finding, cli};
+use crate::core::diagnose::finding::Finding;
 use crate::core::diagnose::scene::Scene;
 use crate::core::diagnose::seen::{Look, Problem, Seen};
 
@@ -40,7 +40,7 @@ pub(super) fn rules(scene: &Scene<'_>, found: &mut Vec<Finding>) {
 }
 
 fn unanswered(scene: &Scene<'_>, seen: &Seen, problem: &Problem, is_primary: bool) -> Finding {
-    let (node, cli) = (&seen.node, cli(&seen.node));
+    let (node, cli) = (&seen.node, scene.context.cli(&seen.node));
     let find = |code, evidence, remedy| Finding::new(code, Severity::Error, node, evidence, remedy);
     match problem {
         Problem::Connect(why) => find(
@@ -90,7 +90,7 @@ fn unanswered(scene: &Scene<'_>, seen: &Seen, problem: &Problem, is_primary: boo
 }
 
 fn noauth(scene: &Scene<'_>, seen: &Seen, words: &str) -> Finding {
-    let cli = cli(&seen.node);
+    let cli = scene.context.cli(&seen.node);
     let user = scene.context.user.as_deref();
     let remedy = match (words.split(' ').next().unwrap_or_default(), user) {
         ("NOPERM", user) => format!("`{cli} ACL SETUSER {} {RULES}`", user.unwrap_or("default")),
