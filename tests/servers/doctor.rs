@@ -22,6 +22,9 @@ use serde_json::Value as Json;
 /// How long anything may take to be found: several looks, and a loaded machine.
 const FOUND_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long anything may take to be gone: until the settings are read again, and several looks without it.
+const CLEARED_WITHIN: Duration = Duration::from_secs(45);
+
 /// What a primary and its replicas should have set; of these nothing is found.
 const SOUND_PRIMARY: [&str; 2] = ["--min-replicas-to-write", "1"];
 const SOUND_REPLICA: [&str; 2] = ["--replica-serve-stale-data", "no"];
@@ -59,7 +62,7 @@ fn await_look(proxy: &Proxy) {
 
 /// Waits until nothing of this code is found.
 fn await_cleared(proxy: &Proxy, code: &str) {
-    eventually(&format!("{code} is gone"), FOUND_WITHIN, || {
+    eventually(&format!("{code} is gone"), CLEARED_WITHIN, || {
         findings(proxy).iter().all(|finding| finding["code"] != code)
     });
 }

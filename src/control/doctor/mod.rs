@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::core::address::Address;
-use crate::core::diagnose::record::{Changes, Record, Standing};
+use crate::core::diagnose::record::{Changes, Cleared, Record, Standing};
 use crate::core::diagnose::{Context, Memory, Severity, diagnose, is_unseen};
 use crate::core::moment::{Moment, in_words};
 use crate::core::nodes::node::{Link, Node, NodeId, Role};
@@ -32,7 +32,7 @@ use ward::{Access, Ward};
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// … while something is, …
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// … and at least, when a node has changed.
+/// … and at least, when a node has changed, or when one look alone has shown something.
 const LOOK_GAP: Duration = Duration::from_secs(1);
 /// When the first look is, at the latest.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -43,7 +43,7 @@ const NOTICE: Duration = Duration::from_millis(250);
 pub async fn watch(shared: Arc<Shared>, sentinels: Dialer) {
     let mut ward = Ward::new(shared.dialer.clone());
     let mut sentinels = Sentinels::new(sentinels);
-    let (mut memory, mut record) = (Memory::default(), Record::default());
+    let (mut memory, mut record) = (Memory::default(), Record::that_goes_on());
     let mut before: Vec<(NodeId, Address)> = Vec::new();
     until_polled(&shared).await;
     loop {
@@ -74,7 +74,11 @@ pub async fn watch(shared: Arc<Shared>, sentinels: Dialer) {
             shared.shard().doctor.publish(DoctorReport::of(now, &standing));
         }
         let is_sick = standing.iter().any(|standing| standing.finding.severity > Severity::Info);
-        let pause = if is_sick || !signs.are_good() { LOOK_AGAIN } else { LOOK_EVERY };
+        let pause = match (record.is_in_doubt(), is_sick || !signs.are_good()) {
+            (true, _) => LOOK_GAP,
+            (false, true) => LOOK_AGAIN,
+            (false, false) => LOOK_EVERY,
+        };
         rest(&shared, &signs, begun, jitter::slightly_less(pause)).await;
     }
 }
@@ -165,7 +169,7 @@ fn leave(shared: &Shared, node: NodeId) -> Leave {
 fn context_of(shared: &Shared) -> Context {
     let view = shared.shard().view.load();
     let followed = view.primary.and_then(|id| view.node(id)).map(|node| (node.name(), view.claim.text()));
-    Context { followed, undecided: view.two_primaries, ..configured(&shared.config()) }
+    Context { followed, undecided: view.two_primaries, goes_on: true, ..configured(&shared.config()) }
 }
 
 /// What is configured.
@@ -179,6 +183,10 @@ fn configured(config: &Config) -> Context {
         stream_from_primary: config.stream.source == StreamSource::Primary,
         followed: None,
         undecided: false,
+        address_map: config.upstream.address_map.clone(),
+        tls: config.upstream.tls.is_some(),
+        sentinel_tls: config.upstream.sentinel.as_ref().is_some_and(|sentinel| sentinel.tls.is_some()),
+        goes_on: false,
     }
 }
 
@@ -192,8 +200,7 @@ fn tell(changes: &Changes) {
             Severity::Info => tracing::info!("doctor: {line}"),
         }
     }
-    for Standing { finding, since } in &changes.cleared {
-        let lasted = clock::unix().saturating_sub(*since);
-        tracing::info!("doctor: {} is over after {}", finding.title(), in_words(lasted));
+    for Cleared { finding, lasted } in &changes.cleared {
+        tracing::info!("doctor: {} is over after {}", finding.title(), in_words(*lasted));
     }
 }

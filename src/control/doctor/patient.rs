@@ -147,6 +147,9 @@ impl Patient {
         if let Err(problem) = asked {
             (self.link, seen.problem) = (None, Some(problem));
         }
+        if seen.latency.is_some_and(|latency| latency >= DOUBTED) {
+            seen.connects_in = dialer.reach(&self.address, access.connect).await.ok();
+        }
         self.complete(&mut seen);
         seen
     }
@@ -237,8 +240,9 @@ impl Patient {
         for (question, answer) in self.ask_all(link, &questions, access).await? {
             match (question, &answer) {
                 (Question::Info, BytesFrame::BulkString(text)) => {
-                    let took = clock::now().since(at) / 2;
-                    let ours = (asked + took).as_micros() as i64;
+                    let took = clock::now().since(at);
+                    let ours = (asked + took / 2).as_micros() as i64;
+                    seen.clock_took = Some(took);
                     seen.clock_ahead_usec =
                         report::clock(text).and_then(|usec| i64::try_from(usec).ok()).map(|usec| usec - ours);
                     seen.report = Some(report::parse(text));

@@ -23,6 +23,8 @@ pub(super) struct Access {
     pub connect: Duration,
     /// How long an answer may take.
     pub answer: Duration,
+    /// Where nodes are reached that servers announce otherwise.
+    pub map: BTreeMap<Address, Address>,
 }
 
 impl Access {
@@ -32,6 +34,7 @@ impl Access {
             login: upstream.credentials(),
             connect: upstream.connect_timeout,
             answer: upstream.probe_timeout,
+            map: upstream.address_map.clone(),
         }
     }
 }
@@ -77,7 +80,7 @@ impl Ward {
         let mut seen = join_all(looks).await;
         // In the order in which they are configured.
         seen.sort_by_key(|seen| nodes.iter().position(|node| node.to_string() == seen.node));
-        let unknown = strangers(&seen, nodes);
+        let unknown = strangers(&seen, nodes, &access.map);
         // They are not ours: no password is shown to them.
         let login = access.login.clone().filter(|_| mutant::is("strangers-trusted"));
         let access = Access { login, ..access.clone() };
@@ -101,17 +104,49 @@ fn keep<'a>(
 }
 
 /// Whom the replicas follow that is none of ours, as far as that is worth a question: a replica that is linked, and has the
-/// history of one of our primaries, follows that one by another name.
-fn strangers(seen: &[Seen], nodes: &[Address]) -> Vec<Address> {
+/// history of one of our primaries, follows that one by another name. By the addresses by which they are reached from here.
+fn strangers(seen: &[Seen], nodes: &[Address], map: &BTreeMap<Address, Address>) -> Vec<Address> {
     let primaries: Vec<_> = seen.iter().filter_map(Seen::as_primary).collect();
     let mut found = Vec::new();
     for replica in seen.iter().filter_map(Seen::as_replica) {
         let is_ours =
             primaries.iter().any(|primary| are_related(replica.history, primary.history) == Some(true));
         let master = replica.master.as_ref().and_then(|(host, port)| Address::announced(host, *port));
+        let master = master.map(|master| map.get(&master).cloned().unwrap_or(master));
         let master = master.filter(|_| replica.link_up != Some(true) || !is_ours);
         found.extend(master.filter(|master| !nodes.contains(master) && !found.contains(master)));
     }
     found.truncate(MOST_STRANGERS);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::diagnose::seen::Report;
+    use crate::core::nodes::node::Role;
+
+    #[test]
+    fn strangers_are_sought_where_they_are_reached() {
+        let follows = |host: &str| Seen {
+            report: Some(Report {
+                role: Some(Role::Replica),
+                link_up: Some(false),
+                master: Some((host.to_owned(), 6379)),
+                ..Report::default()
+            }),
+            ..Seen::default()
+        };
+        let address = |text: &str| text.parse::<Address>().unwrap();
+        let nodes = [address("127.0.0.1:7001"), address("[fd00::1]:6379")];
+        let map = BTreeMap::from([
+            (address("10.0.0.1:6379"), address("127.0.0.1:7001")),
+            (address("10.0.0.9:6379"), address("127.0.0.1:7009")),
+        ]);
+        let of = |host: &str| strangers(&[follows(host)], &nodes, &map);
+        assert_eq!(of("10.0.0.1"), [], "it is one of ours, by another address");
+        assert_eq!(of("fd00::1"), []);
+        assert_eq!(of("10.0.0.9"), [address("127.0.0.1:7009")]);
+        assert_eq!(of("fd00::2"), [address("[fd00::2]:6379")]);
+    }
 }

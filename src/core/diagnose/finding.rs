@@ -46,14 +46,15 @@ impl Finding {
 }
 
 /// `redis-cli` for the node at this address (`host:port`, `[v6]:port`, `unix:/path`), without the password, which is
-/// better given by `REDISCLI_AUTH`.
-pub fn cli(node: &str) -> String {
+/// better given by `REDISCLI_AUTH`. With `--tls` where connections are made by TLS, which a Unix socket never has.
+pub fn cli(node: &str, by_tls: bool) -> String {
     if let Some(path) = node.strip_prefix("unix:") {
         return format!("redis-cli -s {path}");
     }
+    let tls = if by_tls { " --tls" } else { "" };
     match place(node) {
-        Some((host, port)) => format!("redis-cli -h {host} -p {port}"),
-        None => format!("redis-cli -h {node}"),
+        Some((host, port)) => format!("redis-cli{tls} -h {host} -p {port}"),
+        None => format!("redis-cli{tls} -h {node}"),
     }
 }
 
@@ -63,9 +64,13 @@ pub fn place(node: &str) -> Option<(&str, &str)> {
     Some((host.trim_start_matches('[').trim_end_matches(']'), port))
 }
 
-/// `REPLICAOF` for whoever shall follow the node at this address.
-pub fn follow(node: &str) -> String {
-    place(node).map_or_else(|| format!("REPLICAOF {node}"), |(host, port)| format!("REPLICAOF {host} {port}"))
+/// How the node that `cli` leads to becomes a replica of the one at this address. Of a Unix socket no node can be one: there
+/// the address is left to be filled in.
+pub fn follow(cli: &str, primary: &str) -> String {
+    match place(primary).filter(|_| !primary.starts_with("unix:")) {
+        Some((host, port)) => format!("`{cli} REPLICAOF {host} {port}`"),
+        None => format!("`{cli} REPLICAOF HOST PORT`, with the TCP address of {primary}"),
+    }
 }
 
 /// Seconds in words, as few digits as tell.
@@ -93,10 +98,20 @@ mod tests {
 
     #[test]
     fn remedies_can_be_pasted() {
-        assert_eq!(cli("10.0.0.1:6379"), "redis-cli -h 10.0.0.1 -p 6379");
-        assert_eq!(cli("[::1]:6379"), "redis-cli -h ::1 -p 6379");
-        assert_eq!(cli("unix:/run/redis.sock"), "redis-cli -s /run/redis.sock");
-        assert_eq!(follow("[fd00::2]:6380"), "REPLICAOF fd00::2 6380");
+        assert_eq!(cli("10.0.0.1:6379", false), "redis-cli -h 10.0.0.1 -p 6379");
+        assert_eq!(cli("[::1]:6379", false), "redis-cli -h ::1 -p 6379");
+        assert_eq!(cli("[::1]:6379", true), "redis-cli --tls -h ::1 -p 6379");
+        for by_tls in [false, true] {
+            assert_eq!(cli("unix:/run/redis.sock", by_tls), "redis-cli -s /run/redis.sock");
+        }
+        assert_eq!(
+            follow("redis-cli -h a -p 1", "[fd00::2]:6380"),
+            "`redis-cli -h a -p 1 REPLICAOF fd00::2 6380`"
+        );
+        assert_eq!(
+            follow("redis-cli -h a -p 1", "unix:/run/r.sock"),
+            "`redis-cli -h a -p 1 REPLICAOF HOST PORT`, with the TCP address of unix:/run/r.sock"
+        );
     }
 
     #[test]

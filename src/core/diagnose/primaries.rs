@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crate::core::address::Address;
 use crate::core::diagnose::code::{Code, Severity};
-use crate::core::diagnose::finding::{Finding, cli, follow};
+use crate::core::diagnose::finding::Finding;
 use crate::core::diagnose::history::Incident;
-use crate::core::diagnose::scene::{Scene, are_related};
+use crate::core::diagnose::scene::{Scene, are_related, is_listed};
 use crate::core::diagnose::seen::{Look, Report, Seen};
 use crate::core::nodes::node::Role;
 
@@ -40,7 +41,7 @@ fn configured_replica(scene: &Scene<'_>, found: &mut Vec<Finding>) {
             format!("{evidence}; no node says that it is the primary"),
             format!(
                 "if it shall be the primary: `{} REPLICAOF NO ONE`; else write the right one into [upstream] primary",
-                cli(&seen.node)
+                scene.context.cli(&seen.node)
             ),
         ),
     };
@@ -52,37 +53,37 @@ fn configured_replica(scene: &Scene<'_>, found: &mut Vec<Finding>) {
 }
 
 fn several_primaries(scene: &Scene<'_>, found: &mut Vec<Finding>) {
-    let (claims, primary) = (scene.claimants(), scene.primary());
-    if claims.len() < 2 {
+    let (claims, right) = (scene.claimants(), scene.right());
+    // In an orderly failover both may say so for a moment.
+    let before = scene.looks.iter().rev().nth(1);
+    let is_new = |claim: &&&Seen| {
+        let then = before.and_then(|look| look.node(&claim.node));
+        then.is_some_and(|then| then.as_primary().is_none())
+    };
+    if claims.len() < 2 + claims.iter().filter(is_new).count() {
         return;
     }
     let told: Vec<String> =
         claims.iter().map(|claim| format!("{} ({})", claim.node, claim_of(claim))).collect();
     let ends =
         if scene.context.undecided { "; nothing decides, and what needs the primary is refused" } else { "" };
-    for second in &claims {
-        if !scene.context.undecided && primary.is_some_and(|primary| primary.node == second.node) {
+    for second in claims.iter().filter(|claim| !is_new(claim)) {
+        if !scene.context.undecided && right.is_some_and(|(right, _)| right.node == second.node) {
             continue;
         }
         let claims_it = |look: &Look| look.node(&second.node).is_some_and(|then| then.as_primary().is_some());
-        // In an orderly failover both may say so for a moment.
-        let before = scene.looks.iter().rev().nth(1);
-        if before.is_some_and(|look| look.node(&second.node).is_some() && !claims_it(look)) {
-            continue;
-        }
         let lasts = scene.lasting(claims_it);
-        let right = primary.filter(|primary| primary.node != second.node);
-        let remedy = match right {
-            Some(right) => format!(
-                "if {} is the right one: `{} {}`; what was written to {} is lost with that, and must not be merged by hand",
+        let remedy = match right.filter(|(right, _)| right.node != second.node) {
+            Some((right, why)) => format!(
+                "if {} is the right one ({why}): {}; what was written to {} is lost with that, and must not be merged by hand",
                 right.node,
-                cli(&second.node),
-                follow(&right.node),
+                scene.context.follow(&second.node, &right.node),
                 second.node
             ),
-            None => {
-                "point the wrong ones to the right one: `REPLICAOF host port`; never merge by hand".to_owned()
-            }
+            None => "nothing tells which one is right: look whose replicas the others are, to which one the applications write, \
+                     and which has what was written last (`INFO keyspace`); then at each of the others: `REPLICAOF HOST PORT` of \
+                     that one; never merge by hand"
+                .to_owned(),
         };
         let evidence = format!("role:master at {}{ends}", told.join(" and at "));
         found.push(
@@ -134,7 +135,7 @@ fn other_history(
     let (theirs, ours) = (id(Some(replica)), id(primary.report.as_ref()));
     let (host, port) = replica.master.clone().unwrap_or_default();
     let link = format!("master_link_status:up, master_host:{host}, master_port:{port}");
-    let back = format!("`{} {}`", cli(&seen.node), follow(&primary.node));
+    let back = scene.context.follow(&seen.node, &primary.node);
     let mut find = |code, severity, evidence, remedy| {
         found.push(Finding::new(code, severity, &seen.node, evidence, remedy).lasting(lasts));
     };
@@ -145,21 +146,23 @@ fn other_history(
         );
         let again = format!(
             "`{} REPLICAOF NO ONE`, then {back}: it takes a full resync; until then it gets no reads",
-            { cli(&seen.node) }
+            { scene.context.cli(&seen.node) }
         );
         return find(Code::ChangedId, Severity::Error, evidence, again);
     }
     let evidence = format!("{link}; master_replid:{theirs}, where the primary {} has {ours}", primary.node);
     let keep = format!("it gets no reads; {back}, which costs it all that it has");
     find(Code::ForeignReplica, Severity::Error, evidence.clone(), keep);
-    let stranger = scene.now.strangers.iter().find(|stranger| stranger.node == format!("{host}:{port}"));
+    let followed = scene.context.reached(&host, port);
+    let stranger = scene.now.strangers.iter().find(|stranger| Some(&stranger.node) == followed.as_ref());
     let known = match stranger.map(|stranger| (stranger.role(), &stranger.problem)) {
         Some((Some(Role::Primary), _)) => ", which says that it is a primary and is not configured",
         Some((Some(Role::Replica), _)) => ", which is itself a replica and is not configured",
         Some((None, Some(_))) => ", which does not say from here what it is",
         _ => "",
     };
-    let evidence = format!("it follows another primary, {host}:{port}{known}; {evidence}");
+    let followed = Address::announced(&host, port).map_or_else(|| host.clone(), |at| at.to_string());
+    let evidence = format!("it follows another primary, {followed}{known}; {evidence}");
     let remedy =
         format!("a replica has one primary: {back}; or configure the other one, if that is the right one");
     find(Code::TwoPrimaries, Severity::Error, evidence, remedy);
@@ -168,23 +171,21 @@ fn other_history(
 /// Whether a replica's link leads to this primary, by whatever address.
 fn follows(scene: &Scene<'_>, (seen, replica): (&Seen, &Report), primary: &Seen) -> bool {
     let Some((host, port)) = &replica.master else { return false };
-    let address = format!("{host}:{port}");
+    let address = scene.context.reached(host, *port);
     let leads_there = |other: &Seen| {
-        other.node == address && other.run_id().is_some() && other.run_id() == primary.run_id()
+        Some(&other.node) == address.as_ref()
+            && other.run_id().is_some()
+            && other.run_id() == primary.run_id()
     };
-    if primary.node == address || scene.now.strangers.iter().any(leads_there) {
+    if Some(&primary.node) == address.as_ref() || scene.now.strangers.iter().any(leads_there) {
         return true;
     }
     // The primary lists it, and nobody else whom it could mean.
-    let (Some(ours), Some(port)) = (primary.as_primary(), replica.port) else { return false };
-    let listed = ours.online.iter().filter(|(_, listed)| *listed == port).count();
-    let others = scene.replicas().filter(|(other, report)| {
-        other.node != seen.node
-            && report.port == Some(port)
-            && report.link_up == Some(true)
-            && are_related(report.history, ours.history) == Some(true)
-    });
-    listed > others.count()
+    let Some(ours) = primary.as_primary() else { return false };
+    let could_be = |_: &Seen, report: &Report| {
+        report.link_up == Some(true) && are_related(report.history, ours.history) == Some(true)
+    };
+    is_listed(scene.now, scene.context, (seen, replica), &ours.online, could_be)
 }
 
 /// A primary that came back without its history.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::core::diagnose::code::{Code, Severity};
-use crate::core::diagnose::finding::{Finding, cli};
+use crate::core::diagnose::finding::Finding;
 use crate::core::diagnose::scene::Scene;
 use crate::core::diagnose::seen::{Look, Problem, Seen};
 use crate::core::nodes::trouble::{self, ProblemKind};
@@ -50,7 +50,7 @@ pub(super) fn rules(scene: &Scene<'_>, found: &mut Vec<Finding>) {
 }
 
 fn unanswered(scene: &Scene<'_>, seen: &Seen, problem: &Problem, is_primary: bool) -> Finding {
-    let (node, cli) = (&seen.node, cli(&seen.node));
+    let (node, cli) = (&seen.node, scene.context.cli(&seen.node));
     let find = |code, evidence, remedy| Finding::new(code, Severity::Error, node, evidence, remedy);
     match problem {
         Problem::Connect(why) if why.contains("lookup address") || why.contains("not known") => find(
@@ -116,7 +116,7 @@ fn unanswered(scene: &Scene<'_>, seen: &Seen, problem: &Problem, is_primary: boo
 }
 
 fn noauth(scene: &Scene<'_>, seen: &Seen, words: &str) -> Finding {
-    let cli = cli(&seen.node);
+    let cli = scene.context.cli(&seen.node);
     let user = scene.context.user.as_deref();
     let unneeded = trouble::Problem::of_login(words).kind == ProblemKind::NoPasswordWanted;
     let remedy = match (words.split(' ').next().unwrap_or_default(), user) {

@@ -41,6 +41,9 @@ pub struct Seen {
     pub latency: Option<Duration>,
     /// What it answered `PING`, if that was that it takes no writes because it cannot save its data (`-MISCONF`).
     pub misconf: Option<String>,
+    /// How long a TCP connection to it took to be made, which the kernel of its machine does, whatever the server does. Measured
+    /// only when `PING` took long.
+    pub connects_in: Option<Duration>,
     /// The state in its `ROLE`, if that is one of a replica (`connect`, `connecting`, `handshake`, `sync`, …).
     pub link_state: Option<&'static str>,
     /// Its `INFO`.
@@ -59,8 +62,10 @@ pub struct Seen {
     pub wants_password: Option<bool>,
     /// The `run_id` of the process that another connection to the same address has come to, at the same time.
     pub other_process: Option<String>,
-    /// By how much its clock is ahead of ours, in microseconds; as exact as the answer was quick.
+    /// By how much its clock is ahead of ours, in microseconds.
     pub clock_ahead_usec: Option<i64>,
+    /// How long the answer took that shows its clock: that is known no better.
+    pub clock_took: Option<Duration>,
     /// What could not be found out, and what would allow it.
     pub unchecked: Vec<Unchecked>,
 }
@@ -142,6 +147,8 @@ pub struct Report {
     pub sync_partial_err: Option<u64>,
     /// `latest_fork_usec`
     pub latest_fork_usec: Option<u64>,
+    /// `total_forks` (Redis 6.2)
+    pub total_forks: Option<u64>,
     /// `rdb_bgsave_in_progress`
     pub bgsave: bool,
     /// `rdb_last_bgsave_status:err`
@@ -172,7 +179,8 @@ pub struct Report {
     pub last_io_seconds: Option<u64>,
     /// `master_sync_in_progress`
     pub sync_in_progress: bool,
-    /// `master_sync_left_bytes`; absent until the dump has begun to come.
+    /// `master_sync_left_bytes`; absent until the dump has begun to come, and of one whose size the primary does not know
+    /// (diskless).
     pub sync_left_bytes: Option<u64>,
     /// `master_sync_last_io_seconds_ago`
     pub sync_last_io_seconds: Option<u64>,
@@ -222,6 +230,10 @@ pub struct Settings {
     pub serves_stale: Option<bool>,
     /// `disable-thp`
     pub disable_thp: Option<bool>,
+    /// `replica-announce-port`; 0 is none.
+    pub announced_port: Option<u16>,
+    /// `tls-port`; 0 is none.
+    pub tls_port: Option<u16>,
     /// `masterauth`
     pub masterauth: Option<Fingerprint>,
     /// `masteruser` is set.

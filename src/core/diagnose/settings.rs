@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::core::diagnose::code::{Code, Severity};
-use crate::core::diagnose::finding::{Finding, cli, seconds};
-use crate::core::diagnose::scene::{Scene, down_for, is_linked, is_on_its_way, is_resyncing};
+use crate::core::diagnose::finding::{Finding, seconds};
+use crate::core::diagnose::scene::{Scene, is_linked, is_on_its_way, is_resyncing};
 use crate::core::diagnose::seen::{Look, Report, Seen};
 use crate::core::nodes::node::LinkDown;
 
@@ -18,13 +18,13 @@ pub(super) fn rules(scene: &Scene<'_>, found: &mut Vec<Finding>) {
         found.extend(huge_pages(seen));
     }
     for (seen, replica) in scene.replicas() {
-        found.extend(writable(seen, replica));
+        found.extend(writable(scene, seen, replica));
         found.extend(stale(scene, seen));
     }
     let Some(primary) = scene.primary() else { return };
     let Some(report) = primary.as_primary() else { return };
     for seen in &scene.now.nodes {
-        found.extend(timeout_too_short(seen, primary));
+        found.extend(timeout_too_short(scene, seen, primary));
     }
     for (seen, replica) in scene.replicas() {
         found.extend(version_skew((seen, replica), (primary, report)));
@@ -35,9 +35,12 @@ pub(super) fn rules(scene: &Scene<'_>, found: &mut Vec<Finding>) {
 }
 
 fn huge_pages(seen: &Seen) -> Option<Finding> {
-    let evidence = match (seen.tells_of_huge_pages, seen.settings.disable_thp) {
-        (true, _) => "LATENCY DOCTOR has found huge pages in use",
-        (false, Some(false)) => "disable-thp no: where the kernel uses huge pages, this server does, too",
+    // Of the kernel the setting says nothing: where that uses no huge pages, it does no harm.
+    let (severity, evidence) = match (seen.tells_of_huge_pages, seen.settings.disable_thp) {
+        (true, _) => (Severity::Warning, "LATENCY DOCTOR has found huge pages in use"),
+        (false, Some(false)) => {
+            (Severity::Info, "disable-thp no: where the kernel uses huge pages, this server does, too")
+        }
         _ => return None,
     };
     let remedy = format!(
@@ -45,15 +48,15 @@ fn huge_pages(seen: &Seen) -> Option<Finding> {
          /sys/kernel/mm/transparent_hugepage/enabled",
         seen.node
     );
-    Some(Finding::new(Code::Thp, Severity::Warning, &seen.node, evidence.to_owned(), remedy))
+    Some(Finding::new(Code::Thp, severity, &seen.node, evidence.to_owned(), remedy))
 }
 
-fn writable(seen: &Seen, replica: &Report) -> Option<Finding> {
+fn writable(scene: &Scene<'_>, seen: &Seen, replica: &Report) -> Option<Finding> {
     let is_writable = replica.read_only == Some(false);
     is_writable.then(|| {
         let evidence =
             "slave_read_only:0: what is written here, nobody else has, and a resync removes".to_owned();
-        let remedy = format!("`{} CONFIG SET replica-read-only yes`", cli(&seen.node));
+        let remedy = format!("`{} CONFIG SET replica-read-only yes`", scene.context.cli(&seen.node));
         Finding::new(Code::WritableReplica, Severity::Warning, &seen.node, evidence, remedy)
     })
 }
@@ -65,13 +68,13 @@ fn stale(scene: &Scene<'_>, seen: &Seen) -> Option<Finding> {
         let remedy = format!(
             "none is needed for what goes through Redweir, which keeps such reads away; for all others: `{} CONFIG SET \
              replica-serve-stale-data no`",
-            cli(&seen.node)
+            scene.context.cli(&seen.node)
         );
         Finding::new(Code::ServesStale, Severity::Info, &seen.node, evidence, remedy)
     })
 }
 
-fn timeout_too_short(seen: &Seen, primary: &Seen) -> Option<Finding> {
+fn timeout_too_short(scene: &Scene<'_>, seen: &Seen, primary: &Seen) -> Option<Finding> {
     let (timeout, period) = (seen.settings.repl_timeout?, primary.settings.ping_period?);
     (timeout < PERIODS * period).then(|| {
         let severity = if timeout <= period { Severity::Error } else { Severity::Warning };
@@ -83,9 +86,9 @@ fn timeout_too_short(seen: &Seen, primary: &Seen) -> Option<Finding> {
         let remedy = format!(
             "`{} CONFIG SET repl-timeout {}` (5 to 10 periods), or `{} CONFIG SET repl-ping-replica-period {}`; behind a \
              Kubernetes ClusterIP 15 to 20 s, better a headless service",
-            cli(&seen.node),
+            scene.context.cli(&seen.node),
             (6 * period).max(15),
-            cli(&primary.node),
+            scene.context.cli(&primary.node),
             (timeout / 6).max(1)
         );
         Finding::new(Code::TimeoutTooShort, severity, &seen.node, evidence, remedy)
@@ -124,7 +127,8 @@ fn version_skew((seen, replica): (&Seen, &Report), (primary, ours): (&Seen, &Rep
 fn clocks(seen: &Seen, primary: &Seen) -> Option<Finding> {
     let (theirs, ours) = (seen.clock_ahead_usec?, primary.clock_ahead_usec?);
     let ahead = theirs - ours;
-    let doubt = (seen.latency.unwrap_or_default() + primary.latency.unwrap_or_default()).as_micros() as u64;
+    let doubt =
+        (seen.clock_took.unwrap_or_default() + primary.clock_took.unwrap_or_default()).as_micros() as u64;
     (ahead.unsigned_abs() > CLOCKS_DIFFER + doubt).then(|| {
         let (by, way) =
             (Duration::from_micros(ahead.unsigned_abs()), if ahead > 0 { "ahead of" } else { "behind" });
@@ -139,15 +143,17 @@ fn clocks(seen: &Seen, primary: &Seen) -> Option<Finding> {
 
 /// Who should be linked and is not, and why; a replica that takes its dump is about to be.
 fn missing(scene: &Scene<'_>, primary: &Seen, ours: &Report) -> Option<Finding> {
-    let is_missing = |seen: &&Seen, ours: &Report| match &seen.report {
+    let is_missing = |look: &Look, seen: &Seen, ours: &Report| match &seen.report {
         _ if seen.run_id().is_some() && seen.run_id() == ours.run_id.as_deref() => false,
         Some(report) => {
-            !is_linked(report, ours) && !is_resyncing(report, Some(ours)) && !is_on_its_way(report)
+            !is_linked(report, ours)
+                && !is_resyncing(look, scene.context, (seen, report), Some(ours))
+                && !is_on_its_way(report)
         }
         None => true,
     };
     let others = || scene.now.nodes.iter().filter(|seen| seen.node != primary.node);
-    let missing: Vec<&Seen> = others().filter(|seen| is_missing(seen, ours)).collect();
+    let missing: Vec<&Seen> = others().filter(|seen| is_missing(scene.now, seen, ours)).collect();
     if missing.is_empty() {
         return None;
     }
@@ -156,22 +162,30 @@ fn missing(scene: &Scene<'_>, primary: &Seen, ours: &Report) -> Option<Finding> 
         (None, Some(report)) if report.link_down == Some(LinkDown::Never) => "never synced".to_owned(),
         (None, Some(_)) if seen.as_replica().is_none() => "it is no replica".to_owned(),
         (None, Some(report)) if report.link_up == Some(true) => "it follows somebody else".to_owned(),
-        (None, Some(report)) => format!("link down for {}", seconds(down_for(report))),
+        (None, Some(report)) => format!("link down for {}", seconds(scene.down_for(seen, report))),
         (None, None) => "unknown".to_owned(),
     };
     let told: Vec<String> = missing.iter().map(|seen| format!("{} ({})", seen.node, why(seen))).collect();
     let connected = ours.connected_replicas.map_or_else(|| "?".to_owned(), |count| count.to_string());
+    // Whoever only follows the stream, as Redweir does, names no port.
+    let others_count = ours.online.iter().filter(|(_, port)| *port == 0).count();
+    let followers = if others_count > 0 {
+        format!(" (of which {others_count} only follow the stream)")
+    } else {
+        String::new()
+    };
     let evidence = format!(
-        "connected_slaves:{connected} at the primary; of {} not linked: {}",
+        "connected_slaves:{connected}{followers} at the primary; of {} not linked: {}",
         others().count(),
         told.join(", ")
     );
     let was_missing = |look: &Look| {
         look.node(&primary.node).and_then(Seen::as_primary).is_some_and(|ours| {
-            missing.iter().any(|seen| look.node(&seen.node).is_some_and(|then| is_missing(&then, ours)))
+            missing.iter().any(|seen| look.node(&seen.node).is_some_and(|then| is_missing(look, then, ours)))
         })
     };
-    let told = missing.iter().filter_map(|seen| seen.as_replica()).map(down_for).max().unwrap_or_default();
+    let told = missing.iter().filter_map(|seen| Some(scene.down_for(seen, seen.as_replica()?)));
+    let told = told.max().unwrap_or_default();
     let remedy =
         "see what else is found of them; start them, or take them out of the configuration".to_owned();
     let finding = Finding::new(Code::ReplicasMissing, Severity::Warning, &primary.node, evidence, remedy);
@@ -182,7 +196,7 @@ fn unprotected(scene: &Scene<'_>, primary: &Seen, ours: &Report) -> Option<Findi
     let configured = scene.now.nodes.iter().filter(|seen| seen.node != primary.node).count();
     let counted = || ours.good_replicas.is_none().then_some(0);
     let required = primary.settings.min_replicas_to_write.or_else(counted)?;
-    let cli = cli(&primary.node);
+    let cli = scene.context.cli(&primary.node);
     if required > 0 {
         return scene.context.stream_from_primary.then(|| {
             let evidence = format!(
@@ -196,7 +210,13 @@ fn unprotected(scene: &Scene<'_>, primary: &Seen, ours: &Report) -> Option<Findi
         return None;
     }
     let linked = scene.replicas().filter(|(_, replica)| is_linked(replica, ours)).count();
-    let severity = if linked == 0 { Severity::Warning } else { Severity::Info };
+    // One that takes its dump will be.
+    let will_be = || {
+        scene
+            .replicas()
+            .any(|(seen, replica)| is_resyncing(scene.now, scene.context, (seen, replica), Some(ours)))
+    };
+    let severity = if linked == 0 && !will_be() { Severity::Warning } else { Severity::Info };
     let evidence = format!("min-replicas-to-write 0, and {linked} of {configured} replicas are linked");
     let remedy = format!(
         "`{cli} CONFIG SET min-replicas-to-write 1` and `{cli} CONFIG SET min-replicas-max-lag 10`, if writes shall rather fail than \

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::core::diagnose::code::{Code, Severity};
-use crate::core::diagnose::finding::{Finding, cli, seconds};
+use crate::core::diagnose::finding::{Finding, seconds};
 use crate::core::diagnose::scene::Scene;
 use crate::core::diagnose::seen::{Denial, Look, Seen, SentinelSeen};
 
@@ -52,7 +52,7 @@ fn stale_sentinel(scene: &Scene<'_>, sentinel: &SentinelSeen) -> Option<Finding>
     );
     let remedy = format!(
         "see whether it reaches the others (`{cli} SENTINEL SENTINELS name`); `{cli} SENTINEL RESET name` has it learn anew",
-        cli = cli(&sentinel.sentinel)
+        cli = scene.context.sentinel_cli(&sentinel.sentinel)
     );
     Some(
         Finding::new(Code::StaleSentinel, Severity::Warning, &sentinel.sentinel, evidence, remedy)
@@ -102,7 +102,8 @@ fn denied(scene: &Scene<'_>, seen: &Seen) -> Option<Finding> {
         })
         .collect();
     let ours = scene.context.user.as_deref().unwrap_or("default") == most.user;
-    let (cli, user, object) = (cli(&seen.node), most.user.escape_debug(), most.object.escape_debug());
+    let (cli, user, object) =
+        (scene.context.cli(&seen.node), most.user.escape_debug(), most.object.escape_debug());
     let remedy = match most.reason.as_str() {
         "command" => format!("`{cli} ACL SETUSER {user} '+{object}'`, or have the application stop"),
         "key" => format!(

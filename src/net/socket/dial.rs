@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
@@ -85,6 +85,28 @@ impl Dialer {
         }
     }
 
+    /// How long a connection takes to be made, resolution of the name and TLS not included: what the path and the kernel of the
+    /// other side take, whatever the server there is busy with. It is closed again. Errors as of [`Self::dial`]. Cancel safe.
+    pub async fn reach(&self, address: &Address, within: Duration) -> io::Result<Duration> {
+        let connect = async {
+            match address {
+                Address::Unix(path) => {
+                    let begun = clock::now();
+                    UnixStream::connect(path).await?;
+                    Ok(clock::now().since(begun))
+                }
+                Address::Tcp { host, port } => {
+                    let found = lookup_host((host.as_str(), *port)).await?.next();
+                    let found = found.ok_or(io::ErrorKind::NotFound)?;
+                    let begun = clock::now();
+                    TcpStream::connect(found).await?;
+                    Ok(clock::now().since(begun))
+                }
+            }
+        };
+        timeout(within, connect).await?
+    }
+
     /// Connects for a worker. Cancel safe: dropping it drops the socket.
     pub async fn connect(&self, address: &Address) -> io::Result<Socket> {
         Ok(match (address, &self.0) {
@@ -110,4 +132,20 @@ pub fn tune(stream: TcpStream) -> io::Result<TcpStream> {
         .with_retries(KEEPALIVE_PROBES);
     SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_takes_no_connection_is_reached_all_the_same() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::tcp("127.0.0.1", listener.local_addr().unwrap().port());
+        let dialer = Dialer::default();
+        let within = Duration::from_secs(20);
+        assert!(dialer.reach(&address, within).await.unwrap() < within, "the kernel makes it");
+        drop(listener);
+        assert!(dialer.reach(&address, within).await.is_err());
+    }
 }

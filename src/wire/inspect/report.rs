@@ -79,6 +79,7 @@ fn set(report: &mut Report, field: &str, value: &str) {
         "mem_not_counted_for_evict" => report.memory_not_counted = size(number()),
         "maxmemory" => report.maxmemory = size(number()),
         "maxmemory_policy" => report.evicts_nothing = value == "noeviction",
+        "total_forks" => report.total_forks = number(),
         "rdb_bgsave_in_progress" => report.bgsave = value == "1",
         "master_sync_left_bytes" => report.sync_left_bytes = size(number()),
         "master_sync_last_io_seconds_ago" => report.sync_last_io_seconds = span(number()),
@@ -113,6 +114,7 @@ mod tests {
         assert_eq!((report.keys, report.backlog_size), (Some(1), Some(1 << 20)));
         assert_eq!(report.auth_failures, 6);
         assert_eq!(report.online.len(), 1);
+        assert_eq!((report.latest_fork_usec, report.total_forks), (Some(2156), Some(1)));
         assert!(
             clock(include_bytes!("../../core/diagnose/said/primary-7.0.txt"))
                 .is_some_and(|usec| usec > 1 << 50)

@@ -6,13 +6,15 @@ use super::{number, size, span, text};
 use crate::core::diagnose::seen::{Fingerprint, Settings};
 
 /// What is asked for.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     "repl-timeout",
     "repl-ping-replica-period",
     "client-output-buffer-limit",
     "min-replicas-to-write",
     "replica-serve-stale-data",
     "disable-thp",
+    "replica-announce-port",
+    "tls-port",
     "masterauth",
     "masteruser",
     "requirepass",
@@ -29,6 +31,7 @@ pub fn take(settings: &mut Settings, answer: &BytesFrame, fingerprint: impl Fn(&
         Some("no") => Some(false),
         _ => None,
     };
+    let port = || number(value).and_then(|port| u16::try_from(port).ok());
     let secret = || match value {
         BytesFrame::BulkString(secret) => {
             Some(Fingerprint((!secret.is_empty()).then(|| fingerprint(secret))))
@@ -43,6 +46,8 @@ pub fn take(settings: &mut Settings, answer: &BytesFrame, fingerprint: impl Fn(&
         Some("min-replicas-to-write") => settings.min_replicas_to_write = number(value),
         Some("replica-serve-stale-data") => settings.serves_stale = flag(),
         Some("disable-thp") => settings.disable_thp = flag(),
+        Some("replica-announce-port") => settings.announced_port = port(),
+        Some("tls-port") => settings.tls_port = port(),
         Some("masterauth") => settings.masterauth = secret(),
         Some("masteruser") => settings.has_masteruser = secret().map(|user| user.0.is_some()),
         Some("requirepass") => settings.requirepass = secret(),
@@ -81,6 +86,8 @@ mod tests {
                 "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
             ),
             ("replica-serve-stale-data", "yes"),
+            ("replica-announce-port", "6390"),
+            ("tls-port", "0"),
             ("masterauth", ""),
             ("requirepass", "hunter2"),
             ("masteruser", ""),
@@ -88,6 +95,7 @@ mod tests {
         assert_eq!(settings.repl_timeout, Some(60));
         assert_eq!(settings.replica_buffer, Some((268_435_456, 67_108_864, 60)));
         assert_eq!(settings.serves_stale, Some(true));
+        assert_eq!((settings.announced_port, settings.tls_port), (Some(6390), Some(0)));
         assert_eq!(
             (settings.masterauth, settings.requirepass),
             (Some(Fingerprint(None)), Some(Fingerprint(Some(7))))
@@ -97,7 +105,12 @@ mod tests {
 
     #[test]
     fn what_is_not_told_is_not_known() {
-        let mut settings = told(&[("repl-timeout", "soon"), ("disable-thp", "maybe"), ("nosuch", "1")]);
+        let mut settings = told(&[
+            ("repl-timeout", "soon"),
+            ("disable-thp", "maybe"),
+            ("tls-port", "70000"),
+            ("nosuch", "1"),
+        ]);
         take(&mut settings, &BytesFrame::Array(Vec::new()), |_| 0);
         take(&mut settings, &BytesFrame::Error("NOPERM".into()), |_| 0);
         assert_eq!(settings, Settings::default());

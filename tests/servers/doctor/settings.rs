@@ -56,7 +56,7 @@ fn huge_pages_that_are_not_turned_off() {
         Topology::with(&[&SOUND_PRIMARY[..], &["--disable-thp", "no"]].concat(), 1, &SOUND_REPLICA);
     let proxy = Setup::of(&topology).start();
     let fault = Fault::begins("huge pages are not turned off");
-    fault.is_found(&proxy, "warning", "thp", &address(topology.primary.port), &["disable-thp no"]);
+    fault.is_found(&proxy, "info", "thp", &address(topology.primary.port), &["disable-thp no"]);
 }
 
 #[test]

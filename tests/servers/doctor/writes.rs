@@ -8,7 +8,8 @@ use crate::support::{Redis, Setup, Topology};
 fn a_primary_that_cannot_save_its_data() {
     let topology = sound(1);
     let primary = &topology.primary;
-    assert_eq!(primary.cmd(&["SET", "k", "v"]), "OK");
+    // It demands a replica.
+    eventually("the replica has told that it is there", secs(10), || primary.cmd(&["SET", "k", "v"]) == "OK");
     let setup = Setup::of(&topology);
     let proxy = setup.clone().start();
     await_look(&proxy);
