@@ -25,7 +25,7 @@ fn number(frame: &BytesFrame) -> Option<u64> {
 
 /// A number of seconds that a server can mean: what is counted with it does not overflow.
 fn span(seconds: Option<u64>) -> Option<u64> {
-    seconds.filter(|seconds| *seconds <= u64::from(u32::MAX))
+    seconds.filter(|seconds| u32::try_from(*seconds).is_ok())
 }
 
 /// A number of bytes that a server can mean.
