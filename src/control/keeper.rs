@@ -123,9 +123,9 @@ fn tell_of_rights(view: &View) {
         if !users.is_empty() {
             same = false;
             tracing::warn!(
-                node = %node.name(),
-                users = %users.join(" ").escape_debug(),
-                "a replica does not have the access rules of the primary: these users do not read there"
+                "replica {} does not have the access rules of the primary: {} do not read there",
+                node.name(),
+                users.join(", ").escape_debug()
             );
         }
     }

@@ -39,12 +39,9 @@ impl Primaries {
     /// Looks at a view, and tells what is new.
     pub fn look(&mut self, view: &View, now: Moment) {
         if let Some((ended, head)) = self.ended.take_if(|_| view.head.is_some()).zip(view.head) {
-            let node = view.primary.and_then(|id| view.node(id)).map(Node::name);
+            let node = view.primary.and_then(|id| view.node(id)).map(Node::name).unwrap_or_default();
             tracing::warn!(
-                primary = node,
-                previous = %ended.previous,
-                history = view.history.map(|history| history.id.to_string()),
-                "the primary does not go on from what was there before: {}",
+                "the primary {node} does not go on from what was there before: {}",
                 ended.text(head.offset)
             );
         }
@@ -74,18 +71,15 @@ impl Primaries {
 
 fn tell_of_second(view: &View, followed: Option<NodeId>, others: &[&Node]) {
     let names: Vec<String> = others.iter().map(|node| node.name()).collect();
-    let names = names.join(" ");
+    let names = names.join(", ");
     if let Some(followed) = followed.and_then(|id| view.node(id)).map(Node::name) {
+        let why = view.claim.text();
         tracing::warn!(
-            followed,
-            second = names,
-            why = view.claim.text(),
-            "a second node says that it is the primary: it is not followed"
+            "a second node says that it is the primary: {names} is not followed; {followed} is, because {why}"
         );
     } else {
         tracing::warn!(
-            nodes = names,
-            "several nodes say that they are the primary, and nothing decides: what needs the primary is refused"
+            "several nodes say that they are the primary, and nothing decides between {names}: what needs the primary is refused"
         );
     }
 }

@@ -177,14 +177,15 @@ impl StreamSink for Stamper {
 /// Says what a failover has lost.
 fn tell(lost: &LostTail) {
     let shown: Vec<_> = lost.keys.iter().take(KEYS_SHOWN).map(|key| String::from_utf8_lossy(key)).collect();
+    let keys = shown.join(", ");
     tracing::warn!(
-        writes = lost.writes,
-        bytes = lost.bytes(),
-        from = %lost.from,
-        upto = %lost.upto,
-        history = %lost.id,
-        keys = %shown.join(" ").escape_debug(),
-        "the failover lost writes that the old primary had made; REDWEIR LOSSES tells all their keys"
+        "the failover lost {} writes ({} bytes, offset {} to {}) that the old primary had made, at least: of {}; REDWEIR LOSSES \
+         tells all their keys",
+        lost.writes,
+        lost.bytes(),
+        lost.from,
+        lost.upto,
+        if keys.is_empty() { "unknown keys".to_owned() } else { keys.escape_debug().to_string() }
     );
 }
 

@@ -183,10 +183,9 @@ impl Users {
                 let problem = problem.to_string();
                 if self.problem != problem {
                     tracing::warn!(
-                        node = %self.address,
-                        problem,
-                        "the access rules of a node cannot be read, and count as hidden; if they are too many, \
-                         replica-acl = \"trust\" does without them"
+                        "the access rules of {} cannot be read ({problem}), and count as hidden; if they are too many, \
+                         replica-acl = \"trust\" does without them",
+                        self.address
                     );
                     self.problem = problem;
                 }

@@ -264,9 +264,10 @@ impl Witness {
         if matches!(ErrorCode::of(error), Some(ErrorCode::NoPerm | ErrorCode::Err)) {
             let problem = String::from_utf8_lossy(error);
             tracing::info!(
-                node = %self.address,
-                problem = words(problem.trim_end()),
-                "a replica does not let anybody wait by XREAD: RESP2 connections may see one turn of its event loop in which it goes back"
+                "replica {} does not let anybody wait by XREAD ({}): RESP2 connections may see one turn of its event loop in which \
+                 it goes back",
+                self.address,
+                words(problem.trim_end())
             );
             return None;
         }

@@ -64,7 +64,7 @@ fn exactly_the_writes_that_are_gone_are_told() {
     }
     let text = proxy.cmd(&["REDWEIR", "LOSSES"]).page();
     assert!(text.contains("202 writes") && text.contains("\n  gone:m2\n"), "{text}");
-    eventually("it is logged", secs(5), || proxy.log().contains("the failover lost writes"));
+    eventually("it is logged", secs(5), || proxy.log().contains("the failover lost 202 writes"));
 }
 
 /// Nothing is made up where nothing is lost.

@@ -170,7 +170,7 @@ fn missing(scene: &Scene<'_>, primary: &Seen, ours: &Report) -> Option<Finding> 
     // Whoever only follows the stream, as Redweir does, names no port.
     let others_count = ours.online.iter().filter(|(_, port)| *port == 0).count();
     let followers = if others_count > 0 {
-        format!(" (of which {others_count} only follow the stream)")
+        format!(" ({others_count} of them for the stream only)")
     } else {
         String::new()
     };

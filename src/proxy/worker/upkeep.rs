@@ -61,8 +61,8 @@ impl Worker {
         if is_about_credentials(why) {
             identity.revoke();
             tracing::info!(
-                user = identity.user(),
-                "the primary refuses a user that had logged in: its clients are disconnected"
+                "the primary refuses the user {}, which had logged in: its clients are disconnected",
+                identity.user().escape_debug()
             );
             self.dismiss_revoked();
         } else if matches!(why, Closed::Broken(_)) && self.identities_in_use().contains(&identity.id) {
