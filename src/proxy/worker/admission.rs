@@ -203,6 +203,12 @@ impl Admission {
         }
     }
 
+    /// Closes the connection that is kept, if it leads to a node that there is no longer.
+    pub(crate) fn close_unneeded(&self) {
+        let view = self.shared.shard().view.load();
+        self.link.borrow_mut().take_if(|(of, _)| view.node(*of).is_none());
+    }
+
     /// Asks one node.
     async fn is_open(&self, node: NodeId) -> Result<bool, ControlError> {
         let config = self.shared.config();

@@ -29,6 +29,7 @@ impl Worker {
             self.close_unused_lanes(now);
             self.give_up_stalled();
             self.inquiry.close_idle(now);
+            self.admission.close_unneeded();
             self.shut_out.borrow_mut().retain(|_, until| now < *until);
         }
     }
