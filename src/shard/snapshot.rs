@@ -26,7 +26,7 @@ use crate::shard::shared::Shared;
 #[derive(Debug)]
 pub struct Snapshot {
     known: RefCell<InForce>,
-    fit: RefCell<SmallVec<[Fit; 4]>>,
+    fit: RefCell<FoundFit>,
 }
 
 /// The view and the commands that were in force when somebody last looked.
@@ -47,6 +47,23 @@ struct Fit {
     node: NodeId,
     applied: Offset,
     until: Moment,
+}
+
+/// Those that were found so, one for each policy and replica.
+#[derive(Debug, Default)]
+struct FoundFit(SmallVec<[Fit; 4]>);
+
+impl FoundFit {
+    fn keep(&mut self, found: Fit) {
+        self.0.retain(|fit| (fit.policy, fit.node) != (found.policy, found.node));
+        self.0.push(found);
+    }
+
+    /// What a replica has applied that is still fresh enough for this policy.
+    fn at(&self, policy: PolicyId, node: NodeId, now: Moment) -> Option<Offset> {
+        let fit = self.0.iter().find(|fit| (fit.policy, fit.node) == (policy, node))?;
+        (now <= fit.until || mutant::is("fit-for-ever")).then_some(fit.applied)
+    }
 }
 
 #[derive(Debug)]
@@ -90,7 +107,7 @@ impl Snapshot {
             let (fresh, words) = (views.load(), tables.load());
             if !Arc::ptr_eq(fresh, view) {
                 *view = Arc::clone(fresh);
-                self.fit.borrow_mut().clear();
+                self.forget_fit();
             }
             if !Arc::ptr_eq(words, commands) {
                 *commands = Arc::clone(words);
@@ -114,21 +131,42 @@ impl Snapshot {
         else {
             return;
         };
-        let mut fit = self.fit.borrow_mut();
-        fit.retain(|fit| (fit.policy, fit.node) != (policy_id, node));
-        fit.push(Fit { policy: policy_id, node, applied, until });
+        self.fit.borrow_mut().keep(Fit { policy: policy_id, node, applied, until });
     }
 
     /// What was found may hold no longer.
     pub fn forget_fit(&self) {
-        self.fit.borrow_mut().clear();
+        self.fit.borrow_mut().0.clear();
     }
 
     /// What a replica has applied that is still fresh enough for this policy, whatever is demanded besides; `None` when
     /// that has to be decided anew.
     pub fn fit(&self, policy: PolicyId, node: NodeId, now: Moment) -> Option<Offset> {
-        let fit = self.fit.borrow();
-        let fit = fit.iter().find(|fit| (fit.policy, fit.node) == (policy, node))?;
-        (now <= fit.until || mutant::is("fit-for-ever")).then_some(fit.applied)
+        self.fit.borrow().at(policy, node, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_fit_is_so_until_its_time_is_up() {
+        let mut found = FoundFit::default();
+        let fit = |policy, node, applied, until| Fit {
+            policy: PolicyId(policy),
+            node: NodeId(node),
+            applied: Offset::new(applied),
+            until: Moment::from_millis(until),
+        };
+        found.keep(fit(0, 1, 7, 100));
+        found.keep(fit(1, 1, 7, 200));
+        let at = |found: &FoundFit, policy, node, ms| {
+            found.at(PolicyId(policy), NodeId(node), Moment::from_millis(ms)).map(Offset::bytes)
+        };
+        assert_eq!((at(&found, 0, 1, 100), at(&found, 0, 1, 101)), (Some(7), None));
+        assert_eq!((at(&found, 1, 1, 101), at(&found, 0, 2, 50)), (Some(7), None));
+        found.keep(fit(0, 1, 9, 300));
+        assert_eq!((at(&found, 0, 1, 250), at(&found, 1, 1, 250)), (Some(9), None));
     }
 }
