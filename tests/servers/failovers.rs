@@ -262,7 +262,7 @@ fn round(fault: Fault, seed: u64) {
     let verdict = judge(&outcome, new);
     let resumed = outcome.appended.iter().flatten().filter_map(|append| append.acknowledged);
     let resumed = resumed.filter(|at| *at > switched).min().expect("writes go on");
-    eventually("it is told", ms(1500), || told(&proxy).0 >= verdict.lost);
+    eventually("it is told", secs(5), || told(&proxy).0 >= verdict.lost);
     let (writes, keys) = told(&proxy);
     eprintln!(
         "{fault:?}, seed {seed}: switched after {:?}, written within {:?}; {verdict:?}; told: {writes}",
