@@ -525,7 +525,7 @@ fn run(seed: u64) -> HashMap<Consistency, u64> {
 
 #[test]
 fn no_read_is_sent_below_what_its_level_demands() {
-    let more = std::env::var("REDWEIR_SIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
+    let more = std::env::var("REDWEIR_SIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     let mut served: HashMap<Consistency, u64> = HashMap::new();
     for seed in KEPT_SEEDS.iter().copied().chain(0..more) {
         let result = std::panic::catch_unwind(|| run(seed));
