@@ -121,15 +121,16 @@ demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after
 # Tests with servers wait more than they compute: the others have what is left over of the machine meanwhile.
 test: deps-test ## All tests, against real servers
 	@cargo test --locked --no-run
-	beside=$$(mktemp)
-	trap 'kill $$(jobs -p) 2>/dev/null || true; rm -f "$$beside"' EXIT
+	beside=$$(mktemp) output=$$(mktemp)
+	trap 'kill $$(jobs -p) 2>/dev/null || true; rm -f "$$beside" "$$output"' EXIT
 	nice -n 19 cargo test --locked --no-fail-fast --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) \
 		>"$$beside" 2>&1 &
-	status=0
+	others=$$! failed=0 status=0
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} \
-		cargo test --locked --no-fail-fast --test servers --test follower || status=$$?
-	wait $$! || status=$$?
+		cargo test --locked --no-fail-fast --test servers --test follower 2>&1 | tee "$$output" || failed=$$?
+	wait $$others || status=$$?
 	cat "$$beside"
+	if [ $$failed != 0 ]; then tests/again "$$output" || status=$$failed; fi
 	exit $$status
 
 soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values, SOAK_KEYS lines

@@ -195,7 +195,7 @@ fn a_guest_of_the_replica_writes_nothing() {
     let (topology, _) = with_users(1);
     let lax = "[policy.default]\nconsistency = \"eventual\"\nreplica-serve-stale-data = \"yes\"";
     let proxy = setup(&topology)
-        .upstream("probe-timeout = \"1s\"\nwrite-hold = \"4s\"")
+        .upstream("probe-timeout = \"3s\"\nwrite-hold = \"8s\"")
         .toml(lax)
         .proxy("[proxy]\nworkers = 1")
         .start();
@@ -204,8 +204,8 @@ fn a_guest_of_the_replica_writes_nothing() {
     topology.await_sync();
     admin(topology.primary.port).cmd(&["CONFIG", "SET", "requirepass", "hunter2"]);
     topology.primary.pause();
-    // It is silent, but does not hang: then nobody would have a connection there any longer.
-    sleep_ms(1300);
+    // It is silent, but does not hang: then nobody would have a connection there any longer. That takes six seconds.
+    sleep_ms(3300);
     let (mut guest, mut reader) = (proxy.connect(), proxy.connect());
     guest.ask(&["SET", "k", "by a guest"]);
     assert_eq!(reader.cmd(&["GET", "k"]), "v", "the replica would answer it as well");
