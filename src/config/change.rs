@@ -133,6 +133,7 @@ fn follow_proxy(changes: &mut Changes, old: &ProxyConfig, new: &mut ProxyConfig)
         workers,
         max_clients,
         client_output_buffer_limit,
+        reply_budget,
         drain_timeout,
         lame_duck,
         maint_notifications,
@@ -142,6 +143,7 @@ fn follow_proxy(changes: &mut Changes, old: &ProxyConfig, new: &mut ProxyConfig)
     changes.take("proxy.max-clients", max_clients, &new.max_clients);
     let limit = &new.client_output_buffer_limit;
     changes.take("proxy.client-output-buffer-limit", client_output_buffer_limit, limit);
+    changes.take("proxy.reply-budget", reply_budget, &new.reply_budget);
     changes.take("proxy.drain-timeout", drain_timeout, &new.drain_timeout);
     changes.take("proxy.lame-duck", lame_duck, &new.lame_duck);
     let maint = &new.maint_notifications;

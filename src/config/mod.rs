@@ -176,6 +176,8 @@ pub struct ProxyConfig {
     pub max_clients: usize,
     /// `client-output-buffer-limit`, in bytes: a client that owes more reading is disconnected.
     pub client_output_buffer_limit: u64,
+    /// `reply-budget`, in bytes: what may wait for clients who do not keep up, in all.
+    pub reply_budget: u64,
     /// `drain-timeout`: how long clients may take to leave after SIGTERM.
     pub drain_timeout: Duration,
     /// `lame-duck`: for how long of that newcomers are still served, after SIGTERM.
@@ -493,6 +495,7 @@ impl Default for ProxyConfig {
             workers: 0,
             max_clients: 10_000,
             client_output_buffer_limit: 64 << 20,
+            reply_budget: 64 << 20,
             drain_timeout: Duration::from_secs(10),
             lame_duck: Duration::from_millis(500),
             maint_notifications: false,

@@ -408,6 +408,7 @@ fn read_proxy(section: &Section<'_>) -> ProxyConfig {
         workers: section.number("workers", default.workers, 0..=1024, None),
         max_clients: section.number("max-clients", default.max_clients, 1..=1_000_000, None),
         client_output_buffer_limit: section.size("client-output-buffer-limit", limit, 64 << 10..=SIZE_MAX),
+        reply_budget: section.size("reply-budget", default.reply_budget, 1 << 20..=SIZE_MAX),
         drain_timeout: section.duration("drain-timeout", default.drain_timeout, Duration::ZERO..=MINUTE * 60),
         lame_duck: section.duration("lame-duck", default.lame_duck, Duration::ZERO..=MINUTE * 60),
         maint_notifications: section.yes_no("maint-notifications", default.maint_notifications),

@@ -71,6 +71,7 @@ pub const TABLES: &[Table] = &[
             "workers",
             "max-clients",
             "client-output-buffer-limit",
+            "reply-budget",
             "drain-timeout",
             "lame-duck",
             "maint-notifications",

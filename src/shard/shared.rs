@@ -13,6 +13,7 @@ use crate::core::command::in_force::Commands;
 use crate::core::fence::FenceTable;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
+use crate::net::runtime::budget::Budget;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::dial::Dialer;
@@ -79,6 +80,8 @@ pub struct Shared {
     pub lanes_unused: usize,
     /// Places for exclusive connections to the primary.
     pub exclusive: Arc<Semaphore>,
+    /// Replies that wait for clients whose sockets take nothing.
+    pub replies: Arc<Budget>,
     /// How to reach the workers about their clients.
     pub mailboxes: Mailboxes,
     /// One per worker.
@@ -106,6 +109,7 @@ impl Shared {
         let watching = config.policies.bound();
         let commands = Commands::builtin(&config.security.deny_commands);
         let exclusive = Arc::new(Semaphore::new(config.upstream.max_exclusive_connections));
+        let replies = Arc::new(Budget::new(config.proxy.reply_budget));
         Self {
             config: ArcSwap::from_pointee(config),
             configured: watch::Sender::new(0),
@@ -118,6 +122,7 @@ impl Shared {
             clients: DashMap::new(),
             lanes_unused: limits::LANES_UNUSED,
             exclusive,
+            replies,
             mailboxes: Mailboxes::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             drain: watch::Sender::new(false),
@@ -139,6 +144,7 @@ impl Shared {
         let (had, has) = (before.upstream.max_exclusive_connections, now.upstream.max_exclusive_connections);
         self.exclusive.add_permits(has.saturating_sub(had));
         self.withdraw_exclusive(had.saturating_sub(has));
+        self.replies.set_limit(now.proxy.reply_budget);
         if before.security.deny_commands != now.security.deny_commands {
             self.commands.rcu(|commands| commands.denying(&now.security.deny_commands));
         }

@@ -3,7 +3,6 @@
 #![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
 #![allow(clippy::print_stdout, reason = "figures are worth seeing")]
 
-use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,15 +11,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Conn, Direction, Proxy, Relay, Setup, Topology, Value, encode, eventually, secs, sleep_ms,
+    Conn, Direction, Proxy, Relay, Setup, Topology, Value, encode, eventually, memory_of, secs, sleep_ms,
 };
 
-/// A line of `/proc/<pid>/status`, in bytes.
 fn memory(proxy: &Proxy, line: &str) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
-    let text = found.unwrap_or_else(|| panic!("no {line} in {status}"));
-    text.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    memory_of(proxy.pid(), line)
 }
 
 /// A number from the environment, to try more than the ordinary run does.

@@ -33,6 +33,7 @@ mod large;
 mod losses;
 mod managed;
 mod offload;
+mod overload;
 mod panics;
 mod pipelines;
 mod pools;

@@ -29,6 +29,15 @@ pub const FOLLOWED_LONGEST: Duration = Duration::from_millis(20);
 /// Replies that one client may have outstanding before its input is no longer read.
 pub const CLIENT_PENDING: usize = 4096;
 
+/// Replies that a client may have outstanding of which nothing is known yet.
+pub const CLIENT_WINDOW_FIRST: usize = 4;
+
+/// Bytes of replies that one client may have asked for at once; one reply, however long it is.
+pub const CLIENT_WINDOW: usize = 1024 * 1024;
+
+/// Bytes that may wait for a client whatever `reply-budget` says.
+pub const CLIENT_OUTPUT_LEAST: usize = 256 * 1024;
+
 /// Room for outstanding replies that an idle client keeps.
 pub const SLOTS_KEPT: usize = 128;
 

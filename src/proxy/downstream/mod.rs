@@ -4,3 +4,4 @@ pub(crate) mod pace;
 pub mod queue;
 pub mod replies;
 pub mod status;
+pub(crate) mod window;

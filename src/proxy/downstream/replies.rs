@@ -2,14 +2,17 @@
 //! ([`crate::proxy::downstream::queue`]) and are written to its socket. A client that has left stays in the lanes' queues
 //! as a tombstone: its replies are read and dropped, never given to anyone else.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 
+use crate::core::moment::Moment;
 use crate::core::session::Session;
+use crate::net::runtime::budget::Budget;
 use crate::net::runtime::buffers::Buffers;
 use crate::net::runtime::flush::{DirtyList, Flush};
 use crate::net::runtime::limits;
@@ -17,6 +20,7 @@ use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::pace::{Allowance, Pace};
 use crate::proxy::downstream::queue::ReplyQueue;
 use crate::proxy::downstream::status::Status;
+use crate::proxy::downstream::window::Window;
 
 /// The shared part of a client connection.
 #[derive(Debug)]
@@ -40,14 +44,22 @@ pub struct Output {
     pub dirty: Rc<DirtyList<Client>>,
     /// Where output is collected.
     pub buffers: Rc<Buffers>,
+    /// What may wait for clients whose sockets take nothing, in all.
+    pub budget: Arc<Budget>,
 }
 
 #[derive(Debug, Default)]
 struct ClientState {
     queue: ReplyQueue,
+    window: Window,
     pace: Pace,
     dirty: bool,
     blocked: bool,
+    /// Of what it has yet to take, what counts in the budget of all.
+    held: usize,
+    /// It waits for room and takes nothing, since then, as if it read nothing before it has said everything: it may say
+    /// more.
+    stalled: Option<Moment>,
     gone: Option<Gone>,
     /// To be disconnected once everything is written.
     ending: bool,
@@ -108,11 +120,15 @@ impl Client {
             inner.pace.wake_lanes();
         }
         inner.pace.gives(bytes.len());
+        inner.window.comes(bytes.len(), complete);
         let waiting = inner.waiting();
         if waiting > self.output_limit {
             drop(inner);
             self.leave(Gone::TooSlow);
             return false;
+        }
+        if inner.blocked {
+            self.hold(&mut inner);
         }
         self.mark_dirty(inner);
         waiting > limits::LANE_PAUSE
@@ -136,11 +152,25 @@ impl Client {
             self.leave(Gone::TooSlow);
             return;
         }
+        if inner.blocked {
+            self.hold(&mut inner);
+        }
         self.mark_dirty(inner);
     }
 
+    /// Its socket takes nothing: what waits for it counts in the budget of all.
+    #[cold]
+    fn hold(&self, inner: &mut ClientState) {
+        let held = if inner.blocked && inner.gone.is_none() { inner.waiting() } else { 0 };
+        self.output.budget.hold(held, std::mem::replace(&mut inner.held, held));
+        if inner.waits {
+            // No flush will look after whoever waits for an answer, or for room.
+            inner.wake_task();
+        }
+    }
+
     #[inline]
-    fn mark_dirty(self: &Rc<Self>, mut inner: std::cell::RefMut<'_, ClientState>) {
+    fn mark_dirty(self: &Rc<Self>, mut inner: RefMut<'_, ClientState>) {
         if !inner.dirty && !inner.blocked && inner.queue.output_len() > 0 {
             inner.dirty = true;
             drop(inner);
@@ -175,7 +205,16 @@ impl Client {
 
     /// The client is gone; what is still delivered to it is dropped.
     pub fn leave(&self, why: Gone) {
-        drop_as(self.inner.borrow_mut(), why);
+        self.drop_as(self.inner.borrow_mut(), why);
+    }
+
+    /// Nothing is kept for it any longer.
+    fn drop_as(&self, mut inner: RefMut<'_, ClientState>, why: Gone) {
+        inner.gone.get_or_insert(why);
+        inner.queue.forget();
+        inner.pace.wake_lanes();
+        self.hold(&mut inner);
+        inner.wake_task();
     }
 
     /// Disconnects the client once what it has been told is written.
@@ -257,7 +296,41 @@ impl Client {
     /// forgotten, and with it what has to wait for what.
     pub fn has_room(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.gone.is_none() && !inner.is_full() && inner.waiting() < self.output_limit / 2
+        let (waiting, outstanding) = (inner.waiting(), inner.queue.outstanding());
+        inner.gone.is_none()
+            && if waiting <= limits::CLIENT_OUTPUT_LEAST {
+                inner.window.is_open(outstanding)
+            } else {
+                self.may_owe_more(&inner)
+            }
+    }
+
+    /// The same for one for whom much waits. It may be writing a pipeline to its end before it reads the first reply: half of
+    /// what may pile up for it may do so at once, if that of all together is not too much; the rest, for which it is
+    /// disconnected, once it has taken nothing for a while.
+    #[cold]
+    fn may_owe_more(&self, inner: &ClientState) -> bool {
+        let (waiting, outstanding) = (inner.waiting(), inner.queue.outstanding());
+        let left = self.output.budget.left();
+        if inner.stalled.is_some() {
+            let room = (self.output_limit.saturating_sub(waiting) + 1).min(left);
+            return left > 0 && outstanding < inner.window.within(room);
+        }
+        waiting < self.output_limit / 2 && left > 0 && inner.window.is_open(outstanding)
+    }
+
+    /// It waits for room and has taken nothing for a while. If that is long, it is disconnected.
+    pub fn stalls(&self, now: Moment) {
+        let mut inner = self.inner.borrow_mut();
+        let since = *inner.stalled.get_or_insert(now);
+        if now.since(since) >= limits::STALLED_LONGEST {
+            self.drop_as(inner, Gone::TooSlow);
+        }
+    }
+
+    /// Whether its socket takes nothing at the moment.
+    pub fn is_blocked(&self) -> bool {
+        self.inner.borrow().blocked
     }
 
     /// Whether a lane should wait with more of the reply of slot `seq`, or, of a `long` one, with more of it. If so,
@@ -291,8 +364,9 @@ impl Flush for Client {
         }
         while inner.queue.output_len() > 0 {
             match self.write.try_write(inner.queue.output()) {
-                Ok(0) => return drop_as(inner, Gone::Left),
+                Ok(0) => return self.drop_as(inner, Gone::Left),
                 Ok(n) => {
+                    inner.stalled = None;
                     inner.pace.takes(n);
                     inner.queue.written(n);
                 }
@@ -301,11 +375,14 @@ impl Flush for Client {
                     break;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return drop_as(inner, Gone::Left),
+                Err(_) => return self.drop_as(inner, Gone::Left),
             }
         }
         if inner.ending && inner.queue.output_len() == 0 {
-            return drop_as(inner, Gone::Ended);
+            return self.drop_as(inner, Gone::Ended);
+        }
+        if inner.blocked || inner.held > 0 {
+            self.hold(&mut inner);
         }
         if inner.queue.output_len() == 0 {
             self.output.buffers.put(inner.queue.exchange_buffer(BytesMut::new()));
@@ -345,11 +422,4 @@ impl ClientState {
             task.wake_by_ref();
         }
     }
-}
-
-fn drop_as(mut inner: std::cell::RefMut<'_, ClientState>, why: Gone) {
-    inner.gone.get_or_insert(why);
-    inner.queue.forget();
-    inner.pace.wake_lanes();
-    inner.wake_task();
 }

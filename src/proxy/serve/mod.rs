@@ -156,9 +156,7 @@ impl Server {
             let step = self.advance();
             let event = match step {
                 Step::Done => self.input_or_end().await,
-                Step::Room => {
-                    self.wait(|client, connection| client.has_room() && connection.lanes.have_room()).await
-                }
+                Step::Room => self.wait_for_room().await,
                 Step::Drain => self.wait(|client, _| client.is_drained()).await,
                 Step::Retry => Box::pin(self.pause()).await,
                 Step::Find(client) => {
@@ -314,6 +312,29 @@ impl Server {
             input.poll(worker, read, cx)
         });
         tokio::time::timeout(limits::FIRST_WORDS, words).await.ok()
+    }
+
+    /// Waits until there is room for the next command, here and on the lane that was full.
+    async fn wait_for_room(&mut self) -> WaitEnd {
+        if !self.client.is_blocked() {
+            // Once it is, it is waited for in another way.
+            let room = |client: &Client, connection: &mut Connection| {
+                client.is_blocked() || client.has_room() && connection.lanes.have_room()
+            };
+            return self.wait(room).await;
+        }
+        let taken = self.client.taken();
+        let room =
+            |client: &Client, connection: &mut Connection| client.has_room() && connection.lanes.have_room();
+        // Cancel safe: what was read stays in the buffer.
+        let room = Box::pin(tokio::time::timeout(limits::STALLED_PIPELINE, self.wait(room))).await;
+        self.client.set_waits(false);
+        room.unwrap_or_else(|_| {
+            if self.client.taken() == taken {
+                self.client.stalls(clock::now());
+            }
+            WaitEnd::Changed
+        })
     }
 
     /// Waits until `done`; reads ahead a little, to notice a client that leaves.

@@ -123,7 +123,8 @@ impl Worker {
         let stats = shared.stats.get(index).cloned().unwrap_or_default();
         let nodes = shared.shard().places;
         let schedule = Rc::<Schedule>::default();
-        let output = Output { dirty: DirtyList::new(&schedule), buffers: Rc::<Buffers>::default() };
+        let (dirty, budget) = (DirtyList::new(&schedule), Arc::clone(&shared.replies));
+        let output = Output { dirty, buffers: Rc::<Buffers>::default(), budget };
         Rc::new(Self {
             snapshot: Snapshot::new(&shared),
             heard: RefCell::new(vec![0; nodes]),

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use redweir::core::fence::{FenceTable, Slot};
@@ -87,7 +88,11 @@ pub(crate) fn check(input: &[u8]) {
 
 impl Model {
     fn new() -> Self {
-        let output = Output { dirty: DirtyList::new(&Rc::<Schedule>::default()), buffers: Rc::default() };
+        let output = Output {
+            dirty: DirtyList::new(&Rc::<Schedule>::default()),
+            buffers: Rc::default(),
+            budget: Arc::default(),
+        };
         let client = |id| Client::new(id, WriteHalf::nowhere(), output.clone(), usize::MAX);
         let load = Load::new(1);
         let fences = FenceTable::new(1 << 10, [1, 2, 3, 4]);

@@ -18,6 +18,7 @@ pub(crate) mod socket;
 pub(crate) mod topology;
 pub(crate) mod watch;
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
@@ -52,6 +53,14 @@ pub(crate) const fn ms(ms: u64) -> Duration {
 
 pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
+}
+
+/// A line of `/proc/<pid>/status`, in bytes.
+pub(crate) fn memory_of(pid: u32, line: &str) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+    let text = found.unwrap_or_else(|| panic!("no {line} in {status}"));
+    text.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
 /// A port that nobody listens on. Below the range that outgoing connections take theirs from, so that a server that

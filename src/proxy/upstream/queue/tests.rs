@@ -1,6 +1,7 @@
 //! Unit tests of the request queue: order, cuts, tombstones, what is left.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::RequestQueue;
 use crate::core::fence::{FenceTable, Slot};
@@ -16,7 +17,8 @@ use crate::proxy::upstream::load::Load;
 use crate::proxy::upstream::pending::{Pending, Rewrite};
 
 fn output() -> Output {
-    Output { dirty: DirtyList::new(&Rc::<Schedule>::default()), buffers: Rc::default() }
+    let dirty = DirtyList::new(&Rc::<Schedule>::default());
+    Output { dirty, buffers: Rc::default(), budget: Arc::default() }
 }
 
 fn client(id: u64) -> Rc<Client> {
