@@ -40,6 +40,7 @@ struct CandidateBody {
     applied_offset: Option<u64>,
     lag_bytes: Option<u64>,
     staleness_ms: Option<f64>,
+    delay_ms: Option<f64>,
     why: String,
 }
 
@@ -88,14 +89,15 @@ fn render(explained: &ExplainBody) -> String {
     for (name, value) in lines {
         let _ = writeln!(text, "{name:<9} {}", value.escape_debug());
     }
-    let header = ["node", "role", "eligible", "applied", "lag", "staleness", "because"].map(str::to_owned);
-    let rows: Vec<[String; 7]> =
+    let header =
+        ["node", "role", "eligible", "applied", "lag", "staleness", "delay", "because"].map(str::to_owned);
+    let rows: Vec<[String; 8]> =
         std::iter::once(header).chain(explained.candidates.iter().map(row)).collect();
     if rows.len() == 1 {
         return text;
     }
     text.push('\n');
-    let widths: [usize; 7] =
+    let widths: [usize; 8] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     for row in &rows {
         let cells: Vec<String> =
@@ -105,7 +107,7 @@ fn render(explained: &ExplainBody) -> String {
     text
 }
 
-fn row(candidate: &CandidateBody) -> [String; 7] {
+fn row(candidate: &CandidateBody) -> [String; 8] {
     let unknown = || "?".to_owned();
     [
         candidate.node.escape_debug().to_string(),
@@ -114,6 +116,7 @@ fn row(candidate: &CandidateBody) -> [String; 7] {
         candidate.applied_offset.map_or_else(unknown, |offset| offset.to_string()),
         candidate.lag_bytes.map_or_else(unknown, |bytes| format!("{bytes} B")),
         candidate.staleness_ms.map_or_else(unknown, |ms| format!("{ms:.1} ms")),
+        candidate.delay_ms.map_or_else(unknown, |ms| format!("{ms:.1} ms")),
         candidate.why.escape_debug().to_string(),
     ]
 }
@@ -134,7 +137,7 @@ mod tests {
             "decision": "send", "target": "b:2", "reason": "fresh", "why": "it has applied the fence", "fence": "120",
             "candidates": [
                 {"node": "b:2", "role": "replica", "eligible": true, "applied_offset": 120, "lag_bytes": 0,
-                 "staleness_ms": 3.25, "reason": "fresh", "why": "it has applied the fence", "answers": true},
+                 "staleness_ms": 3.25, "delay_ms": 0.5, "reason": "fresh", "why": "it has applied the fence", "answers": true},
                 {"node": "c:3", "role": "replica", "eligible": false, "reason": "silent", "why": "it\nis silent"}]}"#;
         let expected = "\
 command   get (read)
@@ -143,9 +146,9 @@ fence     120
 decision  send to b:2
 because   it has applied the fence (fresh)
 
-node  role     eligible  applied  lag  staleness  because
-b:2   replica  yes       120      0 B  3.2 ms     it has applied the fence
-c:3   replica  no        ?        ?    ?          it\\nis silent
+node  role     eligible  applied  lag  staleness  delay   because
+b:2   replica  yes       120      0 B  3.2 ms     0.5 ms  it has applied the fence
+c:3   replica  no        ?        ?    ?          ?       it\\nis silent
 ";
         assert_eq!(render(&serde_json::from_str(json).unwrap()), expected);
     }

@@ -39,6 +39,7 @@ struct NodeBody {
     applied_offset: Option<u64>,
     lag_bytes: Option<u64>,
     staleness_ms: Option<f64>,
+    delay_ms: Option<f64>,
     in_service: bool,
 }
 
@@ -83,10 +84,10 @@ fn render(readiness: &str, view: &ViewBody, doctor: &DoctorReport, colours: bool
         let _ = writeln!(out, "history: {} of {}, offset {head}", shown(id), shown(primary));
     }
     out.push('\n');
-    let header =
-        ["node", "role", "answers", "link", "applied", "lag", "age", "in service"].map(str::to_owned);
-    let rows: Vec<[String; 8]> = std::iter::once(header).chain(view.nodes.iter().map(row)).collect();
-    let widths: [usize; 8] =
+    let header = ["node", "role", "answers", "link", "applied", "lag", "age", "delay", "in service"]
+        .map(str::to_owned);
+    let rows: Vec<[String; 9]> = std::iter::once(header).chain(view.nodes.iter().map(row)).collect();
+    let widths: [usize; 9] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     for row in &rows {
         let cells: Vec<String> =
@@ -97,7 +98,7 @@ fn render(readiness: &str, view: &ViewBody, doctor: &DoctorReport, colours: bool
     out + &doctor.findings_text(colours)
 }
 
-fn row(node: &NodeBody) -> [String; 8] {
+fn row(node: &NodeBody) -> [String; 9] {
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let unknown = || "-".to_owned();
     [
@@ -108,6 +109,7 @@ fn row(node: &NodeBody) -> [String; 8] {
         node.applied_offset.map_or_else(unknown, |offset| offset.to_string()),
         node.lag_bytes.map_or_else(unknown, |bytes| format!("{bytes} B")),
         node.staleness_ms.map_or_else(unknown, |ms| format!("{ms:.0} ms")),
+        node.delay_ms.map_or_else(unknown, |ms| format!("{ms:.0} ms")),
         yes(node.in_service),
     ]
 }
@@ -121,15 +123,15 @@ mod tests {
         let view = r#"{"primary": "a:1", "replication_id": "ff", "head_offset": 120, "nodes": [
             {"node": "a:1", "role": "primary", "answers": true, "in_service": true},
             {"node": "b:2", "role": "replica", "answers": true, "link": "up", "applied_offset": 120, "lag_bytes": 0,
-             "staleness_ms": 31.4159, "in_service": true, "more": 1}]}"#;
+             "staleness_ms": 31.4159, "delay_ms": 0.8, "in_service": true, "more": 1}]}"#;
         let expected = "\
 ready
 primary: a:1
 history: ff of a:1, offset 120
 
-node  role     answers  link  applied  lag  age    in service
-a:1   primary  yes      -     -        -    -      yes
-b:2   replica  yes      up    120      0 B  31 ms  yes
+node  role     answers  link  applied  lag  age    delay  in service
+a:1   primary  yes      -     -        -    -      -      yes
+b:2   replica  yes      up    120      0 B  31 ms  1 ms   yes
 
 no node was looked at yet
 ";

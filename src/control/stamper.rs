@@ -12,12 +12,13 @@ use crate::core::argv::Args;
 use crate::core::command::in_force::{Commands, LastCommand};
 use crate::core::command::{Access, Keys, WriteKeys};
 use crate::core::fence::Slot;
+use crate::core::moment::in_words;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
 use crate::core::position::{Offset, ReplId};
 use crate::core::stream::coverage::Coverage;
 use crate::core::stream::lost::{Loss, LostTail, RecentWrites};
-use crate::core::stream::source::{self, Avoided};
+use crate::core::stream::source::{self, Avoided, StreamSource, Wish};
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::shard::shared::Shared;
@@ -30,6 +31,9 @@ const RECONSIDER: Duration = Duration::from_secs(1);
 
 /// How many writes are collected before they are stamped.
 const WRITTEN_KEPT: usize = 1024;
+
+/// A source is left for one that is fresher this long after the last change, at the earliest.
+const MOVE_EVERY: Duration = Duration::from_secs(2);
 
 /// Sources that failed, shared between the one who hears of it and the one who chooses.
 pub type FailedSources = Arc<Mutex<Avoided>>;
@@ -211,6 +215,22 @@ impl Args for Whole<'_, '_> {
     }
 }
 
+/// Says why the stream is read at the primary though a replica could be the source.
+fn tell_why(view: &View, choice: StreamSource, chosen: Option<NodeId>) {
+    if choice == StreamSource::Auto
+        && chosen.is_some()
+        && chosen == view.primary
+        && let Some((patience, delay)) = source::strong_reads_wait_in_vain(view, false)
+    {
+        tracing::info!(
+            "the replication stream is followed at the primary: the freshest replica is {} behind, and strong reads wait no \
+             longer than {} (wait-timeout)",
+            in_words(delay),
+            in_words(patience)
+        );
+    }
+}
+
 /// Tells the follower which node to read from, as the view changes. Ends when the follower is gone.
 pub async fn choose_source(
     shared: Arc<Shared>,
@@ -219,16 +239,28 @@ pub async fn choose_source(
 ) {
     let mut views = shared.shard().views.subscribe();
     let [chance, ..] = jitter::seeds();
+    let mut moved = clock::now();
     while !wanted.is_closed() {
         let view = shared.shard().view.load_full();
         let current = wanted.borrow().as_ref().map(|source| source.node);
         let primary = view.primary.and_then(|id| view.node(id));
         let min_replicas = primary.and_then(|node| node.facts.as_ref()?.min_replicas_to_write);
+        let (config, now) = (shared.config(), clock::now());
+        let wish = Wish {
+            choice: config.stream.source,
+            min_replicas_to_write: min_replicas,
+            watched: config.upstream.sentinel.is_some(),
+            may_move: now.since(moved) >= MOVE_EVERY,
+        };
+        drop(config);
         let chosen = {
             let failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-            let choice = shared.config().stream.source;
-            source::choose(&view, choice, current, &failures, min_replicas, chance, clock::now())
+            source::choose(&view, wish, current, &failures, chance, now)
         };
+        if chosen != current {
+            moved = now;
+            tell_why(&view, wish.choice, chosen);
+        }
         let source = chosen
             .and_then(|node| Some(Source { node, address: shared.shard().address(node)?.as_ref().clone() }));
         wanted.send_if_modified(|present| {

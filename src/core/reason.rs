@@ -44,6 +44,8 @@ pub enum Reason {
     BelowFence,
     /// The read's barrier is not known yet.
     BarrierPending,
+    /// The replication stream is known to take longer than `wait-timeout` to come to the read's barrier.
+    StreamLate,
     /// A write of this connection that the read must show is still in flight.
     OwnWriteInFlight,
 
@@ -96,7 +98,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in order.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::NoReplica,
         Self::Silent,
         Self::Unobserved,
@@ -116,6 +118,7 @@ impl Reason {
         Self::FencePending,
         Self::BelowFence,
         Self::BarrierPending,
+        Self::StreamLate,
         Self::OwnWriteInFlight,
         Self::Fresh,
         Self::StaleAllowed,
@@ -147,6 +150,7 @@ impl Reason {
                 | Self::FencePending
                 | Self::BelowFence
                 | Self::BarrierPending
+                | Self::StreamLate
                 | Self::OwnWriteInFlight
         )
     }
@@ -154,7 +158,11 @@ impl Reason {
     /// Whether it is what is wrong with one replica, so that elsewhere it has to be said of which.
     pub const fn is_about_a_replica(self) -> bool {
         match self {
-            Self::FencePending | Self::BarrierPending | Self::OwnWriteInFlight | Self::NoReplica => false,
+            Self::FencePending
+            | Self::BarrierPending
+            | Self::StreamLate
+            | Self::OwnWriteInFlight
+            | Self::NoReplica => false,
             Self::UserUnknown | Self::RightsDiffer => true,
             _ => (self as u8) < Self::Fresh as u8,
         }
@@ -187,6 +195,7 @@ impl Reason {
             Self::FencePending => "fence_pending",
             Self::BelowFence => "below_fence",
             Self::BarrierPending => "barrier_pending",
+            Self::StreamLate => "stream_late",
             Self::OwnWriteInFlight => "own_write_in_flight",
             Self::Fresh => "fresh",
             Self::StaleAllowed => "stale_allowed",
@@ -234,6 +243,9 @@ impl Reason {
             }
             Self::BelowFence => "it has not applied the last write that the command has to show",
             Self::BarrierPending => "the head at the time of the read is not known yet",
+            Self::StreamLate => {
+                "the replication stream takes longer than wait-timeout to come to the head at the time of the read"
+            }
             Self::OwnWriteInFlight => {
                 "a write of this connection that the command has to show is still in flight"
             }

@@ -123,11 +123,21 @@ pub fn decide(ask: &Ask<'_>) -> Decision {
     if let Some(node) = chosen {
         return Decision::Send { node, reason: Reason::Fresh };
     }
+    let primary = ask.view.usable_primary(ask.now);
+    let strong = ask.policy.consistency == Consistency::Strong;
+    if strong
+        && why_not == Reason::BarrierPending
+        && let Some(node) = primary
+        && ask.policy.when_behind != WhenBehind::Refuse
+        && ask.view.stream_is_late(ask.policy.wait_timeout)
+        && !mutant::is("waits-in-vain")
+    {
+        // Nobody waits in vain, nor asks a replica that lacks it even longer.
+        return Decision::Send { node, reason: Reason::StreamLate };
+    }
     if let Some(attempt) = attempt(ask) {
         return attempt;
     }
-    let primary = ask.view.usable_primary(ask.now);
-    let strong = ask.policy.consistency == Consistency::Strong;
     match ask.policy.when_behind {
         // A strong read waits for its barrier, whatever else the policy says.
         _ if strong && !ask.waited && why_not == Reason::BarrierPending => {
@@ -268,17 +278,30 @@ fn choose(ask: &Ask<'_>) -> (Option<NodeId>, Reason) {
             Err(reason) => why_not = why_not.max(reason),
         }
     }
-    (less_loaded_of_two(&eligible, ask), why_not)
+    (better_of_two(&eligible, ask), why_not)
 }
 
-/// Two different ones out of `eligible`, each pair as likely as any other; the first of them if both are as loaded.
-fn less_loaded_of_two(eligible: &[NodeId], ask: &Ask<'_>) -> Option<NodeId> {
+/// Two different ones out of `eligible`, each pair as likely as any other: the one that is clearly fresher, where that makes a
+/// difference, else the less loaded; the first of them if both are alike.
+fn better_of_two(eligible: &[NodeId], ask: &Ask<'_>) -> Option<NodeId> {
     let others = eligible.len().checked_sub(1)?;
     let first = (ask.tie & 0xffff) as usize % eligible.len();
     let step = if others == 0 { 0 } else { 1 + (ask.tie >> 16) as usize % others };
     let second = (first + step) % eligible.len();
     let load = |id: &&NodeId| ask.load.get(id.index()).copied().unwrap_or(0);
-    [first, second].into_iter().filter_map(|at| eligible.get(at)).min_by_key(load).copied()
+    let (first, second) = (eligible.get(first)?, eligible.get(second)?);
+    let node = |id: &NodeId| ask.view.node(*id);
+    if ask.policy.consistency >= Consistency::Session
+        && let (Some(one), Some(other)) = (node(first), node(second))
+    {
+        if one.is_clearly_fresher_than(other) {
+            return Some(*first);
+        }
+        if other.is_clearly_fresher_than(one) {
+            return Some(*second);
+        }
+    }
+    [first, second].into_iter().min_by_key(load).copied()
 }
 
 /// The last resort: a replica that lost its primary, if the policy allows old data.

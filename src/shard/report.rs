@@ -41,6 +41,8 @@ pub struct NodeReport {
     pub lag_bytes: Option<u64>,
     /// How old its data can be, in milliseconds.
     pub staleness_ms: Option<f64>,
+    /// How long after the primary it has what was written there, as measured, in milliseconds.
+    pub delay_ms: Option<f64>,
     /// Its replication ID.
     pub replication_id: Option<String>,
     /// `redis_version`
@@ -74,6 +76,8 @@ pub struct ViewReport {
     pub cause: Option<String>,
     /// Where the replication stream is followed.
     pub stream_source: Option<String>,
+    /// How long after the primary it comes from there, as measured, in milliseconds.
+    pub stream_delay_ms: Option<f64>,
     /// All nodes.
     pub nodes: Vec<NodeReport>,
     /// What failovers have lost, the oldest first.
@@ -385,6 +389,7 @@ pub fn view_of(shared: &Shared, now: Moment) -> ViewReport {
     ViewReport {
         losses: losses(shared, now),
         stream_source: stream_source(shared, &view),
+        stream_delay_ms: view.stream.and_then(|stream| stream.delay).map(millis),
         ..view_report(&view, now)
     }
 }
@@ -404,6 +409,7 @@ pub fn view_report(view: &View, now: Moment) -> ViewReport {
         two_primaries: view.two_primaries,
         cause: Cause::of(view).map(|cause| cause.text(true)),
         stream_source: None,
+        stream_delay_ms: None,
         nodes: view.members().map(|node| node_report(view, node, now)).collect(),
         losses: Vec::new(),
     }
@@ -423,7 +429,9 @@ pub fn view_text(shared: &Shared, view: &View, now: Moment) -> String {
     }
     let source =
         stream_source(shared, view).map_or_else(|| "not followed".to_owned(), |name| format!("from {name}"));
-    let _ = writeln!(out, "replication stream: {source}");
+    let delay = view.stream.and_then(|stream| stream.delay).map(millis);
+    let delay = delay.map_or_else(String::new, |delay| format!(", usually {delay:.1} ms behind"));
+    let _ = writeln!(out, "replication stream: {source}{delay}");
     for node in &report.nodes {
         let trouble = node.trouble().map_or_else(String::new, |trouble| format!("; {trouble}"));
         let _ = writeln!(out, "{}{trouble}", node.line());
@@ -469,6 +477,7 @@ fn node_report(view: &View, node: &Node, now: Moment) -> NodeReport {
         applied_offset: node.applied.map(Offset::bytes),
         lag_bytes: if node.role == Some(Role::Replica) { view.lag_bytes(node) } else { None },
         staleness_ms: if node.role == Some(Role::Replica) { node.staleness(now).map(millis) } else { None },
+        delay_ms: if node.role == Some(Role::Replica) { node.delay.map(millis) } else { None },
         replication_id: node.history().map(|h| h.id.to_string()),
         version: node.facts.as_ref().and_then(|facts| facts.version.clone()),
         in_service: if view.primary == Some(node.id) { node.answers() } else { node.standing.is_open() },
@@ -514,6 +523,9 @@ impl NodeReport {
         }
         if let Some(staleness) = self.staleness_ms {
             let _ = write!(out, ", at most {staleness:.1} ms old");
+        }
+        if let Some(delay) = self.delay_ms {
+            let _ = write!(out, ", usually {delay:.1} ms behind");
         }
         out
     }

@@ -4,12 +4,15 @@
 #![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
 #![allow(clippy::print_stdout, reason = "figures are worth seeing")]
 
+use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Conn, Redis, Setup, Topology, Value, encode, memory_of, ms, secs, sleep_ms};
+use crate::support::{
+    Conn, Direction, Redis, Relay, Setup, Topology, Value, encode, memory_of, ms, secs, sleep_ms,
+};
 
 /// Clients with small commands who note how long each round took, and what went wrong.
 struct Neighbours {
@@ -105,6 +108,49 @@ impl Watched {
 }
 
 const MIB: u64 = 1 << 20;
+
+/// A client of large values leaves: what it has not asked yet is not asked, and what comes of what it has asked is not
+/// read to its end.
+#[test]
+fn who_left_is_asked_for_and_read_for_no_longer() {
+    const COMMANDS: usize = 200;
+    let topology = Topology::with(&["--save", ""], 1, &["--save", ""]);
+    let path = Relay::to(topology.replicas[0].port);
+    let proxy = Setup::to(topology.primary.port, &[path.port]).upstream("probe-timeout = \"5s\"").start();
+    let (some, much) = ("v".repeat(64 << 10), "v".repeat(100 << 20));
+    topology.primary.cmd(&["SET", "some", &some]);
+    topology.primary.cmd(&["SET", "much", &much]);
+    topology.await_sync();
+    sleep_ms(300);
+    let mut conn = proxy.connect();
+    for _ in 0..20 {
+        assert_eq!(conn.cmd(&["GET", "some"]), some.as_str());
+    }
+    let calls = || topology.replica_calls("get")[0];
+    path.stall(Direction::Down);
+    let before = calls();
+    for _ in 0..COMMANDS {
+        conn.ask(&["GET", "some"]);
+    }
+    sleep_ms(300);
+    drop(conn);
+    sleep_ms(100);
+    path.heal();
+    sleep_ms(500);
+    let asked = calls() - before;
+    assert!((1..=4).contains(&asked), "{asked} of {COMMANDS}, most of which nobody waits for");
+
+    let mut conn = proxy.connect();
+    let sent = || topology.replicas[0].server.stat("total_net_output_bytes");
+    let before = sent();
+    conn.ask(&["GET", "much"]);
+    conn.stream().read_exact(&mut vec![0; 1 << 20]).unwrap();
+    drop(conn);
+    sleep_ms(1000);
+    let sent = sent() - before;
+    assert!(sent < 60 * MIB, "{} MiB of 100 were read for nobody", sent / MIB);
+    assert_eq!(proxy.cmd(&["GET", "some"]), some.as_str());
+}
 
 /// Thirty clients ask for 300 MiB each and read nothing.
 #[test]

@@ -56,7 +56,7 @@ type Read = fn(&View, &Node, Moment) -> Option<f64>;
 fn write_nodes(page: &mut String, view: &View, now: Moment) {
     let up = Family::gauge("redweir_node_up", "1 when a node answers; else its problem says why not.");
     up.write(page, view.members().map(|node| (state(view, node), flag(node.answers()))));
-    let gauges: [(&str, &str, Read); 5] = [
+    let gauges: [(&str, &str, Read); 6] = [
         (
             "redweir_replica_lag_bytes",
             "Bytes that a replica is behind the newest anchor.",
@@ -65,6 +65,11 @@ fn write_nodes(page: &mut String, view: &View, now: Moment) {
         ("redweir_replica_staleness_seconds", "How old a replica's data can be.", |_, node, now| {
             node.staleness(now).map(|age| age.as_secs_f64())
         }),
+        (
+            "redweir_replica_delay_seconds",
+            "How long after the primary a replica has what was written there, as measured.",
+            |_, node, _| node.delay.map(|delay| delay.as_secs_f64()),
+        ),
         ("redweir_replica_link_up", "1 when a replica's link to its primary is up.", |_, node, _| {
             Some(flag(node.link == Some(Link::Up)))
         }),

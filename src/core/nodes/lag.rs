@@ -142,6 +142,19 @@ impl Anchors {
         covered.checked_sub(1).and_then(|i| self.kept.get(i)).map(|anchor| anchor.sent_at)
     }
 
+    /// When the head passed `offset`, about; `None` if it is not known to have passed it, or that was long ago.
+    pub fn passed_at(&self, offset: Offset) -> Option<Moment> {
+        let next = self.kept.partition_point(|anchor| anchor.offset <= offset);
+        let (before, after) = (self.kept.get(next.checked_sub(1)?)?, self.kept.get(next)?);
+        if before.offset == offset {
+            // All that had been written; when the next write came is not known, but by then it had.
+            return Some(after.sent_at);
+        }
+        let (span, bytes) = (after.sent_at.nanos_since(before.sent_at), after.offset.ahead_of(before.offset));
+        let nanos = u128::from(span) * u128::from(offset.ahead_of(before.offset)) / u128::from(bytes.max(1));
+        Some(before.sent_at.after(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
+    }
+
     fn thin(&mut self) {
         let half = self.kept.len() / 2;
         let mut index = 0;

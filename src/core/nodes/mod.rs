@@ -1,6 +1,7 @@
 //! What is known of the nodes: what each has said of itself, how far behind it is, and the view that decisions read.
 
 pub mod cause;
+pub mod delay;
 pub mod discovery;
 pub mod election;
 pub mod host;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::core::address::Address;
 use crate::core::moment::Moment;
+use crate::core::nodes::delay::is_clearly_fresher;
 use crate::core::nodes::rights::Rules;
 use crate::core::nodes::trouble::{Problem, ProblemKind, Trouble};
 use crate::core::position::{History, Offset};
@@ -201,6 +202,8 @@ pub struct Node {
     pub applied: Option<Offset>,
     /// Every write acknowledged before this moment is in its data.
     pub fresh_from: Option<Moment>,
+    /// How long after the primary it has what was written there, as measured. Nothing is promised by it.
+    pub delay: Option<Duration>,
     /// Its last `INFO` on the present connection.
     pub facts: Option<Facts>,
     /// Something has changed that only `INFO` tells of: the next one cannot wait.
@@ -248,6 +251,7 @@ impl Node {
             master: None,
             applied: None,
             fresh_from: None,
+            delay: None,
             facts: None,
             owes_info: false,
             heard_at: None,
@@ -272,6 +276,11 @@ impl Node {
     /// Whether it is there: its place is not vacant.
     pub const fn is_member(&self) -> bool {
         self.address.is_some()
+    }
+
+    /// Whether both are known to lag, and it does clearly less.
+    pub fn is_clearly_fresher_than(&self, other: &Self) -> bool {
+        self.delay.zip(other.delay).is_some_and(|(ours, theirs)| is_clearly_fresher(ours, theirs))
     }
 
     /// How old its data can be at `now`; `None` when nothing is proven.

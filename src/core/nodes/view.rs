@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::core::address::Address;
 use crate::core::fence::{AnchorSeq, Era};
 use crate::core::moment::Moment;
+use crate::core::nodes::delay::{Delays, StreamPace};
 use crate::core::nodes::election::{Claim, Elected, Election};
 use crate::core::nodes::lag::{Anchor, Anchors, Growth};
 use crate::core::nodes::node::{Link, Node, NodeId, Role};
@@ -38,6 +39,8 @@ pub struct View {
     pub anchor: AnchorSeq,
     /// How fast the head moves on.
     pub growth: Growth,
+    /// How far the replication stream was read, when that was last looked at; `None` while it is not followed.
+    pub stream: Option<StreamPace>,
     /// What every replica in service has applied, at least; `None` without any.
     pub least_applied: Option<Offset>,
     /// Who may read at which replica.
@@ -104,6 +107,14 @@ impl View {
     pub fn lag_bytes_at(&self, node: &Node, now: Moment) -> Option<u64> {
         let since = self.head.map_or(Duration::ZERO, |head| now.since(head.sent_at));
         Some(self.lag_bytes(node)?.saturating_add(self.growth.within(since)))
+    }
+
+    /// Whether the stream will not come, within so long, to what the primary has written by now: it has yet to come to the
+    /// newest anchor, and is known to take longer.
+    pub fn stream_is_late(&self, patience: Duration) -> bool {
+        self.stream.zip(self.head).is_some_and(|(stream, head)| {
+            stream.upto < head.offset && stream.delay.is_some_and(|delay| delay > patience)
+        })
     }
 
     /// Bytes by which `node` is behind the newest anchor; `None` when their histories differ or nothing is known.
@@ -179,6 +190,7 @@ pub const MOST_MEMBERS: usize = 64;
 pub struct Tracker {
     view: View,
     anchors: Anchors,
+    delays: Delays,
     /// The last history known, also while that of a new primary is not.
     past: Option<History>,
     /// Whose access rules count, the primary's or the last one's, and what they are.
@@ -210,6 +222,7 @@ impl Tracker {
             head: None,
             anchor: AnchorSeq(0),
             growth: Growth::default(),
+            stream: None,
             least_applied: None,
             rights: Arc::default(),
             policies,
@@ -219,6 +232,7 @@ impl Tracker {
         Self {
             view,
             anchors: Anchors::default(),
+            delays: Delays::default(),
             past: None,
             judge_of_rights: None,
             rules_of_judge: None,
@@ -281,6 +295,7 @@ impl Tracker {
                 if demoted || self.view.primary == Some(node) {
                     effect = self.elect(now);
                 }
+                self.measure(node, now);
             }
             Observation::Info { facts, .. } => {
                 entry.heard(now);
@@ -386,6 +401,7 @@ impl Tracker {
             return Effect::None;
         };
         place.begin_incarnation();
+        self.delays.forget(id.index());
         *place = Node { incarnation: place.incarnation, ..Node::vacant(id.successor(), policies) };
         if self.view.primary == Some(id) {
             self.view.primary = None;
@@ -424,7 +440,26 @@ impl Tracker {
         }
         for index in 0..self.view.nodes.len() {
             self.freshen(index);
+            if let Some(delay) = self.delays.settle(index, &self.anchors) {
+                self.view.nodes[index].delay = Some(delay);
+            }
         }
+    }
+
+    /// The replication stream was read up to here, in bytes of its history, at `now`; `None`: it is not followed.
+    pub fn hear_stream(&mut self, upto: Option<u64>, now: Moment) {
+        if upto.is_none() {
+            self.delays.forget_stream();
+        }
+        self.view.stream = upto.map(|upto| self.delays.of_stream(Offset::new(upto), now, &self.anchors));
+    }
+
+    /// A replica says what it has applied.
+    fn measure(&mut self, id: NodeId, at: Moment) {
+        let Some(node) = self.view.node(id).filter(|node| self.view.comparable(node)) else { return };
+        let Some(applied) = node.applied else { return };
+        let delay = self.delays.of_node(id.index(), applied, at, &self.anchors);
+        self.view.nodes[id.index()].delay = delay;
     }
 
     /// Renews `fresh_from` of one replica from what it has applied.
@@ -483,9 +518,10 @@ impl Tracker {
         // An anchor of the new history has to answer for whatever waits.
         self.view.anchor = AnchorSeq(0);
         self.anchors.clear();
-        (self.view.head, self.view.growth) = (None, Growth::default());
+        (self.view.head, self.view.growth, self.view.stream) = (None, Growth::default(), None);
+        self.delays = Delays::default();
         for node in &mut self.view.nodes {
-            node.fresh_from = None;
+            (node.fresh_from, node.delay) = (None, None);
         }
     }
 

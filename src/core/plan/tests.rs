@@ -32,6 +32,7 @@ fn nodes() -> View {
         head: None,
         anchor: AnchorSeq(0),
         growth: Growth::default(),
+        stream: None,
         least_applied: None,
         rights: Arc::default(),
         policies: Arc::default(),

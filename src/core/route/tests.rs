@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::address::Address;
 use crate::core::fence::{AnchorSeq, Era};
+use crate::core::nodes::delay::StreamPace;
 use crate::core::nodes::election::Claim;
 use crate::core::nodes::lag::{Anchor, Growth};
 use crate::core::nodes::node::{Facts, Gate};
@@ -79,6 +80,7 @@ impl Case {
             head: Some(Anchor { sent_at: ASKED, offset: at(HEAD) }),
             anchor: AnchorSeq(7),
             growth: Growth::default(),
+            stream: None,
             least_applied: None,
             rights: Arc::default(),
             policies: Arc::default(),
@@ -263,7 +265,7 @@ fn every_reason_against_a_replica_is_provoked() {
     let told = |reason| DISQUALIFIED.iter().any(|row| row.2 == reason);
     let against = Reason::ALL.into_iter().filter(|reason| *reason < Reason::Fresh);
     let untold: Vec<Reason> = against.filter(|reason| !told(*reason)).collect();
-    assert_eq!(untold, [Reason::NoReplica], "which has a test of its own");
+    assert_eq!(untold, [Reason::NoReplica, Reason::StreamLate], "which have tests of their own");
 }
 
 #[test]
@@ -327,6 +329,50 @@ fn nobody_waits_for_what_will_not_come_within_the_timeout() {
     case.policy.when_behind = WhenBehind::Wait;
     case.replica().link = Some(Link::Down);
     assert_eq!(case.decide(), send(P, Reason::LinkDown));
+}
+
+#[test]
+fn nobody_waits_in_vain_for_the_stream() {
+    let mut case = Case::new(2, Consistency::Strong);
+    case.demand = Demand::Unknown(Reason::BarrierPending);
+    let pace = |upto, delay| Some(StreamPace { upto: at(upto), delay });
+    let long = case.policy.wait_timeout + Duration::from_nanos(1);
+    let wait = Decision::Wait { reason: Reason::BarrierPending };
+    assert_eq!(case.decide(), wait, "nothing is known of it");
+    case.view.stream = pace(HEAD - 1, Some(long));
+    assert_eq!(case.decide(), send(P, Reason::StreamLate));
+    case.demand = Demand::Applied(at(HEAD + 1), Reason::BarrierPending);
+    assert_eq!(case.decide(), send(P, Reason::StreamLate));
+    case.demand = Demand::Unknown(Reason::BarrierPending);
+    case.view.stream = pace(HEAD - 1, Some(case.policy.wait_timeout));
+    assert_eq!(case.decide(), wait, "it may be there in time");
+    case.view.stream = pace(HEAD, Some(long));
+    assert_eq!(case.decide(), wait, "it has all that was written");
+    case.view.stream = pace(HEAD - 1, Some(long));
+    case.policy.when_behind = WhenBehind::Refuse;
+    assert_eq!(case.decide(), wait, "the primary is not asked");
+    case.policy.when_behind = WhenBehind::Primary;
+    case.lose_primary();
+    assert_eq!(case.decide(), wait);
+}
+
+#[test]
+fn of_two_replicas_the_clearly_fresher_one_serves_where_keys_matter() {
+    let ms = Duration::from_millis;
+    for (consistency, fresh) in [(Consistency::Fenced, true), (Consistency::Bounded, false)] {
+        let mut case = Case::new(2, consistency);
+        (case.view.nodes[1].delay, case.view.nodes[2].delay) = (Some(ms(150)), Some(ms(45)));
+        case.load = vec![0, 0, 9];
+        let sent: Vec<Option<u32>> = (0..64)
+            .map(|tie| {
+                case.tie = tie * 0x0001_0001;
+                case.sent()
+            })
+            .collect();
+        assert!(sent.iter().all(|node| *node == Some(if fresh { 2 } else { 1 })), "{sent:?}");
+        (case.view.nodes[1].delay, case.view.nodes[2].delay) = (Some(ms(3)), Some(ms(1)));
+        assert_eq!(case.sent(), Some(1), "alike: the less loaded one");
+    }
 }
 
 #[test]

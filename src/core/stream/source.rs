@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{Link, Node, NodeId, Role};
 use crate::core::nodes::view::View;
+use crate::core::policy::Consistency;
 
 /// A source is left for a fresher replica when it is more than this many bytes behind it. Well above what two
 /// replicas that were asked a poll interval apart seem to differ by.
@@ -84,31 +85,61 @@ impl Avoided {
     }
 }
 
-/// The node to read the stream from. `current` is the present source, `min_replicas_to_write` the primary's setting
-/// if it is known, `chance` what decides between equals.
+/// What the choice of a source goes by, besides the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// `[stream] source`
+    pub choice: StreamSource,
+    /// The primary's setting, if it is known.
+    pub min_replicas_to_write: Option<u64>,
+    /// Sentinels watch the primary: they would take whoever follows it for one of its replicas.
+    pub watched: bool,
+    /// The present source may be left for one that is fresher.
+    pub may_move: bool,
+}
+
+/// How long strong reads may wait for the stream, and how long after the primary it comes to the freshest replica, if that is
+/// longer: then they would wait in vain wherever it is followed but at the primary itself. Nothing is, once it is followed
+/// there, before half of that would do.
+pub fn strong_reads_wait_in_vain(view: &View, at_primary: bool) -> Option<(Duration, Duration)> {
+    let strong = view.policies.all.iter().filter(|policy| policy.consistency == Consistency::Strong);
+    let patience = strong.map(|policy| policy.wait_timeout).max()?;
+    let replicas = view.members().filter(|node| view.primary != Some(node.id));
+    let delay = replicas.filter_map(|node| node.delay).min()?;
+    let most = if at_primary { patience / 2 } else { patience };
+    (delay > most).then_some((patience, delay))
+}
+
+/// The node to read the stream from. `current` is the present source, `chance` what decides between equals.
 ///
 /// The present source stays while it is good, and also when it is not and nothing better is to be had: a replica
 /// that lost its own link keeps ours, and goes on when it has resumed. A replica that failed as a source is better
 /// than none.
 pub fn choose(
     view: &View,
-    choice: StreamSource,
+    wish: Wish,
     current: Option<NodeId>,
     avoided: &Avoided,
-    min_replicas_to_write: Option<u64>,
     chance: u64,
     now: Moment,
 ) -> Option<NodeId> {
     let primary = view.primary.filter(|_| !view.two_primaries);
-    let fallback = match choice {
+    let answers = |node: &&Node| !node.is_silent(now, view.silence_limit);
+    let fallback = match wish.choice {
         StreamSource::Off => return None,
         StreamSource::Primary => return primary,
-        StreamSource::Auto if min_replicas_to_write == Some(0) => {
-            let answers = |node: &&Node| !node.is_silent(now, view.silence_limit);
+        StreamSource::Auto if wish.min_replicas_to_write == Some(0) => {
+            let itself = primary.and_then(|id| view.node(id)).filter(answers).map(|node| node.id);
+            if itself.is_some_and(|node| !avoided.contains(node, now))
+                && !wish.watched
+                && strong_reads_wait_in_vain(view, current == itself).is_some()
+            {
+                return itself;
+            }
             // A replica that is about to serve, or was not heard of yet, is worth the wait.
             let promising =
                 view.members().any(|node| primary != Some(node.id) && is_promising(view, node, now));
-            primary.and_then(|id| view.node(id)).filter(answers).filter(|_| !promising).map(|node| node.id)
+            itself.filter(|_| !promising)
         }
         StreamSource::Auto | StreamSource::Replica => None,
     };
@@ -121,27 +152,29 @@ pub fn choose(
     let serving: Vec<&Node> = view.members().filter(|node| serves(view, node, now)).collect();
     let untroubled: Vec<&Node> = serving.iter().copied().filter(|n| !avoided.contains(n.id, now)).collect();
     let at_hand = || current.and_then(|id| view.node(id)).filter(|node| may_resume(view, node, now));
-    freshest(&untroubled, current, chance)
-        .or(fallback)
-        .or_else(|| freshest(&serving, current, chance))
-        .or_else(|| at_hand().map(|node| node.id))
+    let kept = |replicas: &[&Node]| freshest(replicas, current, wish.may_move, chance);
+    kept(&untroubled).or(fallback).or_else(|| kept(&serving)).or_else(|| at_hand().map(|node| node.id))
 }
 
-/// One of the replicas that have applied the most, unless the present source is not far behind them. Attaching to a node
-/// without a backlog costs it a dump: such a node comes last.
-fn freshest(replicas: &[&Node], current: Option<NodeId>, chance: u64) -> Option<NodeId> {
+/// One of the replicas that have applied the most, and that none is clearly fresher than, unless the present source is not far
+/// behind them. Attaching to a node without a backlog costs it a dump: such a node comes last.
+fn freshest(replicas: &[&Node], current: Option<NodeId>, may_move: bool, chance: u64) -> Option<NodeId> {
     let has_backlog = |node: &Node| node.facts.as_ref().is_some_and(|facts| facts.backlog_active);
     let best = replicas.iter().max_by_key(|node| (has_backlog(node), node.applied))?;
     let within = |node: &Node, bytes| match (best.applied, node.applied) {
         (Some(best), Some(ours)) => best.ahead_of(ours) <= bytes,
         (best, ours) => best == ours,
     };
-    let kept = replicas.iter().find(|node| Some(node.id) == current && within(node, MOVE_AT_BYTES));
-    let alike: Vec<&&Node> = replicas
-        .iter()
-        .filter(|node| has_backlog(node) == has_backlog(best) && within(node, ALIKE_BYTES))
-        .collect();
-    kept.or_else(|| alike.get(chance as usize % alike.len().max(1)).copied()).map(|node| node.id)
+    let as_good = |node: &&&Node| has_backlog(node) == has_backlog(best);
+    let is_late =
+        |node: &Node| replicas.iter().filter(as_good).any(|other| other.is_clearly_fresher_than(node));
+    let kept = replicas.iter().find(|node| {
+        Some(node.id) == current && within(node, MOVE_AT_BYTES) && (!may_move || !is_late(node))
+    });
+    let alike: Vec<&&Node> =
+        replicas.iter().filter(as_good).filter(|node| within(node, ALIKE_BYTES) && !is_late(node)).collect();
+    let chosen = kept.or_else(|| alike.get(chance as usize % alike.len().max(1)).copied());
+    Some(chosen.unwrap_or(best).id)
 }
 
 /// Whether a node is a healthy replica in the primary's history. `standing` is closed while the link is down, while
@@ -178,6 +211,7 @@ mod tests {
     use crate::core::nodes::election::Claim;
     use crate::core::nodes::lag::Growth;
     use crate::core::nodes::node::{Facts, Gate};
+    use crate::core::policy::{Policies, Policy};
     use crate::core::position::{History, Offset, ReplId};
 
     const NOW: Moment = Moment::from_millis(100_000);
@@ -205,6 +239,7 @@ mod tests {
             head: None,
             anchor: AnchorSeq(1),
             growth: Growth::default(),
+            stream: None,
             least_applied: None,
             rights: Arc::default(),
             policies: Arc::default(),
@@ -218,7 +253,11 @@ mod tests {
     }
 
     fn pick(view: &View, choice: StreamSource, current: Option<u32>, min: Option<u64>) -> Option<u32> {
-        choose(view, choice, current.map(NodeId), &Avoided::default(), min, 0, NOW).map(|id| id.0)
+        choose(view, wish(choice, min), current.map(NodeId), &Avoided::default(), 0, NOW).map(|id| id.0)
+    }
+
+    fn wish(choice: StreamSource, min_replicas_to_write: Option<u64>) -> Wish {
+        Wish { choice, min_replicas_to_write, watched: false, may_move: true }
     }
 
     fn fail(view: &mut View, id: usize) {
@@ -237,7 +276,8 @@ mod tests {
     fn replicas_that_are_alike_are_all_chosen_by_somebody() {
         let view = view(&[500, 900, 0, 500 + ALIKE_BYTES]);
         let pick = |chance, now| {
-            choose(&view, StreamSource::Auto, None, &Avoided::default(), None, chance, now).map(|id| id.0)
+            let auto = wish(StreamSource::Auto, None);
+            choose(&view, auto, None, &Avoided::default(), chance, now).map(|id| id.0)
         };
         let chosen: Vec<_> = (0..6).map(|chance| pick(chance, NOW)).collect();
         assert_eq!(chosen, [1, 2, 4, 1, 2, 4].map(Some));
@@ -255,6 +295,43 @@ mod tests {
         assert_eq!(auto(&view, Some(1)), Some(2));
         view.nodes[2].silent_since = Some(NOW);
         assert_eq!(auto(&view, Some(1)), Some(0));
+    }
+
+    #[test]
+    fn a_source_is_left_for_one_that_is_clearly_fresher_in_time() {
+        let ms = Duration::from_millis;
+        let mut view = view(&[500, 500]);
+        (view.nodes[1].delay, view.nodes[2].delay) = (Some(ms(20)), Some(ms(6)));
+        assert_eq!(auto(&view, Some(1)), Some(2));
+        assert_eq!(auto(&view, None), Some(2));
+        let stays = Wish { may_move: false, ..wish(StreamSource::Auto, Some(0)) };
+        let chosen = choose(&view, stays, Some(NodeId(1)), &Avoided::default(), 0, NOW);
+        assert_eq!(chosen, Some(NodeId(1)), "not again so soon");
+        view.nodes[2].delay = Some(ms(17));
+        assert_eq!(auto(&view, Some(1)), Some(1), "alike");
+        // One that would cost a dump is not worth it.
+        view.nodes[2].delay = Some(ms(1));
+        view.nodes[2].facts.as_mut().unwrap().backlog_active = false;
+        assert_eq!(auto(&view, Some(1)), Some(1));
+    }
+
+    #[test]
+    fn the_primary_is_followed_where_strong_reads_would_wait_in_vain() {
+        let ms = Duration::from_millis;
+        let mut view = view(&[500, 500]);
+        (view.nodes[1].delay, view.nodes[2].delay) = (Some(ms(150)), Some(ms(45)));
+        assert_eq!(auto(&view, Some(2)), Some(2), "no policy is strong");
+        let strong = Policy { consistency: Consistency::Strong, ..Policy::default() };
+        view.policies = Arc::new(Policies { all: vec![strong], ..Policies::default() });
+        assert_eq!(auto(&view, Some(2)), Some(0));
+        let watched = Wish { watched: true, ..wish(StreamSource::Auto, Some(0)) };
+        assert_eq!(choose(&view, watched, Some(NodeId(2)), &Avoided::default(), 0, NOW), Some(NodeId(2)));
+        assert_eq!(pick(&view, StreamSource::Auto, Some(2), Some(1)), Some(2), "it would count as a replica");
+        assert_eq!(pick(&view, StreamSource::Replica, Some(2), Some(0)), Some(2));
+        view.nodes[2].delay = Some(ms(15));
+        assert_eq!(auto(&view, Some(0)), Some(0), "not to and fro");
+        view.nodes[2].delay = Some(ms(9));
+        assert_eq!(auto(&view, Some(0)), Some(2));
     }
 
     #[test]
@@ -310,12 +387,13 @@ mod tests {
         let view = view(&[500, 900]);
         let mut avoided = Avoided::default();
         let replica =
-            |avoided: &Avoided, now| choose(&view, StreamSource::Replica, None, avoided, None, 1, now);
+            |avoided: &Avoided, now| choose(&view, wish(StreamSource::Replica, None), None, avoided, 1, now);
         avoided.failed(NodeId(2), NOW);
         assert_eq!(replica(&avoided, NOW), Some(NodeId(1)));
         avoided.failed(NodeId(1), NOW);
         assert_eq!(replica(&avoided, NOW), Some(NodeId(2)), "better than none");
-        assert_eq!(choose(&view, StreamSource::Auto, None, &avoided, Some(0), 1, NOW), Some(PRIMARY));
+        let auto = wish(StreamSource::Auto, Some(0));
+        assert_eq!(choose(&view, auto, None, &avoided, 1, NOW), Some(PRIMARY));
         assert!(!avoided.contains(NodeId(1), NOW.after(AVOID_FIRST)));
         avoided.failed(NodeId(1), NOW);
         assert!(avoided.contains(NodeId(1), NOW.after(AVOID_FIRST)), "longer each time");

@@ -47,6 +47,9 @@ pub const LANE_PAUSE: usize = 4 * 1024 * 1024;
 /// A reply of more bytes than this is long: its lane leaves the pool until it is through.
 pub const LONG_REPLY: usize = 4 * 1024 * 1024;
 
+/// Bytes of a reply that are read though its client has left, before the lane is given up if all that it owes is nobody's.
+pub const READ_FOR_NOBODY: usize = 16 * 1024 * 1024;
+
 /// How long others, in all, wait behind a long reply for a client that does not keep up. From then on its replies pile
 /// up, until it has taken them all or reaches `client-output-buffer-limit`.
 pub const LANE_PAUSE_LONGEST: Duration = Duration::from_millis(200);
@@ -91,6 +94,9 @@ pub const LARGE_REPLIES: usize = 4 * 1024;
 
 /// Below this average it goes back to the lane that everybody uses.
 pub const SMALL_REPLY: usize = 1024;
+
+/// Of replies no longer than this nothing is noted, as long as there were no longer ones.
+pub const PLAIN_REPLY: usize = 2048;
 
 /// Lanes of large replies to each node: see the purposes of lanes.
 pub const LARGE_LANES: u64 = 8;

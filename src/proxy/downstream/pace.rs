@@ -8,10 +8,15 @@
 use std::task::Waker;
 
 use crate::net::runtime::limits;
+use crate::proxy::downstream::window::Window;
 
 /// How a client keeps up with what it is given.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
+    /// What it is given is not little, or was not lately.
+    weighs: bool,
+    /// How many commands it may have on their way.
+    window: Window,
     /// Moving average of what it is given at once, in bytes; 0 as long as that is little.
     weight: usize,
     /// It gets large replies, lately.
@@ -40,15 +45,25 @@ impl Allowance {
 }
 
 impl Pace {
-    /// It was given so many bytes. Most clients get small replies, of which nothing has to be noted.
+    /// It was given so many bytes of a reply, and with them its end, if it is `complete`. Most clients get small replies, of
+    /// which nothing has to be noted.
     #[inline]
-    pub(crate) fn gives(&mut self, bytes: usize) {
-        if bytes > limits::SMALL_REPLY || self.weight > 0 {
-            self.weigh(bytes);
+    pub(crate) fn gives(&mut self, bytes: usize, complete: bool) {
+        if complete && bytes <= limits::PLAIN_REPLY && !self.weighs {
+            self.window.grows();
+        } else {
+            self.weigh(bytes, complete);
         }
     }
 
-    fn weigh(&mut self, bytes: usize) {
+    /// How many commands it may have on their way.
+    pub(crate) const fn window(&self) -> &Window {
+        &self.window
+    }
+
+    #[inline(never)]
+    fn weigh(&mut self, bytes: usize, complete: bool) {
+        self.window.weigh(bytes, complete);
         self.weight = (self.weight * 7 + bytes) / 8;
         // Two thresholds, so that nobody moves to and fro.
         if self.weight > limits::LARGE_REPLIES {
@@ -56,6 +71,7 @@ impl Pace {
         } else if self.weight < limits::SMALL_REPLY {
             (self.large, self.weight) = (false, 0);
         }
+        self.weighs = self.weight > 0 || !self.window.is_plain();
     }
 
     /// It took so many bytes.
@@ -122,11 +138,11 @@ mod tests {
     #[test]
     fn large_replies_are_noticed_and_forgotten() {
         let mut pace = Pace::default();
-        (0..100).for_each(|_| pace.gives(100));
+        (0..100).for_each(|_| pace.gives(100, true));
         assert!(!pace.gets_large_replies());
-        (0..100).for_each(|_| pace.gives(limits::LARGE_REPLIES * 2));
+        (0..100).for_each(|_| pace.gives(limits::LARGE_REPLIES * 2, true));
         assert!(pace.gets_large_replies());
-        (0..200).for_each(|_| pace.gives(100));
+        (0..200).for_each(|_| pace.gives(100, true));
         assert!(!pace.gets_large_replies());
         assert_eq!(pace.weight, 0);
     }

@@ -20,7 +20,6 @@ use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::pace::{Allowance, Pace};
 use crate::proxy::downstream::queue::ReplyQueue;
 use crate::proxy::downstream::status::Status;
-use crate::proxy::downstream::window::Window;
 
 /// The shared part of a client connection.
 #[derive(Debug)]
@@ -51,7 +50,6 @@ pub struct Output {
 #[derive(Debug, Default)]
 struct ClientState {
     queue: ReplyQueue,
-    window: Window,
     pace: Pace,
     dirty: bool,
     blocked: bool,
@@ -119,16 +117,12 @@ impl Client {
             // A lane that waits may have the next reply.
             inner.pace.wake_lanes();
         }
-        inner.pace.gives(bytes.len());
-        inner.window.comes(bytes.len(), complete);
+        inner.pace.gives(bytes.len(), complete);
         let waiting = inner.waiting();
         if waiting > self.output_limit {
             drop(inner);
             self.leave(Gone::TooSlow);
             return false;
-        }
-        if inner.blocked {
-            self.hold(&mut inner);
         }
         self.mark_dirty(inner);
         waiting > limits::LANE_PAUSE
@@ -152,9 +146,6 @@ impl Client {
             self.leave(Gone::TooSlow);
             return;
         }
-        if inner.blocked {
-            self.hold(&mut inner);
-        }
         self.mark_dirty(inner);
     }
 
@@ -171,7 +162,10 @@ impl Client {
 
     #[inline]
     fn mark_dirty(self: &Rc<Self>, mut inner: RefMut<'_, ClientState>) {
-        if !inner.dirty && !inner.blocked && inner.queue.output_len() > 0 {
+        if !inner.dirty && inner.queue.output_len() > 0 {
+            if inner.blocked {
+                return self.hold(&mut inner);
+            }
             inner.dirty = true;
             drop(inner);
             self.output.dirty.add(Rc::clone(self));
@@ -299,7 +293,7 @@ impl Client {
         let (waiting, outstanding) = (inner.waiting(), inner.queue.outstanding());
         inner.gone.is_none()
             && if waiting <= limits::CLIENT_OUTPUT_LEAST {
-                inner.window.is_open(outstanding)
+                inner.pace.window().is_open(outstanding)
             } else {
                 self.may_owe_more(&inner)
             }
@@ -314,9 +308,9 @@ impl Client {
         let left = self.output.budget.left();
         if inner.stalled.is_some() {
             let room = (self.output_limit.saturating_sub(waiting) + 1).min(left);
-            return left > 0 && outstanding < inner.window.within(room);
+            return left > 0 && outstanding < inner.pace.window().within(room);
         }
-        waiting < self.output_limit / 2 && left > 0 && inner.window.is_open(outstanding)
+        waiting < self.output_limit / 2 && left > 0 && inner.pace.window().is_open(outstanding)
     }
 
     /// It waits for room and has taken nothing for a while. If that is long, it is disconnected.

@@ -30,25 +30,26 @@ impl Window {
         outstanding < self.commands
     }
 
-    /// So many bytes of a reply have come, and with them its end, if it is `complete`.
+    /// A small reply has come, while [`Self::is_plain`].
     #[inline]
-    pub(crate) fn comes(&mut self, bytes: usize, complete: bool) {
-        if complete && bytes <= limits::SMALL_REPLY && self.arriving == 0 && self.reply == 0 {
-            self.commands += usize::from(self.commands < limits::CLIENT_PENDING);
-        } else {
-            self.weigh(bytes, complete);
-        }
+    pub(crate) fn grows(&mut self) {
+        self.commands += usize::from(self.commands < limits::CLIENT_PENDING);
     }
 
-    #[inline(never)]
-    fn weigh(&mut self, bytes: usize, complete: bool) {
+    /// Whether replies have been small of late.
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.reply == 0 && self.arriving == 0
+    }
+
+    /// So many bytes of a reply have come, and with them its end, if it is `complete`.
+    pub(crate) fn weigh(&mut self, bytes: usize, complete: bool) {
         self.arriving += bytes;
         // At once when they get larger, slowly when they get smaller.
         let length = self.arriving;
         self.reply = length.max((self.reply * 7 + length) / 8);
         if complete {
             self.arriving = 0;
-            if self.reply <= limits::SMALL_REPLY {
+            if self.reply <= limits::PLAIN_REPLY {
                 self.reply = 0;
             }
         }
@@ -67,7 +68,13 @@ mod tests {
     use super::*;
 
     fn answered(window: &mut Window, count: usize, bytes: usize) {
-        (0..count).for_each(|_| window.comes(bytes, true));
+        for _ in 0..count {
+            if bytes <= limits::PLAIN_REPLY && window.is_plain() {
+                window.grows()
+            } else {
+                window.weigh(bytes, true)
+            }
+        }
     }
 
     #[test]
@@ -86,12 +93,12 @@ mod tests {
     fn it_closes_with_the_beginning_of_a_large_reply_and_one_may_always_follow() {
         let mut window = Window::default();
         answered(&mut window, 1000, 5);
-        window.comes(64 << 10, false);
+        window.weigh(64 << 10, false);
         let most = limits::CLIENT_WINDOW >> 16;
         assert!(window.is_open(most - 1) && !window.is_open(most), "it is no shorter than what has come");
-        (0..1000).for_each(|_| window.comes(64 << 10, false));
+        (0..1000).for_each(|_| window.weigh(64 << 10, false));
         assert!(window.is_open(0) && !window.is_open(1));
-        window.comes(2, true);
+        window.weigh(2, true);
         assert!(window.is_open(0) && !window.is_open(1));
         answered(&mut window, 1000, 100);
         assert!(window.is_open(900), "what is over is forgotten");

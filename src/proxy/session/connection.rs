@@ -151,6 +151,7 @@ impl Connection {
     pub fn close(&mut self) {
         // An exclusive connection with anything outstanding, or with any state, is closed.
         self.release_pin(true);
+        self.lanes.withdraw(&self.client);
         self.stick(None);
     }
 }

@@ -99,6 +99,12 @@ impl LanesAtHand {
         self.full = None;
     }
 
+    /// The client is gone: what it has yet to ask, and only reads, is not asked.
+    pub(crate) fn withdraw(&self, client: &Rc<Client>) {
+        let lanes = self.shared.iter().chain(&self.own).flatten();
+        lanes.for_each(|known| known.lane().withdraw(client));
+    }
+
     /// This one is full.
     pub(crate) fn is_full(&mut self, lane: Rc<Lane>) -> Step {
         self.full = Some(lane);

@@ -72,8 +72,8 @@ impl Connection {
             self.cache_route(request, intent, (&*view.policies, policy), commands);
             return step;
         }
-        let (decision, crowded) = self.weigh(policy, policy_id, demand, view, now);
-        if crowded || self.moves(decision, view) {
+        let (decision, better_elsewhere) = self.weigh(policy, policy_id, demand, view, now);
+        if better_elsewhere || self.moves(decision, view) {
             // What it has seen counts from now on: the question is another one.
             return match self.move_on(shared) {
                 Ok(()) => self.read(request, intent, view, commands, now),
@@ -144,8 +144,9 @@ impl Connection {
     ) -> (Decision, bool) {
         self.with_ask(policy, policy_id, demand, view, now, |ask| {
             let serves = |node: &Node| view.primary != Some(node.id) && judge(node, ask).is_ok();
-            let crowded = self.routing.is_crowded(&self.worker.load, (view, now), serves);
-            (decide(ask), crowded)
+            let keyed = policy.consistency >= Consistency::Session;
+            let better = self.routing.is_better_elsewhere(&self.worker.load, (view, now), keyed, serves);
+            (decide(ask), better)
         })
     }
 

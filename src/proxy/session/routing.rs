@@ -20,7 +20,7 @@ use crate::proxy::upstream::load::{Load, Stay};
 #[derive(Debug, Default)]
 pub(crate) struct Routing {
     stay: Option<Stay>,
-    /// When to see whether another replica has fewer connections.
+    /// When to see whether another replica has fewer connections, or is fresher.
     balance_at: Cell<Moment>,
     cached_route: Option<CachedRoute>,
     fast_path: Option<FastPath>,
@@ -43,19 +43,25 @@ impl Routing {
         (self.stay, self.cached_route) = (stay, None);
     }
 
-    /// Whether its replica serves clearly more connections than one that could serve it as well: after a replica has come
-    /// back, connections have to find their way to it. Looked at now and then.
-    pub(crate) fn is_crowded(
+    /// Whether another replica could serve it as well that serves clearly fewer connections (after a replica has come back,
+    /// connections have to find their way to it) or, of reads that are `keyed`, is clearly fresher. Looked at now and then.
+    pub(crate) fn is_better_elsewhere(
         &self,
         load: &Load,
         (view, now): (&View, Moment),
+        keyed: bool,
         could_serve: impl Fn(&Node) -> bool,
     ) -> bool {
         let Some(sticky) = self.sticky().filter(|_| self.is_to_balance(now)) else { return false };
         self.balance_at.set(now.after(jitter::around(limits::BALANCE_EVERY)));
         let counts = load.sticky(view.nodes.len());
         let mine = counts.get(sticky.index()).copied().unwrap_or(0);
-        counts.iter().zip(&view.nodes).any(|(others, node)| others + 1 < mine && could_serve(node))
+        let Some(present) = view.node(sticky) else { return false };
+        counts.iter().zip(&view.nodes).any(|(others, node)| {
+            let fresher = keyed && node.is_clearly_fresher_than(present);
+            let staler = keyed && present.is_clearly_fresher_than(node);
+            (fresher || others + 1 < mine && !staler) && could_serve(node)
+        })
     }
 
     /// Whether it is time to look whether its replica is crowded.

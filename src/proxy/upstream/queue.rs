@@ -337,30 +337,57 @@ impl RequestQueue {
         own
     }
 
+    /// What this client, who has left, has yet to ask, and only reads, is not asked. A write is: on Redis it would be
+    /// executed.
+    pub fn withdraw(&mut self, client: &Rc<Client>) {
+        if !self.is_streaming() {
+            self.sift(|pending, _, unasked| {
+                unasked && Rc::ptr_eq(&pending.client, client) && pending.kind != PendingKind::Write
+            });
+        }
+    }
+
+    /// Whether what is outstanding is nobody's: reads of clients who have left.
+    pub fn is_for_nobody(&self) -> bool {
+        self.pending.iter().all(|p| p.client.gone().is_some() && p.kind != PendingKind::Write)
+    }
+
     /// What was not offered to the server yet is not asked for at all; the rest leaves tombstones.
     fn take_out(
         &mut self,
         drain: &Rc<Client>,
         chosen: impl Fn(&Pending) -> bool,
     ) -> Vec<(Pending, BytesMut)> {
+        let mut taken = Vec::new();
+        self.sift(|pending, bytes, unasked| {
+            let moves = pending.asked().may_move() && pending.client.gone().is_none() && chosen(pending);
+            if moves {
+                let tombstone = pending.tombstone(drain);
+                taken.push((std::mem::replace(pending, tombstone), BytesMut::from(bytes)));
+            }
+            moves && unasked
+        });
+        taken
+    }
+
+    /// Removes what `goes`: of a command, of its bytes, and of whether the server was not offered any of them, in which case
+    /// alone it may go.
+    fn sift(&mut self, mut goes: impl FnMut(&mut Pending, &[u8], bool) -> bool) {
         let asked = if self.is_streaming() { self.buffer.len() } else { self.sent.max(self.offered) };
-        let (mut at, mut taken, mut rest) = (0, Vec::new(), None);
+        let (mut at, mut rest) = (0, None);
         for mut pending in std::mem::take(&mut self.pending) {
             let bytes = at..at + pending.len;
             at = bytes.end;
-            let moves = pending.asked().may_move() && pending.client.gone().is_none() && chosen(&pending);
-            if bytes.start >= asked {
+            let unasked = bytes.start >= asked;
+            let gone = goes(&mut pending, &self.buffer[bytes.clone()], unasked);
+            debug_assert!(unasked || !gone, "what the server was asked it answers");
+            if unasked {
                 let (_, rest) = rest.get_or_insert_with(|| (bytes.start, BytesMut::new()));
-                if !moves {
-                    rest.extend_from_slice(&self.buffer[bytes.clone()]);
+                if !gone {
+                    rest.extend_from_slice(&self.buffer[bytes]);
                 }
             }
-            if moves {
-                let tombstone = pending.tombstone(drain);
-                let request = BytesMut::from(&self.buffer[bytes.clone()]);
-                taken.push((std::mem::replace(&mut pending, tombstone), request));
-            }
-            if moves && bytes.start >= asked {
+            if gone {
                 self.in_flight.remove(1);
             } else {
                 self.pending.push_back(pending);
@@ -373,7 +400,6 @@ impl RequestQueue {
         if let Some((begin, rest)) = rest {
             self.buffer.replace_from(begin, &rest);
         }
-        taken
     }
 
     /// Takes out whatever is outstanding: the connection has ended.

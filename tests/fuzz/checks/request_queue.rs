@@ -76,7 +76,7 @@ pub(crate) fn check(input: &[u8]) {
             9 => model.void_reads(),
             10 => model.take(steps.number().is_multiple_of(2), true),
             11 => model.take(steps.number().is_multiple_of(2), false),
-            12 => model.clients[steps.number() % 4].leave(Gone::Left),
+            12 => model.leave(steps.number()),
             13 => model.drain(),
             14 => model.stream(&mut steps),
             _ => model.queue.shrink(),
@@ -191,6 +191,28 @@ impl Model {
         if again && entry.may_move() {
             self.take_in(Entry { void: false, ..entry });
         }
+    }
+
+    /// A client leaves, and what it has yet to ask may be withdrawn.
+    fn leave(&mut self, what: usize) {
+        let client = what % 4;
+        self.clients[client].leave(Gone::Left);
+        if what / 4 % 2 == 0 {
+            return;
+        }
+        self.queue.withdraw(&self.clients[client]);
+        let mut at = self.answered;
+        let (asked, offered) = (std::mem::take(&mut self.asked), self.wire.len().max(self.offered));
+        self.asked.extend_from_slice(&asked[..self.answered]);
+        self.entries.retain(|entry| {
+            let bytes = at..at + entry.bytes.len();
+            at = bytes.end;
+            let stays = bytes.start < offered || entry.client != client || !entry.may_move();
+            if stays {
+                self.asked.extend_from_slice(&asked[bytes]);
+            }
+            stays
+        });
     }
 
     fn cut(&mut self) {
@@ -353,6 +375,11 @@ impl Model {
             .front()
             .is_some_and(|front| self.entries.iter().skip(1).any(|entry| waits(entry, front)));
         assert_eq!(self.queue.is_in_the_way(), in_the_way);
+        let owed = |entry: &Entry| {
+            let gone = entry.kind == PendingKind::Moved || self.clients[entry.client].gone().is_some();
+            !gone || entry.kind == PendingKind::Write
+        };
+        assert_eq!(self.queue.is_for_nobody(), !self.entries.iter().any(owed));
     }
 
     /// Once all is written all are answered, each by its own reply.

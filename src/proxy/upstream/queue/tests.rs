@@ -145,6 +145,33 @@ fn what_moves_leaves_a_tombstone_that_takes_its_reply() {
 }
 
 #[test]
+fn what_somebody_who_left_has_yet_to_read_is_not_asked() {
+    let (mut queue, left, other) = (empty(), client(1), client(2));
+    push(&mut queue, pending(&left, 0, PendingKind::Read, None), b"asked");
+    push(&mut queue, pending(&left, 1, PendingKind::Read, None), b"begun");
+    push(&mut queue, pending(&left, 2, PendingKind::Final, None), b"never");
+    push(&mut queue, pending(&other, 0, PendingKind::Read, None), b"other");
+    push(&mut queue, pending(&left, 3, PendingKind::Write, None), b"write");
+    push(&mut queue, pending(&left, 4, PendingKind::Read, None), b"never");
+    let asked = write(&mut queue, 7);
+    queue.refused(10);
+    left.leave(Gone::Left);
+    queue.withdraw(&left);
+    assert!(!queue.is_for_nobody());
+    assert_eq!([asked, write(&mut queue, 13)].concat(), b"askedbegunotherwrite");
+    assert_eq!(queue.unsent(), 0);
+    let seqs: Vec<u64> = std::iter::from_fn(|| queue.pop(|_, _| false)).map(|popped| popped.0.seq).collect();
+    assert_eq!(seqs, [0, 1, 0, 3]);
+    push(&mut queue, pending(&left, 5, PendingKind::Read, None), b"read");
+    assert!(queue.is_for_nobody());
+    push(&mut queue, pending(&left, 6, PendingKind::Write, None), b"write");
+    assert!(
+        !queue.is_for_nobody(),
+        "what is lost may have been executed: that is told nobody, but is not risked"
+    );
+}
+
+#[test]
 fn reads_stay_with_a_write_of_the_same_key() {
     let fences = FenceTable::new(1 << 10, [1, 2, 3, 4]);
     let [a, b] = [b"a", b"b"].map(|key| fences.slot(key));

@@ -284,6 +284,9 @@ impl ReplyReader {
             client.deliver(seq, &self.buffer, false)
         };
         self.passed += held;
+        if client.gone().is_some() && self.passed > limits::READ_FOR_NOBODY && lane.is_for_nobody() {
+            return Err(Closed::Idle);
+        }
         self.buffer.clear();
         self.scanned = 0;
         Ok(())

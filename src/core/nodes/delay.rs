@@ -1,0 +1,149 @@
+//! How far behind the primary replicas and the replication stream are, in time, as measured. By it waits are predicted and
+//! replicas are chosen; no promise rests on it.
+
+use std::time::Duration;
+
+use crate::core::moment::Moment;
+use crate::core::nodes::lag::Anchors;
+use crate::core::position::Offset;
+
+/// How long after the primary somebody has what was written there: a replica, or the replication stream. Smoothed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delay {
+    /// How far it had got, and when; until the head is known to have been further than that.
+    shown: Option<(Offset, Moment)>,
+    estimate: Option<Duration>,
+}
+
+/// What one measurement counts for, in the average.
+const DELAY_WEIGHT: u32 = 4;
+
+impl Delay {
+    /// At `at` it had got as far as `applied`.
+    pub fn shows(&mut self, applied: Offset, at: Moment, anchors: &Anchors) {
+        self.shown = Some((applied, at));
+        self.settle(anchors);
+    }
+
+    /// There may be another anchor.
+    pub fn settle(&mut self, anchors: &Anchors) {
+        let Some((applied, at)) = self.shown else { return };
+        let Some(passed) = anchors.passed_at(applied) else { return };
+        self.shown = None;
+        let sample = at.since(passed);
+        let average = |known: Duration| (known * (DELAY_WEIGHT - 1) + sample) / DELAY_WEIGHT;
+        self.estimate = Some(self.estimate.map_or(sample, average));
+    }
+
+    /// How long that is; `None` as long as nothing was measured.
+    pub const fn estimate(&self) -> Option<Duration> {
+        self.estimate
+    }
+}
+
+/// Whether somebody with this delay is clearly fresher than somebody with that one: by more than what polls differ by.
+pub fn is_clearly_fresher(one: Duration, other: Duration) -> bool {
+    other > one * 3 / 2 + ALIKE_DELAY
+}
+
+/// Delays that differ by less are alike.
+const ALIKE_DELAY: Duration = Duration::from_millis(4);
+
+/// How far the replication stream was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPace {
+    /// Up to here.
+    pub upto: Offset,
+    /// How long after the primary; `None` as long as nothing was measured.
+    pub delay: Option<Duration>,
+}
+
+/// The measurements of a whole view.
+#[derive(Clone, Debug, Default)]
+pub struct Delays {
+    /// By the place of the node.
+    nodes: Vec<Delay>,
+    stream: Delay,
+}
+
+impl Delays {
+    /// The replica at this place says that it has applied so much. Its delay, if that is known.
+    pub fn of_node(
+        &mut self,
+        place: usize,
+        applied: Offset,
+        at: Moment,
+        anchors: &Anchors,
+    ) -> Option<Duration> {
+        if self.nodes.len() <= place {
+            self.nodes.resize_with(place + 1, Delay::default);
+        }
+        let delay = self.nodes.get_mut(place)?;
+        delay.shows(applied, at, anchors);
+        delay.estimate()
+    }
+
+    /// There is another anchor. The delay of the replica at this place, if that is known.
+    pub fn settle(&mut self, place: usize, anchors: &Anchors) -> Option<Duration> {
+        let delay = self.nodes.get_mut(place)?;
+        delay.settle(anchors);
+        delay.estimate()
+    }
+
+    /// Somebody else has that place from now on.
+    pub fn forget(&mut self, place: usize) {
+        if let Some(delay) = self.nodes.get_mut(place) {
+            *delay = Delay::default();
+        }
+    }
+
+    /// The stream was read up to here.
+    pub fn of_stream(&mut self, upto: Offset, at: Moment, anchors: &Anchors) -> StreamPace {
+        // What it showed before comes first: that may be settled by now.
+        self.stream.settle(anchors);
+        self.stream.shows(upto, at, anchors);
+        StreamPace { upto, delay: self.stream.estimate() }
+    }
+
+    /// It is not read any longer, or elsewhere.
+    pub fn forget_stream(&mut self) {
+        self.stream = Delay::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::nodes::lag::Anchor;
+
+    fn anchor(ms: u64, offset: u64) -> Anchor {
+        Anchor { sent_at: Moment::from_millis(ms), offset: Offset::new(offset) }
+    }
+
+    #[test]
+    fn a_delay_is_measured_once_the_head_is_known_to_have_been_further() {
+        let mut anchors = Anchors::default();
+        anchors.add(anchor(100, 1000));
+        let mut delay = Delay::default();
+        delay.shows(Offset::new(1500), Moment::from_millis(190), &anchors);
+        assert_eq!(delay.estimate(), None, "nobody knows when it was written");
+        anchors.add(anchor(200, 2000));
+        delay.settle(&anchors);
+        assert_eq!(delay.estimate(), Some(Duration::from_millis(40)));
+        delay.shows(Offset::new(1500), Moment::from_millis(230), &anchors);
+        assert_eq!(delay.estimate(), Some(Duration::from_millis(50)), "40 and, for a quarter, 80");
+        // It has all that there was, and the next write comes much later.
+        let mut idle = Delay::default();
+        idle.shows(Offset::new(2000), Moment::from_millis(250), &anchors);
+        anchors.add(anchor(900, 2100));
+        idle.settle(&anchors);
+        assert_eq!(idle.estimate(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn fresher_is_who_is_so_by_more_than_polls_differ_by() {
+        let ms = Duration::from_millis;
+        assert!(is_clearly_fresher(ms(6), ms(20)) && is_clearly_fresher(ms(45), ms(150)));
+        assert!(!is_clearly_fresher(ms(0), ms(4)) && !is_clearly_fresher(ms(45), ms(60)));
+    }
+}
