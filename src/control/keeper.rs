@@ -63,7 +63,7 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
             next = heard.try_recv().ok();
         }
         let stream = &shared.shard().stream;
-        tracker.hear_stream(stream.is_attached().then(|| stream.offset()), clock::now());
+        tracker.hear_stream(stream.source().map(|source| (source, stream.offset())), clock::now());
         publish(&shared, tracker.view());
         primaries.look(tracker.view(), clock::now());
     }

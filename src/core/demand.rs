@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::core::argv::Args;
 use crate::core::command::in_force::Commands;
 use crate::core::command::{CommandTable, Handling, Intent, Keys};
-use crate::core::fence::{AnchorSeq, FenceTable, Mark, Slot};
+use crate::core::fence::{AnchorSeq, Era, FenceTable, Mark, Slot};
 use crate::core::nodes::view::View;
 use crate::core::policy::{Consistency, Policies, PolicyId};
 use crate::core::position::Offset;
@@ -61,8 +61,43 @@ pub struct Reader<'a> {
     pub name: &'a str,
     /// What the connection has written and seen; `None` when nobody in particular asks.
     pub session: Option<&'a RefCell<Session>>,
-    /// The anchor that a strong read waits for: the first one sent after the read had arrived.
-    pub barrier: Option<AnchorSeq>,
+    /// What a strong read waits for.
+    pub barrier: Option<Barrier>,
+}
+
+/// What a strong read waits for: the first anchor that was sent after the read had arrived, or one after that. Every write that
+/// had been acknowledged by then is in what such an anchor tells; what is written later is none of the read's concern, so
+/// that the first one that is known counts, however many follow while it waits for the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Barrier {
+    seq: AnchorSeq,
+    /// What an anchor has told, and in which history.
+    head: Option<(Era, Offset)>,
+}
+
+impl Barrier {
+    /// Of a read that arrives now, when `next` is the next anchor.
+    pub const fn new(next: AnchorSeq) -> Self {
+        Self { seq: next, head: None }
+    }
+
+    /// Its anchor may be answered by now.
+    pub fn settle(&mut self, view: &View) {
+        let answered = self.seq <= view.anchor || mutant::is("barrier-skipped");
+        if let Some(head) = view.head
+            && answered
+            && self.head.is_none_or(|(era, _)| era != view.era)
+        {
+            self.head = Some((view.era, head.offset));
+        }
+    }
+
+    /// What has to be applied; `None`: that is not known yet.
+    fn offset(&self, view: &View) -> Option<Offset> {
+        let mut settled = *self;
+        settled.settle(view);
+        settled.head.filter(|(era, _)| *era == view.era).map(|(_, offset)| offset)
+    }
 }
 
 impl Reader<'_> {
@@ -132,11 +167,11 @@ pub struct Writes<'a> {
 
 impl Writes<'_> {
     /// What a replica must have applied to serve a read at `level`. `each_key` calls back with every key that it names,
-    /// and tells whether it may be about any other as well. `barrier` is the anchor that a strong read waits for.
+    /// and tells whether it may be about any other as well. `barrier` is what a strong read waits for.
     pub fn demand(
         &self,
         level: Consistency,
-        barrier: Option<AnchorSeq>,
+        barrier: Option<Barrier>,
         mut session: Option<&mut Session>,
         each_key: impl FnOnce(&mut dyn FnMut(Slot)) -> bool,
     ) -> Demand {
@@ -155,11 +190,9 @@ impl Writes<'_> {
         }
         let floor = session.map_or(Mark::Clear, |session| session.seen.floor());
         let barrier = if level == Consistency::Strong {
-            match (barrier, view.head) {
-                (Some(barrier), Some(head)) if barrier <= view.anchor || mutant::is("barrier-skipped") => {
-                    Mark::At(head.offset).unless_passed(passed)
-                }
-                _ => return Demand::Unknown(Reason::BarrierPending),
+            match barrier.and_then(|barrier| barrier.offset(view)) {
+                Some(offset) => Mark::At(offset).unless_passed(passed),
+                None => return Demand::Unknown(Reason::BarrierPending),
             }
         } else {
             Mark::Clear

@@ -48,7 +48,7 @@ impl AnchorCounter {
 }
 
 /// Counts the histories of the view, so that an offset can be told from one of another history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Era(pub u16);
 
 /// An offset and its era share a word: 256 TiB of stream, then nothing counts as passed.

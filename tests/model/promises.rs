@@ -1,6 +1,6 @@
 //! Reads, decided as `net` decides them, and what they must find.
 
-use redweir::core::demand::Writes;
+use redweir::core::demand::{Barrier, Writes};
 use redweir::core::nodes::proof::suffices;
 use redweir::core::policy::PolicyId;
 use redweir::core::reason::Reason;
@@ -12,7 +12,7 @@ use super::*;
 impl World {
     /// Every read that could be decided now goes where it finds what it was promised.
     pub(crate) fn check(&self, served: &mut u64) -> Result<(), String> {
-        let barrier = self.next();
+        let barrier = Barrier::new(self.next());
         for level in self.scenario.probes {
             for key in 0..KEYS {
                 let owed = self.owed(*level, key);
@@ -24,6 +24,7 @@ impl World {
             // One that waits looks at the new view; the barrier stays.
             let views = if read.level == Consistency::Strong { &views[..] } else { &views[..1] };
             for view in views {
+                // What it has kept since the first view that told it anything counts, whatever this one tells.
                 self.probe(read.level, read.key, view, read.barrier, read.owed, served)?;
             }
         }
@@ -35,7 +36,7 @@ impl World {
         level: Consistency,
         key: usize,
         view: &View,
-        barrier: AnchorSeq,
+        barrier: Barrier,
         owed: Set,
         served: &mut u64,
     ) -> Result<(), String> {
@@ -141,7 +142,7 @@ impl World {
         key: usize,
         view: &View,
         session: Option<&mut Session>,
-        barrier: AnchorSeq,
+        barrier: Barrier,
     ) -> Demand {
         self.known(view).demand(level, Some(barrier), session, |each| {
             each(self.slots[key]);
@@ -207,7 +208,7 @@ impl World {
         let owed = self.owed(level, key);
         let decision = loop {
             let mut session = std::mem::take(&mut self.session);
-            let demand = self.demand(level, key, &view, Some(&mut session), self.next());
+            let demand = self.demand(level, key, &view, Some(&mut session), Barrier::new(self.next()));
             self.session = session;
             let decision = self.decide(level, &view, demand, self.sticky, tie);
             match decision {

@@ -111,6 +111,10 @@ impl World {
     pub(super) fn publish(&mut self) {
         let view = self.tracker.view();
         (self.published, self.published_digest) = (Rc::new(view.clone()), self.tracker_digest);
+        if let Some(read) = &mut self.arrived {
+            // Who waits looks again.
+            read.barrier.settle(&self.published);
+        }
         if let Some(head) = view.head {
             self.fences.settle_floor(view.anchor, head.offset);
             self.slots.iter().for_each(|slot| self.fences.settle(*slot, view.anchor, head.offset));

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use redweir::core::address::Address;
+use redweir::core::demand::Barrier;
 use redweir::core::fence::{AnchorCounter, AnchorSeq, FenceTable, Slot};
 use redweir::core::moment::Moment;
 use redweir::core::nodes::node::{Link, NodeId};
@@ -99,7 +100,7 @@ pub(crate) struct Asked {
 pub(crate) struct Arrived {
     pub(crate) level: Consistency,
     pub(crate) key: usize,
-    barrier: AnchorSeq,
+    pub(crate) barrier: Barrier,
     view: Rc<View>,
     view_digest: u64,
     owed: Set,
@@ -538,7 +539,7 @@ impl World {
                 self.arrived = Some(Arrived {
                     level,
                     key,
-                    barrier: self.next(),
+                    barrier: Barrier::new(self.next()),
                     view: Rc::clone(&self.published),
                     view_digest: self.published_digest,
                     owed: self.owed(level, key),

@@ -29,6 +29,7 @@ mod harness;
 mod hostile;
 mod identity;
 mod keys_live;
+mod lag;
 mod large;
 mod losses;
 mod managed;

@@ -109,6 +109,9 @@ impl Watched {
 
 const MIB: u64 = 1 << 20;
 
+/// What nobody waits longer for. Without optimisation, beside other tests, everything takes longer.
+const SLOWEST: Duration = if cfg!(debug_assertions) { secs(4) } else { secs(1) };
+
 /// A client of large values leaves: what it has not asked yet is not asked, and what comes of what it has asked is not
 /// read to its end.
 #[test]
@@ -126,7 +129,7 @@ fn who_left_is_asked_for_and_read_for_no_longer() {
     for _ in 0..20 {
         assert_eq!(conn.cmd(&["GET", "some"]), some.as_str());
     }
-    let calls = || topology.replica_calls("get")[0];
+    let calls = || topology.replica_calls("get")[0] + topology.primary.calls("get");
     path.stall(Direction::Down);
     let before = calls();
     for _ in 0..COMMANDS {
@@ -138,7 +141,7 @@ fn who_left_is_asked_for_and_read_for_no_longer() {
     path.heal();
     sleep_ms(500);
     let asked = calls() - before;
-    assert!((1..=4).contains(&asked), "{asked} of {COMMANDS}, most of which nobody waits for");
+    assert!(asked <= 8, "{asked} of {COMMANDS}, most of which nobody waits for");
 
     let mut conn = proxy.connect();
     let sent = || topology.replicas[0].server.stat("total_net_output_bytes");
@@ -195,5 +198,5 @@ fn who_reads_nothing_harms_nobody() {
     assert!(theirs <= 600 * MIB, "the servers held {} MiB more", theirs / MIB);
     assert!(own <= 300 * MIB, "Redweir held {} MiB", own / MIB);
     assert!(late < ms(100), "a neighbour in ten waited {late:?}");
-    assert!(last < secs(1), "a neighbour waited {last:?}");
+    assert!(last < SLOWEST, "a neighbour waited {last:?}");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::core::moment::Moment;
 use crate::core::nodes::lag::Anchors;
+use crate::core::nodes::node::NodeId;
 use crate::core::position::Offset;
 
 /// How long after the primary somebody has what was written there: a replica, or the replication stream. Smoothed.
@@ -64,6 +65,7 @@ pub struct Delays {
     /// By the place of the node.
     nodes: Vec<Delay>,
     stream: Delay,
+    source: Option<NodeId>,
 }
 
 impl Delays {
@@ -97,17 +99,15 @@ impl Delays {
         }
     }
 
-    /// The stream was read up to here.
-    pub fn of_stream(&mut self, upto: Offset, at: Moment, anchors: &Anchors) -> StreamPace {
+    /// The stream of this node was read up to here.
+    pub fn of_stream(&mut self, source: NodeId, upto: Offset, at: Moment, anchors: &Anchors) -> StreamPace {
+        if self.source.replace(source) != Some(source) {
+            self.stream = Delay::default();
+        }
         // What it showed before comes first: that may be settled by now.
         self.stream.settle(anchors);
         self.stream.shows(upto, at, anchors);
         StreamPace { upto, delay: self.stream.estimate() }
-    }
-
-    /// It is not read any longer, or elsewhere.
-    pub fn forget_stream(&mut self) {
-        self.stream = Delay::default();
     }
 }
 

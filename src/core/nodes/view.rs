@@ -446,12 +446,15 @@ impl Tracker {
         }
     }
 
-    /// The replication stream was read up to here, in bytes of its history, at `now`; `None`: it is not followed.
-    pub fn hear_stream(&mut self, upto: Option<u64>, now: Moment) {
-        if upto.is_none() {
-            self.delays.forget_stream();
-        }
-        self.view.stream = upto.map(|upto| self.delays.of_stream(Offset::new(upto), now, &self.anchors));
+    /// The replication stream is read there, and was read up to here, in bytes of its history, at `now`; `None`: it is not
+    /// followed.
+    pub fn hear_stream(&mut self, read: Option<(NodeId, u64)>, now: Moment) {
+        self.view.stream = match read {
+            Some((source, upto)) => {
+                Some(self.delays.of_stream(source, Offset::new(upto), now, &self.anchors))
+            }
+            None => None,
+        };
     }
 
     /// A replica says what it has applied.

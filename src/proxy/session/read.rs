@@ -36,7 +36,7 @@ impl Connection {
         let worker = Rc::clone(&self.worker);
         let (shared, shard) = (&worker.shared, worker.shared.shard());
         self.leave_generation(view, now);
-        let barrier = self.waiting.barrier(|| shared.shard().anchors.next());
+        let barrier = self.waiting.barrier(view, || shared.shard().anchors.next());
         let reader = Reader { barrier: Some(barrier), ..self.reader(view) };
         let policy_id = reader.policy_of(&view.policies, request, intent, commands);
         let Some(policy) = view.policies.get(policy_id) else {

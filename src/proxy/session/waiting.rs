@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::core::demand::Barrier;
 use crate::core::fence::AnchorSeq;
 use crate::core::moment::Moment;
+use crate::core::nodes::view::View;
 use crate::net::runtime::limits;
 
 /// When a command that could not go anywhere is tried again: with what it waits for, and at the latest at the end of its
@@ -36,8 +38,8 @@ pub struct Waiting {
     arrivals: u64,
     /// The arrival of the last command that has waited for a primary in vain: what had arrived by then does not wait anew.
     gave_up: Option<u64>,
-    /// The anchor that strong reads wait for, and the arrival that it is good for.
-    barrier: Option<(AnchorSeq, u64)>,
+    /// What strong reads wait for, and the arrival that it is good for.
+    barrier: Option<(Barrier, u64)>,
 }
 
 impl Default for Waiting {
@@ -112,13 +114,13 @@ impl Waiting {
         self.gave_up = self.gave_up.map(|arrival| arrival + u64::from(arrival == self.arrivals));
     }
 
-    /// The anchor that a strong read waits for. All commands that had arrived with it share it; one that is being retried
-    /// keeps it.
-    pub fn barrier(&mut self, next: impl FnOnce() -> AnchorSeq) -> AnchorSeq {
+    /// What a strong read waits for. All commands that had arrived with it share it; one that is being retried keeps it.
+    pub fn barrier(&mut self, view: &View, next: impl FnOnce() -> AnchorSeq) -> Barrier {
         let arrivals = self.arrivals;
         let kept = self.barrier.filter(|(_, of)| *of == arrivals || self.since.is_some());
-        let (barrier, _) = *self.barrier.insert(kept.unwrap_or_else(|| (next(), arrivals)));
-        barrier
+        let (barrier, _) = self.barrier.insert(kept.unwrap_or_else(|| (Barrier::new(next()), arrivals)));
+        barrier.settle(view);
+        *barrier
     }
 
     /// Whether the barrier is that of what has arrived last: one that a read kept when it was tried again is none.
@@ -130,6 +132,8 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::nodes::view::{Patience, Tracker};
+    use crate::core::policy::Policies;
 
     const fn at(ms: u64) -> Moment {
         Moment::from_millis(ms)
@@ -166,21 +170,24 @@ mod tests {
     #[test]
     fn a_barrier_is_shared_by_an_arrival_and_kept_by_who_is_tried_again() {
         let (mut waiting, mut seq) = (Waiting::default(), 0);
+        let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(1) };
+        let nothing = Tracker::new(Vec::new(), None, Policies::default(), limits);
         let mut barrier = |waiting: &mut Waiting| {
-            waiting.barrier(|| {
+            waiting.barrier(nothing.view(), || {
                 seq += 1;
                 AnchorSeq(seq)
             })
         };
+        let [first, second] = [1, 2].map(|seq| Barrier::new(AnchorSeq(seq)));
         waiting.arrive();
         assert!(!waiting.has_barrier());
-        assert_eq!((barrier(&mut waiting), barrier(&mut waiting)), (AnchorSeq(1), AnchorSeq(1)));
+        assert_eq!((barrier(&mut waiting), barrier(&mut waiting)), (first, first));
         waiting.begin(at(1));
         waiting.arrive();
-        assert_eq!(barrier(&mut waiting), AnchorSeq(1));
+        assert_eq!(barrier(&mut waiting), first);
         assert!(!waiting.has_barrier(), "it is none for what has arrived meanwhile");
         waiting.end();
-        assert_eq!(barrier(&mut waiting), AnchorSeq(2));
+        assert_eq!(barrier(&mut waiting), second);
         assert!(waiting.has_barrier());
     }
 }

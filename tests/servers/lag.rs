@@ -1,0 +1,171 @@
+//! Replicas that are behind as they are between zones: reads go on there wherever that is right, and nobody waits in vain.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
+#![allow(clippy::print_stdout, reason = "figures are worth seeing")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::rng::Rng;
+use crate::support::{Conn, Proxy, Setup, Topology, Value, eventually, ms, secs, sleep_ms};
+
+/// Somebody who writes past Redweir, about so many times a second, until it is dropped.
+struct Bypass {
+    ended: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Bypass {
+    fn start(port: u16, keys: usize, per_second: u64) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&ended);
+        let thread = thread::spawn(move || {
+            let (mut conn, mut rng) = (Conn::open(port), Rng::new(7));
+            for count in 0_u64.. {
+                if until.load(Ordering::Relaxed) {
+                    break;
+                }
+                let key = format!("k:{}", rng.below(keys));
+                assert_eq!(conn.cmd(&["SET", &key, &count.to_string()]), "OK");
+                thread::sleep(Duration::from_micros(1_000_000 / per_second));
+            }
+        });
+        Self { ended, thread: Some(thread) }
+    }
+}
+
+impl Drop for Bypass {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What came of the reads of some clients.
+#[derive(Debug)]
+struct Outcome {
+    /// Answered by replicas, of 100.
+    at_replicas: f64,
+    median: Duration,
+}
+
+/// Two clients read these keys, one after the other, for so long.
+fn read(topology: &Topology, proxy: &Proxy, keys: usize, span: Duration) -> Outcome {
+    let served = || topology.replica_calls("get").iter().sum::<u64>();
+    let (before, begun) = (served(), Instant::now());
+    let readers: Vec<_> = (0..2)
+        .map(|seed| {
+            let mut conn = proxy.connect();
+            thread::spawn(move || {
+                let (mut rng, mut took) = (Rng::new(seed), Vec::new());
+                while begun.elapsed() < span {
+                    let (key, asked) = (format!("k:{}", rng.below(keys)), Instant::now());
+                    let reply = conn.cmd(&["GET", &key]);
+                    took.push(asked.elapsed());
+                    assert!(matches!(reply, Value::Bulk(_) | Value::Null), "{reply:?}");
+                }
+                took
+            })
+        })
+        .collect();
+    let mut took: Vec<Duration> = readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect();
+    took.sort_unstable();
+    let at_replicas = 100.0 * (served() - before) as f64 / took.len() as f64;
+    let outcome = Outcome { at_replicas, median: took[took.len() / 2] };
+    println!("{} reads: {outcome:?}", took.len());
+    outcome
+}
+
+fn strong(topology: &Topology, stream: &str) -> Proxy {
+    let policy = "consistency = \"strong\"\nmax-lag = \"5s\"";
+    let proxy = Setup::of(topology).policy("default", policy).toml(stream).start();
+    eventually("the stream is followed", secs(5), || proxy.metric("redweir_stream_attached", &[]) > 0.5);
+    proxy
+}
+
+/// The stream comes from the replica that is fresher in time, and in time for a strong read.
+#[test]
+fn strong_reads_wait_for_the_fresher_of_two_replicas() {
+    let topology = Topology::start(2);
+    topology.lag(0, ms(20));
+    topology.lag(1, ms(6));
+    let _writes = Bypass::start(topology.primary.port, 5000, 300);
+    let proxy = strong(&topology, "[stream]\nsource = \"replica\"");
+    let fresher = format!("127.0.0.1:{}", topology.replica_ports()[1]);
+    eventually("the stream comes from the fresher one", secs(10), || {
+        proxy.view()["stream_source"].as_str() == Some(&fresher)
+    });
+    sleep_ms(1000);
+    let view = proxy.view();
+    let delay = |n: usize| view["nodes"][n]["delay_ms"].as_f64().unwrap();
+    assert!(delay(1) > 14.0 && delay(2) < 14.0, "{view}");
+    let outcome = read(&topology, &proxy, 5000, secs(3));
+    assert!(outcome.at_replicas > 80.0, "{outcome:?}");
+    assert!(outcome.median < ms(16), "{outcome:?}");
+}
+
+/// Where no replica can have it in time nobody waits for one.
+#[test]
+fn strong_reads_do_not_wait_in_vain() {
+    let topology = Topology::start(2);
+    topology.lag(0, ms(150));
+    topology.lag(1, ms(45));
+    let _writes = Bypass::start(topology.primary.port, 5000, 300);
+    let proxy = strong(&topology, "[stream]\nsource = \"replica\"");
+    eventually("the delay is known", secs(10), || {
+        proxy.view()["stream_delay_ms"].as_f64().is_some_and(|delay| delay > 30.0)
+    });
+    sleep_ms(1000);
+    let outcome = read(&topology, &proxy, 5000, secs(3));
+    assert!(outcome.median < ms(10), "{outcome:?}");
+    let late = proxy.metric(
+        "redweir_commands_total",
+        &[("access", "read"), ("target", "primary"), ("reason", "stream_late")],
+    );
+    assert!(late > 100.0, "{late}");
+    assert_eq!(proxy.explain(&["GET", "k:1"])["reason"], "stream_late");
+}
+
+/// There `auto` follows the primary, if that is harmless, and replicas serve.
+#[test]
+fn where_strong_reads_would_wait_in_vain_auto_follows_the_primary() {
+    let topology = Topology::start(2);
+    topology.lag(0, ms(150));
+    topology.lag(1, ms(45));
+    let _writes = Bypass::start(topology.primary.port, 5000, 300);
+    let proxy = strong(&topology, "");
+    let primary = format!("127.0.0.1:{}", topology.primary.port);
+    eventually("the primary is followed", secs(10), || {
+        proxy.view()["stream_source"].as_str() == Some(&primary)
+    });
+    assert!(proxy.log().contains("the replication stream is followed at the primary"), "{}", proxy.log());
+    sleep_ms(1000);
+    let outcome = read(&topology, &proxy, 5000, secs(3));
+    assert!(outcome.at_replicas > 80.0, "{outcome:?}");
+    assert!(outcome.median < ms(12), "{outcome:?}");
+    topology.primary.cmd(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    eventually("it is left once it counts replicas", secs(15), || {
+        proxy.view()["stream_source"].as_str() != Some(&primary)
+    });
+}
+
+/// What a key was last written at matters: connections find the replica that has it first.
+#[test]
+fn fenced_reads_are_served_by_the_fresher_replica() {
+    let topology = Topology::start(2);
+    topology.lag(0, ms(150));
+    topology.lag(1, ms(45));
+    let _writes = Bypass::start(topology.primary.port, 40, 400);
+    let proxy = Setup::of(&topology).policy("default", "consistency = \"fenced\"\nmax-lag = \"5s\"").start();
+    eventually("the delays are known", secs(10), || {
+        proxy.view()["nodes"][2]["delay_ms"].as_f64().is_some_and(|delay| delay > 30.0)
+    });
+    sleep_ms(1000);
+    read(&topology, &proxy, 40, secs(1));
+    let outcome = read(&topology, &proxy, 40, secs(3));
+    assert!(outcome.at_replicas > 20.0, "{outcome:?}");
+}
