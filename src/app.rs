@@ -21,6 +21,7 @@ use crate::control::doctor;
 use crate::control::follower::{self, Follower};
 use crate::control::keeper;
 use crate::control::members::Members;
+use crate::control::memory;
 use crate::control::reload::{Origin, Reload, Told};
 use crate::control::sentinel;
 use crate::control::stamper::{self, FailedSources, Stamper};
@@ -326,6 +327,8 @@ fn start_control(
     task::supervise("story", move || story::tell(Arc::clone(&told)));
     let (examined, asked) = (Arc::clone(shared), sentinels.clone());
     task::supervise("doctor", move || doctor::watch(Arc::clone(&examined), asked.clone()));
+    let watched = Arc::clone(shared);
+    task::supervise("memory", move || memory::watch(Arc::clone(&watched)));
     let failures = FailedSources::default();
     let (wanted, source) = watch::channel(None);
     let (chooser, heard_of) = (Arc::clone(shared), Arc::clone(&failures));

@@ -134,6 +134,10 @@ fn follow_proxy(changes: &mut Changes, old: &ProxyConfig, new: &mut ProxyConfig)
         max_clients,
         client_output_buffer_limit,
         reply_budget,
+        timeout,
+        client_handshake_timeout,
+        max_memory,
+        primary_read_limit,
         drain_timeout,
         lame_duck,
         maint_notifications,
@@ -144,6 +148,11 @@ fn follow_proxy(changes: &mut Changes, old: &ProxyConfig, new: &mut ProxyConfig)
     let limit = &new.client_output_buffer_limit;
     changes.take("proxy.client-output-buffer-limit", client_output_buffer_limit, limit);
     changes.take("proxy.reply-budget", reply_budget, &new.reply_budget);
+    changes.take("proxy.timeout", timeout, &new.timeout);
+    let handshake = &new.client_handshake_timeout;
+    changes.take("proxy.client-handshake-timeout", client_handshake_timeout, handshake);
+    changes.take("proxy.max-memory", max_memory, &new.max_memory);
+    changes.take("proxy.primary-read-limit", primary_read_limit, &new.primary_read_limit);
     changes.take("proxy.drain-timeout", drain_timeout, &new.drain_timeout);
     changes.take("proxy.lame-duck", lame_duck, &new.lame_duck);
     let maint = &new.maint_notifications;

@@ -176,6 +176,14 @@ pub struct ProxyConfig {
     pub max_clients: usize,
     /// `client-output-buffer-limit`, in bytes: a client that owes more reading is disconnected.
     pub client_output_buffer_limit: u64,
+    /// `timeout` of Redis: how long a client may be idle; zero: for ever.
+    pub timeout: Duration,
+    /// `client-handshake-timeout`: how long a newcomer may take for its first command; zero: for ever.
+    pub client_handshake_timeout: Duration,
+    /// `max-memory`, in bytes: what clients may hold of the process' memory; 0: no limit.
+    pub max_memory: u64,
+    /// `primary-read-limit`: reads a second that may fall back to the primary; 0: no limit.
+    pub primary_read_limit: usize,
     /// `reply-budget`, in bytes: what may wait for clients who do not keep up, in all.
     pub reply_budget: u64,
     /// `drain-timeout`: how long clients may take to leave after SIGTERM.
@@ -495,6 +503,10 @@ impl Default for ProxyConfig {
             workers: 0,
             max_clients: 10_000,
             client_output_buffer_limit: 64 << 20,
+            timeout: Duration::ZERO,
+            client_handshake_timeout: Duration::from_mins(1),
+            max_memory: 1 << 30,
+            primary_read_limit: 0,
             reply_budget: 64 << 20,
             drain_timeout: Duration::from_secs(10),
             lame_duck: Duration::from_millis(500),

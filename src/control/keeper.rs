@@ -62,8 +62,11 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
             }
             next = heard.try_recv().ok();
         }
-        let stream = &shared.shard().stream;
-        tracker.hear_stream(stream.source().map(|source| (source, stream.offset())), clock::now());
+        if tracker.view().head != shared.shard().view.load().head {
+            // By the anchors it is measured.
+            let stream = &shared.shard().stream;
+            tracker.hear_stream(stream.source().map(|source| (source, stream.offset())), clock::now());
+        }
         publish(&shared, tracker.view());
         primaries.look(tracker.view(), clock::now());
     }

@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod follower;
 pub mod keeper;
 pub mod members;
+pub mod memory;
 pub mod primaries;
 pub mod prober;
 pub mod reload;

@@ -82,6 +82,8 @@ pub enum Reason {
     PrimaryDown,
     /// `when-behind = "refuse"`.
     Refused,
+    /// `primary-read-limit`: no replica may serve the read, and the primary has no room for more of those.
+    PrimaryReadLimit,
     /// More than one node claims to be the primary and nothing decides between them.
     TwoPrimaries,
     /// `deny-commands` names the command.
@@ -98,7 +100,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in order.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::NoReplica,
         Self::Silent,
         Self::Unobserved,
@@ -134,6 +136,7 @@ impl Reason {
         Self::Malformed,
         Self::PrimaryDown,
         Self::Refused,
+        Self::PrimaryReadLimit,
         Self::TwoPrimaries,
         Self::DeniedCommand,
         Self::Unauthenticated,
@@ -211,6 +214,7 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::PrimaryDown => "primary_down",
             Self::Refused => "refused",
+            Self::PrimaryReadLimit => "primary_read_limit",
             Self::TwoPrimaries => "two_primaries",
             Self::DeniedCommand => "denied_command",
             Self::Unauthenticated => "unauthenticated",
@@ -267,6 +271,9 @@ impl Reason {
             Self::Malformed => "the command is malformed: the primary says what is wrong with it",
             Self::PrimaryDown => "no primary answers",
             Self::Refused => "the policy refuses reads when no replica is fresh enough",
+            Self::PrimaryReadLimit => {
+                "no replica may serve the read, and more of those than primary-read-limit would go to the primary"
+            }
             Self::TwoPrimaries => "two nodes claim to be the primary",
             Self::DeniedCommand => "deny-commands refuses the command",
             Self::Unauthenticated => "the client has given no password, and the primary wants one",

@@ -137,6 +137,12 @@ impl Shared {
         self.config.load()
     }
 
+    /// Reads a second that each worker may let fall back to the primary; `None`: as many as there are.
+    pub fn primary_reads(&self) -> Option<f64> {
+        let limit = self.config().proxy.primary_read_limit;
+        (limit > 0).then(|| limit as f64 / self.stats.len().max(1) as f64)
+    }
+
     /// Another configuration is in force from now on. Its policies are not, until they are in a view.
     pub fn configure(&self, config: Config) {
         let before = self.config.swap(Arc::new(config));

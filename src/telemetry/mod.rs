@@ -105,6 +105,8 @@ pub struct Stats {
     pub accepted: Counter,
     /// Clients disconnected because they did not read.
     pub slow_clients: Counter,
+    /// Clients disconnected because they said nothing.
+    pub idle_clients: Counter,
     /// Clients whose TLS handshake failed.
     pub tls_failed: Counter,
     /// Protocol errors of clients.
@@ -140,6 +142,7 @@ impl Default for Stats {
             clients: Counter::default(),
             accepted: Counter::default(),
             slow_clients: Counter::default(),
+            idle_clients: Counter::default(),
             tls_failed: Counter::default(),
             protocol_errors: Counter::default(),
             denied: Counter::default(),

@@ -29,6 +29,9 @@ pub const UNCERTAIN: &[u8] =
     b"-ERR the connection to the primary was lost before it answered: the command may have been executed\r\n";
 /// A command that only its own connection could answer was lost with it.
 pub const LOST: &[u8] = b"-ERR the connection to the primary was lost before it answered\r\n";
+/// A read that no replica may serve, while too many of those go to the primary.
+pub const PRIMARY_READ_LIMIT: &[u8] =
+    b"-ERR no replica may serve this read, and the primary takes no more of those for now (primary-read-limit)\r\n";
 /// `server.c`, `shared.noautherr`
 pub const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
 /// `acl.c`, `addAuthErrReply`

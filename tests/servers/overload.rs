@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Conn, Direction, Redis, Relay, Setup, Topology, Value, encode, memory_of, ms, secs, sleep_ms,
+    Conn, Direction, Redis, Relay, Setup, Topology, Value, encode, eventually, memory_of, ms, secs, sleep_ms,
 };
 
 /// Clients with small commands who note how long each round took, and what went wrong.
@@ -199,4 +199,98 @@ fn who_reads_nothing_harms_nobody() {
     assert!(own <= 300 * MIB, "Redweir held {} MiB", own / MIB);
     assert!(late < ms(100), "a neighbour in ten waited {late:?}");
     assert!(last < SLOWEST, "a neighbour waited {last:?}");
+}
+
+/// Who never speaks, speaks half, or has been silent for long, leaves; who waits for something stays.
+#[test]
+fn who_says_nothing_is_disconnected() {
+    let topology = Topology::start(0);
+    let limits = "[proxy]\ntimeout = \"2s\"\nclient-handshake-timeout = \"1s\"";
+    let proxy = Setup::of(&topology).proxy(limits).start();
+    let (mut mute, mut half, mut idle) = (proxy.connect(), proxy.connect(), proxy.connect());
+    half.send(b"*2\r\n$3\r\nGET\r\n$1\r\n");
+    assert_eq!(idle.cmd(&["SET", "k", "v"]), "OK");
+    let (mut subscribed, mut blocked, mut busy) = (proxy.connect(), proxy.connect(), proxy.connect());
+    subscribed.ask(&["SUBSCRIBE", "c"]).read();
+    blocked.ask(&["BLPOP", "none", "5"]);
+    let begun = Instant::now();
+    while begun.elapsed() < ms(4500) {
+        assert_eq!(busy.cmd(&["GET", "k"]), "v");
+        sleep_ms(100);
+    }
+    for conn in [&mut mute, &mut half, &mut idle] {
+        conn.patience(ms(500));
+        assert_eq!(conn.read_to_close(), b"");
+    }
+    assert_eq!(blocked.read(), Value::Null);
+    assert_eq!(blocked.cmd(&["GET", "k"]), "v");
+    busy.cmd(&["PUBLISH", "c", "news"]);
+    assert!(matches!(subscribed.read(), Value::Array(_)));
+    assert!(proxy.metric("redweir_clients_idle_total", &[]) > 2.5);
+}
+
+/// At nine tenths of `max-memory` the one that holds the most goes, and it alone.
+#[test]
+fn the_largest_of_slow_readers_goes_first() {
+    let topology = Topology::with(&["--save", ""], 0, &[]);
+    let proxy = Setup::of(&topology).proxy("[proxy]\nworkers = 2\nmax-memory = \"24mb\"").start();
+    proxy.cmd(&["SET", "big", &"x".repeat(MIB as usize)]);
+    let neighbours = Neighbours::start(proxy.port, 2);
+    let mut small = proxy.connect();
+    small.send(&encode(&["GET", "big"]).repeat(8));
+    sleep_ms(500);
+    let mut large = proxy.connect();
+    large.send(&encode(&["GET", "big"]).repeat(60));
+    eventually("somebody goes", secs(20), || proxy.metric("redweir_clients_over_memory_total", &[]) > 0.5);
+    sleep_ms(300);
+    assert!(proxy.metric("redweir_clients_over_memory_total", &[]) < 1.5);
+    assert!(proxy.log().contains("it held the most"), "{}", proxy.log());
+    let replies = small.read_many(8);
+    assert!(replies.iter().all(|reply| reply.text().len() == MIB as usize));
+    assert_eq!(neighbours.stop().errors, Vec::<String>::new());
+}
+
+/// With the replicas gone no more reads than `primary-read-limit` go to the primary; writes all do.
+#[test]
+fn the_primary_gets_no_more_reads_than_it_may_take() {
+    let mut topology = Topology::start(1);
+    let proxy = Setup::of(&topology).proxy("[proxy]\nprimary-read-limit = 200").start();
+    proxy.cmd(&["SET", "k", "v"]);
+    topology.await_sync();
+    topology.replicas[0].server.kill();
+    eventually("no replica is in service", secs(10), || proxy.eligible() == 0);
+    let before = topology.primary.calls("get");
+    let begun = Instant::now();
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut conn = proxy.connect();
+            thread::spawn(move || {
+                let mut shed = 0;
+                while begun.elapsed() < secs(3) {
+                    let reply = conn.cmd(&["GET", "k"]);
+                    if reply.is_error() {
+                        assert!(reply.error().contains("primary-read-limit"), "{reply:?}");
+                        shed += 1;
+                    } else {
+                        assert_eq!(reply, "v");
+                    }
+                }
+                shed
+            })
+        })
+        .collect();
+    let mut writer = proxy.connect();
+    while begun.elapsed() < secs(3) {
+        assert_eq!(writer.cmd(&["SET", "other", "v"]), "OK");
+        sleep_ms(5);
+    }
+    let shed: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
+    let served = topology.primary.calls("get") - before;
+    println!("{served} reads at the primary, {shed} shed");
+    assert!((300..=800).contains(&served) && shed > 100, "{served} at the primary, {shed} shed");
+    let explained = proxy.metric(
+        "redweir_commands_total",
+        &[("access", "read"), ("target", "refused"), ("reason", "primary_read_limit")],
+    );
+    assert!(explained > 99.0, "{explained}");
 }

@@ -26,10 +26,13 @@ use crate::telemetry::{AccessLabel, Counter, Latency, Stats, Target};
 /// Sums one counter over all workers.
 type Pick = fn(&Stats) -> &Counter;
 
-const COUNTERS: [(&str, &str, Pick); 11] = [
+const COUNTERS: [(&str, &str, Pick); 12] = [
     ("redweir_clients_accepted_total", "Clients accepted.", |s| &s.accepted),
     ("redweir_clients_too_slow_total", "Clients disconnected at client-output-buffer-limit.", |s| {
         &s.slow_clients
+    }),
+    ("redweir_clients_idle_total", "Clients disconnected by timeout or client-handshake-timeout.", |s| {
+        &s.idle_clients
     }),
     ("redweir_tls_handshakes_failed_total", "Clients whose TLS handshake failed.", |s| &s.tls_failed),
     ("redweir_protocol_errors_total", "Clients disconnected for a protocol error.", |s| &s.protocol_errors),
@@ -124,6 +127,8 @@ fn describe() {
         "Times that the primary did not go on from what was there before: it was emptied, or is another one."
     );
     counter!("redweir_history_restarts_total").absolute(0);
+    describe_counter!("redweir_clients_over_memory_total", "Clients disconnected because of max-memory.");
+    counter!("redweir_clients_over_memory_total").absolute(0);
     describe_counter!("redweir_commands_total", "Commands by access, target and reason.");
     describe_counter!(
         "redweir_primary_changes_total",

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::core::moment::Moment;
 use crate::core::nodes::lag::Anchors;
-use crate::core::nodes::node::NodeId;
 use crate::core::position::Offset;
 
 /// How long after the primary somebody has what was written there: a replica, or the replication stream. Smoothed.
@@ -65,7 +64,8 @@ pub struct Delays {
     /// By the place of the node.
     nodes: Vec<Delay>,
     stream: Delay,
-    source: Option<NodeId>,
+    /// The ID of the node that it was last read from.
+    source: Option<u32>,
 }
 
 impl Delays {
@@ -99,8 +99,8 @@ impl Delays {
         }
     }
 
-    /// The stream of this node was read up to here.
-    pub fn of_stream(&mut self, source: NodeId, upto: Offset, at: Moment, anchors: &Anchors) -> StreamPace {
+    /// The stream of the node with this ID was read up to here.
+    pub fn of_stream(&mut self, source: u32, upto: Offset, at: Moment, anchors: &Anchors) -> StreamPace {
         if self.source.replace(source) != Some(source) {
             self.stream = Delay::default();
         }

@@ -451,7 +451,7 @@ impl Tracker {
     pub fn hear_stream(&mut self, read: Option<(NodeId, u64)>, now: Moment) {
         self.view.stream = match read {
             Some((source, upto)) => {
-                Some(self.delays.of_stream(source, Offset::new(upto), now, &self.anchors))
+                Some(self.delays.of_stream(source.0, Offset::new(upto), now, &self.anchors))
             }
             None => None,
         };

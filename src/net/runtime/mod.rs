@@ -1,5 +1,6 @@
 //! What tasks need wherever they run: a clock, chance, limits, names and panics of tasks, descriptors, buffers that are flushed together.
 
+pub(crate) mod allowance;
 pub mod budget;
 pub(crate) mod buffer;
 pub mod buffers;

@@ -36,6 +36,8 @@ pub struct Status {
     pub waits: Cell<bool>,
     /// `CLIENT UNBLOCK` was said of it while it waits.
     pub release: Cell<Option<Release>>,
+    /// It hears what the server says unasked, on a plain relay.
+    pub relayed: Cell<bool>,
     /// It wants to be told when it had better connect anew.
     pub hears_of_moves: Cell<bool>,
     /// For how long its last `CLIENT PAUSE` is to pause all commands.
@@ -56,6 +58,7 @@ impl Default for Status {
             wrote: Cell::new(None),
             waits: Cell::new(false),
             release: Cell::new(None),
+            relayed: Cell::new(false),
             hears_of_moves: Cell::new(false),
             pausing: Cell::default(),
             server_id: RefCell::default(),
@@ -77,6 +80,7 @@ impl Status {
 
     /// It holds none any longer.
     pub fn unpin(&self) {
+        self.relayed.set(false);
         self.server_id.replace(None);
     }
 

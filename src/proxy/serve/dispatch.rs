@@ -244,6 +244,15 @@ impl Connection {
         }
     }
 
+    /// Answers that no more reads go to the primary at the moment.
+    pub(crate) fn refuse_at_limit(&mut self) -> Step {
+        self.waiting.end();
+        let reason = Reason::PrimaryReadLimit;
+        self.worker.stats.command(telemetry::AccessLabel::Read, Target::Refused, reason);
+        self.client.answer(say::PRIMARY_READ_LIMIT);
+        Step::Done
+    }
+
     /// Answers `-MASTERDOWN`, and why.
     pub fn refuse(&mut self, access: telemetry::AccessLabel, reason: Reason) -> Step {
         if reason == Reason::PrimaryDown {

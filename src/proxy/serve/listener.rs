@@ -70,8 +70,12 @@ impl Accepted {
         };
         let (peer, mut drain) = (socket.peer_addr(), shared.drain.subscribe());
         let counted = InHandshake::new(stats);
+        let patience = match shared.config().proxy.client_handshake_timeout {
+            Duration::ZERO => limits::TLS_HANDSHAKE,
+            patience => patience.min(limits::TLS_HANDSHAKE),
+        };
         let session = tokio::select! {
-            session = tokio::time::timeout(limits::TLS_HANDSHAKE, tls.accept(socket)) => session,
+            session = tokio::time::timeout(patience, tls.accept(socket)) => session,
             _ = drain.wait_for(|draining| *draining) => Ok(Err(io::ErrorKind::Interrupted.into())),
         };
         drop(counted);

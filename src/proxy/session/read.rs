@@ -81,6 +81,12 @@ impl Connection {
             };
         }
         match decision {
+            Decision::Send { node, .. }
+                if view.primary == Some(node)
+                    && !worker.primary_reads.take(now, || shared.primary_reads()) =>
+            {
+                self.refuse_at_limit()
+            }
             Decision::Send { node, reason } if view.primary == Some(node) => {
                 self.send(node, Bytes::Request(request), outgoing(reason), view)
             }

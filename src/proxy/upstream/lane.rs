@@ -395,6 +395,7 @@ impl Lane {
 
     /// From now on replies are not counted: whatever comes is the client's.
     pub fn relay(&self, client: Rc<Client>) {
+        client.status.relayed.set(true);
         let mut inner = self.inner.borrow_mut();
         inner.listener = Some(client);
         inner.connection.stop_counting();

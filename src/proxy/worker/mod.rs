@@ -32,6 +32,7 @@ use crate::core::nodes::view::View;
 use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
 use crate::mutant;
+use crate::net::runtime::allowance::Allowance;
 use crate::net::runtime::buffers::Buffers;
 use crate::net::runtime::clock;
 use crate::net::runtime::flush::{DirtyList, Schedule};
@@ -103,6 +104,8 @@ pub struct Worker {
     pub(crate) lanes: Lanes,
     /// The fences of what they have acknowledged.
     pub(crate) fencing: Fencing,
+    /// Reads that fall back to the primary.
+    pub(crate) primary_reads: Allowance,
     /// Read buffers that no client is using.
     buffers: RefCell<Vec<BytesMut>>,
     rng: Cell<u32>,
@@ -150,6 +153,7 @@ impl Worker {
             era: Cell::default(),
             shut_out: RefCell::default(),
             warned: RefCell::default(),
+            primary_reads: Allowance::default(),
             buffers: RefCell::default(),
             rng: Cell::new(0x9e37_79b9 ^ (index as u32 + 1)),
         })

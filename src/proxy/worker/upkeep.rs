@@ -6,6 +6,7 @@
 //! a connection that answers nothing but errors would stay in its pool for ever.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
@@ -13,6 +14,7 @@ use crate::core::moment::Moment;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
+use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Proto, Purpose};
 use crate::proxy::worker::Worker;
 use crate::shard::identity::IdentityId;
@@ -27,10 +29,37 @@ impl Worker {
             self.watch_identities();
             let now = clock::now();
             self.close_unused_lanes(now);
+            self.disconnect_idle_clients(now);
             self.give_up_stalled();
             self.inquiry.close_idle(now);
             self.admission.close_unneeded();
             self.shut_out.borrow_mut().retain(|_, until| now < *until);
+        }
+    }
+
+    /// Clients leave that have said nothing for `timeout` (`timeout.c`, `clientsCronHandleTimeout`), or have not come to their
+    /// first command within `client-handshake-timeout`.
+    fn disconnect_idle_clients(&self, now: Moment) {
+        let config = self.shared.config();
+        let (timeout, handshake) = (config.proxy.timeout, config.proxy.client_handshake_timeout);
+        drop(config);
+        let clients = self.clients.borrow();
+        for client in clients.values() {
+            let status = &client.status;
+            let (silent, since) = match status.command.get() {
+                None => (handshake, status.anonymous_since.get()),
+                Some(_) if status.relayed.get() || status.waits.get() => continue,
+                Some(_) if !client.is_flushed() => {
+                    // It waits for an answer, or takes its time with one: it is idle from then on.
+                    status.seen.set(now);
+                    continue;
+                }
+                Some(_) => (timeout, status.seen.get()),
+            };
+            if silent > Duration::ZERO && now.since(since) >= silent && !mutant::is("idle-for-ever") {
+                self.stats.idle_clients.add(1);
+                client.leave(Gone::Ended);
+            }
         }
     }
 
