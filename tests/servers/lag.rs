@@ -1,7 +1,7 @@
 //! Replicas that are behind as they are between zones: reads go on there wherever that is right, and nobody waits in vain.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
-#![allow(clippy::print_stdout, reason = "figures are worth seeing")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures are worth seeing")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support::rng::Rng;
 use crate::support::{Conn, Proxy, Setup, Topology, Value, eventually, ms, secs, sleep_ms};
 
-/// Somebody who writes past Redweir, about so many times a second, until it is dropped.
+/// Somebody who writes, past Redweir if that is not where, about so many times a second, until it is dropped.
 struct Bypass {
     ended: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
@@ -51,6 +51,9 @@ struct Outcome {
     /// Answered by replicas, of 100.
     at_replicas: f64,
     median: Duration,
+    /// No more than one in a hundred took longer.
+    late: Duration,
+    per_second: f64,
 }
 
 /// Two clients read these keys, one after the other, for so long.
@@ -75,8 +78,10 @@ fn read(topology: &Topology, proxy: &Proxy, keys: usize, span: Duration) -> Outc
     let mut took: Vec<Duration> = readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect();
     took.sort_unstable();
     let at_replicas = 100.0 * (served() - before) as f64 / took.len() as f64;
-    let outcome = Outcome { at_replicas, median: took[took.len() / 2] };
-    println!("{} reads: {outcome:?}", took.len());
+    let (median, late) = (took[took.len() / 2], took[(took.len() - 1) * 99 / 100]);
+    let per_second = took.len() as f64 / span.as_secs_f64();
+    let outcome = Outcome { at_replicas, median, late, per_second };
+    eprintln!("{} reads: {outcome:?}", took.len());
     outcome
 }
 
@@ -168,4 +173,40 @@ fn fenced_reads_are_served_by_the_fresher_replica() {
     read(&topology, &proxy, 40, secs(1));
     let outcome = read(&topology, &proxy, 40, secs(3));
     assert!(outcome.at_replicas > 20.0, "{outcome:?}");
+}
+
+/// What replicas of each lag serve at each level, as a table for the docs (`make bench-lag`); without `REDWEIR_BENCH_LAG` a
+/// corner of it. Nothing is older than its level allows: that is checked elsewhere, at the same lags.
+#[test]
+fn what_replicas_serve_at_each_level_and_lag() {
+    let all = std::env::var_os("REDWEIR_BENCH_LAG").is_some();
+    let (lags, key_counts): (&[u64], &[usize]) =
+        if all { (&[0, 5, 20, 150], &[40, 5000]) } else { (&[20], &[40]) };
+    let span = if all { secs(4) } else { ms(500) };
+    println!("| level | replicas behind, ms | keys | reads at replicas | p50 ms | p99 ms | reads/s |");
+    println!("|---|--:|--:|--:|--:|--:|--:|");
+    for level in ["eventual", "bounded", "session", "fenced", "strong"] {
+        for &lag in lags {
+            for &keys in key_counts {
+                let topology = Topology::start(2);
+                topology.lag(0, ms(lag));
+                topology.lag(1, ms(lag * 3 / 10));
+                let policy = format!("consistency = \"{level}\"\nmax-lag = \"5s\"");
+                let proxy = Setup::of(&topology).policy("default", &policy).start();
+                let _writes = Bypass::start(proxy.port, keys, 400);
+                // Until the delays are known, and the connections are where they stay.
+                sleep_ms(2500);
+                let outcome = read(&topology, &proxy, keys, span);
+                let Outcome { at_replicas, median, late, per_second } = outcome;
+                let millis = |took: Duration| took.as_secs_f64() * 1000.0;
+                println!(
+                    "| {level} | {lag}/{} | {keys} | {at_replicas:.0} % | {:.2} | {:.2} | {per_second:.0} |",
+                    lag * 3 / 10,
+                    millis(median),
+                    millis(late)
+                );
+                assert!(at_replicas > 1.0 || keys < 1000, "{level} at {lag} ms: {outcome:?}");
+            }
+        }
+    }
 }
