@@ -84,6 +84,7 @@ static FENCES: Scenario = Scenario {
     source: Some(0),
     fine: false,
     split: false,
+    own: false,
     probes: &[Session, Fenced],
     arriving: &[],
     replicas: &[1],
@@ -116,6 +117,35 @@ static SESSIONS: Scenario = Scenario {
     probes: &[],
     replicas: &[1, 2],
     ..FENCES
+};
+
+/// The session counts what it has written and seen itself, and at its level looks at no fences.
+static OWN: Scenario = Scenario { name: "own", own: true, ..SESSIONS };
+
+/// … beside fences, and a stream.
+static OWN_FENCES: Scenario = Scenario {
+    name: "own, with fences",
+    writes: &[write(By::Reader, 0), write(By::Other, 0), write_anything(By::Reader)],
+    left: Left { questions: 1, ..NOTHING },
+    own: true,
+    at_least: 10_000,
+    ..FENCES
+};
+
+/// … across a failover to a replica that is behind the other, or ahead of it.
+static OWN_AHEAD: Scenario = Scenario {
+    name: "own, ahead",
+    writes: &[write(By::Reader, 1), write(By::Reader, 0)],
+    own: true,
+    probes: &[Session],
+    at_least: 1_000,
+    ..AHEAD
+};
+
+static OWN_BEHIND: Scenario = Scenario {
+    name: "own, behind",
+    before: &[Action::Execute(0), Action::Apply(1), Action::Promote(1)],
+    ..OWN_AHEAD
 };
 
 /// The other replica is ahead of the one that was promoted: it has to begin anew.
@@ -167,6 +197,18 @@ fn a_bounded_read_is_as_young_as_it_must_be() {
 #[test]
 fn a_session_never_goes_back() {
     explore(&SESSIONS);
+}
+
+#[test]
+fn a_session_that_counts_its_own_writes_finds_them_and_never_goes_back() {
+    explore(&OWN);
+    explore(&OWN_AHEAD);
+    explore(&OWN_BEHIND);
+}
+
+#[test]
+fn fences_hold_beside_sessions_that_count_their_own() {
+    explore(&OWN_FENCES);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::core::argv::Args;
 use crate::core::command::in_force::{Commands, LastCommand};
 use crate::core::command::{Access, Keys, WriteKeys};
 use crate::core::fence::Slot;
-use crate::core::moment::in_words;
+use crate::core::moment::{Moment, in_words};
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
 use crate::core::position::{Offset, ReplId};
@@ -239,7 +239,7 @@ pub async fn choose_source(
 ) {
     let mut views = shared.shard().views.subscribe();
     let [chance, ..] = jitter::seeds();
-    let mut moved = clock::now();
+    let mut moved: Option<Moment> = None;
     while !wanted.is_closed() {
         let view = shared.shard().view.load_full();
         let current = wanted.borrow().as_ref().map(|source| source.node);
@@ -250,7 +250,7 @@ pub async fn choose_source(
             choice: config.stream.source,
             min_replicas_to_write: min_replicas,
             watched: config.upstream.sentinel.is_some(),
-            may_move: now.since(moved) >= MOVE_EVERY,
+            may_move: moved.is_none_or(|moved| now.since(moved) >= MOVE_EVERY),
         };
         drop(config);
         let chosen = {
@@ -258,7 +258,8 @@ pub async fn choose_source(
             source::choose(&view, wish, current, &failures, chance, now)
         };
         if chosen != current {
-            moved = now;
+            // The first choice is no move: then nothing is known yet of how far behind they are.
+            moved = current.map(|_| now).or(moved);
             tell_why(&view, wish.choice, chosen);
         }
         let source = chosen

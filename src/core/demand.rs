@@ -182,6 +182,12 @@ impl Writes<'_> {
             if let Some(head) = view.head {
                 session.seen.settle(view.anchor, head.offset, passed);
             }
+            if session.seen.counts_own()
+                && let Some(home) = session.home
+                && let Some(applied) = view.node(home.node).and_then(|node| node.applied)
+            {
+                session.seen.absorb(applied);
+            }
         }
         let session = session.as_deref();
         if level < Consistency::Session {
@@ -197,19 +203,26 @@ impl Writes<'_> {
         } else {
             Mark::Clear
         };
+        // What others have written is no concern of a session that counts its own.
+        let fenced = session.is_none_or(|session| is_fenced(session, || level));
         // Before the fences of the keys: the stream stamps them first, and then lets the floor fall.
-        let all_keys = fences.floor();
+        let all_keys = if fenced { fences.floor() } else { Mark::Clear };
         let (mut mark, mut seen, mut writing) = (Mark::Clear, floor, false);
         let any = each_key(&mut |slot| {
-            mark = stronger(mark, self.fence_of(slot));
+            if fenced {
+                mark = stronger(mark, self.fence_of(slot));
+            }
             if let Some(session) = session {
                 writing |= session.is_writing(slot);
-                seen = stronger(seen, session.seen.of(slot));
+                let (written, shown) = session.seen.of_key(slot);
+                (mark, seen) = (stronger(mark, written), stronger(seen, shown));
             }
         });
         if any {
             // Every acknowledged write counts, to whatever key.
-            mark = stronger(mark, fences.mark_of_any(self.anchored()));
+            if fenced {
+                mark = stronger(mark, fences.mark_of_any(self.anchored()));
+            }
             if let Some(session) = session {
                 writing |= session.is_writing_anything();
                 seen = stronger(seen, session.seen.of_any());
@@ -234,19 +247,28 @@ impl Writes<'_> {
     /// arrives together; what each key demands by [`Self::may_follow`]. Strong reads may not: each arrival has a barrier of
     /// its own.
     pub fn may_resume(&self, session: &Session, present: Home, level: Consistency, applied: Offset) -> bool {
-        let keyed = level >= Consistency::Session;
         // Its replica is the one that it chose, which has not gone back since, and has shown all that was seen.
+        let keyed = level >= Consistency::Session;
         level < Consistency::Strong
-            && session.seen.is_clear()
+            && session.seen.is_met_by(applied)
             && session.home == Some(present)
-            && (!keyed || self.fences.floor().is_met_by(applied) || mutant::is("resumed-blindly"))
+            && (!keyed
+                || !is_fenced(session, || level)
+                || self.fences.floor().is_met_by(applied)
+                || mutant::is("resumed-blindly"))
     }
 
     /// Whether a read of this key demands no more than the one before it did, which went to a replica that has applied
     /// `applied`. `oldest` is the session's oldest command that is not answered yet.
-    pub fn may_follow(&self, session: &mut Session, slot: Slot, applied: Offset, oldest: u64) -> bool {
+    pub fn may_follow(
+        &self,
+        session: &mut Session,
+        (slot, level): (Slot, impl FnOnce() -> Consistency),
+        applied: Offset,
+        oldest: u64,
+    ) -> bool {
         session.forget(oldest);
-        let free = self.fence_of(slot).is_met_by(applied)
+        let free = (!is_fenced(session, level) || self.fence_of(slot).is_met_by(applied))
             && self.fences.is_of(self.view.era)
             && session.seen.of(slot).is_met_by(applied)
             && !session.is_writing(slot)
@@ -261,6 +283,11 @@ impl Writes<'_> {
     fn anchored(&self) -> Option<(AnchorSeq, Offset)> {
         self.view.head.map(|head| (self.view.anchor, head.offset))
     }
+}
+
+/// Whether reads that look at keys look at fences, too.
+fn is_fenced(session: &Session, level: impl FnOnce() -> Consistency) -> bool {
+    !session.seen.counts_own() || level() != Consistency::Session
 }
 
 /// The strongest of several marks, and what it is about.

@@ -175,6 +175,11 @@ impl Route {
 }
 
 impl Policies {
+    /// Whether some policy is of level `session`: connections count what they have written and seen themselves.
+    pub fn count_own(&self) -> bool {
+        self.all.iter().any(|policy| policy.consistency == Consistency::Session)
+    }
+
     /// Whether the fence of a key can matter to any read.
     pub fn fence(&self) -> bool {
         self.all.iter().any(|policy| policy.consistency >= Consistency::Session)

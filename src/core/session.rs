@@ -105,6 +105,13 @@ impl Session {
         self.home = None;
     }
 
+    /// A write to these keys is acknowledged; `next` is the next anchor.
+    pub fn acknowledged(&mut self, stamps: &Stamps, next: AnchorSeq) {
+        if self.seen.counts_own() {
+            self.seen.wrote(stamps, next);
+        }
+    }
+
     /// Forgets writes that are answered.
     pub fn forget(&mut self, oldest: u64) {
         self.writing.forget(oldest);

@@ -84,7 +84,7 @@ impl World {
         let known = self.known(view);
         let keyed = level >= Consistency::Session;
         known.may_resume(&session, home, level, applied)
-            && (!keyed || known.may_follow(&mut session, self.slots[key], applied, 0))
+            && (!keyed || known.may_follow(&mut session, (self.slots[key], || level), applied, 0))
     }
 
     /// The replica that answers, if one does: a read sent on hope is served only behind a proof that is enough.

@@ -33,6 +33,10 @@ impl World {
                 None => self.fences.raise_floor(anchor),
             }
         }
+        if write.by == By::Reader {
+            let (stamps, next) = (self.stamps(write), self.next());
+            self.session.acknowledged(&stamps, next);
+        }
         self.writes[index] = Phase::Acked(self.now);
         // Its replies reach a client in order.
         let owed = |index: &usize| {

@@ -134,6 +134,8 @@ pub(crate) struct Scenario {
     pub(crate) fine: bool,
     /// The old primary goes on after the promotion, as long as nobody tells it.
     pub(crate) split: bool,
+    /// The session counts what it has written and seen itself.
+    pub(crate) own: bool,
     /// Levels asked for in every state.
     pub(crate) probes: &'static [Consistency],
     /// Levels of reads that arrive, and are decided later.
@@ -316,6 +318,9 @@ impl World {
             left: scenario.left,
             served: 0,
         };
+        if scenario.own {
+            world.session.seen.begin_with_own();
+        }
         for node in 0..NODES {
             world.question(node, true);
             world.answer(node);

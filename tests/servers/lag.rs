@@ -48,7 +48,7 @@ impl Drop for Bypass {
 /// What came of the reads of some clients.
 #[derive(Debug)]
 struct Outcome {
-    /// Answered by replicas, of 100.
+    /// Those that the primary had nothing to do with, of 100.
     at_replicas: f64,
     median: Duration,
     /// No more than one in a hundred took longer.
@@ -58,8 +58,7 @@ struct Outcome {
 
 /// Two clients read these keys, one after the other, for so long.
 fn read(topology: &Topology, proxy: &Proxy, keys: usize, span: Duration) -> Outcome {
-    let served = || topology.replica_calls("get").iter().sum::<u64>();
-    let (before, begun) = (served(), Instant::now());
+    let (before, begun) = (topology.primary.calls("get"), Instant::now());
     let readers: Vec<_> = (0..2)
         .map(|seed| {
             let mut conn = proxy.connect();
@@ -77,7 +76,8 @@ fn read(topology: &Topology, proxy: &Proxy, keys: usize, span: Duration) -> Outc
         .collect();
     let mut took: Vec<Duration> = readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect();
     took.sort_unstable();
-    let at_replicas = 100.0 * (served() - before) as f64 / took.len() as f64;
+    let at_primary = topology.primary.calls("get") - before;
+    let at_replicas = 100.0 - 100.0 * at_primary as f64 / took.len() as f64;
     let (median, late) = (took[took.len() / 2], took[(took.len() - 1) * 99 / 100]);
     let per_second = took.len() as f64 / span.as_secs_f64();
     let outcome = Outcome { at_replicas, median, late, per_second };
@@ -173,6 +173,51 @@ fn fenced_reads_are_served_by_the_fresher_replica() {
     read(&topology, &proxy, 40, secs(1));
     let outcome = read(&topology, &proxy, 40, secs(3));
     assert!(outcome.at_replicas > 20.0, "{outcome:?}");
+}
+
+/// Readers whose keys are written all the time by others, and of which a replica shows what it has: once a disturbance has sent
+/// them to the primary, where they see what no replica has yet, they come back.
+#[test]
+fn sessions_come_back_to_their_replicas() {
+    let topology = Topology::start(2);
+    topology.lag(0, ms(150));
+    topology.lag(1, ms(45));
+    let proxy = Setup::of(&topology).policy("default", "consistency = \"session\"").start();
+    let _writes = Bypass::start(proxy.port, 4, 760);
+    sleep_ms(2500);
+    let before = read(&topology, &proxy, 4, secs(2));
+    assert!(before.at_replicas > 80.0, "{before:?}");
+    let mut conns: Vec<Conn> = (0..2).map(|_| proxy.connect()).collect();
+    let mut go_on = |span: Duration| {
+        let (before, begun, mut count) = (topology.primary.calls("get"), Instant::now(), 0);
+        let mut rng = Rng::new(5);
+        while begun.elapsed() < span {
+            for conn in &mut conns {
+                conn.cmd(&["GET", &format!("k:{}", rng.below(4))]);
+                count += 1;
+            }
+        }
+        100.0 - 100.0 * (topology.primary.calls("get") - before) as f64 / f64::from(count)
+    };
+    go_on(ms(500));
+    for replica in &topology.replicas {
+        replica.link.cut();
+    }
+    let meanwhile = go_on(ms(3000));
+    for replica in &topology.replicas {
+        replica.link.heal();
+    }
+    topology.lag(0, ms(150));
+    topology.lag(1, ms(45));
+    eventually("the replicas are back", secs(20), || {
+        go_on(ms(50));
+        proxy.eligible() == 2
+    });
+    go_on(ms(1500));
+    let afterwards = go_on(secs(2));
+    println!("{meanwhile:.0} % at replicas without links, {afterwards:.0} % afterwards");
+    assert!(meanwhile < 70.0, "{meanwhile} % at replicas that were too old");
+    assert!(afterwards > 80.0, "{afterwards} % at replicas afterwards");
 }
 
 /// What replicas of each lag serve at each level, as a table for the docs (`make bench-lag`); without `REDWEIR_BENCH_LAG` a

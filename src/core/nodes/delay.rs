@@ -12,11 +12,16 @@ use crate::core::position::Offset;
 pub struct Delay {
     /// How far it had got, and when; until the head is known to have been further than that.
     shown: Option<(Offset, Moment)>,
-    estimate: Option<Duration>,
+    average: Duration,
+    /// How many measurements that is of, up to [`DELAY_LEAST`].
+    measured: u32,
 }
 
 /// What one measurement counts for, in the average.
 const DELAY_WEIGHT: u32 = 4;
+
+/// After so many measurements there is an estimate: one or two may be anything.
+const DELAY_LEAST: u32 = 4;
 
 impl Delay {
     /// At `at` it had got as far as `applied`.
@@ -31,13 +36,14 @@ impl Delay {
         let Some(passed) = anchors.passed_at(applied) else { return };
         self.shown = None;
         let sample = at.since(passed);
-        let average = |known: Duration| (known * (DELAY_WEIGHT - 1) + sample) / DELAY_WEIGHT;
-        self.estimate = Some(self.estimate.map_or(sample, average));
+        let weight = DELAY_WEIGHT.min(self.measured + 1);
+        self.average = (self.average * (weight - 1) + sample) / weight;
+        self.measured = (self.measured + 1).min(DELAY_LEAST);
     }
 
-    /// How long that is; `None` as long as nothing was measured.
+    /// How long that is; `None` as long as too little was measured.
     pub const fn estimate(&self) -> Option<Duration> {
-        self.estimate
+        if self.measured < DELAY_LEAST { None } else { Some(self.average) }
     }
 }
 
@@ -126,9 +132,14 @@ mod tests {
         anchors.add(anchor(100, 1000));
         let mut delay = Delay::default();
         delay.shows(Offset::new(1500), Moment::from_millis(190), &anchors);
-        assert_eq!(delay.estimate(), None, "nobody knows when it was written");
+        assert_eq!(delay.measured, 0, "nobody knows when it was written");
         anchors.add(anchor(200, 2000));
         delay.settle(&anchors);
+        assert_eq!((delay.measured, delay.average), (1, Duration::from_millis(40)));
+        for _ in 0..3 {
+            assert_eq!(delay.estimate(), None);
+            delay.shows(Offset::new(1500), Moment::from_millis(190), &anchors);
+        }
         assert_eq!(delay.estimate(), Some(Duration::from_millis(40)));
         delay.shows(Offset::new(1500), Moment::from_millis(230), &anchors);
         assert_eq!(delay.estimate(), Some(Duration::from_millis(50)), "40 and, for a quarter, 80");
@@ -137,7 +148,7 @@ mod tests {
         idle.shows(Offset::new(2000), Moment::from_millis(250), &anchors);
         anchors.add(anchor(900, 2100));
         idle.settle(&anchors);
-        assert_eq!(idle.estimate(), Some(Duration::ZERO));
+        assert_eq!((idle.measured, idle.average), (1, Duration::ZERO));
     }
 
     #[test]

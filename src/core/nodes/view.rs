@@ -117,6 +117,19 @@ impl View {
         })
     }
 
+    /// In how long the first of the replicas in service will have applied `offset`, which the primary has written already: by how
+    /// fast it writes, and how far behind they are. `None` if that is not known.
+    pub fn catches_up_in(&self, offset: Offset, now: Moment) -> Option<Duration> {
+        let serving = self.members().filter(|node| self.primary != Some(node.id) && node.standing.is_open());
+        let of = |node: &Node| {
+            let (applied, heard) = node.applied.zip(node.heard_at)?;
+            let left = self.growth.time_for(offset.ahead_of(applied))?.saturating_sub(now.since(heard));
+            // What is written is there after that, however fast what comes is written.
+            Some(left.min(node.delay?))
+        };
+        serving.filter_map(of).min()
+    }
+
     /// Bytes by which `node` is behind the newest anchor; `None` when their histories differ or nothing is known.
     pub fn lag_bytes(&self, node: &Node) -> Option<u64> {
         self.comparable(node).then_some(())?;

@@ -19,8 +19,16 @@ const SEEN_KEPT: usize = 64;
 /// the same. A key of which the same is asked again and again, and answered by the primary with the same reply, may be as
 /// it was the first time: what else was asked of it, or in another database, says nothing about that. Not so once a
 /// replica has shown anything of it in between, or the client has written to it: then it may be as it was *again*.
+///
+/// Where some policy is of level `session`, whose reads look at no fences of others, nobody else says what the connection has
+/// written and seen: then it counts its own acknowledged writes itself ([`Self::own`]), and what was seen holds for good. Once
+/// its replica has all of it, it is the one offset that any other replica has to have.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// It keeps what fences would tell.
+    own: bool,
+    /// What its replica has proven to have of what was seen: no other replica may be behind that.
+    shown: Option<Offset>,
     floor: Mark,
     /// What a token stands for. Reads that do not look at the fences of their keys need it for good.
     token: Option<Offset>,
@@ -35,11 +43,15 @@ struct SeenKey {
     /// Of the question and the reply; `None` once something else may have been shown.
     digest: Option<u64>,
     mark: Mark,
+    /// It was written on this connection, and not read since.
+    written: bool,
+    /// What was asked of it again before a replica had it was news again.
+    renewed: bool,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { floor: Mark::Clear, token: None, life: 0, keys: SmallVec::new() }
+        Self { own: false, shown: None, floor: Mark::Clear, token: None, life: 0, keys: SmallVec::new() }
     }
 }
 
@@ -55,9 +67,76 @@ impl Seen {
         self.token = self.token.max(Some(offset));
     }
 
-    /// Nothing was seen that a replica might lack.
-    pub fn is_clear(&self) -> bool {
-        self.floor == Mark::Clear && self.keys.is_empty() && self.token.is_none()
+    /// Nothing was seen that a replica which has applied so much might lack.
+    pub fn is_met_by(&self, applied: Offset) -> bool {
+        let shown = self.shown.is_none_or(|shown| shown <= applied);
+        shown && self.floor == Mark::Clear && self.keys.is_empty() && self.token.is_none()
+    }
+
+    /// From now on it counts what it has written and seen itself. What that was before is not known: `next` is the next
+    /// anchor.
+    pub fn count_own(&mut self, next: AnchorSeq) {
+        if !std::mem::replace(&mut self.own, true) {
+            self.everything(next);
+        }
+    }
+
+    /// The same of a new connection, which has written and seen nothing.
+    pub fn begin_with_own(&mut self) {
+        self.own = true;
+    }
+
+    /// Whether it counts what it has written and seen itself.
+    pub fn counts_own(&self) -> bool {
+        self.own
+    }
+
+    /// A write to these keys is acknowledged; `next` is the next anchor.
+    pub fn wrote(&mut self, stamps: &Stamps, next: AnchorSeq) {
+        if mutant::is("own-write-forgotten") {
+            return;
+        }
+        match stamps {
+            Stamps::None => {}
+            Stamps::One(slot) => self.wrote_key(*slot, next),
+            Stamps::Many(slots) => slots.iter().for_each(|slot| self.wrote_key(*slot, next)),
+            Stamps::All => self.everything(next),
+        }
+    }
+
+    fn wrote_key(&mut self, slot: Slot, next: AnchorSeq) {
+        let mark = Mark::Pending(next);
+        let seen = SeenKey { slot, digest: None, mark, written: true, renewed: false };
+        match self.keys.iter_mut().find(|seen| seen.slot == slot) {
+            Some(known) => *known = seen,
+            None => self.add(seen, next),
+        }
+    }
+
+    fn add(&mut self, seen: SeenKey, next: AnchorSeq) {
+        if self.keys.len() < SEEN_KEPT {
+            self.keys.push(seen);
+        } else {
+            self.keys.clear();
+            self.everything(next);
+        }
+    }
+
+    /// Its replica has applied so much: what of all that was seen it has, it goes on having.
+    pub fn absorb(&mut self, applied: Offset) {
+        let mut shown = self.shown;
+        let mut is_had = |mark: Mark| match mark {
+            Mark::At(offset) if offset <= applied => {
+                shown = shown.max(Some(offset));
+                true
+            }
+            _ => false,
+        };
+        if is_had(self.floor) {
+            self.floor = Mark::Clear;
+        }
+        self.keys.retain(|seen| !is_had(seen.mark));
+        self.shown = shown;
     }
 
     /// What a token demands of every replica, however old data the policy tolerates.
@@ -69,9 +148,9 @@ impl Seen {
     /// nothing about offsets of this one.
     pub fn renew(&mut self, life: u64, next: AnchorSeq) {
         if self.life != life {
-            let was_empty = self.floor == Mark::Clear && self.keys.is_empty();
+            let was_empty = self.floor == Mark::Clear && self.keys.is_empty() && self.shown.is_none();
             let floor = if was_empty { Mark::Clear } else { Mark::Pending(next) };
-            *self = Self { floor, token: None, life, keys: SmallVec::new() };
+            *self = Self { own: self.own, shown: None, floor, token: None, life, keys: SmallVec::new() };
         }
     }
 
@@ -80,13 +159,11 @@ impl Seen {
         let mark = Mark::Pending(next);
         if let Some(seen) = self.keys.iter_mut().find(|seen| seen.slot == slot) {
             if seen.digest != Some(digest) {
-                (seen.digest, seen.mark) = (Some(digest), mark);
+                let renewed = !seen.written;
+                *seen = SeenKey { slot, digest: Some(digest), mark, written: false, renewed };
             }
-        } else if self.keys.len() < SEEN_KEPT {
-            self.keys.push(SeenKey { slot, digest: Some(digest), mark });
         } else {
-            self.keys.clear();
-            self.everything(next);
+            self.add(SeenKey { slot, digest: Some(digest), mark, written: false, renewed: false }, next);
         }
         debug_assert!(self.keys.len() <= SEEN_KEPT, "no more keys than are remembered one by one");
     }
@@ -103,8 +180,10 @@ impl Seen {
         }
     }
 
-    /// Anchor `anchor` has answered `head`, and the stream was followed up to `passed`.
+    /// Anchor `anchor` has answered `head`, and the stream was followed up to `passed`: what it has passed the fences say as
+    /// well.
     pub fn settle(&mut self, anchor: AnchorSeq, head: Offset, passed: Option<Offset>) {
+        let passed = passed.filter(|_| !self.own);
         let settled = |mark: Mark| mark.settled(anchor, head).unless_passed(passed);
         self.floor = settled(self.floor);
         if !self.keys.is_empty() {
@@ -115,7 +194,24 @@ impl Seen {
 
     /// What a replica must have applied to serve any key.
     pub fn floor(&self) -> Mark {
-        if mutant::is("seen-forgotten") { Mark::Clear } else { self.floor }
+        let shown = self.shown.map_or(Mark::Clear, Mark::At);
+        if mutant::is("seen-forgotten") { Mark::Clear } else { stronger(self.floor, shown) }
+    }
+
+    /// Whether reads of this key go on and on to the primary, each because the one before it was answered there: a replica
+    /// would have what that one has shown, but for its being asked again sooner.
+    pub fn is_kept_at_primary(&self, slot: Slot) -> bool {
+        self.keys.iter().any(|seen| seen.slot == slot && seen.renewed)
+    }
+
+    /// What a replica must have applied to serve this key for the sake of writes on this connection, and for what it has
+    /// seen.
+    pub fn of_key(&self, slot: Slot) -> (Mark, Mark) {
+        match self.keys.iter().find(|seen| seen.slot == slot) {
+            Some(seen) if seen.written => (seen.mark, Mark::Clear),
+            Some(seen) => (Mark::Clear, seen.mark),
+            None => (Mark::Clear, Mark::Clear),
+        }
     }
 
     /// What a replica must have applied to serve any key at all, beyond the floor.

@@ -23,6 +23,10 @@ pub const ERROR_WORDS: usize = 1024;
 /// Buffers above this are given back when they run empty.
 pub const BUFFER_KEPT: usize = 64 * 1024;
 
+/// The longest that a read waits for a replica so that its connection gets away from the primary, once in a while, if that is
+/// longer than `wait-timeout`.
+pub const COME_BACK_WITHIN: Duration = Duration::from_millis(250);
+
 /// For so long reads of a key follow one another to the primary; then all of them are waited for.
 pub const FOLLOWED_LONGEST: Duration = Duration::from_millis(20);
 

@@ -2,7 +2,7 @@
 //! ([`crate::proxy::downstream::queue`]) and are written to its socket. A client that has left stays in the lanes' queues
 //! as a tombstone: its replies are read and dropped, never given to anyone else.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub struct Client {
     pub id: u64,
     /// What the connection has written and seen.
     pub session: RefCell<Session>,
+    /// Its session counts what it has written and seen itself.
+    pub counts_own: Cell<bool>,
     /// What others may ask about it.
     pub status: Status,
     write: WriteHalf,
@@ -82,7 +84,16 @@ impl Client {
     /// A client that writes through `write`.
     pub fn new(id: u64, write: WriteHalf, output: Output, output_limit: usize) -> Rc<Self> {
         let (inner, session, status) = (RefCell::default(), RefCell::default(), Status::default());
-        Rc::new(Self { id, session, status, write, output, output_limit, inner })
+        Rc::new(Self {
+            id,
+            session,
+            counts_own: Cell::new(false),
+            status,
+            write,
+            output,
+            output_limit,
+            inner,
+        })
     }
 
     /// The client that receives replies whose requester has left, and drops them: the drain.

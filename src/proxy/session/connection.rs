@@ -53,6 +53,10 @@ impl Connection {
     /// A fresh connection, which came to listener number `listener`.
     pub fn new(worker: Rc<Worker>, client: Rc<Client>, listener: usize) -> Self {
         client.status.put_out(clock::now());
+        if worker.shared.shard().view.load().policies.count_own() {
+            client.counts_own.set(true);
+            client.session.borrow_mut().seen.begin_with_own();
+        }
         let lanes = LanesAtHand::new(worker.shared.shard().view.load().nodes.len());
         Self {
             worker,

@@ -191,7 +191,8 @@ impl Connection {
         match (fast_path.read, stamps) {
             (Some(cached_route), Stamps::One(slot)) => {
                 let writes = self.worker.shared.shard().writes(view);
-                let free = writes.may_follow(&mut session, *slot, cached_route.applied, oldest);
+                let level = || level_of(view, cached_route.policy);
+                let free = writes.may_follow(&mut session, (*slot, level), cached_route.applied, oldest);
                 if free {
                     session.reads(seq, &[*slot], cached_route.node, oldest);
                 }
@@ -207,4 +208,10 @@ impl Connection {
             }
         }
     }
+}
+
+/// The level of a policy that is in force.
+fn level_of(view: &View, policy: PolicyId) -> Consistency {
+    // One that is not is followed by no route.
+    view.policies.get(policy).map_or(Consistency::Strong, |policy| policy.consistency)
 }

@@ -1,6 +1,7 @@
 //! Where a read goes.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::core::command::in_force::Commands;
 use crate::core::command::{Handling, Intent};
@@ -12,6 +13,7 @@ use crate::core::policy::{Consistency, Policy, PolicyId};
 use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
 use crate::core::session::{Follows, Stamps};
+use crate::mutant;
 use crate::net::runtime::limits;
 use crate::proxy::session::connection::Connection;
 use crate::proxy::session::route_cache::CachedRoute;
@@ -42,6 +44,11 @@ impl Connection {
         let Some(policy) = view.policies.get(policy_id) else {
             return Step::Close;
         };
+        if policy.consistency == Consistency::Session && !self.client.counts_own.get() {
+            // The first policy of this level came with another configuration.
+            self.client.counts_own.set(true);
+            self.client.session.borrow_mut().seen.count_own(shared.shard().anchors.next());
+        }
         let mut subject = Subject::default();
         let asked = (request, intent);
         let demand = shard.demand(&reader, policy.consistency, asked, (view, commands), &mut subject);
@@ -80,6 +87,11 @@ impl Connection {
                 Err(step) => step,
             };
         }
+        if let Decision::Send { reason: Reason::BelowSession, .. } | Decision::Try { .. } = decision
+            && let Some(patience) = self.pays_to_wait(policy, demand, &subject, view, now)
+        {
+            return self.wait(On::Nodes, patience, now);
+        }
         match decision {
             Decision::Send { node, .. }
                 if view.primary == Some(node)
@@ -111,6 +123,37 @@ impl Connection {
             }
             Decision::Refuse { reason } => self.refuse(telemetry::AccessLabel::Read, reason),
         }
+    }
+
+    /// How long a read of what the session keeps reading at the primary had better wait for a replica, which will have it by
+    /// then: each time that the primary answers it the session sees what is newer, which no replica has yet, and so on for
+    /// ever. One that is further behind than `wait-timeout` is waited for once in a while: a wait that pays.
+    fn pays_to_wait(
+        &self,
+        policy: &Policy,
+        demand: Demand,
+        subject: &Subject,
+        view: &View,
+        now: Moment,
+    ) -> Option<Duration> {
+        let Demand::Applied(offset, Reason::BelowSession) = demand else { return None };
+        let session = self.client.session.borrow();
+        if subject.any || !subject.slots.iter().any(|slot| session.seen.is_kept_at_primary(*slot)) {
+            return None;
+        }
+        if mutant::is("kept-at-primary") {
+            return None;
+        }
+        let left = view.catches_up_in(offset, now)?;
+        if left <= limits::RETRY_PAUSE {
+            // It is asked for behind a proof.
+            return None;
+        }
+        let usual = policy.wait_timeout;
+        if left <= usual && !self.waiting.has_lasted(usual, now) {
+            return Some(usual);
+        }
+        self.routing.comes_back(left, now)
     }
 
     /// The same clock, the same view: of the next read only what its key demands can make a difference.

@@ -1,6 +1,7 @@
 //! Where the commands of a connection go, as far as those before them have settled that.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use crate::core::command::Intent;
 use crate::core::moment::Moment;
@@ -28,6 +29,8 @@ pub(crate) struct Routing {
     at_primary: Option<(NodeId, u64)>,
     /// Since when reads of a key follow one another to the primary, and the sequence number of the last.
     following: Option<(Moment, u64)>,
+    /// When it last began to wait for a replica for longer than `wait-timeout`, and until when it may.
+    comes_back: Cell<Option<(Moment, Moment)>>,
     /// What was sent last on a lane of its own.
     run: Option<Run>,
 }
@@ -127,6 +130,22 @@ impl Routing {
         };
         let span = now.since(since);
         demand == Demand::Unknown(Reason::FencePending) && span > longest && span <= 2 * longest
+    }
+
+    /// How long a read may wait so that its connection gets away from the primary, where replicas need so much longer: that, and
+    /// a little more, but not again for ten times as long.
+    pub(crate) fn comes_back(&self, left: Duration, now: Moment) -> Option<Duration> {
+        let patience = left * 5 / 4;
+        if patience > limits::COME_BACK_WITHIN {
+            return None;
+        }
+        let (begun, until) = match self.comes_back.get() {
+            Some((begun, until)) if now < until => (begun, until),
+            Some((begun, until)) if now.since(begun) < until.since(begun) * 10 => return None,
+            _ => (now, now.after(patience)),
+        };
+        self.comes_back.set(Some((begun, until)));
+        Some(until.since(begun))
     }
 
     /// Whether a command has to wait for those before it that have a lane of their own.

@@ -254,6 +254,10 @@ impl Worker {
         }
         if pending.kind == PendingKind::Write && pending.stamps != Stamps::None {
             self.fencing.stamp(&pending.stamps);
+            if pending.client.counts_own.get() {
+                let next = self.shared.shard().anchors.next();
+                pending.client.session.borrow_mut().acknowledged(&pending.stamps, next);
+            }
         }
     }
 
