@@ -206,6 +206,21 @@ fn a_session_that_counts_its_own_writes_finds_them_and_never_goes_back() {
     explore(&OWN_BEHIND);
 }
 
+/// The old primary answers on until it is told, and so may settle what was acknowledged by the new one.
+static OWN_SPLIT: Scenario = Scenario {
+    name: "own, split",
+    writes: &[write(By::Reader, 1), write(By::Reader, 0)],
+    own: true,
+    probes: &[Session],
+    at_least: 1_000,
+    ..SPLIT
+};
+
+#[test]
+fn an_anchor_of_the_old_primary_settles_nothing_for_a_session() {
+    explore(&OWN_SPLIT);
+}
+
 #[test]
 fn fences_hold_beside_sessions_that_count_their_own() {
     explore(&OWN_FENCES);

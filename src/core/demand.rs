@@ -178,7 +178,7 @@ impl Writes<'_> {
         let Self { view, fences, next } = *self;
         let passed = fences.passed(view.era);
         if let Some(session) = &mut session {
-            session.seen.renew(fences.life(), next);
+            session.seen.renew((fences.life(), view.era), next);
             if let Some(head) = view.head {
                 session.seen.settle(view.anchor, head.offset, passed);
             }
@@ -215,6 +215,9 @@ impl Writes<'_> {
             if let Some(session) = session {
                 writing |= session.is_writing(slot);
                 let (written, shown) = session.seen.of_key(slot);
+                // What the stream has passed the key's own fence says as well, to whom looks at it.
+                let passed = passed.filter(|_| fenced);
+                let (written, shown) = (written.unless_passed(passed), shown.unless_passed(passed));
                 (mark, seen) = (stronger(mark, written), stronger(seen, shown));
             }
         });
@@ -250,7 +253,7 @@ impl Writes<'_> {
         // Its replica is the one that it chose, which has not gone back since, and has shown all that was seen.
         let keyed = level >= Consistency::Session;
         level < Consistency::Strong
-            && session.seen.is_met_by(applied)
+            && session.seen.is_met_by(applied, self.view.era)
             && session.home == Some(present)
             && (!keyed
                 || !is_fenced(session, || level)

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::stamps::Stamps;
-use crate::core::fence::{AnchorSeq, Mark, Slot};
+use crate::core::fence::{AnchorSeq, Era, Mark, Slot};
 use crate::core::position::Offset;
 use crate::mutant;
 
@@ -34,6 +34,8 @@ pub struct Seen {
     token: Option<Offset>,
     /// The life of the fence table in which all this means something.
     life: u64,
+    /// In which the offsets were learnt.
+    era: Era,
     keys: SmallVec<[SeenKey; 2]>,
 }
 
@@ -51,7 +53,15 @@ struct SeenKey {
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { own: false, shown: None, floor: Mark::Clear, token: None, life: 0, keys: SmallVec::new() }
+        Self {
+            own: false,
+            shown: None,
+            floor: Mark::Clear,
+            token: None,
+            life: 0,
+            era: Era(0),
+            keys: SmallVec::new(),
+        }
     }
 }
 
@@ -68,9 +78,19 @@ impl Seen {
     }
 
     /// Nothing was seen that a replica which has applied so much might lack.
-    pub fn is_met_by(&self, applied: Offset) -> bool {
+    pub fn is_met_by(&self, applied: Offset, era: Era) -> bool {
         let shown = self.shown.is_none_or(|shown| shown <= applied);
-        shown && self.floor == Mark::Clear && self.keys.is_empty() && self.token.is_none()
+        shown && self.is_of(era) && self.floor == Mark::Clear && self.keys.is_empty() && self.token.is_none()
+    }
+
+    /// Whether what it knows by itself of offsets was learnt in this era.
+    fn is_of(&self, era: Era) -> bool {
+        !self.own || self.era == era || mutant::is("session-across-eras")
+    }
+
+    /// Nothing was written or seen.
+    fn is_empty(&self) -> bool {
+        self.floor == Mark::Clear && self.keys.is_empty() && self.shown.is_none()
     }
 
     /// From now on it counts what it has written and seen itself. What that was before is not known: `next` is the next
@@ -145,12 +165,17 @@ impl Seen {
     }
 
     /// The fence table is in its life number `life`: what was seen before another history began is gone, and says
-    /// nothing about offsets of this one.
-    pub fn renew(&mut self, life: u64, next: AnchorSeq) {
+    /// nothing about offsets of this one. In another era of the same life an anchor of the primary before may have settled what
+    /// waited for one of this primary: whoever counts its own, and asks no fences, has seen all of it then.
+    pub fn renew(&mut self, (life, era): (u64, Era), next: AnchorSeq) {
         if self.life != life {
-            let was_empty = self.floor == Mark::Clear && self.keys.is_empty() && self.shown.is_none();
-            let floor = if was_empty { Mark::Clear } else { Mark::Pending(next) };
-            *self = Self { own: self.own, shown: None, floor, token: None, life, keys: SmallVec::new() };
+            let floor = if self.is_empty() { Mark::Clear } else { Mark::Pending(next) };
+            *self = Self { own: self.own, shown: None, floor, token: None, life, era, keys: SmallVec::new() };
+        } else if !self.is_of(era) {
+            if !self.is_empty() {
+                self.everything(next);
+            }
+            self.era = era;
         }
     }
 
@@ -281,12 +306,12 @@ mod tests {
     fn what_was_seen_of_another_history_is_no_offset_of_this_one() {
         let mut seen = Seen::default();
         seen.up_to(Offset::new(1_000_000));
-        seen.renew(0, AnchorSeq(3));
+        seen.renew((0, Era(0)), AnchorSeq(3));
         assert_eq!(
             (seen.floor(), seen.token()),
             (Mark::At(Offset::new(1_000_000)), Some(Offset::new(1_000_000)))
         );
-        seen.renew(1, AnchorSeq(3));
+        seen.renew((1, Era(0)), AnchorSeq(3));
         assert_eq!((seen.floor(), seen.token()), (Mark::Pending(AnchorSeq(3)), None));
     }
 

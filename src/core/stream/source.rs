@@ -110,6 +110,11 @@ pub fn strong_reads_wait_in_vain(view: &View, at_primary: bool) -> Option<(Durat
     (delay > most).then_some((patience, delay))
 }
 
+/// Whether a policy is strong.
+fn is_asked(view: &View) -> bool {
+    view.policies.all.iter().any(|policy| policy.consistency == Consistency::Strong)
+}
+
 /// The node to read the stream from. `current` is the present source, `chance` what decides between equals.
 ///
 /// The present source stays while it is good, and also when it is not and nothing better is to be had: a replica
@@ -130,9 +135,13 @@ pub fn choose(
         StreamSource::Primary => return primary,
         StreamSource::Auto if wish.min_replicas_to_write == Some(0) => {
             let itself = primary.and_then(|id| view.node(id)).filter(answers).map(|node| node.id);
+            let there = current == itself;
+            let followed = current.and_then(|id| view.node(id)).is_some_and(|node| serves(view, node, now));
             if itself.is_some_and(|node| !avoided.contains(node, now))
                 && !wish.watched
-                && strong_reads_wait_in_vain(view, current == itself).is_some()
+                && (wish.may_move || there || !followed)
+                && (strong_reads_wait_in_vain(view, there).is_some()
+                    || there && !wish.may_move && is_asked(view))
             {
                 return itself;
             }
@@ -174,7 +183,9 @@ fn freshest(replicas: &[&Node], current: Option<NodeId>, may_move: bool, chance:
     let alike: Vec<&&Node> =
         replicas.iter().filter(as_good).filter(|node| within(node, ALIKE_BYTES) && !is_late(node)).collect();
     let chosen = kept.or_else(|| alike.get(chance as usize % alike.len().max(1)).copied());
-    Some(chosen.unwrap_or(best).id)
+    // Where everything is written so fast that polls tell nothing, one that is late is no better than another.
+    let late = || replicas.iter().find(|node| Some(node.id) == current && within(node, MOVE_AT_BYTES));
+    Some(chosen.or_else(late).unwrap_or(best).id)
 }
 
 /// Whether a node is a healthy replica in the primary's history. `standing` is closed while the link is down, while

@@ -25,6 +25,11 @@ impl Allowance {
         self.left.set(if granted { left - 1.0 } else { left });
         granted
     }
+
+    /// The last one was not done.
+    pub(crate) fn give_back(&self) {
+        self.left.set(self.left.get() + 1.0);
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub struct Status {
     pub waits: Cell<bool>,
     /// `CLIENT UNBLOCK` was said of it while it waits.
     pub release: Cell<Option<Release>>,
+    /// Its last command waits for something.
+    pub busy: Cell<bool>,
     /// It hears what the server says unasked, on a plain relay.
     pub relayed: Cell<bool>,
     /// It wants to be told when it had better connect anew.
@@ -58,6 +60,7 @@ impl Default for Status {
             wrote: Cell::new(None),
             waits: Cell::new(false),
             release: Cell::new(None),
+            busy: Cell::new(false),
             relayed: Cell::new(false),
             hears_of_moves: Cell::new(false),
             pausing: Cell::default(),

@@ -69,7 +69,11 @@ fn after(connection: &Connection, token: &[u8]) -> Result<Offset, Vec<u8>> {
             ours.id
         )));
     }
-    connection.client.session.borrow_mut().seen.up_to(offset);
+    let shard = connection.worker.shared.shard();
+    let mut session = connection.client.session.borrow_mut();
+    // Of the history that the token is of: what was seen in another one is no concern of its offset.
+    session.seen.renew((shard.fences.life(), view.era), shard.anchors.next());
+    session.seen.up_to(offset);
     Ok(offset)
 }
 

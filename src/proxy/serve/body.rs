@@ -27,6 +27,7 @@ impl Server {
         let request = input.scanner.beginning(&input.buffer[input.at..]);
         match self.connection.dispatch(&request, view, commands, now) {
             Step::Done => {
+                self.connection.waiting.is_done();
                 input.at += input.scanner.let_go();
                 input.buffer.advance(std::mem::take(&mut input.at));
                 Step::Body

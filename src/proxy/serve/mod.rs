@@ -136,9 +136,8 @@ struct Server {
 impl Drop for Server {
     /// Also after a panic, which ends this task: what the client had leaves with it.
     fn drop(&mut self) {
-        if self.client.gone().is_none() {
-            self.client.leave(Gone::Ended);
-        }
+        // Of one that has left already only what it still holds is let go.
+        self.client.leave(Gone::Ended);
         self.connection.close();
     }
 }
@@ -154,6 +153,7 @@ impl Server {
     async fn run(&mut self) -> Gone {
         loop {
             let step = self.advance();
+            self.client.status.busy.set(!matches!(step, Step::Done));
             let event = match step {
                 Step::Done => self.input_or_end().await,
                 Step::Room => self.wait_for_room().await,
@@ -247,7 +247,11 @@ impl Server {
             let request = input.scanner.request(rest);
             task::provoke("worker", || request.arg(1) == b"panic!");
             match self.connection.dispatch(&request, view, commands, now) {
-                Step::Done => input.consume(),
+                Step::Done => {
+                    input.consume();
+                    // Whatever it has waited for, the next command has not.
+                    self.connection.waiting.is_done();
+                }
                 other => return other,
             }
         }

@@ -93,14 +93,16 @@ impl Connection {
             return self.wait(On::Nodes, patience, now);
         }
         match decision {
-            Decision::Send { node, .. }
-                if view.primary == Some(node)
-                    && !worker.primary_reads.take(now, || shared.primary_reads()) =>
-            {
-                self.refuse_at_limit()
-            }
             Decision::Send { node, reason } if view.primary == Some(node) => {
-                self.send(node, Bytes::Request(request), outgoing(reason), view)
+                if !worker.primary_reads.take(now, || shared.primary_reads()) {
+                    return self.refuse_at_limit();
+                }
+                let step = self.send(node, Bytes::Request(request), outgoing(reason), view);
+                if !matches!(step, Step::Done) {
+                    // It comes again.
+                    worker.primary_reads.give_back();
+                }
+                step
             }
             Decision::Send { node, reason } => {
                 let step = self.send_to_replica(node, request, outgoing(reason), &stamps, view);

@@ -60,6 +60,14 @@ impl Waiting {
         self.since.take()
     }
 
+    /// The command is sent, or answered: the next one has not waited.
+    #[inline]
+    pub fn is_done(&mut self) {
+        if self.since.is_some() {
+            self.end();
+        }
+    }
+
     /// Its client may come in: if it has waited for that, what it waits for next is another matter.
     pub fn end_for_admission(&mut self) {
         if self.retry.on == On::Admission {

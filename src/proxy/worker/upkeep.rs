@@ -49,7 +49,7 @@ impl Worker {
             let (silent, since) = match status.command.get() {
                 None => (handshake, status.anonymous_since.get()),
                 Some(_) if status.relayed.get() || status.waits.get() => continue,
-                Some(_) if !client.is_flushed() => {
+                Some(_) if status.busy.get() || !client.is_flushed() => {
                     // It waits for an answer, or takes its time with one: it is idle from then on.
                     status.seen.set(now);
                     continue;

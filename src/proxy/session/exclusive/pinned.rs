@@ -92,6 +92,7 @@ impl Connection {
                 return Some(Step::Drain);
             }
             self.pin = None;
+            self.client.status.unpin();
             if !enters {
                 return None;
             }

@@ -54,6 +54,7 @@ impl Connection {
         if pin.lane.was_refused() {
             // It never held any state.
             self.pin = None;
+            self.client.status.unpin();
             return None;
         }
         self.client.status.command.set(Some(intent.id));
