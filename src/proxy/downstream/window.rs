@@ -70,9 +70,9 @@ mod tests {
     fn answered(window: &mut Window, count: usize, bytes: usize) {
         for _ in 0..count {
             if bytes <= limits::PLAIN_REPLY && window.is_plain() {
-                window.grows()
+                window.grows();
             } else {
-                window.weigh(bytes, true)
+                window.weigh(bytes, true);
             }
         }
     }

@@ -44,11 +44,7 @@ impl Connection {
         let Some(policy) = view.policies.get(policy_id) else {
             return Step::Close;
         };
-        if policy.consistency == Consistency::Session && !self.client.counts_own.get() {
-            // The first policy of this level came with another configuration.
-            self.client.counts_own.set(true);
-            self.client.session.borrow_mut().seen.count_own(shared.shard().anchors.next());
-        }
+        self.count_own(policy);
         let mut subject = Subject::default();
         let asked = (request, intent);
         let demand = shard.demand(&reader, policy.consistency, asked, (view, commands), &mut subject);
@@ -59,8 +55,7 @@ impl Connection {
             Follows::Nothing
                 if subject.is_keyed() && self.routing.has_followed_enough(demand, slots, now) =>
             {
-                shard.anchor_wanted.notify_one();
-                return self.wait(On::Nodes, limits::FOLLOWED_LONGEST, now);
+                return self.wait_for_anchor(limits::FOLLOWED_LONGEST, now);
             }
             Follows::Nothing => {}
             Follows::To(node)
@@ -70,11 +65,7 @@ impl Connection {
             }
             Follows::To(_) | Follows::All => return Step::Drain,
         }
-        if let Some(CachedRoute { node, .. }) = self
-            .routing
-            .cached_route()
-            .filter(|cached_route| cached_route.policy == policy_id && demand.is_met_by(cached_route.applied))
-        {
+        if let Some(CachedRoute { node, .. }) = self.routing.cached_route_for(policy_id, demand) {
             let step = self.send_to_replica(node, request, outgoing(Reason::Fresh), &stamps, view);
             self.cache_route(request, intent, (&*view.policies, policy), commands);
             return step;
@@ -94,15 +85,7 @@ impl Connection {
         }
         match decision {
             Decision::Send { node, reason } if view.primary == Some(node) => {
-                if !worker.primary_reads.take(now, || shared.primary_reads()) {
-                    return self.refuse_at_limit();
-                }
-                let step = self.send(node, Bytes::Request(request), outgoing(reason), view);
-                if !matches!(step, Step::Done) {
-                    // It comes again.
-                    worker.primary_reads.give_back();
-                }
-                step
+                self.fall_back(node, request, outgoing(reason), view)
             }
             Decision::Send { node, reason } => {
                 let step = self.send_to_replica(node, request, outgoing(reason), &stamps, view);
@@ -115,16 +98,42 @@ impl Connection {
                 let outgoing = Outgoing { need: Some(need), ..outgoing(Reason::Fresh) };
                 self.send_on_hope(node, request, outgoing, &stamps, view)
             }
-            Decision::Wait { .. } => {
-                shard.anchor_wanted.notify_one();
-                self.wait(On::Nodes, policy.wait_timeout, now)
-            }
+            Decision::Wait { .. } => self.wait_for_anchor(policy.wait_timeout, now),
             // A short failover is not seen.
             Decision::Refuse { reason: Reason::PrimaryDown } if self.awaits_primary(view, now) => {
                 self.wait(On::View, view.hold, now)
             }
             Decision::Refuse { reason } => self.refuse(telemetry::AccessLabel::Read, reason),
         }
+    }
+
+    /// Where reads look at no fences the session counts itself what it has written, from the beginning, or since the first
+    /// policy of that level came with another configuration.
+    fn count_own(&self, policy: &Policy) {
+        if policy.consistency == Consistency::Session && !self.client.counts_own.replace(true) {
+            let next = self.worker.shared.shard().anchors.next();
+            self.client.session.borrow_mut().seen.count_own(next);
+        }
+    }
+
+    /// Waits for what the nodes say, the primary first.
+    fn wait_for_anchor(&mut self, patience: Duration, now: Moment) -> Step {
+        self.worker.shared.shard().anchor_wanted.notify_one();
+        self.wait(On::Nodes, patience, now)
+    }
+
+    /// Sends a read to the primary that no replica may serve, if that takes any more of those.
+    fn fall_back(&mut self, node: NodeId, request: &Request<'_>, outgoing: Outgoing, view: &View) -> Step {
+        let worker = Rc::clone(&self.worker);
+        if !worker.primary_reads.take(outgoing.now, || worker.shared.primary_reads()) {
+            return self.refuse_at_limit();
+        }
+        let step = self.send(node, Bytes::Request(request), outgoing, view);
+        if !matches!(step, Step::Done) {
+            // It comes again.
+            worker.primary_reads.give_back();
+        }
+        step
     }
 
     /// How long a read of what the session keeps reading at the primary had better wait for a replica, which will have it by

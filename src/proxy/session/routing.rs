@@ -7,6 +7,7 @@ use crate::core::command::Intent;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{Node, NodeId};
 use crate::core::nodes::view::View;
+use crate::core::policy::PolicyId;
 use crate::core::reason::Reason;
 use crate::core::route::Demand;
 use crate::mutant;
@@ -80,6 +81,11 @@ impl Routing {
     /// Where its reads go at the moment.
     pub(crate) const fn cached_route(&self) -> Option<CachedRoute> {
         self.cached_route
+    }
+
+    /// The same, for a read by this policy that demands so much.
+    pub(crate) fn cached_route_for(&self, policy: PolicyId, demand: Demand) -> Option<CachedRoute> {
+        self.cached_route.filter(|route| route.policy == policy && demand.is_met_by(route.applied))
     }
 
     /// Where its reads go from now on; `None`: that has to be decided.

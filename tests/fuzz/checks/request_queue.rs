@@ -197,7 +197,7 @@ impl Model {
     fn leave(&mut self, what: usize) {
         let client = what % 4;
         self.clients[client].leave(Gone::Left);
-        if what / 4 % 2 == 0 {
+        if (what / 4).is_multiple_of(2) {
             return;
         }
         self.queue.withdraw(&self.clients[client]);
