@@ -274,6 +274,13 @@ impl Server {
                 return event;
             }
         }
+        if draining
+            && !self.input.ended
+            && let Some(event) = self.arrived().await
+        {
+            // Asked before it was to leave: more than it may have on its way at once, perhaps.
+            return event;
+        }
         if self.input.ended || draining {
             // A client that closed its sending side still gets what it asked for.
             self.linger().await;
@@ -304,6 +311,15 @@ impl Server {
             self.client.set_waits(false);
         }
         event
+    }
+
+    /// What has come of the client, if anything has.
+    async fn arrived(&mut self) -> Option<WaitEnd> {
+        poll_fn(|cx| match self.input.poll(&self.worker, &mut self.read, cx) {
+            Poll::Ready(event) => Poll::Ready(Some(event)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
     }
 
     /// What a client says that has said nothing yet, if it says anything soon.
