@@ -2,12 +2,14 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::counter;
 use tokio::sync::mpsc;
 
 use crate::control::primaries::Primaries;
 use crate::control::prober::Heard;
+use crate::core::moment::Moment;
 use crate::core::nodes::view::{Effect, Tracker, View};
 use crate::core::stream::lost::{Ended, Loss};
 use crate::mutant;
@@ -18,12 +20,17 @@ use crate::shard::shared::Shared;
 /// Observations that may wait to be taken in.
 pub const QUEUE: usize = 1024;
 
+/// How often it is looked at how far the replication stream has got, at most. While reads wait there are hundreds of anchors a
+/// second.
+const MEASURE_EVERY: Duration = Duration::from_millis(20);
+
 /// Applies observations until all probers are gone.
 pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Receiver<Heard>) {
     let mut primaries = Primaries::default();
     let mut author = None;
     // Some history was known before.
     let mut known = false;
+    let mut measured = Moment::default();
     while let Some(first) = heard.recv().await {
         let mut next = Some(first);
         while let Some((observation, at)) = next {
@@ -62,10 +69,12 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
             }
             next = heard.try_recv().ok();
         }
-        if tracker.view().head != shared.shard().view.load().head {
+        let now = clock::now();
+        if now.since(measured) >= MEASURE_EVERY && tracker.view().head != shared.shard().view.load().head {
             // By the anchors it is measured.
+            measured = now;
             let stream = &shared.shard().stream;
-            tracker.hear_stream(stream.source().map(|source| (source, stream.offset())), clock::now());
+            tracker.hear_stream(stream.source().map(|source| (source, stream.offset())), now);
         }
         publish(&shared, tracker.view());
         primaries.look(tracker.view(), clock::now());
