@@ -316,6 +316,25 @@ mod tests {
     }
 
     #[test]
+    fn what_an_anchor_of_the_primary_before_has_settled_is_not_enough_of_this_one() {
+        let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+        let slot = table.slot(b"a");
+        let mut seen = Seen::default();
+        seen.begin_with_own();
+        seen.renew((1, Era(1)), AnchorSeq(4));
+        assert!(seen.is_met_by(Offset::new(0), Era(1)), "nothing was written");
+        seen.wrote(&Stamps::One(slot), AnchorSeq(5));
+        seen.settle(AnchorSeq(5), Offset::new(50), Some(Offset::new(50)));
+        assert_eq!(seen.of_key(slot), (Mark::At(Offset::new(50)), Mark::Clear), "nobody else says so");
+        seen.absorb(Offset::new(60));
+        assert_eq!((seen.of_key(slot).0, seen.floor()), (Mark::Clear, Mark::At(Offset::new(50))));
+        assert!(seen.is_met_by(Offset::new(50), Era(1)) && !seen.is_met_by(Offset::new(49), Era(1)));
+        assert!(!seen.is_met_by(Offset::new(1000), Era(2)));
+        seen.renew((1, Era(2)), AnchorSeq(7));
+        assert_eq!(seen.floor(), Mark::Pending(AnchorSeq(7)));
+    }
+
+    #[test]
     fn too_many_keys_seen_are_all_keys() {
         let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
         let mut seen = Seen::default();
