@@ -7,21 +7,23 @@ use crate::core::moment::Moment;
 use crate::core::nodes::lag::Anchors;
 use crate::core::position::Offset;
 
-/// How long after the primary somebody has what was written there: a replica, or the replication stream. Smoothed.
+/// How long after the primary somebody has what was written there: a replica, or the replication stream. It is the middle
+/// of the last measurements: one that a pause has made (a fork, a process that was stopped) says nothing of what follows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Delay {
     /// How far it had got, and when; until the head is known to have been further than that.
     shown: Option<(Offset, Moment)>,
-    average: Duration,
-    /// How many measurements that is of, up to [`DELAY_LEAST`].
-    measured: u32,
+    /// The last measurements, the next one takes the place of the oldest.
+    last: [Duration; DELAY_SAMPLES],
+    /// How many there were, ever.
+    measured: usize,
 }
 
-/// What one measurement counts for, in the average.
-const DELAY_WEIGHT: u32 = 4;
+/// The middle is that of so many measurements.
+const DELAY_SAMPLES: usize = 5;
 
 /// After so many measurements there is an estimate: one or two may be anything.
-const DELAY_LEAST: u32 = 4;
+const DELAY_LEAST: usize = 4;
 
 impl Delay {
     /// At `at` it had got as far as `applied`.
@@ -35,15 +37,21 @@ impl Delay {
         let Some((applied, at)) = self.shown else { return };
         let Some(passed) = anchors.passed_at(applied) else { return };
         self.shown = None;
-        let sample = at.since(passed);
-        let weight = DELAY_WEIGHT.min(self.measured + 1);
-        self.average = (self.average * (weight - 1) + sample) / weight;
-        self.measured = (self.measured + 1).min(DELAY_LEAST);
+        if let Some(oldest) = self.last.get_mut(self.measured % DELAY_SAMPLES) {
+            *oldest = at.since(passed);
+        }
+        self.measured = self.measured.saturating_add(1);
     }
 
     /// How long that is; `None` as long as too little was measured.
-    pub const fn estimate(&self) -> Option<Duration> {
-        if self.measured < DELAY_LEAST { None } else { Some(self.average) }
+    pub fn estimate(&self) -> Option<Duration> {
+        if self.measured < DELAY_LEAST {
+            return None;
+        }
+        let mut sorted = self.last;
+        let some = sorted.get_mut(..self.measured.min(DELAY_SAMPLES))?;
+        some.sort_unstable();
+        some.get(some.len() / 2).copied()
     }
 }
 
@@ -135,20 +143,26 @@ mod tests {
         assert_eq!(delay.measured, 0, "nobody knows when it was written");
         anchors.add(anchor(200, 2000));
         delay.settle(&anchors);
-        assert_eq!((delay.measured, delay.average), (1, Duration::from_millis(40)));
+        assert_eq!((delay.measured, delay.last[0]), (1, Duration::from_millis(40)));
         for _ in 0..3 {
             assert_eq!(delay.estimate(), None);
             delay.shows(Offset::new(1500), Moment::from_millis(190), &anchors);
         }
         assert_eq!(delay.estimate(), Some(Duration::from_millis(40)));
-        delay.shows(Offset::new(1500), Moment::from_millis(230), &anchors);
-        assert_eq!(delay.estimate(), Some(Duration::from_millis(50)), "40 and, for a quarter, 80");
+        // It was stopped for two seconds: that is over.
+        delay.shows(Offset::new(1500), Moment::from_millis(2150), &anchors);
+        assert_eq!(delay.estimate(), Some(Duration::from_millis(40)));
+        // It is slower from now on.
+        for _ in 0..2 {
+            delay.shows(Offset::new(1500), Moment::from_millis(230), &anchors);
+        }
+        assert_eq!(delay.estimate(), Some(Duration::from_millis(80)));
         // It has all that there was, and the next write comes much later.
         let mut idle = Delay::default();
         idle.shows(Offset::new(2000), Moment::from_millis(250), &anchors);
         anchors.add(anchor(900, 2100));
         idle.settle(&anchors);
-        assert_eq!((idle.measured, idle.average), (1, Duration::ZERO));
+        assert_eq!((idle.measured, idle.last[0]), (1, Duration::ZERO));
     }
 
     #[test]
