@@ -12,13 +12,13 @@ use crate::core::argv::Args;
 use crate::core::command::in_force::{Commands, LastCommand};
 use crate::core::command::{Access, Keys, WriteKeys};
 use crate::core::fence::Slot;
-use crate::core::moment::{Moment, in_words};
+use crate::core::moment::in_words;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
 use crate::core::position::{Offset, ReplId};
 use crate::core::stream::coverage::Coverage;
 use crate::core::stream::lost::{Loss, LostTail, RecentWrites};
-use crate::core::stream::source::{self, Avoided, StreamSource, Wish};
+use crate::core::stream::source::{self, Avoided, Moves, StreamSource, Wish};
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::shard::shared::Shared;
@@ -31,9 +31,6 @@ const RECONSIDER: Duration = Duration::from_secs(1);
 
 /// How many writes are collected before they are stamped.
 const WRITTEN_KEPT: usize = 1024;
-
-/// A source is left for one that is fresher this long after the last change, at the earliest.
-const MOVE_EVERY: Duration = Duration::from_secs(2);
 
 /// Sources that failed, shared between the one who hears of it and the one who chooses.
 pub type FailedSources = Arc<Mutex<Avoided>>;
@@ -239,7 +236,7 @@ pub async fn choose_source(
 ) {
     let mut views = shared.shard().views.subscribe();
     let [chance, ..] = jitter::seeds();
-    let mut moved: Option<Moment> = None;
+    let mut moves = Moves::default();
     while !wanted.is_closed() {
         let view = shared.shard().view.load_full();
         let current = wanted.borrow().as_ref().map(|source| source.node);
@@ -250,7 +247,7 @@ pub async fn choose_source(
             choice: config.stream.source,
             min_replicas_to_write: min_replicas,
             watched: config.upstream.sentinel.is_some(),
-            may_move: moved.is_none_or(|moved| now.since(moved) >= MOVE_EVERY),
+            may_move: moves.may_move(now),
         };
         drop(config);
         let chosen = {
@@ -259,7 +256,9 @@ pub async fn choose_source(
         };
         if chosen != current {
             // The first choice is no move: then nothing is known yet of how far behind they are.
-            moved = current.map(|_| now).or(moved);
+            if current.is_some() {
+                moves.moved(now);
+            }
             tell_why(&view, wish.choice, chosen);
         }
         let source = chosen

@@ -85,6 +85,33 @@ impl Avoided {
     }
 }
 
+/// A source is left for one that is fresher this long after the last change, at the earliest.
+const MOVE_FIRST: Duration = Duration::from_secs(2);
+/// The longest that it is kept where it was left again and again.
+const MOVE_LAST: Duration = Duration::from_mins(2);
+
+/// When the source was changed. Where delays change all the time, on a machine that is busy, it goes to and fro less and less.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moves(Option<(Moment, Duration)>);
+
+impl Moves {
+    /// It is another one from now on.
+    pub fn moved(&mut self, now: Moment) {
+        let rest = match self.0 {
+            Some((at, rest)) if now.since(at) < rest.saturating_mul(4) => {
+                rest.saturating_mul(2).min(MOVE_LAST)
+            }
+            _ => MOVE_FIRST,
+        };
+        self.0 = Some((now, rest));
+    }
+
+    /// Whether it may be left for one that is but fresher.
+    pub fn may_move(&self, now: Moment) -> bool {
+        self.0.is_none_or(|(at, rest)| now.since(at) >= rest)
+    }
+}
+
 /// What the choice of a source goes by, besides the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wish {
@@ -110,9 +137,30 @@ pub fn strong_reads_wait_in_vain(view: &View, at_primary: bool) -> Option<(Durat
     (delay > most).then_some((patience, delay))
 }
 
-/// Whether a policy is strong.
-fn is_asked(view: &View) -> bool {
+/// Whether there is a strong policy.
+fn is_any_strong(view: &View) -> bool {
     view.policies.all.iter().any(|policy| policy.consistency == Consistency::Strong)
+}
+
+/// Whether `auto` follows the primary although replicas could be followed: strong reads would wait in vain for what comes
+/// through them.
+fn is_wanted(
+    view: &View,
+    primary: NodeId,
+    wish: Wish,
+    current: Option<NodeId>,
+    avoided: &Avoided,
+    now: Moment,
+) -> bool {
+    if wish.watched || avoided.contains(primary, now) {
+        return false;
+    }
+    if current == Some(primary) {
+        // It stays there until it may move again, whatever the delays are meanwhile.
+        return strong_reads_wait_in_vain(view, true).is_some() || !wish.may_move && is_any_strong(view);
+    }
+    let is_followed = current.and_then(|id| view.node(id)).is_some_and(|node| serves(view, node, now));
+    (wish.may_move || !is_followed) && strong_reads_wait_in_vain(view, false).is_some()
 }
 
 /// The node to read the stream from. `current` is the present source, `chance` what decides between equals.
@@ -135,14 +183,7 @@ pub fn choose(
         StreamSource::Primary => return primary,
         StreamSource::Auto if wish.min_replicas_to_write == Some(0) => {
             let itself = primary.and_then(|id| view.node(id)).filter(answers).map(|node| node.id);
-            let there = current == itself;
-            let followed = current.and_then(|id| view.node(id)).is_some_and(|node| serves(view, node, now));
-            if itself.is_some_and(|node| !avoided.contains(node, now))
-                && !wish.watched
-                && (wish.may_move || there || !followed)
-                && (strong_reads_wait_in_vain(view, there).is_some()
-                    || there && !wish.may_move && is_asked(view))
-            {
+            if itself.is_some_and(|node| is_wanted(view, node, wish, current, avoided, now)) {
                 return itself;
             }
             // A replica that is about to serve, or was not heard of yet, is worth the wait.
@@ -324,6 +365,26 @@ mod tests {
         view.nodes[2].delay = Some(ms(1));
         view.nodes[2].facts.as_mut().unwrap().backlog_active = false;
         assert_eq!(auto(&view, Some(1)), Some(1));
+    }
+
+    #[test]
+    fn a_source_that_is_left_again_and_again_is_kept_for_longer() {
+        let mut moves = Moves::default();
+        let mut now = NOW;
+        assert!(moves.may_move(now));
+        let mut rests = Vec::new();
+        for _ in 0..10 {
+            moves.moved(now);
+            let begun = now;
+            while !moves.may_move(now) {
+                now = now.after(Duration::from_secs(1));
+            }
+            rests.push(now.since(begun).as_secs());
+        }
+        assert_eq!(rests, [2, 4, 8, 16, 32, 64, 120, 120, 120, 120]);
+        now = now.after(4 * MOVE_LAST);
+        moves.moved(now);
+        assert!(moves.may_move(now.after(MOVE_FIRST)), "it was good for long");
     }
 
     #[test]

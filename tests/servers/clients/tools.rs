@@ -7,10 +7,10 @@ use std::thread;
 
 use crate::support::{Conn, Setup, Topology};
 
-/// What a tool says with this input, which comes line by line. It has twenty seconds.
+/// What a tool says with this input, which comes line by line. It has a minute, beside other tests.
 fn run(program: &str, args: &[&str], input: &[&[u8]]) -> Output {
     let mut child = Command::new("timeout")
-        .args(["--kill-after=1", "20", program])
+        .args(["--kill-after=1", "60", program])
         .args(args)
         .env("TERM", "dumb") // else line editing asks the terminal where its cursor is
         .stdin(Stdio::piped())
@@ -214,7 +214,7 @@ fn redis_benchmark() {
     let topology = Topology::start(2);
     let proxy = Setup::of(&topology).start();
     let port = proxy.port.to_string();
-    let all = ["-p", &port, "-q", "-n", "10000", "-P", "16"];
+    let all = ["-p", &port, "-q", "-n", "4000", "-P", "16"];
     let some = ["-3", "-t", "ping,set,get,incr,lpush,hset,zadd,mset"];
     for (more, tests) in [(&[][..], 20), (&some[..], 9)] {
         let output = run("redis-benchmark", &[&all[..], more].concat(), &[]);

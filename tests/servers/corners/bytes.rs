@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::corners::{Tally, share};
 use crate::support::{Conn, Setup, Topology, encode, ms, sleep_ms};
@@ -23,17 +23,18 @@ fn write(n: u64) -> Vec<u8> {
     encode(&[b"SET".as_slice(), b"blob", &value])
 }
 
-/// Writes until it is told to stop, at a steady rate.
+/// Writes until it is told to stop, never faster than at that rate: what could not be written in time is not made up for.
+/// Between two polls nobody knows of a burst.
 fn write_steadily(port: u16, acked: &AtomicU64, stop: &AtomicBool) {
     let mut conn = Conn::open(port);
-    let begun = Instant::now();
     for n in 1.. {
         if stop.load(Ordering::SeqCst) {
             return;
         }
-        thread::sleep((std::time::Duration::from_micros(EVERY_US * n)).saturating_sub(begun.elapsed()));
+        let begun = Instant::now();
         assert_eq!(conn.send(&write(n)).read(), "OK");
         acked.store(n, Ordering::SeqCst);
+        thread::sleep(Duration::from_micros(EVERY_US).saturating_sub(begun.elapsed()));
     }
 }
 
