@@ -414,7 +414,7 @@ fn read_proxy(section: &Section<'_>) -> ProxyConfig {
             default.client_handshake_timeout,
             Duration::ZERO..=MINUTE * 60,
         ),
-        max_memory: section.size("max-memory", default.max_memory, 0..=SIZE_MAX),
+        max_memory: section.size_or_zero("max-memory", default.max_memory, 1 << 20..=SIZE_MAX),
         primary_read_limit: section.number(
             "primary-read-limit",
             default.primary_read_limit,

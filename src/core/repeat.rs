@@ -2,6 +2,7 @@
 //! where that can help, three times in all at most; what may write is never sent twice: only if it was refused, or not a byte of it had been written,
 //! does it go to whoever is the primary next.
 
+use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::proof::suffices;
 use crate::core::nodes::view::View;
@@ -226,6 +227,56 @@ pub fn elsewhere(
     }
 }
 
+/// How many reads may be sent again: so much of what was read of late, …
+const REPEATED_PART: u64 = 10;
+
+/// … within so many seconds, …
+const REPEATED_SECONDS: usize = 10;
+
+/// … and a few, which one client may have under way.
+pub const REPEATED_FEW: u64 = 4096;
+
+/// What reads are sent again, of those that there were: a node that fails all that it is asked makes no storm of it at those
+/// that are left.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RepeatBudget {
+    /// By the second, the present one first.
+    seconds: [Second; REPEATED_SECONDS],
+    /// The present second.
+    at: u64,
+    /// Reads that are in `seconds`, or were.
+    counted: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    reads: u64,
+    repeated: u64,
+}
+
+impl RepeatBudget {
+    /// So many `reads` there were altogether. To be told every second.
+    pub fn note(&mut self, now: Moment, reads: u64) {
+        let second = now.as_nanos() / 1_000_000_000;
+        let passed = second.saturating_sub(self.at).min(REPEATED_SECONDS as u64) as usize;
+        self.seconds.rotate_right(passed);
+        self.seconds.iter_mut().take(passed).for_each(|old| *old = Second::default());
+        self.at = self.at.max(second);
+        self.seconds[0].reads += reads.saturating_sub(self.counted);
+        self.counted = reads;
+    }
+
+    /// Whether one more read may be sent again, of so many `reads` that there were altogether; it is counted.
+    pub fn take(&mut self, now: Moment, reads: u64) -> bool {
+        self.note(now, reads);
+        let all = |what: fn(&Second) -> u64| self.seconds.iter().map(what).sum::<u64>();
+        let granted = all(|second| second.repeated) < REPEATED_FEW + all(|second| second.reads) / REPEATED_PART
+            || mutant::is("repeats-without-limit");
+        self.seconds[0].repeated += u64::from(granted);
+        granted
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +304,20 @@ mod tests {
         [(false, false), (false, true), (true, false)]
             .into_iter()
             .map(|(exclusive, demoted)| AskedOn { exclusive, demoted })
+    }
+
+    #[test]
+    fn a_tenth_of_what_was_read_and_a_few_may_be_sent_again() {
+        let mut budget = RepeatBudget::default();
+        let at = |second: u64| Moment::from_millis(second * 1000 + 7);
+        let mut taken = |now, reads| (0..1_000_000).take_while(|_| budget.take(now, reads)).count() as u64;
+        assert_eq!(taken(at(50), 0), REPEATED_FEW);
+        assert_eq!(taken(at(50), 5000), 500);
+        assert_eq!(taken(at(51), 8000), 300);
+        assert_eq!(taken(at(59), 8000), 0, "ten seconds have not passed");
+        assert_eq!(taken(at(60), 8000), REPEATED_FEW, "what was in the first second is over");
+        assert_eq!(taken(at(500), 8100), REPEATED_FEW + 10);
+        assert_eq!(taken(at(400), 8100), 0, "a clock does not go back");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::core::fence::FenceTable;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::net::runtime::budget::Budget;
+use crate::net::runtime::crowd::Crowd;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::dial::Dialer;
@@ -90,6 +91,8 @@ pub struct Shared {
     pub drain: watch::Sender<bool>,
     /// When the process ends at the latest, once it is to end.
     ends_at: OnceLock<Moment>,
+    /// TLS handshakes of clients.
+    pub handshakes: Crowd,
     /// Connections of clients that were accepted and are not closed, whatever they have come to.
     seats: AtomicUsize,
     next_client: AtomicU64,
@@ -127,6 +130,7 @@ impl Shared {
             stats: (0..workers).map(|_| Arc::default()).collect(),
             drain: watch::Sender::new(false),
             ends_at: OnceLock::new(),
+            handshakes: Crowd::new(limits::TLS_UNDER_WAY, limits::TLS_IN_A_CROWD),
             seats: AtomicUsize::new(0),
             next_client: AtomicU64::new(1),
         }

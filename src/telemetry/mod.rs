@@ -127,6 +127,8 @@ pub struct Stats {
     pub stalled: Counter,
     /// Reads sent again elsewhere.
     pub repeated_reads: Counter,
+    /// Reads that were not sent again, for too many were.
+    pub unrepeated_reads: Counter,
     /// Reads sent on hope whose proof was enough.
     pub optimistic_proven: Counter,
     /// Reads sent on hope whose proof was not: repeated on the primary.
@@ -153,6 +155,7 @@ impl Default for Stats {
             refused_writes: Counter::default(),
             stalled: Counter::default(),
             repeated_reads: Counter::default(),
+            unrepeated_reads: Counter::default(),
             optimistic_proven: Counter::default(),
             optimistic_repeated: Counter::default(),
         }
@@ -171,6 +174,12 @@ impl Stats {
     #[inline]
     pub fn latency(&self, access: AccessLabel, at_primary: bool) -> &Latency {
         &self.latencies[access as usize * Target::ANSWERS.len() + usize::from(!at_primary)]
+    }
+
+    /// Reads that were sent to somebody.
+    pub fn reads(&self) -> u64 {
+        let of = |target| Reason::ALL.iter().map(move |reason| self.commands(AccessLabel::Read, target, *reason));
+        Target::ANSWERS.into_iter().flat_map(of).sum()
     }
 
     /// How many commands went to `target` for `reason`.

@@ -32,6 +32,9 @@ pub const LOST: &[u8] = b"-ERR the connection to the primary was lost before it 
 /// A read that no replica may serve, while too many of those go to the primary.
 pub const PRIMARY_READ_LIMIT: &[u8] =
     b"-ERR no replica may serve this read, and the primary takes no more of those for now (primary-read-limit)\r\n";
+/// A read whose node did not answer it, while more were sent again elsewhere than may be.
+pub const REPEAT_LIMIT: &[u8] =
+    b"-ERR the node did not answer this read, and too many were sent again elsewhere in the last seconds\r\n";
 /// `server.c`, `shared.noautherr`
 pub const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
 /// `acl.c`, `addAuthErrReply`

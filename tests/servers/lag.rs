@@ -221,6 +221,67 @@ fn sessions_come_back_to_their_replicas() {
     assert!(afterwards > 80.0, "{afterwards} % at replicas afterwards");
 }
 
+/// Nor do those of the other levels stay at the primary: what the replicas served before their links were cut for three
+/// seconds they serve afterwards.
+#[test]
+fn whatever_the_level_reads_come_back_to_their_replicas() {
+    /// Each level reads in its own words, by which the primary counts them.
+    const LEVELS: [(&str, &str); 4] =
+        [("eventual", "getrange"), ("bounded", "strlen"), ("fenced", "get"), ("strong", "exists")];
+    let topology = Topology::start(2);
+    let lag = || {
+        topology.lag(0, ms(20));
+        topology.lag(1, ms(6));
+    };
+    lag();
+    let policy = |setup: Setup, level: &str| {
+        setup.policy(level, &format!("consistency = \"{level}\"\nmax-lag = \"1s\""))
+    };
+    let mut setup = policy(Setup::of(&topology).policy("default", ""), LEVELS[0].0).listener(LEVELS[0].0);
+    for (level, _) in &LEVELS[1..] {
+        setup = policy(setup, level).listener(level);
+    }
+    let proxy = setup.start();
+    let _writes = Bypass::start(proxy.port, 5000, 200);
+    let mut conns: Vec<Conn> = proxy.ports[1..].iter().map(|port| Conn::open(*port)).collect();
+    let mut served = |span: Duration| {
+        let calls = || LEVELS.map(|(_, command)| topology.primary.calls(command));
+        let (before, begun, mut rounds, mut rng) = (calls(), Instant::now(), 0, Rng::new(5));
+        while begun.elapsed() < span {
+            let key = format!("k:{}", rng.below(5000));
+            for (conn, (_, command)) in conns.iter_mut().zip(LEVELS) {
+                let words = [command, &key, "0", "-1"];
+                conn.ask(&words[..if command == "getrange" { 4 } else { 2 }]);
+            }
+            conns.iter_mut().for_each(|conn| assert!(!conn.read().is_error()));
+            rounds += 1;
+            sleep_ms(1);
+        }
+        let calls = calls();
+        std::array::from_fn::<f64, 4, _>(|n| 100.0 - 100.0 * (calls[n] - before[n]) as f64 / f64::from(rounds))
+    };
+    eventually("the stream is followed", secs(5), || proxy.metric("redweir_stream_attached", &[]) > 0.5);
+    sleep_ms(1500);
+    served(ms(500));
+    let before = served(secs(2));
+    topology.replicas.iter().for_each(|replica| replica.link.cut());
+    let meanwhile = served(secs(3));
+    topology.replicas.iter().for_each(|replica| replica.link.heal());
+    lag();
+    eventually("the replicas are back", secs(20), || {
+        served(ms(50));
+        proxy.eligible() == 2
+    });
+    served(ms(500));
+    let afterwards = served(secs(2));
+    println!("{:?}: {before:.0?} %, without links {meanwhile:.0?} %, then {afterwards:.0?} %", LEVELS.map(|(level, _)| level));
+    for (n, (level, _)) in LEVELS.iter().enumerate() {
+        assert!(before[n] > 60.0, "{level}: {} %", before[n]);
+        assert!(afterwards[n] > before[n] - 15.0, "{level}: {} %, {} % before", afterwards[n], before[n]);
+    }
+    assert!(meanwhile[1] < 80.0, "bounded reads went on for {} %", meanwhile[1]);
+}
+
 /// What replicas of each lag serve at each level, as a table for the docs (`make bench-lag`); without `REDWEIR_BENCH_LAG` a
 /// corner of it. Nothing is older than its level allows: that is checked elsewhere, at the same lags.
 #[test]

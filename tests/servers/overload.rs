@@ -116,11 +116,13 @@ const SLOWEST: Duration = if cfg!(debug_assertions) { secs(4) } else { secs(1) }
 #[test]
 fn who_left_is_read_for_no_longer() {
     let topology = Topology::with(&["--save", ""], 1, &["--save", ""]);
-    let proxy = Setup::of(&topology).start();
+    // The servers are to send nothing but what they are asked for.
+    let proxy = Setup::of(&topology)
+        .policy("default", "consistency = \"eventual\"")
+        .toml("[stream]\nsource = \"off\"")
+        .start();
     topology.primary.cmd(&["SET", "much", &"v".repeat(100 << 20)]);
     topology.await_sync();
-    // Until the stream has come past what was written, the primary is asked.
-    eventually("the replica serves it", secs(20), || proxy.explain(&["GET", "much"])["reason"] == "fresh");
     let mut conn = proxy.connect();
     let sent = || {
         let all = [&topology.primary, &topology.replicas[0].server];
@@ -134,6 +136,36 @@ fn who_left_is_read_for_no_longer() {
     let sent = sent() - before;
     assert!(sent < 60 * MIB, "{} MiB of 100 were read for nobody", sent / MIB);
     assert_eq!(proxy.cmd(&["STRLEN", "much"]), 100 << 20);
+}
+
+/// A client has asked for 64 values of 16 KiB, of which its lane asks for eight at a time, and leaves before any is there.
+#[test]
+fn what_who_left_has_yet_to_ask_is_not_asked() {
+    let topology = Topology::with(&["--save", ""], 0, &[]);
+    let proxy = Setup::of(&topology).start();
+    proxy.cmd(&["SET", "some", &"x".repeat(16 << 10)]);
+    for reset in [false, true] {
+        let mut conn = proxy.connect();
+        // Its window opens.
+        for _ in 0..4 {
+            conn.send(&encode(&["GET", "some"]).repeat(64)).read_many(64);
+        }
+        let before = topology.primary.calls("get");
+        topology.primary.pause();
+        conn.send(&encode(&["GET", "some"]).repeat(200));
+        sleep_ms(300);
+        if reset {
+            socket2::SockRef::from(&conn.stream()).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(conn);
+        sleep_ms(100);
+        topology.primary.resume();
+        assert_eq!(proxy.cmd(&["STRLEN", "some"]), 16 << 10);
+        sleep_ms(300);
+        let asked = topology.primary.calls("get") - before;
+        println!("{asked} of 200 were asked");
+        assert!(asked < 40, "{asked} were asked for somebody who was gone");
+    }
 }
 
 /// Thirty clients ask for 300 MiB each and read nothing.
@@ -180,6 +212,92 @@ fn who_reads_nothing_harms_nobody() {
     assert!(own <= 300 * MIB, "Redweir held {} MiB", own / MIB);
     assert!(late < ms(100), "a neighbour in ten waited {late:?}");
     assert!(last < SLOWEST, "a neighbour waited {last:?}");
+}
+
+/// The only replica stops while much more is on its way to it than what may be sent again: the primary gets that, and no more.
+#[test]
+fn what_is_repeated_has_a_budget() {
+    const ROUND: usize = 4096;
+    let topology = Topology::start(1);
+    let proxy = Setup::of(&topology)
+        .policy("default", "consistency = \"eventual\"")
+        .proxy("[proxy]\nworkers = 1")
+        .start();
+    proxy.cmd(&["SET", "k", "v"]);
+    topology.await_sync();
+    let round = encode(&["GET", "k"]).repeat(ROUND);
+    let mut conns: Vec<Conn> = (0..6).map(|_| proxy.connect()).collect();
+    for conn in &mut conns {
+        conn.patience(secs(20));
+        // Its window opens.
+        for _ in 0..2 {
+            conn.send(&round).read_many(ROUND);
+        }
+    }
+    let before = topology.primary.calls("get");
+    topology.replicas[0].pause();
+    for conn in &mut conns {
+        conn.send(&round);
+    }
+    let replies: Vec<Value> = conns.iter_mut().flat_map(|conn| conn.read_many(ROUND)).collect();
+    let refused = replies.iter().filter(|reply| reply.is_error()).count();
+    for reply in replies.iter().filter(|reply| reply.is_error()) {
+        assert!(reply.error().contains("too many were sent again"), "{reply:?}");
+    }
+    let (repeated, asked) = (replies.len() - refused, topology.primary.calls("get") - before);
+    println!("{repeated} of {} were sent again", replies.len());
+    // 4096, and a tenth of 74,000 in the last ten seconds.
+    assert!((4096..13_000).contains(&repeated), "{repeated} were sent again");
+    assert!(asked <= repeated as u64 + 100, "the primary was asked {asked} times");
+    let counted = |outcome| proxy.metric("redweir_repeats_total", &[("outcome", outcome)]) as usize;
+    assert_eq!(counted("over_budget"), refused);
+    assert_eq!(conns[0].cmd(&["GET", "k"]), "v");
+    topology.replicas[0].resume();
+}
+
+/// One of two replicas stops under two hundred busy clients: nobody hears of it, and nothing is asked twice in vain.
+#[test]
+fn a_replica_that_stops_makes_no_storm() {
+    let topology = Topology::start(2);
+    let proxy = Setup::of(&topology).start();
+    proxy.cmd(&["SET", "k", "v"]);
+    topology.await_sync();
+    let servers = [&topology.primary, &topology.replicas[0].server, &topology.replicas[1].server];
+    let executed = || servers.iter().map(|server| server.calls("get")).sum::<u64>();
+    let (before, ended) = (executed(), Arc::new(AtomicBool::new(false)));
+    let threads: Vec<_> = (0..10)
+        .map(|_| {
+            let (until, port) = (Arc::clone(&ended), proxy.port);
+            thread::spawn(move || {
+                let mut conns: Vec<Conn> = (0..20).map(|_| Conn::open(port)).collect();
+                let (mut answers, mut slowest) = (0, Duration::ZERO);
+                while !until.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    for conn in &mut conns {
+                        conn.patience(secs(20)).ask(&["GET", "k"]);
+                    }
+                    conns.iter_mut().for_each(|conn| assert_eq!(conn.read(), "v"));
+                    answers += conns.len() as u64;
+                    slowest = slowest.max(begun.elapsed());
+                }
+                (answers, slowest)
+            })
+        })
+        .collect();
+    sleep_ms(1000);
+    topology.replicas[0].pause();
+    sleep_ms(3000);
+    topology.replicas[0].resume();
+    proxy.await_replicas(2);
+    sleep_ms(500);
+    ended.store(true, Ordering::Relaxed);
+    let rounds: Vec<(u64, Duration)> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let (answers, slowest) =
+        rounds.iter().fold((0, Duration::ZERO), |(sum, most), (n, slow)| (sum + n, most.max(*slow)));
+    let per_answer = (executed() - before) as f64 / answers as f64;
+    println!("{answers} answers, {per_answer:.3} commands executed for each, the slowest round took {slowest:?}");
+    assert!(per_answer <= 1.1, "{per_answer:.3} commands were executed for each answer");
+    assert!(slowest < SLOWEST, "somebody waited {slowest:?}");
 }
 
 /// Who never speaks, speaks half, or has been silent for long, leaves; who waits for something stays.

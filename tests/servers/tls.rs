@@ -467,6 +467,25 @@ fn what_is_not_tls_ends_one_connection() {
     assert_eq!(authority.connect(port, None).cmd(&["PING"]), "PONG");
 }
 
+/// Clients that open connections and say nothing make nobody wait for long who does shake hands.
+#[test]
+fn who_does_not_shake_hands_keeps_nobody_out() {
+    let authority = Authority::new();
+    authority.sign("proxy", &["localhost"], SERIAL);
+    let primary = Redis::start(&[]);
+    let (port, table) = authority.listener("proxy", false);
+    let proxy = Setup::to(primary.port, &[]).toml(&table).proxy("[proxy]\nworkers = 2").start();
+    let silent: Vec<TcpStream> =
+        (0..600).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    eventually("they are there", secs(5), || proxy.metric("redweir_clients", &[]) > 590.0);
+    let begun = Instant::now();
+    assert_eq!(authority.connect(port, None).cmd(&["PING"]), "PONG");
+    println!("{:?}", begun.elapsed());
+    assert!(begun.elapsed() < secs(5), "{:?}", begun.elapsed());
+    assert!(proxy.log().contains("while others waited for their turn"), "{}", proxy.log());
+    drop(silent);
+}
+
 fn unix(path: &Path) -> Conn {
     Conn::over(Socket::Unix(UnixStream::connect(path).unwrap()))
 }

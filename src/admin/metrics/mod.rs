@@ -26,7 +26,7 @@ use crate::telemetry::{AccessLabel, Counter, Latency, Stats, Target};
 /// Sums one counter over all workers.
 type Pick = fn(&Stats) -> &Counter;
 
-const COUNTERS: [(&str, &str, Pick); 12] = [
+const COUNTERS: [(&str, &str, Pick); 11] = [
     ("redweir_clients_accepted_total", "Clients accepted.", |s| &s.accepted),
     ("redweir_clients_too_slow_total", "Clients disconnected at client-output-buffer-limit.", |s| {
         &s.slow_clients
@@ -58,7 +58,6 @@ const COUNTERS: [(&str, &str, Pick); 12] = [
         "Connections given up because nothing came on them while their node answered on another.",
         |s| &s.stalled,
     ),
-    ("redweir_repeated_reads_total", "Reads sent again elsewhere.", |s| &s.repeated_reads),
 ];
 
 const GAUGES: [(&str, &str, Pick); 2] = [
@@ -118,6 +117,10 @@ fn describe() {
         "Reads sent to a replica behind a ROLE, by whether that proved enough."
     );
     describe_counter!(
+        "redweir_repeats_total",
+        "Reads whose node did not answer them: sent again elsewhere, or failed, because more were sent again than may be."
+    );
+    describe_counter!(
         "redweir_lost_writes_total",
         "Writes seen on the replication stream that a failover lost, at least."
     );
@@ -164,6 +167,11 @@ fn publish_counts(shared: &Shared) {
         [("proven", sum(|s| &s.optimistic_proven)), ("repeated", sum(|s| &s.optimistic_repeated))]
     {
         counter!("redweir_optimistic_reads_total", "outcome" => outcome).absolute(count);
+    }
+    for (outcome, count) in
+        [("sent", sum(|s| &s.repeated_reads)), ("over_budget", sum(|s| &s.unrepeated_reads))]
+    {
+        counter!("redweir_repeats_total", "outcome" => outcome).absolute(count);
     }
     for access in AccessLabel::ALL {
         for target in Target::ALL {

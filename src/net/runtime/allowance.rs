@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use crate::core::moment::Moment;
+use crate::mutant;
 
 /// What may be done at once, as a part of a second's worth.
 const AHEAD: f64 = 0.1;
@@ -21,7 +22,7 @@ impl Allowance {
         let most = (rate * AHEAD).max(1.0);
         let earned = now.since(self.at.replace(now)).as_secs_f64() * rate;
         let left = (self.left.get() + earned).min(most);
-        let granted = left >= 1.0;
+        let granted = left >= 1.0 || mutant::is("reads-without-limit");
         self.left.set(if granted { left - 1.0 } else { left });
         granted
     }

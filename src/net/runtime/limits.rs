@@ -184,6 +184,12 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(1);
 /// How long a client that has closed its sending side may take to receive what is still owed to it.
 pub const LINGER: Duration = Duration::from_secs(5);
 
+/// TLS handshakes of clients that may be under way at a time; the others wait for their turn.
+pub const TLS_UNDER_WAY: usize = 512;
+
+/// While others wait for theirs, a client may take so long for its TLS handshake.
+pub const TLS_IN_A_CROWD: Duration = Duration::from_secs(1);
+
 /// How long a client may take for its TLS handshake.
 pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 

@@ -5,6 +5,7 @@ pub mod budget;
 pub(crate) mod buffer;
 pub mod buffers;
 pub mod clock;
+pub mod crowd;
 pub mod descriptors;
 pub mod flush;
 pub mod hangup;

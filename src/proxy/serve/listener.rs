@@ -30,6 +30,9 @@ use crate::wire::say;
 /// Pause after `accept` failed: out of descriptors, most likely. Connected clients are served meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What is said of a TLS handshake that took too long for that.
+const OTHERS_WAIT: &str = "it did not get on with it while others waited for their turn";
+
 /// A new connection, not yet registered with any runtime.
 #[derive(Debug)]
 pub struct Accepted {
@@ -74,8 +77,15 @@ impl Accepted {
             Duration::ZERO => limits::TLS_HANDSHAKE,
             patience => patience.min(limits::TLS_HANDSHAKE),
         };
+        let accept = async {
+            let mut place = shared.handshakes.enter().await;
+            tokio::select! {
+                session = tls.accept(socket) => session,
+                () = place.is_needed() => Err(io::Error::new(io::ErrorKind::TimedOut, OTHERS_WAIT)),
+            }
+        };
         let session = tokio::select! {
-            session = tokio::time::timeout(patience, tls.accept(socket)) => session,
+            session = tokio::time::timeout(patience, accept) => session,
             _ = drain.wait_for(|draining| *draining) => Ok(Err(io::ErrorKind::Interrupted.into())),
         };
         drop(counted);

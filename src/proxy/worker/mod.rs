@@ -29,7 +29,7 @@ use crate::core::moment::Moment;
 use crate::core::nodes::node::{NodeId, Role};
 use crate::core::nodes::proof::Proofs;
 use crate::core::nodes::view::View;
-use crate::core::repeat::PendingKind;
+use crate::core::repeat::{PendingKind, RepeatBudget};
 use crate::core::session::Stamps;
 use crate::mutant;
 use crate::net::runtime::allowance::Allowance;
@@ -106,6 +106,8 @@ pub struct Worker {
     pub(crate) fencing: Fencing,
     /// Reads that fall back to the primary.
     pub(crate) primary_reads: Allowance,
+    /// Reads that are sent again.
+    pub(crate) repeats: RefCell<RepeatBudget>,
     /// Read buffers that no client is using.
     buffers: RefCell<Vec<BytesMut>>,
     rng: Cell<u32>,
@@ -154,6 +156,7 @@ impl Worker {
             shut_out: RefCell::default(),
             warned: RefCell::default(),
             primary_reads: Allowance::default(),
+            repeats: RefCell::default(),
             buffers: RefCell::default(),
             rng: Cell::new(0x9e37_79b9 ^ (index as u32 + 1)),
         })

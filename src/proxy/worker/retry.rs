@@ -45,6 +45,10 @@ impl Worker {
             None => self.elsewhere(&pending, request, failed),
         };
         let Some(node) = node else { return Err(pending) };
+        // One that was sent on hope is expected to fail now and then.
+        if pending.need.is_none() && !self.may_repeat(&pending) {
+            return Ok(());
+        }
         if pending.kind == PendingKind::Read {
             pending.kind = PendingKind::Final;
         }
@@ -54,6 +58,16 @@ impl Worker {
         self.stats.repeated_reads.add(1);
         self.lane(LaneKey { node, ..failed.key }).push_bytes(request, pending);
         Ok(())
+    }
+
+    /// Whether one more read may be sent again. It is answered if not.
+    fn may_repeat(&self, pending: &Pending) -> bool {
+        let granted = self.repeats.borrow_mut().take(clock::now(), self.stats.reads());
+        if !granted {
+            self.stats.unrepeated_reads.add(1);
+            pending.client.deliver(pending.seq, say::REPEAT_LIMIT, true);
+        }
+        granted
     }
 
     /// Who else may answer a read that `failed` could not: decided anew, from the bytes that were sent.
@@ -408,6 +422,9 @@ impl Worker {
         let usable = self.shared.shard().view.load().usable_primary(clock::now()) == Some(lane.key.node);
         if !usable || matches!(why, Closed::Unreachable(_)) || !self.held.is_empty() {
             return Err(pending);
+        }
+        if !self.may_repeat(&pending) {
+            return Ok(());
         }
         pending.kind = pending.kind.again(true);
         remember_repeat(&pending, lane.key.node);

@@ -30,6 +30,7 @@ impl Worker {
             let now = clock::now();
             self.close_unused_lanes(now);
             self.disconnect_idle_clients(now);
+            self.repeats.borrow_mut().note(now, self.stats.reads());
             self.give_up_stalled();
             self.inquiry.close_idle(now);
             self.admission.close_unneeded();
