@@ -478,7 +478,7 @@ impl Default for Upstream {
             password_in: None,
             poll_interval: Duration::from_millis(100),
             info_interval: Duration::from_secs(1),
-            probe_timeout: Duration::from_secs(1),
+            probe_timeout: Duration::from_millis(800),
             connect_timeout: Duration::from_secs(1),
             write_hold: Duration::from_secs(2),
             fence_interval: Duration::from_millis(2),

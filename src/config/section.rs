@@ -259,8 +259,9 @@ impl<'a> Section<'a> {
     /// A size, or 0, which switches off what it limits.
     pub(super) fn size_or_zero(&self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let (low, high) = (units::size_text(*range.start()), units::size_text(*range.end()));
-        let expected =
-            format!("0, or a size from \"{low}\" to \"{high}\" (units as in redis.conf: k, kb, m, mb, g, gb)");
+        let expected = format!(
+            "0, or a size from \"{low}\" to \"{high}\" (units as in redis.conf: k, kb, m, mb, g, gb)"
+        );
         let fits = |size: &u64| *size == 0 || range.contains(size);
         let read = |value: &DeValue<'_>| match value {
             DeValue::String(text) => units::size(text).filter(fits).ok_or(None),

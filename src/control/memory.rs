@@ -28,7 +28,10 @@ pub async fn watch(shared: Arc<Shared>) {
         tokio::time::sleep(LOOK_EVERY).await;
         let limit = shared.config().proxy.max_memory;
         let high = limit / 10 * 9;
-        if limit == 0 || mutant::is("nobody-goes") || (shared.replies.held() as u64) < high && look % ALL_EVERY != 0 {
+        if limit == 0
+            || mutant::is("nobody-goes")
+            || (shared.replies.held() as u64) < high && look % ALL_EVERY != 0
+        {
             continue;
         }
         let reports = shared.mailboxes.reports().await;

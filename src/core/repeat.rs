@@ -270,7 +270,8 @@ impl RepeatBudget {
     pub fn take(&mut self, now: Moment, reads: u64) -> bool {
         self.note(now, reads);
         let all = |what: fn(&Second) -> u64| self.seconds.iter().map(what).sum::<u64>();
-        let granted = all(|second| second.repeated) < REPEATED_FEW + all(|second| second.reads) / REPEATED_PART
+        let granted = all(|second| second.repeated)
+            < REPEATED_FEW + all(|second| second.reads) / REPEATED_PART
             || mutant::is("repeats-without-limit");
         self.seconds[0].repeated += u64::from(granted);
         granted

@@ -178,7 +178,8 @@ impl Stats {
 
     /// Reads that were sent to somebody.
     pub fn reads(&self) -> u64 {
-        let of = |target| Reason::ALL.iter().map(move |reason| self.commands(AccessLabel::Read, target, *reason));
+        let of =
+            |target| Reason::ALL.iter().map(move |reason| self.commands(AccessLabel::Read, target, *reason));
         Target::ANSWERS.into_iter().flat_map(of).sum()
     }
 

@@ -253,12 +253,16 @@ fn whatever_the_level_reads_come_back_to_their_replicas() {
                 let words = [command, &key, "0", "-1"];
                 conn.ask(&words[..if command == "getrange" { 4 } else { 2 }]);
             }
-            conns.iter_mut().for_each(|conn| assert!(!conn.read().is_error()));
+            for conn in &mut conns {
+                assert!(!conn.read().is_error());
+            }
             rounds += 1;
             sleep_ms(1);
         }
         let calls = calls();
-        std::array::from_fn::<f64, 4, _>(|n| 100.0 - 100.0 * (calls[n] - before[n]) as f64 / f64::from(rounds))
+        std::array::from_fn::<f64, 4, _>(|n| {
+            100.0 - 100.0 * (calls[n] - before[n]) as f64 / f64::from(rounds)
+        })
     };
     eventually("the stream is followed", secs(5), || proxy.metric("redweir_stream_attached", &[]) > 0.5);
     sleep_ms(1500);
@@ -274,7 +278,10 @@ fn whatever_the_level_reads_come_back_to_their_replicas() {
     });
     served(ms(500));
     let afterwards = served(secs(2));
-    println!("{:?}: {before:.0?} %, without links {meanwhile:.0?} %, then {afterwards:.0?} %", LEVELS.map(|(level, _)| level));
+    println!(
+        "{:?}: {before:.0?} %, without links {meanwhile:.0?} %, then {afterwards:.0?} %",
+        LEVELS.map(|(level, _)| level)
+    );
     for (n, (level, _)) in LEVELS.iter().enumerate() {
         assert!(before[n] > 60.0, "{level}: {} %", before[n]);
         assert!(afterwards[n] > before[n] - 15.0, "{level}: {} %, {} % before", afterwards[n], before[n]);

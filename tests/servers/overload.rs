@@ -276,7 +276,9 @@ fn a_replica_that_stops_makes_no_storm() {
                     for conn in &mut conns {
                         conn.patience(secs(20)).ask(&["GET", "k"]);
                     }
-                    conns.iter_mut().for_each(|conn| assert_eq!(conn.read(), "v"));
+                    for conn in &mut conns {
+                        assert_eq!(conn.read(), "v");
+                    }
                     answers += conns.len() as u64;
                     slowest = slowest.max(begun.elapsed());
                 }
@@ -295,7 +297,9 @@ fn a_replica_that_stops_makes_no_storm() {
     let (answers, slowest) =
         rounds.iter().fold((0, Duration::ZERO), |(sum, most), (n, slow)| (sum + n, most.max(*slow)));
     let per_answer = (executed() - before) as f64 / answers as f64;
-    println!("{answers} answers, {per_answer:.3} commands executed for each, the slowest round took {slowest:?}");
+    println!(
+        "{answers} answers, {per_answer:.3} commands executed for each, the slowest round took {slowest:?}"
+    );
     assert!(per_answer <= 1.1, "{per_answer:.3} commands were executed for each answer");
     assert!(slowest < SLOWEST, "somebody waited {slowest:?}");
 }
