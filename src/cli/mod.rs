@@ -8,6 +8,8 @@ mod http;
 mod log;
 mod output;
 mod status;
+#[cfg(feature = "tui")]
+mod top;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -72,6 +74,13 @@ enum Command {
         /// Again each second, until Ctrl-C
         #[arg(long)]
         watch: bool,
+    },
+    /// Show where reads go and why, how far replicas are behind, and what is wrong, all the time
+    #[cfg(feature = "tui")]
+    Top {
+        /// The proxy's admin address
+        #[arg(long, value_name = "ADDRESS", value_parser = http::admin_address)]
+        admin: Address,
     },
     /// Print the reference configuration, which is the manual
     Config,
@@ -206,6 +215,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             return doctor::run(&Config::load(&config)?, format, Duration::from_secs(seconds));
         }
         Command::Status { admin, watch } => status::run(&admin, watch),
+        #[cfg(feature = "tui")]
+        Command::Top { admin } => top::run(&admin),
         Command::Config => print(REFERENCE),
         Command::Explain { admin, format, command } => print(&explain::ask(&admin, &command, format)?),
         Command::Completions { shell } => {

@@ -22,25 +22,27 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// What `/view` answers. What it does not say is shown as unknown.
 #[derive(Debug, Default, Deserialize)]
-struct ViewBody {
+pub(super) struct ViewBody {
     primary: Option<String>,
     replication_id: Option<String>,
     head_offset: Option<u64>,
+    #[cfg_attr(not(feature = "tui"), expect(dead_code, reason = "`redweir top` shows it"))]
+    pub(super) stream_source: Option<String>,
     #[serde(default)]
-    nodes: Vec<NodeBody>,
+    pub(super) nodes: Vec<NodeBody>,
 }
 
 #[derive(Debug, Deserialize)]
-struct NodeBody {
-    node: String,
+pub(super) struct NodeBody {
+    pub(super) node: String,
     role: String,
-    answers: bool,
+    pub(super) answers: bool,
     link: Option<String>,
     applied_offset: Option<u64>,
     lag_bytes: Option<u64>,
     staleness_ms: Option<f64>,
     delay_ms: Option<f64>,
-    in_service: bool,
+    pub(super) in_service: bool,
 }
 
 /// Shows it once, or again and again. A proxy that does not answer ends it only if it is shown once.
@@ -74,7 +76,7 @@ fn page(host: &str, port: u16, admin: &Address) -> anyhow::Result<String> {
     Ok(render(&readiness, &view, &doctor, may_colour()))
 }
 
-fn render(readiness: &str, view: &ViewBody, doctor: &DoctorReport, colours: bool) -> String {
+pub(super) fn render(readiness: &str, view: &ViewBody, doctor: &DoctorReport, colours: bool) -> String {
     let mut out = String::new();
     for line in readiness.lines() {
         // Writing to a `String` cannot fail.
@@ -84,8 +86,7 @@ fn render(readiness: &str, view: &ViewBody, doctor: &DoctorReport, colours: bool
         let _ = writeln!(out, "history: {} of {}, offset {head}", shown(id), shown(primary));
     }
     out.push('\n');
-    let header = ["node", "role", "answers", "link", "applied", "lag", "age", "delay", "in service"]
-        .map(str::to_owned);
+    let header = HEADER.map(str::to_owned);
     let rows: Vec<[String; 9]> = std::iter::once(header).chain(view.nodes.iter().map(row)).collect();
     let widths: [usize; 9] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
@@ -98,7 +99,11 @@ fn render(readiness: &str, view: &ViewBody, doctor: &DoctorReport, colours: bool
     out + &doctor.findings_text(colours)
 }
 
-fn row(node: &NodeBody) -> [String; 9] {
+/// What is said of a node, in columns.
+pub(super) const HEADER: [&str; 9] =
+    ["node", "role", "answers", "link", "applied", "lag", "age", "delay", "in service"];
+
+pub(super) fn row(node: &NodeBody) -> [String; 9] {
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let unknown = || "-".to_owned();
     [

@@ -77,7 +77,7 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
             tracker.hear_stream(stream.source().map(|source| (source, stream.offset())), now);
         }
         publish(&shared, tracker.view());
-        primaries.look(tracker.view(), clock::now());
+        primaries.look(tracker.view(), &shared.shard().primary_changes, clock::now());
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use metrics::counter;
-
 use crate::core::moment::Moment;
 use crate::core::nodes::election;
 use crate::core::nodes::node::{Node, NodeId};
 use crate::core::nodes::view::View;
 use crate::core::stream::lost::Ended;
+use crate::telemetry::Counter;
 
 /// How long two must say so before that is told: in an orderly failover both do between two polls.
 const TOLD_AFTER: Duration = Duration::from_millis(300);
@@ -36,8 +35,8 @@ impl Primaries {
         self.ended = Some(ended);
     }
 
-    /// Looks at a view, and tells what is new.
-    pub fn look(&mut self, view: &View, now: Moment) {
+    /// Looks at a view, counts the changes of the primary, and tells what is new.
+    pub fn look(&mut self, view: &View, changes: &Counter, now: Moment) {
         if let Some((ended, head)) = self.ended.take_if(|_| view.head.is_some()).zip(view.head) {
             let node = view.primary.and_then(|id| view.node(id)).map(Node::name).unwrap_or_default();
             tracing::warn!(
@@ -49,7 +48,7 @@ impl Primaries {
         if let Some(id) = present.map(|node| node.id)
             && self.last.replace(id).is_some_and(|last| last != id)
         {
-            counter!("redweir_primary_changes_total").increment(1);
+            changes.add(1);
         }
         let others = election::second_primaries(view);
         let followed = view.primary.filter(|_| !view.two_primaries);

@@ -30,6 +30,7 @@ use crate::core::nodes::view::View;
 use crate::core::policy::Consistency;
 use crate::core::route::Demand;
 use crate::mutant;
+use crate::telemetry::Counter;
 use crate::telemetry::histogram::Histogram;
 use attention::{Attention, StreamHead};
 use doctor::Findings;
@@ -71,6 +72,8 @@ pub struct Shard {
     pub stream: StreamHead,
     /// What failovers have lost.
     pub losses: Losses,
+    /// Times that another node became the primary than the one before. Counted by the keeper alone.
+    pub primary_changes: Counter,
     /// What nodes do not let Redweir do.
     pub withheld: Withheld,
     /// What is wrong with the nodes.
@@ -98,6 +101,7 @@ impl Shard {
             auth_required: AtomicBool::new(false),
             stream: StreamHead::default(),
             losses: Losses::default(),
+            primary_changes: Counter::default(),
             withheld: Withheld::default(),
             doctor: Findings::default(),
         }

