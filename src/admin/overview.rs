@@ -21,6 +21,9 @@ use crate::telemetry::{AccessLabel, Counter, Stats, Target};
 /// How often it is made anew.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 
+/// Keys of each loss.
+const KEYS_SHOWN: usize = 10;
+
 /// `GET /overview`. What is counted is counted since the process began.
 #[derive(Debug, Serialize)]
 struct Overview {
@@ -47,6 +50,7 @@ struct Overview {
 struct Ready {
     reads: bool,
     writes: bool,
+    draining: bool,
     text: String,
 }
 
@@ -144,13 +148,18 @@ fn overview(shared: &Shared, process: &Process, latency: Vec<Latency>, now: Mome
         |pick: fn(&Stats) -> &Counter| shared.stats.iter().map(|stats| pick(stats).value()).sum::<u64>();
     let works = Readiness::of(&shared.shard().view.load(), now);
     let (_, text) = ready::answer(shared, false, now);
-    let view = report::view_of(shared, now);
+    let mut view = report::view_of(shared, now);
+    for loss in &mut view.losses {
+        // All of them are in `/view`, and would be many megabytes a second.
+        loss.all_keys &= loss.keys.len() <= KEYS_SHOWN;
+        loss.keys.truncate(KEYS_SHOWN);
+    }
     let since_1970 = clock::unix();
     Overview {
         at_ms: since_1970.as_millis() as u64,
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: (since_1970.as_secs_f64() - process.started()).max(0.0),
-        ready: Ready { reads: works.reads(), writes: works.writes, text },
+        ready: Ready { reads: works.reads(), writes: works.writes, draining: shared.is_leaving(), text },
         clients: sum(|stats| &stats.clients),
         memory_bytes: resident_memory(),
         doctor: (*shared.shard().doctor.report()).clone(),
@@ -165,7 +174,7 @@ fn overview(shared: &Shared, process: &Process, latency: Vec<Latency>, now: Mome
         },
         latency,
         masterdown: sum(|stats| &stats.masterdown),
-        lost_writes: view.losses.iter().filter_map(|loss| loss.writes).sum(),
+        lost_writes: shared.shard().lost_writes.value(),
         primary_changes: shared.shard().primary_changes.value(),
         view,
     }

@@ -88,7 +88,7 @@ impl Stamper {
     /// Tells once what the primary's history does not have of the one that was followed before.
     fn tell_losses(&mut self, view: &View) {
         if let Some(lost) = view.history.as_ref().and_then(|history| self.recent.lost_in(history)) {
-            counter!("redweir_lost_writes_total").increment(lost.writes);
+            self.shared.shard().lost_writes.add(lost.writes);
             tell(&lost);
             self.shared.shard().losses.add(Loss::Tail(lost), clock::now());
         }
@@ -256,7 +256,8 @@ pub async fn choose_source(
         };
         if chosen != current {
             // The first choice is no move: then nothing is known yet of how far behind they are.
-            if current.is_some() {
+            // One that fails is not left because another is fresher.
+            if current.is_some_and(|node| source::still_serves(&view, node, now)) {
                 moves.moved(now);
             }
             tell_why(&view, wish.choice, chosen);

@@ -72,6 +72,8 @@ pub struct Shard {
     pub stream: StreamHead,
     /// What failovers have lost.
     pub losses: Losses,
+    /// Writes seen on the stream that a failover has lost. Counted by the stamper alone.
+    pub lost_writes: Counter,
     /// Times that another node became the primary than the one before. Counted by the keeper alone.
     pub primary_changes: Counter,
     /// What nodes do not let Redweir do.
@@ -101,6 +103,7 @@ impl Shard {
             auth_required: AtomicBool::new(false),
             stream: StreamHead::default(),
             losses: Losses::default(),
+            lost_writes: Counter::default(),
             primary_changes: Counter::default(),
             withheld: Withheld::default(),
             doctor: Findings::default(),

@@ -129,7 +129,6 @@ fn describe() {
         "redweir_lost_writes_total",
         "Writes seen on the replication stream that a failover lost, at least."
     );
-    counter!("redweir_lost_writes_total").absolute(0);
     describe_counter!(
         "redweir_history_restarts_total",
         "Times that the primary did not go on from what was there before: it was emptied, or is another one."
@@ -177,6 +176,7 @@ fn publish_counts(shared: &Shared) {
     {
         counter!("redweir_repeats_total", "outcome" => outcome).absolute(count);
     }
+    counter!("redweir_lost_writes_total").absolute(shared.shard().lost_writes.value());
     counter!("redweir_primary_changes_total").absolute(shared.shard().primary_changes.value());
     for access in AccessLabel::ALL {
         for target in Target::ALL {

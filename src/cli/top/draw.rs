@@ -71,10 +71,11 @@ fn state(overview: &Overview, problem: Option<&str>) -> Line<'static> {
         let of = ready.text.lines().find(|line| line.starts_with(name));
         of.map_or_else(String::new, shown)
     };
-    let text = format!("{}   {}   {}", line("reads:"), line("writes:"), line("primary:"));
+    let drains = if ready.draining { "DRAINS   " } else { "" };
+    let text = format!("{drains}{}   {}   {}", line("reads:"), line("writes:"), line("primary:"));
     let colour = match (ready.reads, ready.writes) {
-        (true, true) => Color::Green,
-        (true, false) => Color::Yellow,
+        (true, true) if !ready.draining => Color::Green,
+        (true, _) => Color::Yellow,
         _ => Color::Red,
     };
     Line::from(text).style(paint(colour))

@@ -33,12 +33,14 @@ pub(super) fn run(admin: &Address) -> anyhow::Result<()> {
     // Whoever answers at first is there; later it may come and go.
     let first = look(&host, port, &asked)?;
     if io::stdout().is_terminal() && io::stdin().is_terminal() {
-        let (sender, looks) = mpsc::channel();
+        let (sender, looks) = mpsc::sync_channel(1);
         let address = asked.clone();
         thread::spawn(move || {
             loop {
                 thread::sleep(EVERY);
-                if sender.send(look(&host, port, &address)).is_err() {
+                // A terminal that does not keep up is shown the next one.
+                let told = sender.try_send(look(&host, port, &address));
+                if matches!(told, Err(mpsc::TrySendError::Disconnected(_))) {
                     return;
                 }
             }

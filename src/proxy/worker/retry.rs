@@ -30,12 +30,14 @@ use crate::wire::say;
 
 impl Worker {
     /// A replica could not answer a read: asks the primary instead, or, when that does not answer either, another
-    /// replica that may serve it. Gives the command back when nobody can be asked.
+    /// replica that may serve it. Gives the command back when nobody can be asked. With `lost` the
+    /// replica has not answered at all: of those no more are asked for than the budget has, and the others are answered that.
     pub fn repeat(
         self: &Rc<Self>,
         mut pending: Pending,
         request: &[u8],
         failed: &Lane,
+        lost: bool,
     ) -> Result<(), Pending> {
         self.fencing.stamp_fresh();
         let before = pending.client.session.borrow().repeats_at(pending.seq, &pending.stamps);
@@ -45,8 +47,8 @@ impl Worker {
             None => self.elsewhere(&pending, request, failed),
         };
         let Some(node) = node else { return Err(pending) };
-        // One that was sent on hope is expected to fail now and then.
-        if pending.need.is_none() && !self.may_repeat(&pending) {
+        // What a replica has answered, without being able to, makes no storm: it was sent on hope, or needs a script.
+        if (lost || mutant::is("answers-cost")) && !self.may_repeat(&pending) {
             return Ok(());
         }
         if pending.kind == PendingKind::Read {
@@ -193,7 +195,7 @@ impl Worker {
             _ => (HowLost::Broken, Vec::new()),
         };
         let (error, pending) = match repeat::after_loss(asked, lane.exclusive, sent, loss) {
-            Fate::ElsewhereOrWords => match self.repeat(pending, &request, lane) {
+            Fate::ElsewhereOrWords => match self.repeat(pending, &request, lane, true) {
                 Ok(()) => return,
                 Err(pending) => (words, pending),
             },
@@ -415,7 +417,7 @@ impl Worker {
         lane: &Rc<Lane>,
         why: &Closed,
     ) -> Result<(), Pending> {
-        let mut pending = match self.repeat(pending, request, lane) {
+        let mut pending = match self.repeat(pending, request, lane, true) {
             Ok(()) => return Ok(()),
             Err(pending) => pending,
         };

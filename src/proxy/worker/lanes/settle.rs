@@ -404,7 +404,7 @@ fn ask_again(
         worker.ask_successor(lane, pending, request, refusal.then_some(reply));
         return Ok(());
     }
-    let pending = match worker.repeat(pending, &request, lane) {
+    let pending = match worker.repeat(pending, &request, lane, false) {
         Ok(()) => return Ok(()),
         Err(pending) => pending,
     };
