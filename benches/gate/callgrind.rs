@@ -12,8 +12,8 @@ use crate::cases::REPLICAS;
 use crate::rig::process::{Process, free_port, is_installed, proxy_core};
 use crate::rig::servers::Servers;
 
-/// How the allocator is called: jemalloc, the C library, which has some functions twice, and what is before it in a debug build.
-const ALLOCATOR: [&str; 19] = [
+/// How the allocator is called: the C library, which has some functions twice, and what is before it in a debug build.
+const ALLOCATOR: [&str; 14] = [
     "__rustc::__rust_alloc",
     "__rustc::__rust_realloc",
     "__rustc::__rdl_alloc",
@@ -28,11 +28,6 @@ const ALLOCATOR: [&str; 19] = [
     "__libc_calloc",
     "__libc_realloc",
     "__posix_memalign",
-    "_rjem_malloc",
-    "_rjem_mallocx",
-    "_rjem_calloc",
-    "_rjem_realloc",
-    "_rjem_rallocx",
 ];
 
 /// Redweir under callgrind, with one worker; it ends with this value.
