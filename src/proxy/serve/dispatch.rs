@@ -19,6 +19,7 @@ use crate::net::runtime::clock;
 use crate::proxy::local;
 use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::relayed::Relayed;
+use crate::proxy::session::oversized;
 use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::On;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
@@ -168,7 +169,7 @@ impl Connection {
             return Stamps::All;
         }
         if request.is_partial() {
-            return self.stamps_of_long(request, intent, commands);
+            return oversized::stamps(request, intent, commands, fences);
         }
         // What it only reads as well: its reply, or what it writes (`COPY`, `SUNIONSTORE`), shows of those keys what no
         // replica may take back.

@@ -163,7 +163,7 @@ impl Server {
                     let reports = Box::pin(self.worker.shared.mailboxes.reports()).await;
                     let there = reports.iter().find(|report| report.id == client);
                     let server_id = there.and_then(|report| report.server_id).unwrap_or(0);
-                    self.connection.redirect = Some((client, server_id));
+                    self.connection.redirect.found(client, server_id);
                     continue;
                 }
                 Step::Permit => Box::pin(self.wait_for_permit()).await,

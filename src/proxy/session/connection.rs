@@ -15,12 +15,13 @@ use crate::core::session::Home;
 use crate::net::runtime::clock;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::session::exclusive::pin::{Permit, Pin};
+use crate::proxy::session::exclusive::tracking::Redirection;
 use crate::proxy::session::lanes::LanesAtHand;
 use crate::proxy::session::routing::Routing;
 use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::{On, Waiting};
 use crate::proxy::session::who::Who;
-use crate::proxy::upstream::lane::{Lane, Redirect};
+use crate::proxy::upstream::lane::Lane;
 use crate::proxy::worker::Worker;
 use crate::shard::identity::{Identity, IdentityId};
 
@@ -41,8 +42,8 @@ pub struct Connection {
     pub(crate) waiting: Waiting,
     /// Its exclusive connection, if it needs one.
     pub pin: Option<Pin>,
-    /// Whom `CLIENT TRACKING … REDIRECT` names, once that was found out.
-    pub redirect: Option<Redirect>,
+    /// Whom `CLIENT TRACKING … REDIRECT` names.
+    pub redirect: Redirection,
     /// Whether it stands in line for one.
     pub permit: Permit,
     /// The last command's name, and what it is: clients repeat themselves.
@@ -66,7 +67,7 @@ impl Connection {
             lanes,
             waiting: Waiting::default(),
             pin: None,
-            redirect: None,
+            redirect: Redirection::default(),
             permit: Permit::No,
             last: LastCommand::default(),
         }

@@ -1,17 +1,12 @@
 //! Who a client is, what it has written and seen, and where its command goes.
 
-pub(crate) mod admit;
 pub mod connection;
 pub mod exclusive;
-pub(crate) mod fast_path;
 pub(crate) mod lanes;
-pub(crate) mod leave;
-pub(crate) mod order;
 pub(crate) mod oversized;
 pub(crate) mod plan;
 pub(crate) mod read;
 pub(crate) mod rights;
-pub(crate) mod route_cache;
 pub(crate) mod routing;
 pub(crate) mod scan;
 pub(crate) mod send;

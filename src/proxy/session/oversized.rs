@@ -2,12 +2,15 @@
 //! after everything before them is answered, and the rest of them follows as it comes.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use crate::core::argv::Args;
 use crate::core::command::in_force::Commands;
 use crate::core::command::{Handling, Intent, Keys, Local};
+use crate::core::fence::FenceTable;
 use crate::core::session::Stamps;
-use crate::proxy::session::connection::Connection;
+use crate::proxy::downstream::replies::Client;
+use crate::proxy::session::exclusive::pin::Pin;
 use crate::proxy::session::step::Step;
 use crate::wire::request::Request;
 use crate::wire::say;
@@ -31,41 +34,38 @@ impl Args for Beginning<'_> {
     }
 }
 
-impl Connection {
-    /// What Redweir itself would answer is no command with arguments of that size: what Redis says to them.
-    pub(crate) fn refuse_long(&self, intent: Intent) -> Option<Step> {
-        let Handling::Local(which) = intent.handling else { return None };
-        if self.pin.as_ref().is_some_and(crate::proxy::session::exclusive::pin::Pin::relays_everything) {
-            return None;
+/// What Redweir itself would answer is no command with arguments of that size: what Redis says to them.
+pub(crate) fn refuse(client: &Rc<Client>, pin: Option<&Pin>, intent: Intent) -> Option<Step> {
+    let Handling::Local(which) = intent.handling else { return None };
+    if pin.is_some_and(Pin::relays_everything) {
+        return None;
+    }
+    let reply = match which {
+        Local::Quit => {
+            client.answer(say::OK);
+            return Some(Step::Close);
         }
-        let reply = match which {
-            Local::Quit => {
-                self.client.answer(say::OK);
-                return Some(Step::Close);
-            }
-            Local::Auth | Local::Hello => say::WRONGPASS.to_vec(),
-            Local::Select | Local::Wait => say::BAD_DB.to_vec(),
-            Local::Reset => say::wrong_arity("reset"),
-            Local::Client | Local::Info | Local::Redweir => say::SYNTAX.to_vec(),
-        };
-        self.client.answer(&reply);
-        Some(Step::Done)
-    }
+        Local::Auth | Local::Hello => say::WRONGPASS.to_vec(),
+        Local::Select | Local::Wait => say::BAD_DB.to_vec(),
+        Local::Reset => say::wrong_arity("reset"),
+        Local::Client | Local::Info | Local::Redweir => say::SYNTAX.to_vec(),
+    };
+    client.answer(&reply);
+    Some(Step::Done)
+}
 
-    /// The fences of its keys, if they stand in the beginning; else those of every key.
-    pub(crate) fn stamps_of_long(
-        &self,
-        request: &Request<'_>,
-        intent: Intent,
-        commands: &Commands,
-    ) -> Stamps {
-        let beginning = Beginning { request, missed: Cell::new(false) };
-        let (fences, mut stamps) = (&self.worker.shared.shard().fences, Stamps::None);
-        let keys = commands.table.for_each_key(intent.id, &beginning, &mut |key| {
-            if !beginning.missed.get() {
-                stamps.merge(Stamps::One(fences.slot(key)));
-            }
-        });
-        if beginning.missed.get() || keys == Keys::Unknowable { Stamps::All } else { stamps }
-    }
+/// The fences of its keys, if they stand in the beginning; else those of every key.
+pub(crate) fn stamps(
+    request: &Request<'_>,
+    intent: Intent,
+    commands: &Commands,
+    fences: &FenceTable,
+) -> Stamps {
+    let (beginning, mut stamps) = (Beginning { request, missed: Cell::new(false) }, Stamps::None);
+    let keys = commands.table.for_each_key(intent.id, &beginning, &mut |key| {
+        if !beginning.missed.get() {
+            stamps.merge(Stamps::One(fences.slot(key)));
+        }
+    });
+    if beginning.missed.get() || keys == Keys::Unknowable { Stamps::All } else { stamps }
 }

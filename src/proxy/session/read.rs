@@ -16,7 +16,7 @@ use crate::core::session::{Follows, Stamps};
 use crate::mutant;
 use crate::net::runtime::limits;
 use crate::proxy::session::connection::Connection;
-use crate::proxy::session::route_cache::CachedRoute;
+use crate::proxy::session::routing::cache::CachedRoute;
 use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::On;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};

@@ -31,6 +31,8 @@ use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::net::socket::call::words;
 use crate::net::socket::call::{ControlError, ControlLink};
+use crate::proxy::downstream::status::Status;
+use crate::shard::identity::IdentityId;
 use crate::shard::shared::Shared;
 use crate::wire::reply::ErrorCode;
 
@@ -94,6 +96,25 @@ impl Admission {
     /// The present epoch: who was admitted in another one has to be admitted anew.
     pub fn epoch(&self) -> u32 {
         self.epoch.get()
+    }
+
+    /// Whether a client is known to may ask which nodes there are. In doubt it may not: there is no primary to be asked. Whoever has
+    /// given no password may, if none was needed when the primary last said so.
+    pub(crate) fn may_see_nodes(&self, client: &Status, view: &View) -> bool {
+        let identity = client.identity.get();
+        let admitted = client.auth_epoch.get() == self.epoch()
+            || !view.primary_answers() && view.rights.let_newcomers_in() == Some(true);
+        if identity == IdentityId::ANONYMOUS && !admitted {
+            return false;
+        }
+        let user = if identity == IdentityId::ANONYMOUS {
+            "default".to_owned()
+        } else {
+            let known = self.shared.identities.hold(identity).filter(|identity| !identity.is_revoked());
+            let Some(identity) = known else { return false };
+            identity.user()
+        };
+        view.rights.plainly_allow(user.as_bytes(), b"info")
     }
 
     /// The view has changed. Another primary may have other passwords.

@@ -2,15 +2,14 @@
 //! with other workers but one `ArcSwap` load and atomics.
 
 pub mod admission;
-pub(crate) mod bars;
 mod fencing;
 pub(crate) mod held;
 pub(crate) mod inquiry;
 pub(crate) mod lanes;
 pub(crate) mod mailbox;
 pub(crate) mod proof;
-mod refusal;
 pub(crate) mod retry;
+pub(crate) mod shut_out;
 pub(crate) mod turns;
 pub(crate) mod upkeep;
 
@@ -21,14 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
 
 use crate::core::fence::Era;
 use crate::core::moment::Moment;
+use crate::core::nodes::cause::Cause;
 use crate::core::nodes::node::{NodeId, Role};
 use crate::core::nodes::proof::Proofs;
 use crate::core::nodes::view::View;
+use crate::core::reason::Reason;
 use crate::core::repeat::{PendingKind, RepeatBudget};
 use crate::core::session::Stamps;
 use crate::mutant;
@@ -46,6 +46,7 @@ use crate::proxy::worker::fencing::Fencing;
 use crate::proxy::worker::held::Held;
 use crate::proxy::worker::inquiry::Inquiry;
 use crate::proxy::worker::lanes::Lanes;
+use crate::proxy::worker::shut_out::ShutOut;
 use crate::shard::identity::IdentityId;
 use crate::shard::shared::Shared;
 use crate::shard::snapshot::Snapshot;
@@ -96,10 +97,8 @@ pub struct Worker {
     pub era: Cell<Era>,
     /// Questions to the primary as somebody.
     pub inquiry: Inquiry,
-    /// Replicas that have refused an identity, and until when they get none of its reads.
-    pub(crate) shut_out: RefCell<FxHashMap<(NodeId, IdentityId), Moment>>,
-    /// Whose differing access rules were told of.
-    pub(crate) warned: RefCell<FxHashSet<(NodeId, IdentityId)>>,
+    /// Replicas that have refused an identity.
+    pub(crate) shut_out: ShutOut,
     /// Its connections to the nodes.
     pub(crate) lanes: Lanes,
     /// The fences of what they have acknowledged.
@@ -153,8 +152,7 @@ impl Worker {
             deposed: Cell::default(),
             depositions: Cell::default(),
             era: Cell::default(),
-            shut_out: RefCell::default(),
-            warned: RefCell::default(),
+            shut_out: ShutOut::default(),
             primary_reads: Allowance::default(),
             repeats: RefCell::default(),
             buffers: RefCell::default(),
@@ -274,6 +272,17 @@ impl Worker {
         });
         let mut session = pending.client.session.borrow_mut();
         session.remember(pending.seq, &pending.stamps, pending.sees_all, digest, next);
+    }
+
+    /// `-MASTERDOWN`, with the cause: the reply to a command of `client` that nobody may answer, for this reason. It is counted.
+    /// Where nodes are is told to those only who may ask for it (`REDWEIR VIEW`).
+    #[cold]
+    pub(crate) fn masterdown(&self, client: &Client, reason: Reason) -> Vec<u8> {
+        self.stats.masterdown.add(1);
+        let view = self.shared.shard().view.load();
+        let names =
+            self.admission.may_see_nodes(&client.status, &view) || mutant::is("told-where-to-anybody");
+        say::masterdown(Cause::of(&view).as_ref(), reason, names)
     }
 
     /// Tells the clients when the process drains. They look at a flag: waiting for the news themselves would cost each

@@ -118,7 +118,7 @@ impl Worker {
             load: &self.load.per_node(view.nodes.len()),
             proven: &[],
             in_doubt: self.proofs.borrow().in_doubt(),
-            barred: &self.bars(identity, &user, &view, now),
+            barred: &self.shut_out.bars(identity, &user, &view, now),
             may_try: &[],
             now,
             tie: self.roll(),
@@ -148,7 +148,7 @@ impl Worker {
             // Of a database that there is not: its user may read in others.
             && !error.starts_with(say::DB_OUT_OF_RANGE)
         {
-            self.shut_out(lane, why);
+            self.shut_out.refused(lane, why, &self.shared.shard().view.load());
         }
         let owed = lane.drain();
         let owes_nothing = owed.is_empty();

@@ -11,13 +11,18 @@ use std::time::Duration;
 use rustc_hash::FxHashSet;
 
 use crate::core::moment::Moment;
+use crate::core::policy::PolicyId;
+use crate::core::repeat::PendingKind;
+use crate::core::session::Stamps;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Proto, Purpose};
+use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::proxy::worker::Worker;
 use crate::shard::identity::IdentityId;
+use crate::telemetry::AccessLabel;
 use crate::wire::reply::ErrorCode;
 
 impl Worker {
@@ -34,7 +39,37 @@ impl Worker {
             self.give_up_stalled();
             self.inquiry.close_idle(now);
             self.admission.close_unneeded();
-            self.shut_out.borrow_mut().retain(|_, until| now < *until);
+            self.shut_out.look(now);
+        }
+    }
+
+    /// Asks idle lanes, now and then, as long as the worker runs.
+    pub(crate) async fn check_idle_lanes(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(limits::IDLE_CHECK).await;
+            let now = clock::now();
+            for lane in self.lanes.to_check(now) {
+                lane.push_bytes(PING, self.check(now));
+            }
+        }
+    }
+
+    fn check(&self, now: Moment) -> Pending {
+        Pending {
+            client: self.discard(),
+            seq: 0,
+            len: 0,
+            access: AccessLabel::Other,
+            kind: PendingKind::Check,
+            rewrite: Rewrite::None,
+            policy: PolicyId::default(),
+            stamps: Stamps::None,
+            at_primary: false,
+            sees_all: false,
+            need: None,
+            void: false,
+            begun: now,
+            sent: now,
         }
     }
 
@@ -132,3 +167,5 @@ pub(crate) fn is_about_credentials(why: &Closed) -> bool {
     let Closed::Refused(error) = why else { return false };
     matches!(ErrorCode::of(error), Some(ErrorCode::WrongPass | ErrorCode::NoAuth))
 }
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";

@@ -2,7 +2,6 @@
 
 pub(crate) mod pin;
 pub(crate) mod pinned;
-pub(crate) mod redirect;
 pub(crate) mod relayed;
 pub(crate) mod reply_mode;
 pub(crate) mod tracking;

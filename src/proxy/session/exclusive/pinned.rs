@@ -27,6 +27,7 @@ use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::pin::{Permit, Pin};
 use crate::proxy::session::exclusive::reply_mode;
 use crate::proxy::session::exclusive::tracking;
+use crate::proxy::session::oversized;
 use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::On;
 use crate::proxy::upstream::lane::Closed;
@@ -48,7 +49,7 @@ impl Connection {
         now: Moment,
     ) -> Option<Step> {
         if request.is_partial()
-            && let Some(step) = self.refuse_long(intent)
+            && let Some(step) = oversized::refuse(&self.client, self.pin.as_ref(), intent)
         {
             return Some(step);
         }
@@ -82,8 +83,8 @@ impl Connection {
             }
             _ => {}
         }
-        if let Some(step) = self.look_for_redirect(request, intent) {
-            return Some(step);
+        if let Some(named) = self.redirect.wanted(request, intent) {
+            return Some(Step::Find(named));
         }
         let enters = matches!(intent.handling, Handling::Pin(_)) || request.is_partial();
         if self.pin.as_ref().is_some_and(|pin| pin.lane.was_refused()) {
@@ -196,7 +197,7 @@ impl Connection {
             return self.abort_transaction();
         }
         let changed = match Self::own_cursor(request, intent, &pin.lane, view) {
-            Ok(changed) => changed.or_else(|| self.redirected(request, intent)),
+            Ok(changed) => changed.or_else(|| self.redirect.translate(request, intent, &pin.lane)),
             Err(None) => return self.wait(On::Nodes, view.hold, now),
             Err(Some(error)) => {
                 self.poison_transaction();

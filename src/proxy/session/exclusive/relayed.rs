@@ -121,8 +121,8 @@ impl Connection {
         commands: &Commands,
         now: Moment,
     ) -> Step {
-        if let Some(step) = self.look_for_redirect(request, intent) {
-            return step;
+        if let Some(named) = self.redirect.wanted(request, intent) {
+            return Step::Find(named);
         }
         let written = match intent.access {
             Access::Write { .. } | Access::Unknown => self.stamps(request, intent, commands),
@@ -132,7 +132,7 @@ impl Connection {
         pin.follow_relayed(intent, commands.table.name(intent.id));
         let lane = Rc::clone(&pin.lane);
         let changed = match Self::own_cursor(request, intent, &lane, view) {
-            Ok(changed) => changed.or_else(|| self.redirected(request, intent)),
+            Ok(changed) => changed.or_else(|| self.redirect.translate(request, intent, &lane)),
             Err(None) => return self.wait(On::Nodes, view.hold, now),
             Err(Some(error)) => {
                 self.say(error);

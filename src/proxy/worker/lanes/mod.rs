@@ -5,7 +5,6 @@
 //! now and then whether it still works, so that nobody is given a connection that died in silence; what is not needed for a
 //! while is closed.
 
-pub(crate) mod check;
 pub(crate) mod connect;
 pub(crate) mod detour;
 pub(crate) mod rewrite;

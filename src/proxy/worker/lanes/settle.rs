@@ -381,7 +381,9 @@ fn examine(worker: &Worker, lane: &Lane, pending: &Pending, doubtful: bool, repl
     let not_here = || say::asks_for_another_node(reply, pending.at_primary);
     let answered = if refuses && pending.at_primary {
         Answered::ReadOnly
-    } else if pending.kind == PendingKind::Read && (not_here() || worker.differs_in_acl(lane, reply)) {
+    } else if pending.kind == PendingKind::Read
+        && (not_here() || worker.shut_out.differs(lane, reply, &worker.shared.shard().view.load()))
+    {
         Answered::NotHere
     } else {
         Answered::Value

@@ -1,5 +1,5 @@
 //! Where the last commands of a connection went, for the next ones that are like them
-//! ([`crate::proxy::session::fast_path`]).
+//! ([`crate::proxy::session::routing::fast_path`]).
 
 use crate::core::command::{Arity, CommandId};
 use crate::core::nodes::node::NodeId;

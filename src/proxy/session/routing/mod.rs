@@ -1,5 +1,9 @@
 //! Where the commands of a connection go, as far as those before them have settled that.
 
+pub(crate) mod cache;
+pub(crate) mod fast_path;
+pub(crate) mod order;
+
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -13,8 +17,8 @@ use crate::core::route::Demand;
 use crate::mutant;
 use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
-use crate::proxy::session::order::Run;
-use crate::proxy::session::route_cache::{CachedRoute, FastPath};
+use crate::proxy::session::routing::cache::{CachedRoute, FastPath};
+use crate::proxy::session::routing::order::Run;
 use crate::proxy::upstream::lane::Purpose;
 use crate::proxy::upstream::load::{Load, Stay};
 

@@ -24,7 +24,7 @@ use crate::core::repeat::PendingKind;
 use crate::core::session::{Home, Stamps};
 use crate::mutant;
 use crate::proxy::session::connection::Connection;
-use crate::proxy::session::route_cache::{CachedRoute, FastPath};
+use crate::proxy::session::routing::cache::{CachedRoute, FastPath};
 use crate::proxy::session::step::Step;
 use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Pending, Rewrite};
