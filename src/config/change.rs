@@ -138,6 +138,7 @@ fn follow_proxy(changes: &mut Changes, old: &ProxyConfig, new: &mut ProxyConfig)
         client_handshake_timeout,
         max_memory,
         primary_read_limit,
+        share_reads,
         drain_timeout,
         lame_duck,
         maint_notifications,
@@ -153,6 +154,7 @@ fn follow_proxy(changes: &mut Changes, old: &ProxyConfig, new: &mut ProxyConfig)
     changes.take("proxy.client-handshake-timeout", client_handshake_timeout, handshake);
     changes.take("proxy.max-memory", max_memory, &new.max_memory);
     changes.take("proxy.primary-read-limit", primary_read_limit, &new.primary_read_limit);
+    changes.take("proxy.share-reads", share_reads, &new.share_reads);
     changes.take("proxy.drain-timeout", drain_timeout, &new.drain_timeout);
     changes.take("proxy.lame-duck", lame_duck, &new.lame_duck);
     let maint = &new.maint_notifications;

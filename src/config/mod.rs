@@ -184,6 +184,8 @@ pub struct ProxyConfig {
     pub max_memory: u64,
     /// `primary-read-limit`: reads a second that may fall back to the primary; 0: no limit.
     pub primary_read_limit: usize,
+    /// `share-reads`: one request to the primary may ask for the same read of several clients.
+    pub share_reads: bool,
     /// `reply-budget`, in bytes: what may wait for clients who do not keep up, in all.
     pub reply_budget: u64,
     /// `drain-timeout`: how long clients may take to leave after SIGTERM.
@@ -507,6 +509,7 @@ impl Default for ProxyConfig {
             client_handshake_timeout: Duration::from_mins(1),
             max_memory: 1 << 30,
             primary_read_limit: 0,
+            share_reads: false,
             reply_budget: 64 << 20,
             drain_timeout: Duration::from_secs(10),
             lame_duck: Duration::from_millis(500),

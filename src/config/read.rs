@@ -421,6 +421,7 @@ fn read_proxy(section: &Section<'_>) -> ProxyConfig {
             0..=1_000_000_000,
             None,
         ),
+        share_reads: section.yes_no("share-reads", default.share_reads),
         reply_budget: section.size("reply-budget", default.reply_budget, 1 << 20..=SIZE_MAX),
         drain_timeout: section.duration("drain-timeout", default.drain_timeout, Duration::ZERO..=MINUTE * 60),
         lame_duck: section.duration("lame-duck", default.lame_duck, Duration::ZERO..=MINUTE * 60),

@@ -76,6 +76,7 @@ pub const TABLES: &[Table] = &[
             "client-handshake-timeout",
             "max-memory",
             "primary-read-limit",
+            "share-reads",
             "drain-timeout",
             "lame-duck",
             "maint-notifications",

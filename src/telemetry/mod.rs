@@ -127,6 +127,8 @@ pub struct Stats {
     pub stalled: Counter,
     /// Reads sent again elsewhere.
     pub repeated_reads: Counter,
+    /// Reads at the primary that one request has asked for together with another.
+    pub shared_reads: Counter,
     /// Reads that were not sent again, for too many were.
     pub unrepeated_reads: Counter,
     /// Reads sent on hope whose proof was enough.
@@ -155,6 +157,7 @@ impl Default for Stats {
             refused_writes: Counter::default(),
             stalled: Counter::default(),
             repeated_reads: Counter::default(),
+            shared_reads: Counter::default(),
             unrepeated_reads: Counter::default(),
             optimistic_proven: Counter::default(),
             optimistic_repeated: Counter::default(),

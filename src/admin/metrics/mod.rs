@@ -26,7 +26,7 @@ use crate::telemetry::{AccessLabel, Counter, Latency, Stats, Target};
 /// Sums one counter over all workers.
 type Pick = fn(&Stats) -> &Counter;
 
-const COUNTERS: [(&str, &str, Pick); 11] = [
+const COUNTERS: [(&str, &str, Pick); 12] = [
     ("redweir_clients_accepted_total", "Clients accepted.", |s| &s.accepted),
     ("redweir_clients_too_slow_total", "Clients disconnected at client-output-buffer-limit.", |s| {
         &s.slow_clients
@@ -35,6 +35,11 @@ const COUNTERS: [(&str, &str, Pick); 11] = [
         &s.idle_clients
     }),
     ("redweir_tls_handshakes_failed_total", "Clients whose TLS handshake failed.", |s| &s.tls_failed),
+    (
+        "redweir_shared_reads_total",
+        "Reads at the primary for which another one's request has asked, too.",
+        |s| &s.shared_reads,
+    ),
     ("redweir_protocol_errors_total", "Clients disconnected for a protocol error.", |s| &s.protocol_errors),
     ("redweir_commands_denied_total", "Commands that deny-commands refused.", |s| &s.denied),
     (

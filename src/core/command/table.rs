@@ -157,6 +157,13 @@ impl CommandTable {
         rule.has_one_key && rule.specs.iter().all(|spec| spec.writes)
     }
 
+    /// Whether the server's answer depends on the arguments and the data alone: nothing is drawn, nor does a module say so.
+    pub fn is_answered_alike(&self, id: CommandId) -> bool {
+        let rule = self.rule(id);
+        let draws = ["hrandfield", "randomkey", "srandmember", "zrandmember"];
+        !rule.name.contains('.') && !draws.contains(&&*rule.name)
+    }
+
     fn find<A: Args + ?Sized>(&self, args: &A) -> CommandId {
         let mut buffer = [0; NAME_MAX];
         let Some(length) = lower(&mut buffer, 0, args.arg(0)) else { return CommandId::OTHER };

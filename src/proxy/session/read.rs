@@ -85,7 +85,8 @@ impl Connection {
         }
         match decision {
             Decision::Send { node, reason } if view.primary == Some(node) => {
-                self.fall_back(node, request, outgoing(reason), view)
+                let alike = worker.shares_reads.get() && are_answered_alike(intent, commands);
+                self.fall_back(node, request, Outgoing { alike, ..outgoing(reason) }, view)
             }
             Decision::Send { node, reason } => {
                 let step = self.send_to_replica(node, request, outgoing(reason), &stamps, view);
@@ -301,6 +302,11 @@ impl Connection {
 }
 
 /// A read of the keys of these fences.
+/// Whether such reads, asked by several at the same time, have one answer.
+fn are_answered_alike(intent: Intent, commands: &Commands) -> bool {
+    intent.handling == Handling::Shared && commands.table.is_answered_alike(intent.id)
+}
+
 fn outgoing_read(
     intent: Intent,
     policy_id: PolicyId,

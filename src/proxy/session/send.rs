@@ -12,6 +12,7 @@ use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
 use crate::mutant;
 use crate::proxy::session::connection::Connection;
+use crate::proxy::session::routing::order::Run;
 use crate::proxy::session::scan;
 use crate::proxy::session::step::Step;
 use crate::proxy::upstream::lane::{Lane, LaneKey, Process, Purpose};
@@ -78,12 +79,13 @@ impl Connection {
         Step::Done
     }
 
-    fn push(&self, lane: &Rc<Lane>, request: Bytes<'_>, outgoing: Outgoing, begun: Moment) {
+    fn push(&mut self, lane: &Rc<Lane>, request: Bytes<'_>, outgoing: Outgoing, begun: Moment) {
         let oldest = self.client.oldest();
         let seq = self.client.open();
         if outgoing.kind == PendingKind::Write && outgoing.stamps != Stamps::None {
             self.client.session.borrow_mut().sent(seq, &outgoing.stamps, oldest);
         }
+        let alone = outgoing.alike && outgoing.at_primary && oldest == seq;
         let pending = Pending {
             client: Rc::clone(&self.client),
             seq,
@@ -97,15 +99,21 @@ impl Connection {
             sees_all: outgoing.sees_all,
             need: outgoing.need,
             void: false,
+            shares: false,
             begun,
             sent: outgoing.now,
         };
-        lane.push(request, pending);
+        if !alone {
+            lane.push(request, pending);
+        } else if lane.push_shared(request, pending) {
+            self.worker.stats.shared_reads.add(1);
+            self.routing.runs(Run::alone(seq));
+        }
     }
 
     /// Sends a command on an exclusive lane.
     pub fn push_pinned(
-        &self,
+        &mut self,
         lane: &Rc<Lane>,
         request: Bytes<'_>,
         access: telemetry::AccessLabel,

@@ -146,6 +146,22 @@ impl Lane {
         }
     }
 
+    /// Takes a read, unless one that was taken before asks for it, too ([`crate::proxy::upstream::queue`]). True if one does.
+    pub fn push_shared(self: &Rc<Self>, request: Bytes<'_>, pending: Pending) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let shared = inner.connection.queue_mut().push_shared(pending, |buffer| match request {
+            Bytes::Request(request) => request.encode_into(buffer),
+            Bytes::Own(bytes) => buffer.extend_from_slice(bytes),
+        });
+        self.mark_dirty(inner);
+        shared
+    }
+
+    /// Whether the reply that came last answers the next command, too.
+    pub fn is_shared_by_next(&self) -> bool {
+        self.inner.borrow().connection.queue().is_shared_by_next()
+    }
+
     /// Puts a `ROLE` before whatever is taken next, unless this round has one already.
     pub fn ask(self: &Rc<Self>, pending: impl FnOnce() -> Pending) {
         let asked = std::mem::replace(&mut self.inner.borrow_mut().asks, true);

@@ -31,6 +31,8 @@ pub struct Outgoing {
     pub sees_all: bool,
     /// What the replica must prove to have applied, or the read is repeated.
     pub need: Option<Offset>,
+    /// Its reply is the same for everybody who asks at the same time: one request may ask for several.
+    pub alike: bool,
     /// When it was decided.
     pub now: Moment,
 }
@@ -77,6 +79,7 @@ impl Outgoing {
             at_primary: true,
             sees_all: false,
             need: None,
+            alike: false,
             now,
         }
     }

@@ -58,6 +58,8 @@ pub struct Pending {
     pub need: Option<Offset>,
     /// The node may have gone back since it was sent there: whatever it answers, the read is repeated elsewhere.
     pub void: bool,
+    /// The command before it asks for it as well: it has no bytes of its own, and gets the same reply.
+    pub shares: bool,
     /// When the command had been read.
     pub begun: Moment,
     /// When it was given to the lane.
@@ -124,6 +126,7 @@ impl Pending {
             sees_all: false,
             need: None,
             void: false,
+            shares: self.shares,
             begun: self.begun,
             sent: self.sent,
         }

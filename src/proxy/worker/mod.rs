@@ -103,6 +103,8 @@ pub struct Worker {
     pub(crate) lanes: Lanes,
     /// The fences of what they have acknowledged.
     pub(crate) fencing: Fencing,
+    /// One request to the primary may ask for several reads (`share-reads`).
+    pub(crate) shares_reads: Cell<bool>,
     /// Reads that fall back to the primary.
     pub(crate) primary_reads: Allowance,
     /// Reads that are sent again.
@@ -126,6 +128,7 @@ impl Worker {
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let stats = shared.stats.get(index).cloned().unwrap_or_default();
         let nodes = shared.shard().places;
+        let share_reads = shared.config().proxy.share_reads;
         let schedule = Rc::<Schedule>::default();
         let (dirty, budget) = (DirtyList::new(&schedule), Arc::clone(&shared.replies));
         let output = Output { dirty, buffers: Rc::<Buffers>::default(), budget };
@@ -153,6 +156,7 @@ impl Worker {
             depositions: Cell::default(),
             era: Cell::default(),
             shut_out: ShutOut::default(),
+            shares_reads: Cell::new(share_reads),
             primary_reads: Allowance::default(),
             repeats: RefCell::default(),
             buffers: RefCell::default(),
@@ -163,6 +167,11 @@ impl Worker {
     /// Who gets replies that nobody else gets.
     pub fn discard(&self) -> Rc<Client> {
         Rc::clone(&self.discard)
+    }
+
+    /// Whether one request has ever asked for several reads; some may be outstanding.
+    pub(crate) fn has_shared(&self) -> bool {
+        self.stats.shared_reads.value() > 0
     }
 
     /// A random number (xorshift); good enough to break ties.

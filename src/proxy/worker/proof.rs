@@ -36,6 +36,7 @@ impl Worker {
             sees_all: false,
             need: None,
             void: false,
+            shares: false,
             begun: now,
             sent: now,
         });

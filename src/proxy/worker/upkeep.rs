@@ -68,6 +68,7 @@ impl Worker {
             sees_all: false,
             need: None,
             void: false,
+            shares: false,
             begun: now,
             sent: now,
         }
@@ -78,6 +79,7 @@ impl Worker {
     fn disconnect_idle_clients(&self, now: Moment) {
         let config = self.shared.config();
         let (timeout, handshake) = (config.proxy.timeout, config.proxy.client_handshake_timeout);
+        self.shares_reads.set(config.proxy.share_reads);
         drop(config);
         let clients = self.clients.borrow();
         for client in clients.values() {

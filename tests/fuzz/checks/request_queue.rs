@@ -142,6 +142,7 @@ impl Model {
             sees_all: false,
             need: None,
             void: false,
+            shares: false,
             begun: Moment::default(),
             sent: Moment::default(),
         }

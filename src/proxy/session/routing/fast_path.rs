@@ -177,6 +177,7 @@ impl Connection {
             sees_all: false,
             need: None,
             void: false,
+            shares: false,
             begun: now,
             sent: now,
         };

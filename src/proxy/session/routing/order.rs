@@ -8,7 +8,8 @@ use crate::proxy::upstream::lane::Purpose;
 /// Commands that were sent one after the other on a lane of their own: the last of the client's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
-    purpose: Purpose,
+    /// `None`: nothing may follow it.
+    purpose: Option<Purpose>,
     /// Sequence number of the first.
     first: u64,
     /// Sequence number of the last.
@@ -16,6 +17,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// One that everything waits for.
+    pub(crate) const fn alone(seq: u64) -> Self {
+        Self { purpose: None, first: seq, last: seq }
+    }
+
     /// Whether all of it is answered, given the client's oldest command that is not.
     pub(crate) fn is_over(self, oldest: u64) -> bool {
         oldest > self.last
@@ -23,17 +29,17 @@ impl Run {
 
     /// Whether a command can be sent behind it without waiting for its replies.
     pub(crate) fn carries(self, intent: Intent) -> bool {
-        purpose(intent) == self.purpose
+        Some(purpose(intent)) == self.purpose
     }
 
     /// The run that command number `next` goes on, or begins; `None`: what is outstanding has to be answered first.
     pub(crate) fn with(before: Option<Self>, purpose: Purpose, oldest: u64, next: u64) -> Option<Self> {
         match before {
             // Nothing else is outstanding.
-            Some(run) if run.purpose == purpose && oldest >= run.first && next == run.last + 1 => {
+            Some(run) if run.purpose == Some(purpose) && oldest >= run.first && next == run.last + 1 => {
                 Some(Self { last: next, ..run })
             }
-            _ => (oldest == next).then_some(Self { purpose, first: next, last: next }),
+            _ => (oldest == next).then_some(Self { purpose: Some(purpose), first: next, last: next }),
         }
     }
 }

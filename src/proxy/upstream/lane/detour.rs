@@ -69,6 +69,11 @@ impl Lane {
         self.inner.borrow_mut().connection.queue_mut().take_others(drain, fencing)
     }
 
+    /// Takes out those whom the oldest command asks for.
+    pub(crate) fn take_sharers(&self) -> Vec<(Pending, BytesMut)> {
+        self.inner.borrow_mut().connection.queue_mut().take_sharers()
+    }
+
     /// What this client, who has left, has yet to ask, and only reads, is not asked.
     pub(crate) fn withdraw(&self, client: &Rc<Client>) {
         let mut inner = self.inner.borrow_mut();

@@ -39,6 +39,7 @@ fn pending(client: &Rc<Client>, seq: u64, kind: PendingKind, slot: Option<Slot>)
         sees_all: false,
         need: None,
         void: false,
+        shares: false,
         begun: Moment::default(),
         sent: Moment::default(),
     }
@@ -272,4 +273,126 @@ fn a_queue_that_never_runs_empty_keeps_every_byte_in_its_place() {
     }
     let left: Vec<_> = queue.drain().into_iter().map(|left| left.request.to_vec()).collect();
     assert_eq!(left, [request(997), request(998), request(999)]);
+}
+
+/// Takes a read of the primary, or has another one ask for it.
+fn share(queue: &mut RequestQueue, client: &Rc<Client>, seq: u64, bytes: &[u8]) -> bool {
+    let read = pending(client, seq, PendingKind::Read, None);
+    queue.push_shared(Pending { at_primary: true, ..read }, |buffer| buffer.extend_from_slice(bytes))
+}
+
+/// Who is answered by how many requests.
+fn answer_all(queue: &mut RequestQueue, again: bool) -> (Vec<(u64, Option<Vec<u8>>)>, usize) {
+    let (mut answered, mut replies) = (Vec::new(), 0);
+    while let Some((pending, request)) = queue.pop(|_, _| again) {
+        replies += 1;
+        answered.push((pending.client.id, request.map(|bytes| bytes.to_vec())));
+        while queue.is_shared_by_next() {
+            let (pending, request) = queue.pop(|_, _| again).unwrap();
+            answered.push((pending.client.id, request.map(|bytes| bytes.to_vec())));
+        }
+    }
+    (answered, replies)
+}
+
+#[test]
+fn one_request_asks_for_the_same_read_of_several() {
+    let (mut queue, [alice, bob, carol, dave]) = (empty(), [1, 2, 3, 4].map(client));
+    assert!(!share(&mut queue, &alice, 0, b"get hot"));
+    push(&mut queue, pending(&bob, 0, PendingKind::Write, None), b"set hot");
+    assert!(share(&mut queue, &carol, 0, b"get hot"), "the write is not executed yet, either");
+    assert!(!share(&mut queue, &dave, 0, b"get odd"));
+    assert!(share(&mut queue, &bob, 1, b"get odd"));
+    assert_eq!(queue.clients(), [(1, false), (3, true), (2, false), (4, false), (2, true)]);
+    assert_eq!(write(&mut queue, 21), b"get hotset hotget odd");
+    assert!(!share(&mut queue, &dave, 1, b"get odd"), "the server has that one already");
+    queue.wrote(7);
+    let (answered, replies) = answer_all(&mut queue, false);
+    assert_eq!(answered.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3, 2, 4, 2, 4]);
+    assert_eq!((replies, queue.bytes(), queue.len()), (4, 0, 0));
+}
+
+#[test]
+fn what_was_offered_and_what_writes_is_not_shared() {
+    let (mut queue, [alice, bob]) = (empty(), [1, 2].map(client));
+    share(&mut queue, &alice, 0, b"get hot");
+    queue.refused(7);
+    assert!(!share(&mut queue, &bob, 0, b"get hot"), "TLS may have encrypted it");
+    let mut queue = empty();
+    push(&mut queue, pending(&alice, 0, PendingKind::Write, None), b"incr a");
+    assert!(!share(&mut queue, &bob, 0, b"incr a"));
+    let mut queue = empty();
+    push(&mut queue, pending(&alice, 0, PendingKind::Read, None), b"get hot");
+    assert!(!share(&mut queue, &bob, 0, b"get hot"), "that is a replica's");
+    let mut queue = empty();
+    share(&mut queue, &alice, 0, b"get hot");
+    queue.void_reads();
+    assert!(!share(&mut queue, &bob, 0, b"get hot"), "that one is asked anew elsewhere");
+}
+
+#[test]
+fn who_shares_a_request_has_its_bytes_when_it_is_sent_again() {
+    let (mut queue, [alice, bob, carol]) = (empty(), [1, 2, 3].map(client));
+    for client in [&alice, &bob, &carol] {
+        share(&mut queue, client, 0, b"get hot");
+    }
+    push(&mut queue, pending(&alice, 1, PendingKind::Read, None), b"other");
+    write(&mut queue, 7);
+    let hot = Some(b"get hot".to_vec());
+    assert_eq!(answer_all(&mut queue, true).0, [(1, hot.clone()), (2, hot.clone()), (3, hot)]);
+    let mut queue = empty();
+    for client in [&alice, &bob, &carol] {
+        share(&mut queue, client, 0, b"get hot");
+    }
+    push(&mut queue, pending(&alice, 1, PendingKind::Read, None), b"other");
+    write(&mut queue, 8);
+    queue.pop(|_, _| false).unwrap();
+    let left: Vec<_> = queue.drain().into_iter().map(|l| (l.pending.client.id, l.request, l.sent)).collect();
+    let hot = || bytes::BytesMut::from(&b"get hot"[..]);
+    assert_eq!(left, [(2, hot(), true), (3, hot(), true), (1, bytes::BytesMut::from(&b"other"[..]), false)]);
+    assert!(!queue.is_shared_by_next());
+}
+
+#[test]
+fn when_who_asks_has_left_the_next_one_asks() {
+    let (mut queue, [alice, bob, carol]) = (empty(), [1, 2, 3].map(client));
+    for client in [&alice, &bob, &carol] {
+        share(&mut queue, client, 0, b"get hot");
+    }
+    push(&mut queue, pending(&bob, 1, PendingKind::Read, None), b"other");
+    alice.leave(Gone::Left);
+    queue.withdraw(&alice);
+    assert_eq!(queue.clients(), [(2, false), (3, true), (2, false)]);
+    bob.leave(Gone::Left);
+    queue.withdraw(&bob);
+    assert_eq!(queue.clients(), [(3, false)]);
+    assert_eq!((write(&mut queue, 7), queue.unsent()), (b"get hot".to_vec(), 0));
+    // What the server was asked it answers, whoever is there.
+    carol.leave(Gone::Left);
+    queue.withdraw(&carol);
+    assert_eq!(answer_all(&mut queue, false), (vec![(3, None)], 1));
+}
+
+#[test]
+fn a_long_reply_is_of_who_asked_and_the_others_are_asked_for_anew() {
+    let (mut queue, [alice, bob, carol], drain) = (empty(), [1, 2, 3].map(client), Client::drain(output()));
+    for client in [&alice, &bob, &carol] {
+        share(&mut queue, client, 0, b"get big");
+    }
+    write(&mut queue, 7);
+    carol.leave(Gone::Left);
+    let taken: Vec<_> = queue.take_sharers().into_iter().map(|(p, bytes)| (p.client.id, bytes)).collect();
+    assert_eq!(taken, [(2, bytes::BytesMut::from(&b"get big"[..]))]);
+    assert_eq!((queue.clients(), queue.len()), (vec![(1, false)], 1));
+    // Or they make way, before that.
+    let mut queue = empty();
+    for client in [&alice, &bob] {
+        share(&mut queue, client, 0, b"get big");
+    }
+    write(&mut queue, 7);
+    let taken: Vec<_> =
+        queue.take_others(&drain, true).into_iter().map(|(p, bytes)| (p.client.id, bytes)).collect();
+    assert_eq!(taken, [(2, bytes::BytesMut::from(&b"get big"[..]))]);
+    let (answered, replies) = answer_all(&mut queue, false);
+    assert_eq!((answered.len(), answered[0].0, replies), (2, 1, 1), "the second is a tombstone");
 }

@@ -36,6 +36,11 @@ impl Worker {
         moved
     }
 
+    /// The reply to the oldest command is passed on as it comes, to its client: whoever shares it is asked for anew.
+    pub(crate) fn share_no_longer(self: &Rc<Self>, lane: &Rc<Lane>, now: Moment) {
+        self.send_again(lane.take_sharers(), |key| self.lane(key), lane, now);
+    }
+
     fn send_again(
         &self,
         taken: Vec<(Pending, bytes::BytesMut)>,

@@ -224,6 +224,9 @@ impl ReplyReader {
                     lane.weigh(passed + reply.len());
                     let cut = passed > 0;
                     self.heavy |= answer(worker, lane, reply, kind, cut, now)?;
+                    while worker.has_shared() && lane.is_shared_by_next() {
+                        self.heavy |= answer(worker, lane, reply, kind, false, now)?;
+                    }
                     if cut && let Some(why) = lane.retired() {
                         return Err(Closed::Withdrawn(why));
                     }
@@ -276,6 +279,9 @@ impl ReplyReader {
         if self.passed == 0 && !mutant::is("stamped-at-the-end") {
             // Who sees the beginning knows that it was executed. There is one stamp more once the reply is through.
             worker.fencing.stamp(&lane.front_written());
+        }
+        if self.passed == 0 && worker.has_shared() {
+            worker.share_no_longer(lane, now);
         }
         let (client, seq) = lane.cut_front().ok_or(Closed::Desynchronised(OutOfStep::NotAsked))?;
         self.heavy |= if rewrite == Rewrite::Cursor && self.passed == 0 {
