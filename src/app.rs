@@ -44,6 +44,7 @@ use crate::net::socket::tls::TlsConnector;
 use crate::net::socket::tls::renew::{Renewable, Watch};
 use crate::proxy::serve::listener::{Accepted, Listener};
 use crate::proxy::serve::thread::serve_thread;
+use crate::shard::common::Common;
 use crate::shard::shared::Shared;
 
 /// Runs the proxy until SIGINT or SIGTERM. The configuration is read again from where it came from.
@@ -261,8 +262,8 @@ fn assemble(config: Config, dialer: Dialer, workers: usize, unused: usize) -> (A
     let tracker = Tracker::new(nodes, primary, config.policies.clone(), config.patience());
     let slots = if config.policies.fence() { config.stream.fence_slots } else { 1 };
     let fences = FenceTable::new(slots, jitter::seeds());
-    let mut shared = Shared::new(config, dialer, places, tracker.view().clone(), fences, workers);
-    shared.lanes_unused = unused / workers;
+    let common = Arc::new(Common::new(config, dialer, workers, unused / workers));
+    let shared = Shared::new(common, places, tracker.view().clone(), fences);
     (Arc::new(shared), tracker)
 }
 

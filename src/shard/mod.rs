@@ -1,6 +1,7 @@
 //! What is known of one primary and its replicas, shared by those who find it out and those who serve clients by it.
 
 pub mod attention;
+pub mod common;
 pub mod doctor;
 pub mod emptied;
 pub mod identity;

@@ -6,7 +6,7 @@
 
 use std::io::Read as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -443,4 +443,103 @@ fn the_primary_gets_no_more_reads_than_it_may_take() {
         &[("access", "read"), ("target", "refused"), ("reason", "primary_read_limit")],
     );
     assert!(explained > 99.0, "{explained}");
+}
+
+/// Reads of one key by many who each wait for the answer, while another client writes it: replies, and how many times the primary
+/// has executed the command. No reply is older than a write that was acknowledged before the read was sent.
+fn hot_reads(proxy: &Proxy, primary: &Redis, clients: usize, reads: usize) -> (u64, u64, Duration) {
+    let (acked, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    proxy.cmd(&["SET", "hot", "0"]);
+    let before = primary.calls("get");
+    let (mut writer, until, told) = (proxy.connect(), Arc::clone(&ended), Arc::clone(&acked));
+    let writer = thread::spawn(move || {
+        for n in 1_u64.. {
+            if until.load(Ordering::SeqCst) {
+                break;
+            }
+            assert_eq!(writer.cmd(&["SET", "hot", &n.to_string()]), "OK");
+            told.store(n, Ordering::SeqCst);
+        }
+    });
+    let begun = Instant::now();
+    let readers: Vec<_> = (0..clients)
+        .map(|_| {
+            let (mut conn, acked) = (proxy.connect(), Arc::clone(&acked));
+            thread::spawn(move || {
+                for _ in 0..reads {
+                    let least = acked.load(Ordering::SeqCst);
+                    let shown: u64 = conn.cmd(&["GET", "hot"]).text().parse().unwrap();
+                    assert!(
+                        shown >= least,
+                        "{shown}, though {least} was acknowledged before it was asked for"
+                    );
+                }
+            })
+        })
+        .collect();
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    let took = begun.elapsed();
+    ended.store(true, Ordering::SeqCst);
+    writer.join().unwrap();
+    ((clients * reads) as u64, primary.calls("get") - before, took)
+}
+
+/// A hot key that no replica may serve: who asks for it at the same moment is asked for once, if that is wanted.
+#[test]
+fn one_request_asks_for_a_hot_key() {
+    let topology = Topology::start(0);
+    for (share, few) in [("no", false), ("yes", true)] {
+        let keys = format!("[proxy]\nworkers = 1\nshare-reads = \"{share}\"");
+        let proxy = Setup::of(&topology).policy("default", "consistency = \"strong\"").proxy(&keys).start();
+        let (replies, executed, took) = hot_reads(&proxy, &topology.primary, 50, 200);
+        let shared = proxy.metric("redweir_shared_reads_total", &[]);
+        println!(
+            "share-reads {share}: {replies} replies by {executed} commands in {took:?}, {shared} shared"
+        );
+        assert_eq!(executed + shared as u64, replies);
+        assert_eq!(executed * 10 < replies * 8, few, "{executed} of {replies}");
+    }
+}
+
+/// What is drawn is drawn for each, what is long goes to each, and what is wanted no longer stops in the middle of it.
+#[test]
+fn what_several_share_each_of_them_gets_whole() {
+    let topology = Topology::start(0);
+    let keys = "[proxy]\nworkers = 1\nshare-reads = \"yes\"";
+    let proxy = Setup::of(&topology).policy("default", "consistency = \"strong\"").proxy(keys).start();
+    let long = "x".repeat(300_000);
+    proxy.cmd(&["SET", "long", &long]);
+    proxy.cmd(&["SADD", "drawn", "a", "b", "c"]);
+    let before = topology.primary.calls("srandmember");
+    let clients: Vec<_> = (0..12)
+        .map(|n| {
+            let (mut conn, long, port) = (proxy.connect(), long.clone(), proxy.port);
+            thread::spawn(move || {
+                for round in 0..20 {
+                    if n == 0 && round % 4 == 0 {
+                        // It leaves in the middle of it.
+                        Conn::open(port).send(&encode(&["GET", "long"]));
+                    }
+                    let own = format!("{n}:{round}");
+                    let commands: [&[&str]; 5] = [
+                        &["GET", "long"],
+                        &["SET", "own", &own],
+                        &["SRANDMEMBER", "drawn"],
+                        &["GET", "none"],
+                        &["GET", "long"],
+                    ];
+                    let bytes: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
+                    let replies = conn.send(&bytes).read_many(5);
+                    assert!(replies[0].text() == long && replies[4].text() == long, "{n}, {round}");
+                    assert_eq!(replies[1], "OK");
+                    assert!(["a", "b", "c"].contains(&&*replies[2].text()), "{:?}", replies[2]);
+                    assert_eq!(replies[3], Value::Null);
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    assert_eq!(topology.primary.calls("srandmember") - before, 240, "each draws for itself");
+    assert!(proxy.metric("redweir_shared_reads_total", &[]) > 0.0);
+    assert_eq!(proxy.metric("redweir_upstream_desynchronised_total", &[]), 0.0);
 }

@@ -14,9 +14,9 @@ use crate::core::moment::Moment;
 use crate::net::runtime::clock;
 use crate::proxy::local::answer::Answer;
 use crate::proxy::session::connection::Connection;
+use crate::shard::common::ClientEntry;
 use crate::shard::mailbox::Release;
 use crate::shard::mailbox::Report;
-use crate::shard::shared::ClientEntry;
 use crate::wire::number;
 use crate::wire::say;
 

@@ -23,7 +23,8 @@ use crate::net::socket::dial;
 use crate::net::socket::halves::{Socket, socket_name};
 use crate::net::socket::handed::Handed;
 use crate::net::socket::tls;
-use crate::shard::shared::{Seat, Shared};
+use crate::shard::common::Seat;
+use crate::shard::shared::Shared;
 use crate::telemetry::Stats;
 use crate::wire::say;
 
@@ -229,7 +230,7 @@ struct Reception {
 impl Reception {
     /// Hands a newcomer to the next worker, if there is room for it.
     async fn receive(&mut self, socket: AcceptedSocket) {
-        let Some(seat) = self.shared.seat() else {
+        let Some(seat) = self.shared.common().seat() else {
             if self.tls.is_none() {
                 socket.refuse();
             }

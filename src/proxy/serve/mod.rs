@@ -34,7 +34,7 @@ use crate::proxy::session::connection::Connection;
 use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::On;
 use crate::proxy::worker::Worker;
-use crate::shard::shared::ClientEntry;
+use crate::shard::common::ClientEntry;
 use crate::wire::request::{RequestLimits, Scan};
 use input::Input;
 

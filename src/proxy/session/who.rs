@@ -8,8 +8,8 @@ use crate::core::nodes::rights::Rights;
 use crate::core::policy::{Consistency, Policies, PolicyId};
 use crate::mutant;
 use crate::proxy::upstream::lane::{LaneKey, Proto, Purpose};
+use crate::shard::common::ClientEntry;
 use crate::shard::identity::{Identity, IdentityId};
-use crate::shard::shared::ClientEntry;
 
 /// Who a client is.
 #[derive(Debug)]
