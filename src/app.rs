@@ -330,6 +330,7 @@ fn start_control(
     task::supervise("doctor", move || doctor::watch(Arc::clone(&examined), asked.clone()));
     let watched = Arc::clone(shared);
     task::supervise("memory", move || memory::watch(Arc::clone(&watched)));
+    task::supervise("heap", memory::give_back);
     let failures = FailedSources::default();
     let (wanted, source) = watch::channel(None);
     let (chooser, heard_of) = (Arc::clone(shared), Arc::clone(&failures));

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
+use tokio::task::spawn_blocking;
 
 use crate::mutant;
+use crate::net::runtime::heap;
 use crate::net::runtime::sparing::Sparing;
 use crate::shard::mailbox::Report;
 use crate::shard::shared::Shared;
@@ -50,6 +52,30 @@ pub async fn watch(shared: Arc<Shared>) {
             let gone = shared.mailboxes.kill(goes.into_iter().map(|(id, _)| id).collect()).await;
             counter!("redweir_clients_over_memory_total").increment(gone.len() as u64);
         }
+    }
+}
+
+/// How often it is looked how large the process is.
+const SIZED_EVERY: Duration = Duration::from_secs(5);
+
+/// By how much, in bytes, it must have grown or shrunk for what is free to be given back.
+const MOVED_BY: u64 = 16 << 20;
+
+/// Gives back what a spike has needed, for as long as the process runs. What is still in use then is where the next look starts
+/// from: if that was in the middle of the spike, the process has shrunk by the time of the next one, and by less than it could.
+pub async fn give_back() {
+    let mut settled = heap::resident().unwrap_or_default();
+    loop {
+        tokio::time::sleep(SIZED_EVERY).await;
+        // Not on the thread that asks the nodes how they are.
+        let looked = spawn_blocking(move || {
+            if heap::resident()?.abs_diff(settled) < MOVED_BY {
+                return Some(settled);
+            }
+            heap::give_back();
+            heap::resident()
+        });
+        settled = looked.await.ok().flatten().unwrap_or(settled);
     }
 }
 

@@ -9,6 +9,7 @@ pub mod crowd;
 pub mod descriptors;
 pub mod flush;
 pub mod hangup;
+pub(crate) mod heap;
 pub mod jitter;
 pub mod limits;
 pub mod sparing;
