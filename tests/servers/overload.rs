@@ -524,6 +524,8 @@ fn what_several_share_each_of_them_gets_whole() {
                         Conn::open(port).send(&encode(&["GET", "long"]));
                     }
                     let own = format!("{n}:{round}");
+                    assert!(conn.cmd(&["GET", "long"]).text() == long, "{n}, {round}");
+                    assert_eq!(conn.cmd(&["GET", "none"]), Value::Null);
                     let commands: [&[&str]; 5] = [
                         &["GET", "long"],
                         &["SET", "own", &own],

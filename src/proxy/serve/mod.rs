@@ -244,6 +244,9 @@ impl Server {
             if !self.client.has_room() {
                 return Step::Room;
             }
+            if self.worker.shares_reads.get() {
+                self.connection.is_last_said = input.current == Some(rest.len());
+            }
             let request = input.scanner.request(rest);
             task::provoke("worker", || request.arg(1) == b"panic!");
             match self.connection.dispatch(&request, view, commands, now) {

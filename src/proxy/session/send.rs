@@ -85,7 +85,8 @@ impl Connection {
         if outgoing.kind == PendingKind::Write && outgoing.stamps != Stamps::None {
             self.client.session.borrow_mut().sent(seq, &outgoing.stamps, oldest);
         }
-        let alone = outgoing.alike && outgoing.at_primary && oldest == seq;
+        // A pipeline keeps its pace: what comes after a read that is shared has to wait for it.
+        let alone = outgoing.alike && outgoing.at_primary && oldest == seq && self.is_last_said;
         let pending = Pending {
             client: Rc::clone(&self.client),
             seq,
