@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
 
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use crate::support::{Conn, Proxy, Setup, Topology, Value, encode, eventually, http_get, ms, secs, sleep_ms};
+use crate::support::{
+    Conn, Proxy, Redis, Sentinel, Server, Setup, Topology, Value, encode, eventually, http_get, ms, secs,
+    sleep_ms,
+};
 
 const NOAUTH: &str = "NOAUTH Authentication required.";
 const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -232,31 +236,109 @@ fn a_default_user_that_is_off_lets_nobody_in() {
     assert_eq!(conn.cmd(&["GET", "k"]), "v");
 }
 
-/// The rules that the reference file gives for Redweir's own user, which has no others.
-#[test]
-fn the_rules_that_the_manual_gives_are_enough() {
+/// The rules that the reference file gives for Redweir's own user: the words of the command after `before`, where it
+/// stands in a comment.
+fn rules_of_the_reference(before: &str) -> Vec<&'static str> {
     let manual = include_str!("../../config/redweir.toml");
-    let mut lines = manual.lines().skip_while(|line| !line.contains("ACL SETUSER redweir "));
+    let mut lines = manual.lines().skip_while(|line| !line.contains(before));
     let (first, more) = (lines.next().unwrap(), lines.take_while(|line| line.starts_with("#       ")));
     let words =
         std::iter::once(first).chain(more).flat_map(|line| line.trim_start_matches('#').split_whitespace());
-    let rules: Vec<&str> = words.collect();
-    let topology = Topology::start(1);
-    for server in [&topology.primary, &topology.replicas[0].server] {
-        assert_eq!(server.cmd(&rules), "OK");
+    words.collect()
+}
+
+/// What `redweir` says about the configuration file of this proxy.
+fn redweir(args: &[&str], proxy: &Proxy) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_redweir"));
+    let output = command.args(args).arg("--config").arg(proxy.file()).env_remove("REDWEIR_LOG").output();
+    String::from_utf8(output.unwrap().stdout).unwrap()
+}
+
+/// Redweir's own user has the rules that the manual gives, and no others: everything works, and nothing was denied. With those for
+/// the doctor it may ask all that it asks.
+#[test]
+fn the_rules_that_the_manual_gives_are_enough() {
+    let rules = rules_of_the_reference("ACL SETUSER redweir on >secret +role");
+    let page = include_str!("../../docs/operations.md");
+    let on_page = page.lines().find(|line| line.starts_with("ACL SETUSER redweir ")).unwrap();
+    assert_eq!(on_page.split(' ').collect::<Vec<_>>(), rules, "docs/operations.md gives the same");
+    let more = page.split_once("Further rules let the [doctor](#doctor) see more: `").unwrap().1;
+    let more: Vec<&str> = more.split('`').next().unwrap().split(' ').collect();
+    for kind in [Server::Redis70, Server::Redis62] {
+        let topology = Topology::start_as(kind, 1);
+        let servers = [&topology.primary, &topology.replicas[0].server];
+        for server in servers {
+            assert_eq!(server.cmd(&rules), "OK");
+        }
+        let proxy = Setup::of(&topology)
+            .upstream("username = \"redweir\"\npassword = \"secret\"")
+            .policy("default", "consistency = \"fenced\"")
+            .start();
+        eventually("the stream is attached", secs(5), || proxy.metric("redweir_stream_attached", &[]) > 0.5);
+        let watched = || topology.replicas[0].cmd(&["CLIENT", "LIST"]).text();
+        let is_tracked = |client: &str| client.contains("user=redweir") && client.contains("flags=btB");
+        eventually("the replica is watched", secs(5), || watched().lines().any(is_tracked));
+        assert_eq!(proxy.cmd(&["SET", "k", "v"]), "OK");
+        assert_eq!(proxy.cmd(&["GET", "k"]), "v");
+        eventually("a replica is read from", secs(5), || {
+            proxy.cmd(&["GET", "k"]);
+            topology.replicas[0].calls("get") > 0
+        });
+        let (code, body) = proxy.get("/readyz");
+        assert_eq!(code, 200, "{kind:?}: {body}");
+        for line in ["replicas in service: 1 of 1", "access rules: the same at every replica"] {
+            assert!(body.contains(line), "{kind:?}: {body}");
+        }
+        assert!(!body.contains("weaker: ") && !body.contains("not attached"), "{kind:?}: {body}");
+        assert!(!proxy.metrics().contains("redweir_withheld{"), "{kind:?}");
+        eventually("the doctor has looked", secs(10), || proxy.get("/doctor").1.contains("\"ping_ms\""));
+        assert!(!proxy.get("/doctor").1.contains("denied-command"), "{kind:?}: {}", proxy.get("/doctor").1);
+        for server in servers {
+            assert_eq!(server.cmd(&["ACL", "LOG"]), Value::Array(Vec::new()), "{kind:?}: nothing was denied");
+        }
+        let without = redweir(&["check", "--connect"], &proxy);
+        for rule in &more {
+            assert!(without.contains(&format!("allow {rule}\n")), "{kind:?}: {rule}: {without}");
+        }
+        for server in servers {
+            assert_eq!(server.cmd(&[&["ACL", "SETUSER", "redweir"], &more[..]].concat()), "OK");
+            server.cmd(&["ACL", "LOG", "RESET"]);
+        }
+        let with = redweir(&["check", "--connect"], &proxy);
+        assert!(with.contains("the password is right") && !with.contains("may not"), "{kind:?}: {with}");
+        let found = redweir(&["doctor"], &proxy);
+        assert!(!found.contains("may not") && !found.contains("denied-command"), "{kind:?}: {found}");
+        for server in servers {
+            assert_eq!(server.cmd(&["ACL", "LOG"]), Value::Array(Vec::new()), "{kind:?}: nothing was denied");
+        }
     }
-    let proxy = Setup::of(&topology)
-        .upstream("username = \"redweir\"\npassword = \"secret\"")
-        .policy("default", "consistency = \"fenced\"")
-        .start();
-    eventually("the stream is attached", secs(5), || proxy.metric("redweir_stream_attached", &[]) > 0.5);
-    let watched = || topology.replicas[0].cmd(&["CLIENT", "LIST"]).text();
-    let is_tracked = |client: &str| client.contains("user=redweir") && client.contains("flags=btB");
-    eventually("the replica is watched", secs(5), || watched().lines().any(is_tracked));
-    assert_eq!(proxy.cmd(&["SET", "k", "v"]), "OK");
-    assert_eq!(proxy.cmd(&["GET", "k"]), "v");
-    for server in [&topology.primary, &topology.replicas[0].server] {
-        assert_eq!(server.cmd(&["ACL", "LOG"]), Value::Array(Vec::new()), "nothing was denied");
+}
+
+/// The same at sentinels: nodes are found, and a failover is heard of.
+#[test]
+fn the_rules_that_the_manual_gives_are_enough_at_sentinels() {
+    let rules = rules_of_the_reference("ACL SETUSER redweir on >secret allchannels");
+    for kind in [Server::Redis70, Server::Redis62] {
+        let primary = Redis::start_as(kind, &[]);
+        let replica = Redis::replica_as(kind, primary.port, &[]);
+        eventually("the replica is in sync", secs(10), || replica.applied().is_some());
+        let sentinel = Sentinel::start_as(kind, &format!("127.0.0.1 {} 1", primary.port), "");
+        sentinel.await_known("num-slaves", 1);
+        assert_eq!(Conn::open(sentinel.port).cmd(&rules), "OK");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, "secret\n").unwrap();
+        let login = format!("username = \"redweir\"\npassword-file = {:?}", file.display().to_string());
+        let proxy = Setup::by_sentinels(&[sentinel.port]).toml(&login).start_with_any_replicas();
+        proxy.await_replicas(1);
+        assert_eq!(proxy.cmd(&["SET", "k", "v"]), "OK");
+        assert_eq!(Conn::open(sentinel.port).cmd(&["SENTINEL", "FAILOVER", "main"]), "OK");
+        let promoted = format!("127.0.0.1:{}", replica.port);
+        eventually("the other one is the primary", secs(20), || proxy.view()["primary"] == promoted.as_str());
+        let clients = Conn::open(sentinel.port).cmd(&["CLIENT", "LIST"]).text();
+        assert!(clients.lines().any(|line| line.contains("user=redweir")), "{kind:?}: {clients}");
+        let denied = Conn::open(sentinel.port).cmd(&["ACL", "LOG"]);
+        assert_eq!(denied, Value::Array(Vec::new()), "{kind:?}: nothing was denied");
     }
 }
 

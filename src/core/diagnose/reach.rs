@@ -9,8 +9,8 @@ use crate::core::diagnose::seen::{Look, Problem, Seen};
 use crate::core::nodes::trouble::{self, ProblemKind};
 
 /// What of an ACL Redweir's own user needs; see `docs/operations.md`.
-const RULES: &str = "+role +info +ping +command '+config|get' +psync +replconf +hello '+client|tracking' '+acl|list' +xread \
-                         '~redweir:nothing'";
+const RULES: &str = "+role +info +ping +reset +command '+config|get' +psync +replconf +hello '+client|tracking' '+acl|list' \
+                     +xread '~redweir:nothing'";
 
 pub(super) fn rules(scene: &Scene<'_>, found: &mut Vec<Finding>) {
     let expected = scene.expected_primary().map(|seen| seen.node.as_str());

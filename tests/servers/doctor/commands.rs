@@ -138,7 +138,7 @@ fn status_goes_on_until_nobody_reads_it() {
 
 #[test]
 fn what_may_not_be_asked_is_named_with_the_rule_that_allows_it() {
-    const DOCUMENTED: &str = "+role +info +ping +command +config|get +psync +replconf +hello +client|tracking +acl|list \
+    const DOCUMENTED: &str = "+role +info +ping +reset +command +config|get +psync +replconf +hello +client|tracking +acl|list \
                               +xread ~redweir:nothing";
     const MORE: &str = "+client|list +slowlog|get +acl|log +latency|doctor";
     let topology = sound(1);

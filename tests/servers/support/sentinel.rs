@@ -39,6 +39,11 @@ impl Sentinel {
 
     /// One that monitors `HOST PORT QUORUM`, with these lines before that in its configuration.
     pub(crate) fn start_one(monitor: &str, lines: &str) -> Self {
+        Self::start_as(Server::Redis70, monitor, lines)
+    }
+
+    /// The same of this kind.
+    pub(crate) fn start_as(kind: Server, monitor: &str, lines: &str) -> Self {
         for _ in 0..5 {
             let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
             let file = dir.path().join("sentinel.conf");
@@ -49,7 +54,7 @@ impl Sentinel {
             );
             fs::write(&file, text).unwrap();
             let log = File::create(dir.path().join("sentinel.log")).unwrap();
-            let child = Server::Redis70
+            let child = kind
                 .command()
                 .arg(&file)
                 .arg("--sentinel")

@@ -244,8 +244,8 @@ fn handshake(lane: &Lane, to_replica: bool, own: Option<&Login>) -> (BytesMut, S
     (out, parts)
 }
 
-/// Asks for the run ID as our own user, who may ask, and is nobody again afterwards: `RESET` is allowed to everybody, and
-/// if it fails the connection is given up.
+/// Asks for the run ID as our own user, who may ask, and is nobody again afterwards: `RESET` is allowed to everybody (on
+/// Redis 6.2 to whom it is granted), and if it fails the connection is given up.
 fn ask_who_it_is(own: Option<&Login>, mut say: impl FnMut(Part, &[&[u8]])) {
     if let Some(Login { username, password }) = own {
         match username {
