@@ -120,9 +120,9 @@ deploy: ## Check what docker/ has: alerts, dashboards, Kubernetes, systemd, comp
 	cargo build --release --locked
 	tests/deploy/check "$${CARGO_TARGET_DIR:-target}/release/redweir"
 
-demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after ten seconds
+demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after ten seconds; FAILOVER=1 kills the primary
 	cargo build --release --locked
-	"$${CARGO_TARGET_DIR:-target}/release/redweir" demo $(if $(SECONDS),--seconds $(SECONDS))
+	"$${CARGO_TARGET_DIR:-target}/release/redweir" demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(FAILOVER),--failover)
 
 # Tests with servers wait more than they compute: the others have what is left over of the machine meanwhile.
 test: deps-test ## All tests, against real servers

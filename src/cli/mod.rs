@@ -113,6 +113,9 @@ enum Command {
         /// End after this long; without it the demo stays up until Ctrl-C
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
         seconds: Option<u64>,
+        /// Kill the primary and promote a replica, and tell how long writes waited and what was lost
+        #[arg(long)]
+        failover: bool,
     },
 }
 
@@ -233,7 +236,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             clap_mangen::Man::new(one.unwrap_or(all)).render(&mut page)?;
             print(&String::from_utf8_lossy(&page))
         }
-        Command::Demo { seconds } => demo(seconds),
+        Command::Demo { seconds, failover } => demo(seconds, failover),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
@@ -271,10 +274,10 @@ fn exposure(file: &Path) -> String {
     format!("anybody on this machine may read {}, which holds a secret", shown(file))
 }
 
-fn demo(seconds: Option<u64>) -> anyhow::Result<()> {
+fn demo(seconds: Option<u64>, failover: bool) -> anyhow::Result<()> {
     // What the demo has to say goes to stdout; of the log only what is wrong.
     let (_log, _) = log::start(&Log { level: LogLevel::Error, ..Log::default() })?;
-    crate::demo::run(seconds)
+    crate::demo::run(seconds, failover)
 }
 
 /// Says on stderr what went wrong, and with what code to exit.

@@ -1,8 +1,10 @@
 //! `redweir demo`: a real primary, two real replicas and Redweir, and a workload that shows where reads go.
 //!
 //! The second replica is linked through a relay that can delay the replication stream, so that it really falls behind.
-//! What is printed is what the servers themselves counted (`INFO commandstats`), not what Redweir believes.
+//! What is printed is what the servers themselves counted (`INFO commandstats`), not what Redweir believes. With a
+//! failover the primary is killed in the middle, and what that costs is told.
 
+mod failover;
 mod relay;
 mod servers;
 mod workload;
@@ -17,18 +19,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::Proxy;
 use crate::config::{Config, Flags};
-use crate::core::address::Address;
 use crate::net::runtime::task;
 use crate::net::socket::handed::Handed;
 use relay::DelayRelay;
-use servers::{Redis, free_port};
+use servers::{Redis, free_port, local};
 use workload::Tally;
 
 /// How far the second replica falls behind in the middle of the demo.
 const DELAY: Duration = Duration::from_millis(1500);
 
-/// Runs the demo; it ends after `seconds`, or goes on until Ctrl-C when that is `None`.
-pub fn run(seconds: Option<u64>) -> anyhow::Result<()> {
+/// Runs the demo, with a failover or without one; it ends after `seconds`, or goes on until Ctrl-C when that is `None`.
+pub fn run(seconds: Option<u64>, failover: bool) -> anyhow::Result<()> {
     let home = servers::DemoFolder::create()?;
     let primary = Redis::start(&home, "primary", &[])?;
     let relay_port = free_port()?;
@@ -49,11 +50,11 @@ pub fn run(seconds: Option<u64>) -> anyhow::Result<()> {
     let syncs_before = primary.info_number("sync_full")?;
     let proxy = Proxy::start(config, Handed::default())?;
     say(&format!(
-        "redweir   127.0.0.1:{listen} (policy: fenced, max-lag 1s), admin http://127.0.0.1:{admin}/view\n"
+        "redweir   127.0.0.1:{listen} (policy: fenced, max-lag 1s), dashboard http://127.0.0.1:{admin}/"
     ));
 
     let tally = Arc::new(Tally::default());
-    let stage = Stage { nodes: [&primary, &near, &far], relay: &relay, tally: &tally, listen };
+    let stage = Stage { nodes: [&primary, &near, &far], relay: &relay, tally: &tally, listen, failover };
     proxy.runtime.block_on(async {
         for writer in 0..2 {
             task::spawn("writer", workload::write(local(listen), Arc::clone(&tally), writer));
@@ -69,12 +70,14 @@ pub fn run(seconds: Option<u64>) -> anyhow::Result<()> {
             _ = terminate.recv() => Ok(()),
         }
     })?;
-    let syncs = primary.info_number("sync_full")?;
     let (reads, stale) = (tally.reads.load(Ordering::Relaxed), tally.stale.load(Ordering::Relaxed));
-    say(&format!(
-        "\n{reads} reads, {stale} of them stale. Full resyncs that Redweir's own replication link cost the primary: {}.",
-        syncs.saturating_sub(syncs_before)
-    ));
+    let cost = if primary.is_killed() {
+        String::new()
+    } else {
+        let syncs = primary.info_number("sync_full")?.saturating_sub(syncs_before);
+        format!(" Full resyncs that Redweir's own replication link cost the primary: {syncs}.")
+    };
+    say(&format!("\n{reads} reads, {stale} of them stale.{cost}"));
     proxy.stop();
     anyhow::ensure!(stale == 0, "{stale} stale reads");
     Ok(())
@@ -82,86 +85,105 @@ pub fn run(seconds: Option<u64>) -> anyhow::Result<()> {
 
 /// What the demo plays with.
 struct Stage<'a> {
+    /// The first is the primary at the start.
     nodes: [&'a Redis; 3],
     relay: &'a DelayRelay,
     tally: &'a Tally,
     listen: u16,
+    failover: bool,
 }
 
 impl Stage<'_> {
     /// Plays all acts.
     ///
-    /// Cancel safe: it only prints, and sets the delay of a relay that ends with the demo.
+    /// Cancel safe: it only prints, sets the delay of a relay and kills and re-points servers, all of which end with the
+    /// demo.
     async fn play(&self, seconds: Option<u64>) -> anyhow::Result<()> {
         let third = seconds.unwrap_or(18).max(6) / 3;
-        self.act("Everything is in sync: reads are spread over both replicas.", third).await?;
-        self.relay.delay(DELAY);
-        let text = format!("Replica-2 now gets the stream {DELAY:?} late, above max-lag: it is left out.");
-        self.act(&text, third).await?;
-        self.relay.delay(Duration::ZERO);
-        self.act("The delay is gone: replica-2 catches up and serves again.", third).await?;
+        self.act("Everything is in sync: reads are spread over both replicas.", third, PRIMARY).await?;
+        if self.failover {
+            failover::play(self, third).await?;
+        } else {
+            self.relay.delay(DELAY);
+            let text =
+                format!("Replica-2 now gets the stream {DELAY:?} late, above max-lag: it is left out.");
+            self.act(&text, third, PRIMARY).await?;
+            self.relay.delay(Duration::ZERO);
+            self.act("The delay is gone: replica-2 catches up and serves again.", third, PRIMARY).await?;
+        }
         if seconds.is_none() {
             let listen = self.listen;
             say(&format!("\nIt stays up until Ctrl-C. Try:  redis-cli -p {listen} redweir view"));
             say(&format!("                               redis-cli -p {listen} redweir explain get key:1"));
-            self.act("", u64::MAX).await?;
+            std::future::pending::<()>().await;
         }
         Ok(())
     }
 
-    /// Prints one line per second: what every node was asked, and what Redweir holds of it.
-    async fn act(&self, title: &str, seconds: u64) -> anyhow::Result<()> {
-        if !title.is_empty() {
-            say(&format!("\n{title}"));
-            say(
-                "   writes/s   reads/s: primary  replica-1  replica-2   behind: replica-1  replica-2   stale reads",
-            );
-        }
+    /// Prints one line per second: what every node was asked, and how far the replicas are behind the node that is the
+    /// primary.
+    async fn act(&self, title: &str, seconds: u64, primary: usize) -> anyhow::Result<()> {
+        say(&format!("\n{title}"));
+        say(
+            "   writes/s   reads/s: primary  replica-1  replica-2   behind: replica-1  replica-2   stale reads",
+        );
         let mut before = self.counts().await?;
         for _ in 0..seconds {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let now = self.counts().await?;
-            let gets: Vec<u64> = now.gets.iter().zip(before.gets).map(|(n, b)| n.saturating_sub(b)).collect();
-            if !title.is_empty() {
-                say(&format!(
-                    "{:>11} {:>17} {:>10} {:>10} {:>15} B {:>8} B {:>13}",
-                    now.sets.saturating_sub(before.sets),
-                    gets[0],
-                    gets[1],
-                    gets[2],
-                    now.offsets[0].saturating_sub(now.offsets[1]),
-                    now.offsets[0].saturating_sub(now.offsets[2]),
-                    self.tally.stale.load(Ordering::Relaxed),
-                ));
-            }
+            let more = |node: usize, count: fn(&NodeCounts) -> u64| {
+                Some(count(now[node].as_ref()?).saturating_sub(before[node].as_ref().map_or(0, count)))
+            };
+            let gets = |node| shown(more(node, |counts| counts.gets), "");
+            let behind = |node: usize| {
+                let ahead = now[primary].as_ref().filter(|_| node != primary)?.offset;
+                Some(ahead.saturating_sub(now[node].as_ref()?.offset))
+            };
+            say(&format!(
+                "{:>11} {:>17} {:>10} {:>10} {:>17} {:>10} {:>13}",
+                shown(more(primary, |counts| counts.sets), ""),
+                gets(0),
+                gets(1),
+                gets(2),
+                shown(behind(1), " B"),
+                shown(behind(2), " B"),
+                self.tally.stale.load(Ordering::Relaxed),
+            ));
             before = now;
         }
         Ok(())
     }
 
-    async fn counts(&self) -> anyhow::Result<DemoCounts> {
-        let mut counts = DemoCounts::default();
-        for (index, node) in self.nodes.iter().enumerate() {
+    /// What each node has counted; nothing of one that was killed.
+    async fn counts(&self) -> anyhow::Result<[Option<NodeCounts>; 3]> {
+        let mut counts = [None, None, None];
+        for (node, counts) in self.nodes.iter().zip(&mut counts).filter(|(node, _)| !node.is_killed()) {
             let info = node.info_async("everything").await?;
-            counts.gets[index] = servers::calls(&info, "get");
-            counts.offsets[index] = servers::number(&info, "slave_repl_offset:")
+            let offset = servers::number(&info, "slave_repl_offset:")
                 .or_else(|| servers::number(&info, "master_repl_offset:"))
                 .context("a server tells no offset")?;
-            counts.sets = if index == 0 { servers::calls(&info, "set") } else { counts.sets };
+            *counts = Some(NodeCounts {
+                sets: servers::calls(&info, "set"),
+                gets: servers::calls(&info, "get"),
+                offset,
+            });
         }
         Ok(counts)
     }
 }
 
-#[derive(Default)]
-struct DemoCounts {
+/// What a server tells of itself.
+struct NodeCounts {
     sets: u64,
-    gets: [u64; 3],
-    offsets: [u64; 3],
+    gets: u64,
+    offset: u64,
 }
 
-fn local(port: u16) -> Address {
-    Address::Tcp { host: "127.0.0.1".to_owned(), port }
+/// Which node is the primary at the start.
+const PRIMARY: usize = 0;
+
+fn shown(number: Option<u64>, unit: &str) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| format!("{number}{unit}"))
 }
 
 /// Prints a line for the person who runs the demo.

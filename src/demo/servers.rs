@@ -1,5 +1,6 @@
 //! The demo's servers: real `redis-server` processes from the PATH, on free ports, in a directory that goes with them.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -7,9 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use redis_protocol::resp2::types::BytesFrame;
 
-use super::local;
+use crate::core::address::Address;
 use crate::net::socket::call::ControlLink;
 use crate::net::socket::dial::Dialer;
 
@@ -38,6 +41,7 @@ impl Drop for DemoFolder {
 pub(super) struct Redis {
     process: Child,
     pub(super) port: u16,
+    killed: Cell<bool>,
 }
 
 impl Redis {
@@ -54,7 +58,7 @@ impl Redis {
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start `redis-server`: is it installed? (apt-get install redis-server)")?;
-        let server = Self { process, port };
+        let server = Self { process, port, killed: Cell::new(false) };
         server.wait_for("redis_version:")?;
         Ok(server)
     }
@@ -81,11 +85,27 @@ impl Redis {
     }
 
     pub(super) async fn info_async(&self, section: &str) -> anyhow::Result<String> {
-        let mut link = ControlLink::connect(&Dialer::default(), &local(self.port), None, WITHIN).await?;
-        match link.call(&[b"INFO", section.as_bytes()], WITHIN).await? {
+        match self.call(&[b"INFO", section.as_bytes()]).await? {
             BytesFrame::BulkString(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
             other => bail!("INFO answered {other:?}"),
         }
+    }
+
+    /// What it answers to one command, on a connection of its own.
+    pub(super) async fn call(&self, command: &[&[u8]]) -> anyhow::Result<BytesFrame> {
+        let mut link = ControlLink::connect(&Dialer::default(), &local(self.port), None, WITHIN).await?;
+        Ok(link.call(command, WITHIN).await?)
+    }
+
+    /// Ends it as a machine does that loses its power: nothing is sent or saved any more.
+    pub(super) fn kill(&self) -> anyhow::Result<()> {
+        kill(Pid::from_raw(self.process.id().cast_signed()), Signal::SIGKILL)?;
+        self.killed.set(true);
+        Ok(())
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.killed.get()
     }
 }
 
@@ -105,6 +125,11 @@ pub(super) fn number(info: &str, field: &str) -> Option<u64> {
 pub(super) fn calls(info: &str, command: &str) -> u64 {
     let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
     line.and_then(|rest| rest.split(',').next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// That port of this machine.
+pub(super) fn local(port: u16) -> Address {
+    Address::Tcp { host: "127.0.0.1".to_owned(), port }
 }
 
 /// A port that was free just now.

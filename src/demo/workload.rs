@@ -1,6 +1,7 @@
 //! The demo's clients: writers that count versions up, readers that check that no read is older than what was
 //! acknowledged before it was sent.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use redis_protocol::resp2::types::BytesFrame;
 
 use crate::core::address::Address;
+use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::net::socket::dial::Dialer;
@@ -16,21 +18,64 @@ use crate::net::socket::dial::Dialer;
 const KEYS: usize = 500;
 const WRITERS: usize = 2;
 const WITHIN: Duration = Duration::from_secs(5);
+/// Whoever got an error waits this long before it tries again.
+const AFTER_ERROR: Duration = Duration::from_millis(20);
 
 /// What was acknowledged, and what was read.
 #[derive(Debug)]
 pub(super) struct Tally {
     /// The highest acknowledged version of every key.
     acknowledged: Vec<AtomicU64>,
+    /// How often a failover has taken back what was acknowledged.
+    losses: AtomicU64,
     pub(super) reads: AtomicU64,
     pub(super) stale: AtomicU64,
+    /// The longest that a write took that was acknowledged, in milliseconds.
+    pub(super) longest_write_ms: AtomicU64,
+    /// Writes that may have been executed or not.
+    pub(super) doubtful_writes: AtomicU64,
+    /// Writes and reads that were refused.
+    pub(super) refused: AtomicU64,
 }
 
 impl Default for Tally {
     fn default() -> Self {
         let acknowledged = (0..KEYS * WRITERS).map(|_| AtomicU64::new(0)).collect();
-        Self { acknowledged, reads: AtomicU64::new(0), stale: AtomicU64::new(0) }
+        Self {
+            acknowledged,
+            losses: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+            longest_write_ms: AtomicU64::new(0),
+            doubtful_writes: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
     }
+}
+
+impl Tally {
+    /// The names of all keys, in the order of their numbers.
+    pub(super) fn keys(&self) -> Vec<String> {
+        (0..self.acknowledged.len()).map(name).collect()
+    }
+
+    /// Nothing is left but these versions, one for each key, while nobody is acknowledged anything: returns the keys
+    /// that have lost something acknowledged. Later reads are measured by what is left.
+    pub(super) fn lose(&self, left: &[u64]) -> BTreeSet<String> {
+        let before = self.acknowledged.iter().zip(left).enumerate();
+        let lost = before.filter(|(_, (acknowledged, left))| acknowledged.load(Ordering::SeqCst) > **left);
+        let lost = lost.map(|(key, (acknowledged, left))| {
+            acknowledged.store(*left, Ordering::SeqCst);
+            name(key)
+        });
+        let lost = lost.collect();
+        self.losses.fetch_add(1, Ordering::SeqCst);
+        lost
+    }
+}
+
+fn name(key: usize) -> String {
+    format!("key:{key}")
 }
 
 /// Writes versions to the keys of one writer, about 400 a second.
@@ -40,13 +85,24 @@ pub(super) async fn write(proxy: Address, tally: Arc<Tally>, writer: usize) {
         loop {
             version += 1;
             let key = writer * KEYS + (jitter::seeds()[0] % KEYS as u64) as usize;
-            let (name, value) = (format!("key:{key}"), version.to_string());
-            if link.call(&[b"SET", name.as_bytes(), value.as_bytes()], WITHIN).await.is_err() {
-                break;
+            let (began, value) = (clock::now(), version.to_string());
+            match link.call(&[b"SET", name(key).as_bytes(), value.as_bytes()], WITHIN).await {
+                Ok(_) => {}
+                Err(ControlError::Refused(text)) if text.contains("may have been executed") => {
+                    tally.doubtful_writes.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                Err(_) => {
+                    tally.refused.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
             }
             tally.acknowledged[key].fetch_max(version, Ordering::SeqCst);
+            let took_ms = clock::now().since(began).as_millis() as u64;
+            tally.longest_write_ms.fetch_max(took_ms, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        tokio::time::sleep(AFTER_ERROR).await;
     }
 }
 
@@ -56,21 +112,30 @@ pub(super) async fn read(proxy: Address, tally: Arc<Tally>) {
         while read_one(&mut link, &tally).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        tally.refused.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(AFTER_ERROR).await;
     }
 }
 
 async fn read_one(link: &mut ControlLink, tally: &Tally) -> Result<(), ControlError> {
     let key = (jitter::seeds()[0] % tally.acknowledged.len() as u64) as usize;
+    let losses = tally.losses.load(Ordering::SeqCst);
     let at_least = tally.acknowledged[key].load(Ordering::SeqCst);
-    let found = match link.call(&[b"GET", format!("key:{key}").as_bytes()], WITHIN).await? {
-        BytesFrame::BulkString(text) => {
-            std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok()).unwrap_or(0)
-        }
-        _ => 0_u64,
-    };
+    let found = version(&link.call(&[b"GET", name(key).as_bytes()], WITHIN).await?);
     tally.reads.fetch_add(1, Ordering::Relaxed);
-    if found < at_least {
+    // What was acknowledged before a failover may be lost by it, which no read can help.
+    if found < at_least && losses == tally.losses.load(Ordering::SeqCst) {
         tally.stale.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// The version that a value says; 0 if there is none.
+pub(super) fn version(value: &BytesFrame) -> u64 {
+    match value {
+        BytesFrame::BulkString(text) => {
+            std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+        }
+        _ => 0,
+    }
 }

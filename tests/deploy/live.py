@@ -108,7 +108,7 @@ class Stage:
     def demo(self):
         """Servers, a Redweir and traffic: the ports of the servers, and where that Redweir listens and is scraped."""
         said = self.start("demo", self.redweir, "demo", "--seconds", "120")
-        line = re.compile(r"^redweir +(\S+) \(.*admin http://([^/]+)/", re.M)
+        line = re.compile(r"^redweir +(\S+) \(.*dashboard http://([^/]+)/", re.M)
         listen, admin = until("the demo", lambda: line.search(said.read_text())).groups()
         return re.findall(r"^(?:primary|replica-\d) +\S+:(\d+)", said.read_text(), re.M), listen, admin
 

@@ -87,6 +87,40 @@ fn wrong_usage_exits_with_64() {
     }
 }
 
+/// All figures are those of real servers: that they are there, and what must be so with any servers.
+#[test]
+fn the_demo_shows_where_reads_go() {
+    let output = redweir(&["demo", "--seconds", "6"]);
+    let said = out(&output);
+    assert_eq!((output.status.code(), err(&output)), (Some(0), ""), "{said}");
+    assert!(said.contains("dashboard http://127.0.0.1:") && said.contains("is left out"), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.contains(" 0 of them stale.") && last.ends_with("cost the primary: 0."), "{said}");
+}
+
+#[test]
+fn the_demo_tells_what_a_failover_costs() {
+    let output = redweir(&["demo", "--failover", "--seconds", "6"]);
+    let said = out(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(err(&output).contains(" is down (connection refused): writes wait 2 s"), "{}", err(&output));
+    let after = |words: &str| {
+        let rest = said.split_once(words).unwrap_or_else(|| panic!("{words}: {said}")).1;
+        rest.split([' ', '.', ',']).next().unwrap()
+    };
+    let number = |words: &str| after(words).parse::<u64>().unwrap_or_else(|_| panic!("{words}: {said}"));
+    // From the kill to the promotion at least, and not until `write-hold`.
+    assert!(["1", "2"].contains(&after("Writes were held for ")), "{said}");
+    assert_eq!(number("Commands refused: "), 0, "{said}");
+    // The replica that was promoted lacked 400 ms of some 600 writes a second; of fewer on a busy machine.
+    let (lost, named) = (number("By the clients' own count "), number("this report names "));
+    assert!(lost > 5, "{said}");
+    // What came after the last that the other replica had got is in no stream.
+    assert!(named <= lost && lost - named <= 4, "{said}");
+    assert!(said.contains(" redweir losses\n") && said.contains("\n  key:"), "{said}");
+    assert!(said.lines().last().unwrap().ends_with(" 0 of them stale."), "{said}");
+}
+
 #[test]
 fn a_password_in_an_address_is_not_repeated() {
     let url = "redis://bob:hunter2@db.example:6379/0";
