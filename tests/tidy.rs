@@ -461,6 +461,19 @@ fn the_docs_point_at_what_exists() {
     );
 }
 
+#[test]
+fn every_page_tells_the_same_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    for (name, told) in [
+        ("README.md", format!(", version {version}.")),
+        ("CHANGELOG.md", format!("\n## [{version}] - ")),
+        ("docs/operations.md", format!("\nINFO redweir {version} starts: ")),
+        ("tests/fuzz/Cargo.lock", format!("name = \"redweir\"\nversion = \"{version}\"\n")),
+    ] {
+        assert!(page(name).text.contains(&told), "{name} does not say: {told}");
+    }
+}
+
 /// What follows `before` in `text` each time, as far as it is lower case letters and `_`.
 fn words<'t>(text: &'t str, before: &'t str) -> impl Iterator<Item = &'t str> {
     text.split(before)
