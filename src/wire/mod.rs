@@ -1,5 +1,6 @@
 //! Bytes and words, pure: resumable, bounded, `None` = need more. No I/O, no clock.
 
+pub mod absent;
 pub mod acl;
 pub mod alone;
 pub mod answer;
