@@ -16,6 +16,9 @@
 //! - **proof**: the offset that a replica has said, in front of a reply on the same connection, to have applied.
 //! - **rules**: what a node says of its users (`ACL LIST`). **rights**: what follows from comparing them.
 //!   **barred**: a replica that gets no reads of a user because of them.
+//! - **hash slot**: one of the 16384 parts of the keys of a Redis Cluster; in `core::slots` just slot. **owner**: the shard
+//!   where its commands go. **stable**, **moving**: whether replicas of the owner may be asked. **sign**: whatever shows that it
+//!   moves, or may. **claim**: that a primary names it as its own, under a **config epoch**; the higher one counts.
 //!
 //! Of a decision:
 //! - **shard**: all that is known of one primary and its replicas. **view**: the immutable snapshot of all
@@ -64,4 +67,5 @@ pub mod reason;
 pub mod repeat;
 pub mod route;
 pub mod session;
+pub mod slots;
 pub mod stream;
