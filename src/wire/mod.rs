@@ -4,6 +4,7 @@ pub mod absent;
 pub mod acl;
 pub mod alone;
 pub mod answer;
+pub mod cluster;
 pub mod commands;
 pub mod cursor;
 pub mod info;
