@@ -9,7 +9,11 @@ use serde::Serialize;
 use super::metrics::{Process, resident_memory};
 use super::ready;
 use crate::core::moment::Moment;
+use crate::core::nodes::node::Node;
+use crate::core::nodes::view::View;
+use crate::core::policy::PolicyId;
 use crate::core::reason::Reason;
+use crate::core::route::{Ask, Demand, judge};
 use crate::net::runtime::clock;
 use crate::shard::doctor::DoctorReport;
 use crate::shard::readiness::Readiness;
@@ -35,6 +39,7 @@ struct Overview {
     clients: u64,
     memory_bytes: Option<f64>,
     view: ViewReport,
+    serves: Vec<Serves>,
     doctor: DoctorReport,
     commands: Vec<Commands>,
     optimistic: Optimistic,
@@ -52,6 +57,15 @@ struct Ready {
     writes: bool,
     draining: bool,
     text: String,
+}
+
+/// Whether a replica would get a read by the policy `default` now, of a key that nobody has written.
+#[derive(Debug, Serialize)]
+struct Serves {
+    node: String,
+    eligible: bool,
+    /// Why not.
+    text: &'static str,
 }
 
 /// How many commands went where, and why.
@@ -174,10 +188,23 @@ fn overview(shared: &Shared, process: &Process, latency: Vec<Latency>, now: Mome
         },
         latency,
         masterdown: sum(|stats| &stats.masterdown),
+        serves: serves(&shared.shard().view.load(), now),
         lost_writes: shared.shard().lost_writes.value(),
         primary_changes: shared.shard().primary_changes.value(),
         view,
     }
+}
+
+fn serves(view: &View, now: Moment) -> Vec<Serves> {
+    let id = PolicyId::default();
+    let Some(policy) = view.policies.get(id) else { return Vec::new() };
+    let ask = Ask::of_anybody(view, (id, policy), Demand::Nothing, now);
+    let replicas = view.members().filter(|node| view.primary != Some(node.id));
+    let one = |node: &Node| {
+        let why_not = judge(node, &ask).err();
+        Serves { node: node.name(), eligible: why_not.is_none(), text: why_not.map_or("", Reason::text) }
+    };
+    replicas.map(one).collect()
 }
 
 /// Whatever has occurred.

@@ -80,7 +80,32 @@ pub struct Ask<'a> {
     pub avoid: Option<NodeId>,
 }
 
-impl Ask<'_> {
+impl<'a> Ask<'a> {
+    /// A read by a policy of nobody in particular, of whom nothing more is known.
+    pub fn of_anybody(
+        view: &'a View,
+        (policy_id, policy): (PolicyId, &'a Policy),
+        demand: Demand,
+        now: Moment,
+    ) -> Self {
+        Self {
+            view,
+            policy,
+            policy_id,
+            demand,
+            sticky: None,
+            load: &[],
+            proven: &[],
+            in_doubt: &[],
+            barred: &[],
+            may_try: &[],
+            now,
+            tie: 0,
+            waited: false,
+            avoid: None,
+        }
+    }
+
     /// Why a node may not serve this user, whatever its data is like.
     fn is_barred(&self, node: &Node) -> Option<Reason> {
         self.barred.get(node.id.index()).copied().flatten()

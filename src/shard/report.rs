@@ -187,22 +187,7 @@ pub fn explain<A: Args + ?Sized>(
         }
         Plan::Answer | Plan::Refuse(_) | Plan::Primary(_) => Demand::Nothing,
     };
-    let ask = Ask {
-        view,
-        policy,
-        policy_id,
-        demand,
-        sticky: None,
-        load: &[],
-        proven: &[],
-        in_doubt: &[],
-        barred: &[],
-        may_try: &[],
-        now,
-        tie: 0,
-        waited: false,
-        avoid: None,
-    };
+    let ask = Ask::of_anybody(view, (policy_id, policy), demand, now);
     let mut explained = Explained {
         command: commands.table.name(intent.id).to_owned(),
         access: access(plan, intent),

@@ -106,6 +106,7 @@ fn a_person_sees_what_happens_to_the_servers() {
     topology.lag(0, ms(1500));
     topology.lag(1, ms(1500));
     browser.must("wait its data may be older than max-lag");
+    browser.must("wait no reads now");
     topology.lag(0, ms(0));
     topology.lag(1, ms(0));
     topology.primary.kill();

@@ -147,6 +147,7 @@ impl Lane {
     }
 
     /// Takes a read, unless one that was taken before asks for it, too ([`crate::proxy::upstream::queue`]). True if one does.
+    #[cold]
     pub fn push_shared(self: &Rc<Self>, request: Bytes<'_>, pending: Pending) -> bool {
         let mut inner = self.inner.borrow_mut();
         let shared = inner.connection.queue_mut().push_shared(pending, |buffer| match request {

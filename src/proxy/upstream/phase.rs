@@ -1,6 +1,7 @@
 //! Where a lane is in its life, why it ended, and which process is at its other end.
 
 use crate::core::cursor::Tag;
+use crate::wire::reply::ErrorCode;
 
 /// Where a lane is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,14 @@ pub enum Closed {
     Withdrawn(Withdrawal),
     /// Nobody uses it.
     Idle,
+}
+
+impl Closed {
+    /// Whether the node said that the credentials are not, or not any longer, good.
+    pub(crate) fn is_about_credentials(&self) -> bool {
+        let Self::Refused(error) = self else { return false };
+        matches!(ErrorCode::of(error), Some(ErrorCode::WrongPass | ErrorCode::NoAuth))
+    }
 }
 
 /// Why no connection could be made.

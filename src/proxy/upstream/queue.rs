@@ -272,25 +272,21 @@ impl RequestQueue {
         if mutant::is("tombstone-skipped") {
             self.skip_tombstones();
         }
-        if self.sharing > 0 { self.pop_shared(again) } else { self.pop_front(again) }
-    }
-
-    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
-    #[inline(always)]
-    fn pop_front(
-        &mut self,
-        again: impl FnOnce(&Pending, &[u8]) -> bool,
-    ) -> Option<(Pending, Option<BytesMut>)> {
+        if self.sharing > 0 {
+            self.remember_shared();
+        }
         let front = self.pending.front()?;
-        let len = front.len;
+        let (len, shares) = (front.len, front.shares);
         let sent = self.sent.checked_sub(len)?;
-        let again = again(front, self.buffer.get(..len).unwrap_or_default());
+        let request = if shares { &self.shared[..] } else { self.buffer.get(..len).unwrap_or_default() };
+        let again = again(front, request);
         self.cut = false;
         self.sent = sent;
         self.offered = self.offered.saturating_sub(len);
+        self.sharing -= usize::from(shares);
         self.in_flight.remove(1);
         let request = if again {
-            Some(self.buffer.split_to(len))
+            Some(if shares { self.shared.clone() } else { self.buffer.split_to(len) })
         } else {
             self.buffer.drop_front(len);
             None

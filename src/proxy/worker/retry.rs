@@ -22,7 +22,6 @@ use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover, Phase, Purpo
 use crate::proxy::upstream::pending::Pending;
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::held::HeldCommand;
-use crate::proxy::worker::upkeep;
 use crate::shard::identity::IdentityId;
 use crate::wire::alone as wire;
 use crate::wire::request::{RequestLimits, RequestScanner, Scan};
@@ -216,8 +215,7 @@ impl Worker {
             // The connection's state went with it; going on would pretend that it is still there.
             pending.client.end();
         }
-        if lane.key.identity == IdentityId::ANONYMOUS && upkeep::is_about_credentials(why) && !lane.exclusive
-        {
+        if lane.key.identity == IdentityId::ANONYMOUS && why.is_about_credentials() && !lane.exclusive {
             // Who has kept its connections to the primary stays in, as on Redis; this one has lost its own.
             pending.client.status.put_out(clock::now());
         }

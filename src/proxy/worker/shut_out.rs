@@ -16,7 +16,6 @@ use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
 use crate::net::runtime::clock;
 use crate::proxy::upstream::lane::{Closed, Lane};
-use crate::proxy::worker::upkeep::is_about_credentials;
 use crate::shard::identity::IdentityId;
 use crate::wire::reply::ErrorCode;
 
@@ -71,7 +70,7 @@ impl ShutOut {
     pub(crate) fn refused(&self, lane: &Lane, why: &Closed, view: &View) {
         let until = clock::now().after(SHUT_OUT);
         self.until.borrow_mut().insert((lane.key.node, lane.key.identity), until);
-        let what = if is_about_credentials(why) {
+        let what = if why.is_about_credentials() {
             "a replica does not accept a user"
         } else {
             "a replica refuses a connection for a user"

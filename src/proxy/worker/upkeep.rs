@@ -23,7 +23,6 @@ use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::proxy::worker::Worker;
 use crate::shard::identity::IdentityId;
 use crate::telemetry::AccessLabel;
-use crate::wire::reply::ErrorCode;
 
 impl Worker {
     /// Runs as long as the worker.
@@ -126,7 +125,7 @@ impl Worker {
         let Some(identity) = lane.identity.as_ref().filter(|_| self.is_primary(lane.key.node)) else {
             return;
         };
-        if is_about_credentials(why) {
+        if why.is_about_credentials() {
             identity.revoke();
             tracing::info!(
                 "the primary refuses the user {}, which had logged in: its clients are disconnected",
@@ -162,12 +161,6 @@ impl Worker {
                 && self.is_primary(key.node)
         });
     }
-}
-
-/// Whether a node said that these credentials are not, or not any longer, good.
-pub(crate) fn is_about_credentials(why: &Closed) -> bool {
-    let Closed::Refused(error) = why else { return false };
-    matches!(ErrorCode::of(error), Some(ErrorCode::WrongPass | ErrorCode::NoAuth))
 }
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";

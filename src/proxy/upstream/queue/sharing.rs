@@ -17,6 +17,7 @@ const LOOKED_AT: usize = 256;
 impl RequestQueue {
     /// Takes a read, whose bytes `encode` appends, unless another one asks for it. True if one does. Its client must have nothing
     /// outstanding: the read comes to stand before what was taken later than the one that asks.
+    #[cold]
     pub fn push_shared(&mut self, mut pending: Pending, encode: impl FnOnce(&mut BytesMut)) -> bool {
         debug_assert!(!self.is_streaming(), "nothing is taken behind a streamed command");
         let begin = self.buffer.len();
@@ -60,25 +61,14 @@ impl RequestQueue {
         self.sharing > 0 && self.pending.front().is_some_and(|front| front.shares)
     }
 
-    /// See [`Self::pop`], of a queue in which requests are shared.
+    /// Keeps the oldest command's bytes for those whom it asks for, before they are let go of.
     #[cold]
-    pub(super) fn pop_shared(
-        &mut self,
-        again: impl FnOnce(&Pending, &[u8]) -> bool,
-    ) -> Option<(Pending, Option<BytesMut>)> {
-        let front = self.pending.front()?;
-        if !front.shares {
-            let len = front.len;
-            if self.pending.get(1).is_some_and(|next| next.shares) {
-                self.shared.clear();
-                self.shared.extend_from_slice(self.buffer.get(..len).unwrap_or_default());
-            }
-            return self.pop_front(again);
+    pub(super) fn remember_shared(&mut self) {
+        let Some(front) = self.pending.front().filter(|front| !front.shares) else { return };
+        if self.pending.get(1).is_some_and(|next| next.shares) {
+            self.shared.clear();
+            self.shared.extend_from_slice(self.buffer.get(..front.len).unwrap_or_default());
         }
-        let request = again(front, &self.shared).then(|| self.shared.clone());
-        self.sharing -= 1;
-        self.in_flight.remove(1);
-        Some((self.pending.pop_front()?, request))
     }
 
     /// Takes out those whom the oldest command asks for: its reply is to be handed on as it comes, to its client alone. They are to

@@ -223,9 +223,12 @@ impl ReplyReader {
                     let passed = std::mem::take(&mut self.passed);
                     lane.weigh(passed + reply.len());
                     let cut = passed > 0;
-                    self.heavy |= answer(worker, lane, reply, kind, cut, now)?;
-                    while worker.has_shared() && lane.is_shared_by_next() {
-                        self.heavy |= answer(worker, lane, reply, kind, false, now)?;
+                    // One place for both: it is inlined here.
+                    loop {
+                        self.heavy |= answer(worker, lane, reply, kind, cut, now)?;
+                        if !worker.has_shared() || !lane.is_shared_by_next() {
+                            break;
+                        }
                     }
                     if cut && let Some(why) = lane.retired() {
                         return Err(Closed::Withdrawn(why));
