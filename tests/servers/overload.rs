@@ -480,7 +480,9 @@ fn hot_reads(proxy: &Proxy, primary: &Redis, clients: usize, reads: usize) -> (u
             })
         })
         .collect();
-    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    for reader in readers {
+        reader.join().unwrap();
+    }
     let took = begun.elapsed();
     ended.store(true, Ordering::SeqCst);
     writer.join().unwrap();
@@ -543,8 +545,10 @@ fn what_several_share_each_of_them_gets_whole() {
             })
         })
         .collect();
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
     assert_eq!(topology.primary.calls("srandmember") - before, 240, "each draws for itself");
     assert!(proxy.metric("redweir_shared_reads_total", &[]) > 0.0);
-    assert_eq!(proxy.metric("redweir_upstream_desynchronised_total", &[]), 0.0);
+    assert!(proxy.metric("redweir_upstream_desynchronised_total", &[]) < 0.5);
 }

@@ -281,8 +281,11 @@ fn share(queue: &mut RequestQueue, client: &Rc<Client>, seq: u64, bytes: &[u8]) 
     queue.push_shared(Pending { at_primary: true, ..read }, |buffer| buffer.extend_from_slice(bytes))
 }
 
+/// A client that is answered, and its request, if that is to be sent again.
+type Answered = (u64, Option<Vec<u8>>);
+
 /// Who is answered by how many requests.
-fn answer_all(queue: &mut RequestQueue, again: bool) -> (Vec<(u64, Option<Vec<u8>>)>, usize) {
+fn answer_all(queue: &mut RequestQueue, again: bool) -> (Vec<Answered>, usize) {
     let (mut answered, mut replies) = (Vec::new(), 0);
     while let Some((pending, request)) = queue.pop(|_, _| again) {
         replies += 1;
