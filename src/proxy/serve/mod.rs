@@ -215,6 +215,7 @@ impl Server {
         } else {
             RequestLimits::DEFAULT
         });
+        let shares = self.worker.shares_reads.get();
         loop {
             let rest = &input.buffer[input.at..];
             if input.current.is_none() {
@@ -244,7 +245,7 @@ impl Server {
             if !self.client.has_room() {
                 return Step::Room;
             }
-            if self.worker.shares_reads.get() {
+            if shares {
                 self.connection.is_last_said = input.current == Some(rest.len());
             }
             let request = input.scanner.request(rest);

@@ -158,9 +158,9 @@ impl Lane {
         shared
     }
 
-    /// Whether the reply that came last answers the next command, too.
+    /// Whether the reply that came last answers the next command, too, which has to be taken out for it then.
     pub fn is_shared_by_next(&self) -> bool {
-        self.inner.borrow().connection.queue().is_shared_by_next()
+        self.inner.borrow_mut().connection.queue_mut().is_shared_by_next()
     }
 
     /// Puts a `ROLE` before whatever is taken next, unless this round has one already.
@@ -281,6 +281,11 @@ impl Lane {
         let mut inner = self.inner.borrow_mut();
         let proof = inner.proof;
         inner.connection.pop(|pending, bytes| again(pending, bytes, proof))
+    }
+
+    /// What the command that was answered last has asked for others as well.
+    pub fn shared_request(&self) -> BytesMut {
+        BytesMut::from(self.inner.borrow().connection.queue().shared_request())
     }
 
     /// Takes out whatever is outstanding: the lane has ended.

@@ -55,10 +55,16 @@ impl RequestQueue {
         None
     }
 
-    /// Whether the reply that came last answers the next command, too.
-    #[inline]
-    pub fn is_shared_by_next(&self) -> bool {
-        self.sharing > 0 && self.pending.front().is_some_and(|front| front.shares)
+    /// Whether the reply that came last answers the next command, too, which has to be taken out for it then.
+    pub fn is_shared_by_next(&mut self) -> bool {
+        let is_shared = self.sharing > 0 && self.pending.front().is_some_and(|front| front.shares);
+        self.sharing -= usize::from(is_shared);
+        is_shared
+    }
+
+    /// What the command that was answered last has asked for others as well.
+    pub fn shared_request(&self) -> &[u8] {
+        &self.shared
     }
 
     /// Keeps the oldest command's bytes for those whom it asks for, before they are let go of.

@@ -292,7 +292,7 @@ fn answer_all(queue: &mut RequestQueue, again: bool) -> (Vec<Answered>, usize) {
         answered.push((pending.client.id, request.map(|bytes| bytes.to_vec())));
         while queue.is_shared_by_next() {
             let (pending, request) = queue.pop(|_, _| again).unwrap();
-            answered.push((pending.client.id, request.map(|bytes| bytes.to_vec())));
+            answered.push((pending.client.id, request.map(|_| queue.shared_request().to_vec())));
         }
     }
     (answered, replies)

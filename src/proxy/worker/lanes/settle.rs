@@ -192,7 +192,7 @@ impl ReplyReader {
 
     /// Cuts what was read into replies and hands them on.
     fn take(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
-        let mut begin = 0;
+        let (mut begin, shares) = (0, worker.has_shared());
         self.heavy = false;
         worker.notice_view(now);
         if lane.key.proto == Proto::Resp2 && !lane.exclusive && lane.watched.get() {
@@ -226,7 +226,7 @@ impl ReplyReader {
                     // One place for both: it is inlined here.
                     loop {
                         self.heavy |= answer(worker, lane, reply, kind, cut, now)?;
-                        if !worker.has_shared() || !lane.is_shared_by_next() {
+                        if !shares || !lane.is_shared_by_next() {
                             break;
                         }
                     }
@@ -358,6 +358,7 @@ fn answer(
         worker.judge_attempt(lane.key.node, !lacking, now);
     }
     if let Some(request) = request {
+        let request = if pending.shares { lane.shared_request() } else { request };
         match ask_again(worker, lane, (pending, request), (reply, doubtful), belief) {
             Ok(()) => return Ok(false),
             Err(back) => pending = back,
@@ -373,6 +374,11 @@ fn answer(
     }
     worker.acknowledged(&pending, lane, now);
     if pending.at_primary && pending.shows() {
+        let question = if pending.shares {
+            fingerprint(worker, lane, &pending, &lane.shared_request())
+        } else {
+            question
+        };
         worker.remember(&pending, Reply { bytes: reply, question });
     } else if pending.sees_all || pending.stamps != Stamps::None {
         pending.client.session.borrow_mut().seen.between(&pending.stamps, pending.sees_all);
