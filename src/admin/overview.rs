@@ -59,7 +59,8 @@ struct Ready {
     text: String,
 }
 
-/// Whether a replica would get a read by the policy `default` now, of a key that nobody has written.
+/// Whether a replica is in a state in which the policy `default` lets it serve: what reads demand besides (fences, a barrier) is a
+/// matter of each of them.
 #[derive(Debug, Serialize)]
 struct Serves {
     node: String,

@@ -58,24 +58,30 @@ pub async fn watch(shared: Arc<Shared>) {
 /// How often it is looked how large the process is.
 const SIZED_EVERY: Duration = Duration::from_secs(5);
 
-/// By how much, in bytes, it must have grown or shrunk for what is free to be given back.
-const MOVED_BY: u64 = 16 << 20;
+/// How seldom, as long as giving back makes it no smaller, or it grows again at once.
+const SIZED_AT_LEAST_EVERY: Duration = Duration::from_secs(40);
 
-/// Gives back what a spike has needed, for as long as the process runs. What is still in use then is where the next look starts
-/// from: if that was in the middle of the spike, the process has shrunk by the time of the next one, and by less than it could.
+/// By how much, in bytes, it may be larger than it was at its smallest without anything being given back.
+const GROWN_BY: u64 = 16 << 20;
+
+/// Gives back what a spike has needed, for as long as the process runs. Each time the next look is later: in the middle of a spike
+/// there is nothing to give back, and what is in use all the time would only be fetched again.
 pub async fn give_back() {
-    let mut settled = heap::resident().unwrap_or_default();
+    let (mut least, mut pause) = (heap::resident().unwrap_or_default(), SIZED_EVERY);
     loop {
-        tokio::time::sleep(SIZED_EVERY).await;
+        tokio::time::sleep(pause).await;
         // Not on the thread that asks the nodes how they are.
         let looked = spawn_blocking(move || {
-            if heap::resident()?.abs_diff(settled) < MOVED_BY {
-                return Some(settled);
+            let before = heap::resident()?;
+            if before < least.saturating_add(GROWN_BY) {
+                return Some((before, false));
             }
             heap::give_back();
-            heap::resident()
+            heap::resident().map(|after| (after, true))
         });
-        settled = looked.await.ok().flatten().unwrap_or(settled);
+        let Some((resident, gave)) = looked.await.ok().flatten() else { continue };
+        least = least.min(resident);
+        pause = if gave { (pause * 2).min(SIZED_AT_LEAST_EVERY) } else { SIZED_EVERY };
     }
 }
 

@@ -29,6 +29,7 @@ struct CommandRule {
     /// Its one key is its first argument, as with most commands.
     has_one_key: bool,
     has_subcommands: bool,
+    of_module: bool,
 }
 
 /// All commands that a server knows.
@@ -76,6 +77,7 @@ impl CommandTable {
             has_block_option: false,
             has_one_key: false,
             has_subcommands: false,
+            of_module: false,
         };
         let mut table = Self { rules: vec![other], by_name: FxHashMap::default() };
         // Before 7.0 the words of browsers are commands (`server.c`, `securityWarningCommand`): never to be passed on.
@@ -118,6 +120,7 @@ impl CommandTable {
             has_block_option: BLOCK_OPTION.contains(&entry.name.as_str()),
             has_one_key: matches!(entry.specs.as_slice(), [spec] if spec.is_first_argument()),
             has_subcommands: false,
+            of_module: entry.flags.module,
             name: entry.name.into_boxed_str(),
             specs: entry.specs.into_boxed_slice(),
         });
@@ -160,8 +163,8 @@ impl CommandTable {
     /// Whether the server's answer depends on the arguments and the data alone: nothing is drawn, nor does a module say so.
     pub fn is_answered_alike(&self, id: CommandId) -> bool {
         let rule = self.rule(id);
-        let draws = ["hrandfield", "randomkey", "srandmember", "zrandmember"];
-        !rule.name.contains('.') && !draws.contains(&&*rule.name)
+        let draws = ["hrandfield", "randomkey", "srandmember", "vrandmember", "zrandmember"];
+        !rule.of_module && !rule.name.contains('.') && !draws.contains(&&*rule.name)
     }
 
     fn find<A: Args + ?Sized>(&self, args: &A) -> CommandId {

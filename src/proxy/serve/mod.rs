@@ -215,7 +215,6 @@ impl Server {
         } else {
             RequestLimits::DEFAULT
         });
-        let shares = self.worker.shares_reads.get();
         loop {
             let rest = &input.buffer[input.at..];
             if input.current.is_none() {
@@ -244,9 +243,6 @@ impl Server {
             }
             if !self.client.has_room() {
                 return Step::Room;
-            }
-            if shares {
-                self.connection.is_last_said = input.current == Some(rest.len());
             }
             let request = input.scanner.request(rest);
             task::provoke("worker", || request.arg(1) == b"panic!");

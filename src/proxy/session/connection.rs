@@ -46,8 +46,6 @@ pub struct Connection {
     pub redirect: Redirection,
     /// Whether it stands in line for one.
     pub permit: Permit,
-    /// Nothing that has arrived comes after the present command. Known where reads are shared.
-    pub(crate) is_last_said: bool,
     /// The last command's name, and what it is: clients repeat themselves.
     pub(crate) last: LastCommand,
 }
@@ -71,7 +69,6 @@ impl Connection {
             pin: None,
             redirect: Redirection::default(),
             permit: Permit::No,
-            is_last_said: false,
             last: LastCommand::default(),
         }
     }

@@ -301,12 +301,12 @@ impl Connection {
     }
 }
 
-/// A read of the keys of these fences.
 /// Whether such reads, asked by several at the same time, have one answer.
 fn are_answered_alike(intent: Intent, commands: &Commands) -> bool {
     intent.handling == Handling::Shared && commands.table.is_answered_alike(intent.id)
 }
 
+/// A read of the keys of these fences.
 fn outgoing_read(
     intent: Intent,
     policy_id: PolicyId,

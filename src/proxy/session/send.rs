@@ -85,8 +85,7 @@ impl Connection {
         if outgoing.kind == PendingKind::Write && outgoing.stamps != Stamps::None {
             self.client.session.borrow_mut().sent(seq, &outgoing.stamps, oldest);
         }
-        // A pipeline keeps its pace: what comes after a read that is shared has to wait for it.
-        let alone = outgoing.alike && outgoing.at_primary && oldest == seq && self.is_last_said;
+        let alone = outgoing.alike && outgoing.at_primary && oldest == seq && self.is_all_that_came(request);
         let pending = Pending {
             client: Rc::clone(&self.client),
             seq,
@@ -107,9 +106,18 @@ impl Connection {
         if !alone {
             lane.push(request, pending);
         } else if lane.push_shared(request, pending) {
-            self.worker.stats.shared_reads.add(1);
+            self.worker.has_shared.set(true);
             self.routing.runs(Run::alone(seq));
         }
+    }
+
+    /// Whether nothing else has arrived with the command. A pipeline keeps its pace: what comes after a read that is shared has
+    /// to wait for it.
+    #[cold]
+    fn is_all_that_came(&self, request: Bytes<'_>) -> bool {
+        let (arrived, _) = self.client.status.input.get();
+        let Bytes::Request(request) = request else { return false };
+        !request.is_partial() && request.raw().is_some_and(|raw| raw.len() == arrived)
     }
 
     /// Sends a command on an exclusive lane.

@@ -158,9 +158,9 @@ impl Lane {
         shared
     }
 
-    /// Whether the reply that came last answers the next command, too, which has to be taken out for it then.
-    pub fn is_shared_by_next(&self) -> bool {
-        self.inner.borrow_mut().connection.queue_mut().is_shared_by_next()
+    /// Whether the reply that came last answers the next command, too. If so, that is to be taken out ([`Self::pop`]) next.
+    pub fn takes_next_sharer(&self) -> bool {
+        self.inner.borrow_mut().connection.queue_mut().takes_next_sharer()
     }
 
     /// Puts a `ROLE` before whatever is taken next, unless this round has one already.

@@ -105,6 +105,8 @@ pub struct Worker {
     pub(crate) fencing: Fencing,
     /// One request to the primary may ask for several reads (`share-reads`).
     pub(crate) shares_reads: Cell<bool>,
+    /// One request has asked for several: replies may be for more than one.
+    pub(crate) has_shared: Cell<bool>,
     /// Reads that fall back to the primary.
     pub(crate) primary_reads: Allowance,
     /// Reads that are sent again.
@@ -157,6 +159,7 @@ impl Worker {
             era: Cell::default(),
             shut_out: ShutOut::default(),
             shares_reads: Cell::new(share_reads),
+            has_shared: Cell::new(false),
             primary_reads: Allowance::default(),
             repeats: RefCell::default(),
             buffers: RefCell::default(),
@@ -167,11 +170,6 @@ impl Worker {
     /// Who gets replies that nobody else gets.
     pub fn discard(&self) -> Rc<Client> {
         Rc::clone(&self.discard)
-    }
-
-    /// Whether one request has ever asked for several reads; some may be outstanding.
-    pub(crate) fn has_shared(&self) -> bool {
-        self.stats.shared_reads.value() > 0
     }
 
     /// A random number (xorshift); good enough to break ties.

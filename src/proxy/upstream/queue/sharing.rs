@@ -55,8 +55,8 @@ impl RequestQueue {
         None
     }
 
-    /// Whether the reply that came last answers the next command, too, which has to be taken out for it then.
-    pub fn is_shared_by_next(&mut self) -> bool {
+    /// Whether the reply that came last answers the next command, too. If so, that is to be taken out ([`Self::pop`]) next.
+    pub fn takes_next_sharer(&mut self) -> bool {
         let is_shared = self.sharing > 0 && self.pending.front().is_some_and(|front| front.shares);
         self.sharing -= usize::from(is_shared);
         is_shared

@@ -290,7 +290,7 @@ fn answer_all(queue: &mut RequestQueue, again: bool) -> (Vec<Answered>, usize) {
     while let Some((pending, request)) = queue.pop(|_, _| again) {
         replies += 1;
         answered.push((pending.client.id, request.map(|bytes| bytes.to_vec())));
-        while queue.is_shared_by_next() {
+        while queue.takes_next_sharer() {
             let (pending, request) = queue.pop(|_, _| again).unwrap();
             answered.push((pending.client.id, request.map(|_| queue.shared_request().to_vec())));
         }
@@ -353,7 +353,7 @@ fn who_shares_a_request_has_its_bytes_when_it_is_sent_again() {
     let left: Vec<_> = queue.drain().into_iter().map(|l| (l.pending.client.id, l.request, l.sent)).collect();
     let hot = || bytes::BytesMut::from(&b"get hot"[..]);
     assert_eq!(left, [(2, hot(), true), (3, hot(), true), (1, bytes::BytesMut::from(&b"other"[..]), false)]);
-    assert!(!queue.is_shared_by_next());
+    assert!(!queue.takes_next_sharer());
 }
 
 #[test]
