@@ -85,7 +85,11 @@ impl Connection {
         if outgoing.kind == PendingKind::Write && outgoing.stamps != Stamps::None {
             self.client.session.borrow_mut().sent(seq, &outgoing.stamps, oldest);
         }
-        let alone = outgoing.alike && outgoing.at_primary && oldest == seq && self.is_all_that_came(request);
+        let alone = outgoing.alike
+            && lane.shares.get()
+            && outgoing.at_primary
+            && oldest == seq
+            && self.is_all_that_came(request);
         let pending = Pending {
             client: Rc::clone(&self.client),
             seq,
@@ -106,7 +110,6 @@ impl Connection {
         if !alone {
             lane.push(request, pending);
         } else if lane.push_shared(request, pending) {
-            self.worker.has_shared.set(true);
             self.routing.runs(Run::alone(seq));
         }
     }

@@ -50,6 +50,8 @@ pub struct Lane {
     pub key: LaneKey,
     /// Only one client uses it.
     pub exclusive: bool,
+    /// One request may ask for several reads.
+    pub shares: Cell<bool>,
     /// Who is at the other end.
     pub process: Cell<Process>,
     /// Its node is a replica, which is listened to whether it goes back.
@@ -117,6 +119,7 @@ impl Lane {
         Rc::new(Self {
             key,
             exclusive,
+            shares: Cell::new(false),
             process: Cell::default(),
             watched: Cell::new(false),
             connected: Cell::default(),
@@ -281,6 +284,11 @@ impl Lane {
         let mut inner = self.inner.borrow_mut();
         let proof = inner.proof;
         inner.connection.pop(|pending, bytes| again(pending, bytes, proof))
+    }
+
+    /// To be called before the oldest command is taken out, where requests may be shared.
+    pub fn remember_shared(&self) {
+        self.inner.borrow_mut().connection.queue_mut().remember_shared();
     }
 
     /// What the command that was answered last has asked for others as well.

@@ -273,9 +273,6 @@ impl RequestQueue {
         if mutant::is("tombstone-skipped") {
             self.skip_tombstones();
         }
-        if self.sharing > 0 {
-            self.remember_shared();
-        }
         let front = self.pending.front()?;
         let len = front.len;
         let sent = self.sent.checked_sub(len)?;

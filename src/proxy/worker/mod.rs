@@ -105,8 +105,6 @@ pub struct Worker {
     pub(crate) fencing: Fencing,
     /// One request to the primary may ask for several reads (`share-reads`).
     pub(crate) shares_reads: Cell<bool>,
-    /// One request has asked for several: replies may be for more than one.
-    pub(crate) has_shared: Cell<bool>,
     /// Reads that fall back to the primary.
     pub(crate) primary_reads: Allowance,
     /// Reads that are sent again.
@@ -159,7 +157,6 @@ impl Worker {
             era: Cell::default(),
             shut_out: ShutOut::default(),
             shares_reads: Cell::new(share_reads),
-            has_shared: Cell::new(false),
             primary_reads: Allowance::default(),
             repeats: RefCell::default(),
             buffers: RefCell::default(),
@@ -220,6 +217,7 @@ impl Worker {
         let lost = identity.is_none() && key.identity != IdentityId::ANONYMOUS;
         let in_flight = self.load.in_flight(key.node);
         let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.dirty_lanes), in_flight);
+        lane.shares.set(self.shares_reads.get() && !exclusive);
         if lost {
             // Nobody holds it any longer: never to be mistaken for the anonymous one.
             lane.close(Closed::Refused(say::NOAUTH.trim_ascii_end().to_vec()));

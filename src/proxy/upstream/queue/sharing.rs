@@ -67,10 +67,12 @@ impl RequestQueue {
         &self.shared
     }
 
-    /// Keeps the oldest command's bytes for those whom it asks for, before they are let go of.
-    #[cold]
-    pub(super) fn remember_shared(&mut self) {
-        let Some(front) = self.pending.front().filter(|front| !front.shares) else { return };
+    /// Keeps the oldest command's bytes for those whom it asks for, before they are let go of: to be called before [`Self::pop`]
+    /// where requests may be shared.
+    pub fn remember_shared(&mut self) {
+        let Some(front) = self.pending.front().filter(|front| self.sharing > 0 && !front.shares) else {
+            return;
+        };
         if self.pending.get(1).is_some_and(|next| next.shares) {
             self.shared.clear();
             self.shared.extend_from_slice(self.buffer.get(..front.len).unwrap_or_default());

@@ -281,17 +281,22 @@ fn share(queue: &mut RequestQueue, client: &Rc<Client>, seq: u64, bytes: &[u8]) 
     queue.push_shared(Pending { at_primary: true, ..read }, |buffer| buffer.extend_from_slice(bytes))
 }
 
+fn pop_shared(queue: &mut RequestQueue, again: bool) -> Option<(Pending, Option<bytes::BytesMut>)> {
+    queue.remember_shared();
+    queue.pop(|_, _| again)
+}
+
 /// A client that is answered, and its request, if that is to be sent again.
 type Answered = (u64, Option<Vec<u8>>);
 
 /// Who is answered by how many requests.
 fn answer_all(queue: &mut RequestQueue, again: bool) -> (Vec<Answered>, usize) {
     let (mut answered, mut replies) = (Vec::new(), 0);
-    while let Some((pending, request)) = queue.pop(|_, _| again) {
+    while let Some((pending, request)) = pop_shared(queue, again) {
         replies += 1;
         answered.push((pending.client.id, request.map(|bytes| bytes.to_vec())));
         while queue.takes_next_sharer() {
-            let (pending, request) = queue.pop(|_, _| again).unwrap();
+            let (pending, request) = pop_shared(queue, again).unwrap();
             answered.push((pending.client.id, request.map(|_| queue.shared_request().to_vec())));
         }
     }
@@ -349,7 +354,7 @@ fn who_shares_a_request_has_its_bytes_when_it_is_sent_again() {
     }
     push(&mut queue, pending(&alice, 1, PendingKind::Read, None), b"other");
     write(&mut queue, 8);
-    queue.pop(|_, _| false).unwrap();
+    pop_shared(&mut queue, false).unwrap();
     let left: Vec<_> = queue.drain().into_iter().map(|l| (l.pending.client.id, l.request, l.sent)).collect();
     let hot = || bytes::BytesMut::from(&b"get hot"[..]);
     assert_eq!(left, [(2, hot(), true), (3, hot(), true), (1, bytes::BytesMut::from(&b"other"[..]), false)]);

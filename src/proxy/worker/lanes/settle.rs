@@ -96,7 +96,11 @@ impl ReplyReader {
                     let (fresh, now) = (Fresh(worker), clock::now());
                     lane.hearing.heard(now);
                     worker.shared.shard().speaks(lane.key.node, now);
-                    let taken = self.take(worker, lane, now);
+                    let taken = if lane.shares.get() {
+                        self.take::<true>(worker, lane, now)
+                    } else {
+                        self.take::<false>(worker, lane, now)
+                    };
                     drop(fresh);
                     if let Err(why) = taken {
                         return why;
@@ -190,9 +194,14 @@ impl ReplyReader {
         }
     }
 
-    /// Cuts what was read into replies and hands them on.
-    fn take(&mut self, worker: &Rc<Worker>, lane: &Rc<Lane>, now: Moment) -> Result<(), Closed> {
-        let (mut begin, shares) = (0, worker.has_shared.get());
+    /// Cuts what was read into replies and hands them on. Where nobody shares a request (`SHARES`) nothing looks for that.
+    fn take<const SHARES: bool>(
+        &mut self,
+        worker: &Rc<Worker>,
+        lane: &Rc<Lane>,
+        now: Moment,
+    ) -> Result<(), Closed> {
+        let mut begin = 0;
         self.heavy = false;
         worker.notice_view(now);
         if lane.key.proto == Proto::Resp2 && !lane.exclusive && lane.watched.get() {
@@ -223,9 +232,12 @@ impl ReplyReader {
                     let passed = std::mem::take(&mut self.passed);
                     lane.weigh(passed + reply.len());
                     let cut = passed > 0;
-                    self.heavy |= answer(worker, lane, reply, kind, cut, now)?;
-                    if shares {
-                        self.heavy |= answer_sharers(worker, lane, reply, kind, now)?;
+                    loop {
+                        self.heavy |= answer::<SHARES>(worker, lane, reply, kind, cut, now)?;
+                        if !SHARES || !lane.takes_next_sharer() {
+                            break;
+                        }
+                        worker.stats.shared_reads.add(1);
                     }
                     if cut && let Some(why) = lane.retired() {
                         return Err(Closed::Withdrawn(why));
@@ -280,7 +292,7 @@ impl ReplyReader {
             // Who sees the beginning knows that it was executed. There is one stamp more once the reply is through.
             worker.fencing.stamp(&lane.front_written());
         }
-        if self.passed == 0 && worker.has_shared.get() {
+        if self.passed == 0 && lane.shares.get() {
             worker.share_no_longer(lane, now);
         }
         let (client, seq) = lane.cut_front().ok_or(Closed::Desynchronised(OutOfStep::NotAsked))?;
@@ -312,30 +324,8 @@ fn announced(head: &[u8]) -> Option<usize> {
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
-/// The same reply, to those for whom the command has asked as well.
-#[cold]
-fn answer_sharers(
-    worker: &Rc<Worker>,
-    lane: &Rc<Lane>,
-    reply: &[u8],
-    kind: ReplyKind,
-    now: Moment,
-) -> Result<bool, Closed> {
-    let mut heavy = false;
-    while lane.takes_next_sharer() {
-        worker.stats.shared_reads.add(1);
-        heavy |= answer(worker, lane, reply, kind, false, now)?;
-    }
-    Ok(heavy)
-}
-
 /// One whole reply, or its last part, to the oldest command. True when its client has much to take.
-#[allow(
-    clippy::inline_always,
-    reason = "measured: 10 instructions of a small command, as there is a second caller"
-)]
-#[inline(always)]
-fn answer(
+fn answer<const SHARES: bool>(
     worker: &Rc<Worker>,
     lane: &Rc<Lane>,
     reply: &[u8],
@@ -362,6 +352,9 @@ fn answer(
         belief = examine(worker, lane, pending, doubtful, reply);
         matches!(belief, Belief::Elsewhere | Belief::Successor)
     };
+    if SHARES {
+        lane.remember_shared();
+    }
     let Some((mut pending, request)) = lane.pop(again) else {
         return Err(Closed::Desynchronised(OutOfStep::NotAsked));
     };
@@ -377,7 +370,7 @@ fn answer(
         worker.judge_attempt(lane.key.node, !lacking, now);
     }
     if let Some(request) = request {
-        let request = if pending.shares { lane.shared_request() } else { request };
+        let request = if SHARES && pending.shares { lane.shared_request() } else { request };
         match ask_again(worker, lane, (pending, request), (reply, doubtful), belief) {
             Ok(()) => return Ok(false),
             Err(back) => pending = back,
@@ -393,7 +386,7 @@ fn answer(
     }
     worker.acknowledged(&pending, lane, now);
     if pending.at_primary && pending.shows() {
-        let question = if pending.shares {
+        let question = if SHARES && pending.shares {
             fingerprint(worker, lane, &pending, &lane.shared_request())
         } else {
             question
