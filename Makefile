@@ -145,7 +145,7 @@ test: deps-test ## All tests, against real servers
 	nice -n 19 cargo test --locked --no-fail-fast --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) \
 		>"$$beside" 2>&1 &
 	others=$$! failed=0 status=0
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} \
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((5 * $$(nproc) / 2))} \
 		cargo test --locked --no-fail-fast --test servers --test follower 2>&1 | tee "$$output" || failed=$$?
 	wait $$others || status=$$?
 	cat "$$beside"

@@ -279,7 +279,7 @@ fn every_mistake_in(text: &str, wanted: impl Fn(&Setting) -> bool, path: &Path) 
             "username" | "password-file" | "master-name" | "cert" | "key" | "ca" | "client-ca" => {
                 &["\"\"", "[\"a\"]", "7", "true"]
             }
-            "replica-serve-stale-data" | "maint-notifications" | "reuse-port" => {
+            "replica-serve-stale-data" | "maint-notifications" | "reuse-port" | "share-reads" => {
                 &["\"\"", "\"YES\"", "1", "[]"]
             }
             _ => &["\"\"", "\"-1\"", "-1", "[\"1s\"]", "true", "99999999999999999999"],
