@@ -178,3 +178,19 @@ impl Routing {
         self.run = Some(run);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_its_way_to_another_primary_is_not_overtaken() {
+        let (before, after) = (NodeId(0), NodeId(1));
+        let mut routing = Routing::default();
+        assert!(!routing.owes_another_primary(after, 0));
+        routing.went_to_primary(before, 5);
+        assert!(routing.owes_another_primary(after, 5), "it is not answered");
+        assert!(!routing.owes_another_primary(before, 5), "it goes the same way");
+        assert!(!routing.owes_another_primary(after, 6), "it is answered");
+    }
+}
