@@ -1,4 +1,4 @@
-/* Linked into the static binary of `make dist`, and into nothing else: names of hosts are looked up in /etc/hosts and in the
+/* Linked into the static binary of `make dist` and of the Dockerfile, and into nothing else: names of hosts are looked up in /etc/hosts and in the
  * DNS, whatever /etc/nsswitch.conf says.
  *
  * The GNU C library loads every other service of that file at run time, as a shared object that brings the system's own C
