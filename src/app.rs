@@ -15,17 +15,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::{AdminServer, Metrics};
-use crate::config::{Config, UpstreamTls};
+use crate::config::{Config, Upstream, UpstreamTls};
+use crate::control::cluster;
 use crate::control::discovery;
 use crate::control::doctor;
-use crate::control::follower::{self, Follower};
-use crate::control::keeper;
-use crate::control::members::Members;
+use crate::control::engine;
 use crate::control::memory;
 use crate::control::reload::{Origin, Reload, Told};
 use crate::control::sentinel;
-use crate::control::stamper::{self, FailedSources, Stamper};
-use crate::control::story::{self, opening};
+use crate::control::story::opening;
 use crate::core::fence::FenceTable;
 use crate::core::moment::in_words;
 use crate::core::nodes::members::{Membership, Places};
@@ -44,6 +42,7 @@ use crate::net::socket::tls::TlsConnector;
 use crate::net::socket::tls::renew::{Renewable, Watch};
 use crate::proxy::serve::listener::{Accepted, Listener};
 use crate::proxy::serve::thread::serve_thread;
+use crate::shard::cluster::Cluster;
 use crate::shard::common::Common;
 use crate::shard::shared::Shared;
 
@@ -261,11 +260,26 @@ fn assemble(config: Config, dialer: Dialer, workers: usize, unused: usize) -> (A
     let primary = config.upstream.primary.as_ref().map(|_| NodeId(0));
     let tracker = Tracker::new(nodes, primary, config.policies.clone(), config.patience());
     let slots = if config.policies.fence() { config.stream.fence_slots } else { 1 };
-    let fences = FenceTable::new(slots, jitter::seeds());
+    let (seeds, is_cluster) = (jitter::seeds(), config.upstream.cluster.is_some());
     let common = Arc::new(Common::new(config, dialer, workers, unused / workers));
-    let shared = Shared::new(common, places, tracker.view().clone(), fences);
-    (Arc::new(shared), tracker)
+    let view = tracker.view().clone();
+    if is_cluster {
+        // Of one that is to be fenced each shard has its share.
+        let slots = if slots > 1 { (slots / SHARDS_EXPECTED).max(FENCES_LEAST) } else { slots };
+        let cluster = Arc::new(Cluster::new(slots, seeds));
+        if let Some(first) = cluster.add(&common, places, view.clone()) {
+            return (first, tracker);
+        }
+    }
+    let fences = FenceTable::new(slots, seeds);
+    (Arc::new(Shared::new(common, places, view, fences)), tracker)
 }
+
+/// Into so many parts the fences of a cluster are divided …
+const SHARDS_EXPECTED: usize = 4;
+
+/// … of which each has so many at least.
+const FENCES_LEAST: usize = 1 << 16;
 
 /// Every certificate and key that is in use.
 fn watch_files<'a>(listeners: &[Listener], connectors: impl Iterator<Item = &'a Arc<TlsConnector>>) -> Watch {
@@ -310,44 +324,23 @@ fn start_control(
             tracing::error!(%problem, "certificates are not looked at any more");
         }
     });
-    let (observations, heard) = mpsc::channel(keeper::QUEUE);
-    task::spawn("keeper", keeper::keep(Arc::clone(shared), tracker, heard));
     let places = Places::new(shared.shard().places, &shared.config().upstream.nodes());
     let named = places.taken().iter().any(|(_, address)| address.is_named());
-    let members = Members::start(Arc::clone(shared), observations.clone(), places);
-    let (found, membership) = match &shared.config().upstream.sentinel {
-        Some(settings) => (sentinel::start(shared, sentinels, settings), None),
-        None if shared.config().upstream.are_nodes_found() || named => (discovery::start(shared), None),
-        None => {
+    let (found, membership) = match &shared.config().upstream {
+        Upstream { sentinel: Some(settings), .. } => (sentinel::start(shared, sentinels, settings), None),
+        Upstream { cluster: Some(settings), .. } => (cluster::start(shared, settings), None),
+        upstream if upstream.are_nodes_found() || named => (discovery::start(shared), None),
+        _ => {
             let (sender, found) = watch::channel(Membership::default());
             (found, Some(sender))
         }
     };
-    task::spawn("members", members.follow(found));
-    let told = Arc::clone(shared);
-    task::supervise("story", move || story::tell(Arc::clone(&told)));
+    let observations = engine::start(shared, tracker, places, found);
     let (examined, asked) = (Arc::clone(shared), sentinels.clone());
     task::supervise("doctor", move || doctor::watch(Arc::clone(&examined), asked.clone()));
     let watched = Arc::clone(shared);
     task::supervise("memory", move || memory::watch(Arc::clone(&watched)));
     task::supervise("heap", memory::give_back);
-    let failures = FailedSources::default();
-    let (wanted, source) = watch::channel(None);
-    let (chooser, heard_of) = (Arc::clone(shared), Arc::clone(&failures));
-    task::supervise("source", move || {
-        stamper::choose_source(Arc::clone(&chooser), Arc::clone(&heard_of), wanted.clone())
-    });
-    let reader = Arc::clone(shared);
-    task::supervise("follower", move || {
-        let sink = Stamper::new(Arc::clone(&reader), Arc::clone(&failures));
-        let follower = Follower::new(source.clone(), None, follower::FollowerLimits::DEFAULT, sink);
-        let asked = Arc::clone(&reader);
-        let access = move || {
-            let config = asked.config();
-            (config.upstream.credentials(), config.upstream.connect_timeout)
-        };
-        follower.through(reader.dialer.clone()).by(access).run()
-    });
     for (number, listener) in listeners.into_iter().enumerate() {
         let (shared, workers) = (Arc::clone(shared), workers.to_vec());
         task::spawn("listener", async move {

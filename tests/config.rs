@@ -46,17 +46,19 @@ fn uncommented() -> String {
     lines.map(|line| if setting(&line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// The two files that the reference has in it: the nodes are configured, or sentinels tell which there are.
-fn whole_files() -> [String; 2] {
+/// The three files that the reference has in it: the nodes are configured, or sentinels tell which there are, or nodes of a cluster do.
+fn whole_files() -> [String; 3] {
     let all = uncommented();
     let begin = all.find("[upstream.sentinel]").unwrap();
-    let end = begin + all[begin..].find("\n[upstream.tls]").unwrap();
+    let cluster = begin + all[begin..].find("\n[upstream.cluster]").unwrap();
+    let end = cluster + all[cluster..].find("\n[upstream.tls]").unwrap();
     let without = |text: &str, keys: &[&str]| {
         let is_one = |line: &&str| keys.iter().any(|key| line.starts_with(&format!("{key} = ")));
         text.lines().filter(|line| !is_one(line)).collect::<Vec<_>>().join("\n") + "\n"
     };
     let configured = without(&[&all[..begin], &all[end..]].concat(), &["address-map"]);
-    [configured, without(&all, &["primary", "replicas"])]
+    let of = |table: &str| without(&[&all[..begin], table, &all[end..]].concat(), &["primary", "replicas"]);
+    [configured, of(&all[begin..cluster]), of(&all[cluster..end])]
 }
 
 /// A `key = value` of a text, and where in the text it is.
@@ -188,7 +190,11 @@ fn the_manual_has_every_key_and_its_default() {
 #[test]
 fn the_settings_that_are_commented_out_work() {
     let home = home();
-    let [configured, by_sentinels] = whole_files();
+    let [configured, by_sentinels, in_cluster] = whole_files();
+    let config = Config::parse(&in_cluster, &home.path().join("redweir.toml")).unwrap();
+    let cluster = config.upstream.cluster.as_ref().unwrap();
+    assert_eq!((cluster.addresses.len(), cluster.split_writes), (2, false));
+    assert!(config.upstream.are_nodes_found() && config.upstream.nodes().is_empty());
     let config = Config::parse(&by_sentinels, &home.path().join("redweir.toml")).unwrap();
     let sentinel = config.upstream.sentinel.as_ref().unwrap();
     assert_eq!((sentinel.master_name.as_str(), sentinel.addresses.len()), ("mymaster", 3));
@@ -227,12 +233,14 @@ fn every_file_in_config_works() {
 fn every_mistake_in_every_key_is_told_with_its_line_and_key() {
     let home = home();
     let path = home.path().join("redweir.toml");
-    let [configured, told] = whole_files();
+    let [configured, told, in_cluster] = whole_files();
     // What sentinels tell is in the other file; the rest is the same in both.
     let of_sentinels = |s: &Setting| s.table.starts_with("upstream.sentinel") || s.key == "address-map";
     let tried = std::thread::scope(|scope| {
         let told = scope.spawn(|| every_mistake_in(&told, of_sentinels, &path));
-        every_mistake_in(&configured, |_| true, &path) + told.join().unwrap()
+        let of_cluster = |s: &Setting| s.table == "upstream.cluster";
+        let tried = every_mistake_in(&in_cluster, of_cluster, &path);
+        every_mistake_in(&configured, |_| true, &path) + tried + told.join().unwrap()
     });
     assert!(tried > 500, "tried only {tried}");
     println!("{tried} mistakes");
@@ -279,9 +287,11 @@ fn every_mistake_in(text: &str, wanted: impl Fn(&Setting) -> bool, path: &Path) 
             "username" | "password-file" | "master-name" | "cert" | "key" | "ca" | "client-ca" => {
                 &["\"\"", "[\"a\"]", "7", "true"]
             }
-            "replica-serve-stale-data" | "maint-notifications" | "reuse-port" | "share-reads" => {
-                &["\"\"", "\"YES\"", "1", "[]"]
-            }
+            "replica-serve-stale-data"
+            | "maint-notifications"
+            | "reuse-port"
+            | "share-reads"
+            | "split-writes" => &["\"\"", "\"YES\"", "1", "[]"],
             _ => &["\"\"", "\"-1\"", "-1", "[\"1s\"]", "true", "99999999999999999999"],
         };
         for value in bad {

@@ -2,7 +2,7 @@
 //!
 //! Every key is in one of the two lists: whoever adds a field to a table has to say here what becomes of it.
 
-use super::{Config, Listen, Log, ProxyConfig, Security, Sentinel, Stream, Upstream};
+use super::{Cluster, Config, Listen, Log, ProxyConfig, Security, Sentinel, Stream, Upstream};
 use crate::core::policy::{Policies, PolicyId, Route};
 
 /// The keys that differ, in full.
@@ -85,6 +85,7 @@ fn follow_upstream(changes: &mut Changes, old: &Upstream, new: &mut Upstream) {
         exclusive_wait,
         address_map,
         sentinel,
+        cluster,
         tls,
     } = old;
     let both_by_sentinels = sentinel.is_some() && new.sentinel.is_some();
@@ -112,10 +113,21 @@ fn follow_upstream(changes: &mut Changes, old: &Upstream, new: &mut Upstream) {
     changes.take("upstream.exclusive-wait", exclusive_wait, &new.exclusive_wait);
     changes.keep("upstream.address-map", address_map, &mut new.address_map);
     changes.keep("upstream.tls", tls, &mut new.tls);
+    match (cluster, &mut new.cluster) {
+        (Some(old), Some(new)) => follow_cluster(changes, old, new),
+        (old, new) => changes.keep("upstream.cluster", old, new),
+    }
     match (sentinel, &mut new.sentinel) {
         (Some(old), Some(new)) => follow_sentinel(changes, old, new),
         (old, new) => changes.keep("upstream.sentinel", old, new),
     }
+}
+
+fn follow_cluster(changes: &mut Changes, old: &Cluster, new: &mut Cluster) {
+    let Cluster { addresses, split_writes, keyless_scripts } = old;
+    changes.keep("upstream.cluster.addresses", addresses, &mut new.addresses);
+    changes.take("upstream.cluster.split-writes", split_writes, &new.split_writes);
+    changes.take("upstream.cluster.keyless-scripts", keyless_scripts, &new.keyless_scripts);
 }
 
 fn follow_sentinel(changes: &mut Changes, old: &Sentinel, new: &mut Sentinel) {

@@ -5,6 +5,7 @@
 
 mod advice;
 pub mod change;
+mod cluster;
 mod document;
 mod error;
 mod file;
@@ -23,6 +24,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use cluster::{Cluster, KeylessScripts};
 pub use error::{ConfigError, Position, Problem, shown};
 pub use tls::{ListenTls, UpstreamTls};
 
@@ -137,6 +139,8 @@ pub struct Upstream {
     pub address_map: BTreeMap<Address, Address>,
     /// `[upstream.sentinel]`
     pub sentinel: Option<Sentinel>,
+    /// `[upstream.cluster]`
+    pub cluster: Option<Cluster>,
     /// `[upstream.tls]`
     pub tls: Option<UpstreamTls>,
 }
@@ -416,7 +420,10 @@ impl Upstream {
 
     /// Whether nodes are found that are not configured.
     pub fn are_nodes_found(&self) -> bool {
-        self.sentinel.is_some() || self.replicas_from_nodes || !self.names.is_empty()
+        self.sentinel.is_some()
+            || self.cluster.is_some()
+            || self.replicas_from_nodes
+            || !self.names.is_empty()
     }
 
     /// What Redweir's own connections authenticate with.
@@ -463,6 +470,7 @@ impl fmt::Debug for Upstream {
             .field("exclusive_wait", &self.exclusive_wait)
             .field("address_map", &self.address_map)
             .field("sentinel", &self.sentinel)
+            .field("cluster", &self.cluster)
             .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
@@ -488,6 +496,7 @@ impl Default for Upstream {
             exclusive_wait: Duration::from_secs(5),
             address_map: BTreeMap::new(),
             sentinel: None,
+            cluster: None,
             tls: None,
         }
     }

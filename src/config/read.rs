@@ -9,8 +9,8 @@ use super::document::Document;
 use super::error::{ConfigError, Problem};
 use super::section::{At, Replicas, Section, did_you_mean};
 use super::{
-    Admin, Config, Listen, Log, LogFormat, LogLevel, ProxyConfig, ReplicaAcl, Security, Sentinel,
-    SessionScope, Stream, Upstream, file, names, tls,
+    Admin, Cluster, Config, KeylessScripts, Listen, Log, LogFormat, LogLevel, ProxyConfig, ReplicaAcl,
+    Security, Sentinel, SessionScope, Stream, Upstream, file, names, tls,
 };
 use crate::core::address::Address;
 use crate::core::policy::{Consistency, DEFAULT, Policies, Policy, PolicyId, Route, WhenBehind};
@@ -82,7 +82,7 @@ struct Places(Vec<At<Address>>);
 impl Places {
     fn note(&mut self, place: &At<Address>) {
         // More than this are refused anyway.
-        if self.0.len() < LISTEN_MAX + REPLICAS_MAX + SENTINELS_MAX + 2 {
+        if self.0.len() < LISTEN_MAX + REPLICAS_MAX + SENTINELS_MAX + SEEDS_MAX + 2 {
             self.0.push(place.clone());
         }
     }
@@ -173,18 +173,15 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
         (section.address("primary"), section.replicas("replicas"));
     primary.iter().chain(&replicas).for_each(|place| places.note(place));
     tell_twice(section, &names);
-    let sentinel = section.has("sentinel");
-    for key in ["primary", "replicas"].into_iter().filter(|key| sentinel && section.has(key)) {
-        let message = "the sentinels of [upstream.sentinel] tell who that is; only one of the two can be";
-        section.fault(key, message.to_owned(), None);
-    }
+    tell_rivals(section);
+    let is_told = section.has("sentinel") || section.has("cluster");
     let address_map = section.address_map("address-map");
-    if section.has("address-map") && !sentinel && !from_nodes && names.is_empty() {
-        let message = "there is no [upstream.sentinel], replicas = \"auto\" or \"dns:…\": no address comes from anywhere \
+    if section.has("address-map") && !is_told && !from_nodes && names.is_empty() {
+        let message = "there is no [upstream.sentinel], [upstream.cluster], replicas = \"auto\" or \"dns:…\": no address comes from anywhere \
                        but this file";
         section.fault("address-map", message.to_owned(), None);
     }
-    if !section.has("primary") && !sentinel {
+    if !section.has("primary") && !is_told {
         let help = "add primary = \"127.0.0.1:6379\" to [upstream]";
         document.report_missing("upstream.primary", "there is no primary, so writes could go nowhere", help);
     }
@@ -231,7 +228,24 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
         ),
         address_map,
         sentinel: read_sentinel(document, &section.section("sentinel"), places),
+        cluster: read_cluster(&section.section("cluster"), places),
         tls,
+    }
+}
+
+/// Tells of several that tell which nodes there are.
+fn tell_rivals(section: &Section<'_>) {
+    let (sentinel, cluster) = (section.has("sentinel"), section.has("cluster"));
+    let fault = |key: &str, message: &str| section.fault(key, message.to_owned(), None);
+    if sentinel && cluster {
+        fault("cluster", "there is [upstream.sentinel]; only one of the two can be");
+    }
+    for key in ["primary", "replicas"].into_iter().filter(|key| section.has(key)) {
+        if sentinel {
+            fault(key, "the sentinels of [upstream.sentinel] tell who that is; only one of the two can be");
+        } else if cluster {
+            fault(key, "the nodes of [upstream.cluster] tell who that is; only one of the two can be");
+        }
     }
 }
 
@@ -278,6 +292,37 @@ fn read_sentinel(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
         password,
         password_in,
         tls,
+    })
+}
+
+fn read_cluster(section: &Section<'_>, places: &mut Places) -> Option<Cluster> {
+    if !section.is_present() {
+        return None;
+    }
+    let addresses = section.addresses("addresses");
+    if !section.has("addresses") {
+        section.fault("addresses", "it is missing".to_owned(), None);
+    }
+    if addresses.as_ref().is_some_and(Vec::is_empty) {
+        section.fault("addresses", "expected at least one address".to_owned(), None);
+    }
+    let addresses = addresses.unwrap_or_default();
+    if addresses.len() > SEEDS_MAX {
+        let message = format!("there are {} addresses, at most {SEEDS_MAX} can be", addresses.len());
+        section.fault("addresses", message, None);
+    }
+    for place in &addresses {
+        places.note(place);
+    }
+    Some(Cluster {
+        addresses: addresses.into_iter().map(|at| at.value).collect(),
+        split_writes: section.yes_no("split-writes", false),
+        keyless_scripts: section.choice(
+            "keyless-scripts",
+            KeylessScripts::default(),
+            &KeylessScripts::ALL,
+            KeylessScripts::name,
+        ),
     })
 }
 
@@ -500,5 +545,6 @@ const LISTEN_MAX: usize = 64;
 const REPLICAS_MAX: usize = 256;
 const NAMES_MAX: usize = 16;
 const SENTINELS_MAX: usize = 16;
+const SEEDS_MAX: usize = 64;
 const POLICIES_MAX: usize = 256;
 const ROUTES_MAX: usize = 1024;

@@ -39,6 +39,7 @@ pub const TABLES: &[Table] = &[
             "exclusive-wait",
             "address-map",
             "sentinel",
+            "cluster",
             "tls",
         ],
         later: &[],
@@ -49,6 +50,7 @@ pub const TABLES: &[Table] = &[
         keys: &["master-name", "addresses", "username", "password-file", "tls"],
         later: &[],
     },
+    Table { name: "upstream.cluster", keys: &["addresses", "split-writes", "keyless-scripts"], later: &[] },
     Table { name: "upstream.sentinel.tls", keys: &["ca", "cert", "key", "server-name"], later: &[] },
     Table {
         name: "policy.*",

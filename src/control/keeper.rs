@@ -43,12 +43,16 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
                 tracker.forget(at);
                 shared.shard().fences.enter(tracker.view().era);
                 shared.shard().fences.restart(|| shared.shard().anchors.next());
+                shared.shard().floors.restart();
                 next = heard.try_recv().ok();
                 continue;
             };
             let restarted = effect == Effect::HistoryRestarted;
             let number = || shared.shard().anchors.next();
             let voided = shared.shard().fences.turn(era, tracker.view().era, restarted, number);
+            if restarted {
+                shared.shard().floors.restart();
+            }
             if restarted && known {
                 tracing::info!("another history begins: every fence starts anew");
             }

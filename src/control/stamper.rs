@@ -16,6 +16,7 @@ use crate::core::moment::in_words;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
 use crate::core::position::{Offset, ReplId};
+use crate::core::slots::HashSlot;
 use crate::core::stream::coverage::Coverage;
 use crate::core::stream::lost::{Loss, LostTail, RecentWrites};
 use crate::core::stream::source::{self, Avoided, Moves, StreamSource, Wish};
@@ -47,6 +48,8 @@ pub struct Stamper {
     last: LastCommand,
     /// Slots that were written, and where each write ended, to be stamped before anybody hears how far the stream got.
     written: Vec<(Slot, Offset)>,
+    /// Hash slots of another shard with writes on this stream: they move.
+    foreign: Vec<HashSlot>,
 }
 
 impl Stamper {
@@ -61,6 +64,7 @@ impl Stamper {
             commands,
             last: LastCommand::default(),
             written: Vec::new(),
+            foreign: Vec::new(),
         }
     }
 
@@ -74,8 +78,24 @@ impl Stamper {
         self.coverage.wrote_anything(&self.shared.shard().fences, end, ours, next);
     }
 
+    /// Tells of hash slots that have come here, or are about to: before anybody hears how far the stream got.
+    fn tell_foreign(&mut self) {
+        if self.foreign.is_empty() {
+            return;
+        }
+        let (index, now) = (self.shared.index(), clock::now());
+        if let Some(cluster) = self.shared.cluster() {
+            self.foreign.sort_unstable();
+            self.foreign.dedup();
+            for slot in self.foreign.drain(..) {
+                cluster.hear(|claims| claims.foreign_write(index, slot, now));
+            }
+        }
+    }
+
     /// Stamps what was written.
     fn stamp(&mut self) {
+        self.tell_foreign();
         if self.written.is_empty() {
             return;
         }
@@ -122,9 +142,17 @@ impl StreamSink for Stamper {
             Access::Write { keys: WriteKeys::Known } => {
                 let (fences, written, recent) =
                     (&self.shared.shard().fences, &mut self.written, &mut self.recent);
+                let (cluster, index, foreign) =
+                    (self.shared.cluster(), self.shared.index(), &mut self.foreign);
                 let whole = Whole { command, cut: Cell::new(false) };
                 recent.wrote(end, false);
                 let mut write = |key: &[u8]| {
+                    if let Some(cluster) = cluster {
+                        let slot = HashSlot::of(key);
+                        if cluster.place(slot).owner.is_some_and(|owner| owner != index) {
+                            foreign.push(slot);
+                        }
+                    }
                     written.push((fences.slot(key), end));
                     recent.named(key);
                 };

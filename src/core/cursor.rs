@@ -14,6 +14,10 @@
 const OWN_BITS: u32 = 37;
 const OWN: u64 = (1 << OWN_BITS) - 1;
 
+/// Above any server's own cursor: the number of a shard where a scan of a cluster goes on from the beginning.
+const BEGINS_BIT: u32 = 36;
+const BEGINS: u64 = 1 << BEGINS_BIT;
+
 /// What stands for a process in its cursors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(u16);
@@ -35,6 +39,8 @@ pub enum Cursor {
     Start,
     /// It names no process: the primary's, whichever that is.
     Bare,
+    /// A scan of a cluster goes on at the shard of this number, from the beginning.
+    BeginsAt(u16),
     /// The cursor `own` of this process.
     Of {
         /// The process.
@@ -45,12 +51,24 @@ pub enum Cursor {
 }
 
 impl Cursor {
+    /// The shard of a cluster, the first being 0, where a scan goes on from the beginning: it has been through those before.
+    pub fn begins_at(self) -> Option<usize> {
+        let Self::BeginsAt(shard) = self else { return None };
+        Some(usize::from(shard))
+    }
+
+    /// The cursor that says so.
+    pub const fn beginning_at(shard: u16) -> u64 {
+        BEGINS | shard as u64
+    }
+
     /// Reads one. `None`: it is no number, and the server has its own words for that.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let number: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;
         Some(match ((number >> OWN_BITS) as u16, number & OWN) {
             _ if number == 0 => Self::Start,
             _ if number >> OWN_BITS > u64::from(u16::MAX) => Self::Bare,
+            (0, own) if own >> 16 == BEGINS >> 16 => Self::BeginsAt(own as u16),
             (0, _) | (_, 0) => Self::Bare,
             (tag, own) => Self::Of { tag: Tag(tag), own },
         })

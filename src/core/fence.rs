@@ -334,7 +334,7 @@ impl FenceTable {
 }
 
 /// What a cell says; what waits for `anchored` or an earlier anchor is settled.
-fn read(cell: &AtomicU64, anchored: Option<(AnchorSeq, Offset)>) -> Mark {
+pub(crate) fn read(cell: &AtomicU64, anchored: Option<(AnchorSeq, Offset)>) -> Mark {
     match (decode(cell.load(Ordering::SeqCst)), anchored) {
         (Mark::Pending(waits_for), Some((anchor, head))) if waits_for <= anchor => {
             settle(cell, anchor, head);
@@ -364,7 +364,8 @@ fn stamp(cell: &AtomicU64, end: Offset, next: AnchorSeq) {
     }
 }
 
-fn stamp_pending(cell: &AtomicU64, next: impl Fn() -> AnchorSeq) {
+/// Has a cell wait for the next anchor, unless it waits for a later one.
+pub(crate) fn stamp_pending(cell: &AtomicU64, next: impl Fn() -> AnchorSeq) {
     let mut present = cell.load(Ordering::SeqCst);
     loop {
         // Whatever is replaced was there before the anchor was sent, so that its head is no lower.

@@ -120,7 +120,7 @@ pub fn plan<A: Args + ?Sized>(
             None => Plan::Primary(Reason::Malformed),
             Some(_) if malformed => Plan::Primary(Reason::Malformed),
             Some(Cursor::Of { tag, own }) => Plan::Continue { tag, own },
-            Some(Cursor::Bare) => Plan::Primary(Reason::Cursor),
+            Some(Cursor::Bare | Cursor::BeginsAt(_)) => Plan::Primary(Reason::Cursor),
             Some(Cursor::Start) if level() >= Consistency::Session => Plan::Primary(Reason::Cursor),
             Some(Cursor::Start) if situation.reads_paused => Plan::Primary(Reason::PrimaryOnly),
             Some(Cursor::Start) => Plan::Read,

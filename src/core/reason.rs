@@ -48,6 +48,8 @@ pub enum Reason {
     StreamLate,
     /// A write of this connection that the read must show is still in flight.
     OwnWriteInFlight,
+    /// The hash slot of the key moves, or nobody knows for certain that it does not: only primaries are asked.
+    SlotMoving,
 
     // Why a replica serves.
     /// The replica satisfies the policy.
@@ -100,7 +102,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in order.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::NoReplica,
         Self::Silent,
         Self::Unobserved,
@@ -122,6 +124,7 @@ impl Reason {
         Self::BarrierPending,
         Self::StreamLate,
         Self::OwnWriteInFlight,
+        Self::SlotMoving,
         Self::Fresh,
         Self::StaleAllowed,
         Self::Write,
@@ -155,6 +158,7 @@ impl Reason {
                 | Self::BarrierPending
                 | Self::StreamLate
                 | Self::OwnWriteInFlight
+                | Self::SlotMoving
         )
     }
 
@@ -165,6 +169,7 @@ impl Reason {
             | Self::BarrierPending
             | Self::StreamLate
             | Self::OwnWriteInFlight
+            | Self::SlotMoving
             | Self::NoReplica => false,
             Self::UserUnknown | Self::RightsDiffer => true,
             _ => (self as u8) < Self::Fresh as u8,
@@ -200,6 +205,7 @@ impl Reason {
             Self::BarrierPending => "barrier_pending",
             Self::StreamLate => "stream_late",
             Self::OwnWriteInFlight => "own_write_in_flight",
+            Self::SlotMoving => "slot_moving",
             Self::Fresh => "fresh",
             Self::StaleAllowed => "stale_allowed",
             Self::Write => "write",
@@ -253,6 +259,7 @@ impl Reason {
             Self::OwnWriteInFlight => {
                 "a write of this connection that the command has to show is still in flight"
             }
+            Self::SlotMoving => "the hash slot moves, or is not known to stay: only primaries are asked",
             Self::Fresh => "it is proven fresh enough",
             Self::StaleAllowed => "the primary is gone and the policy allows old data",
             Self::Write => "the command writes",

@@ -24,6 +24,16 @@ pub enum Demand {
 }
 
 impl Demand {
+    /// The same, and this offset besides, which covers all keys of a hash slot.
+    #[must_use]
+    pub fn and_floor(self, floor: Offset) -> Self {
+        match self {
+            Self::Applied(offset, _) if offset >= floor => self,
+            Self::Nothing | Self::Applied(..) => Self::Applied(floor, Reason::BelowFloor),
+            Self::Unknown(_) => self,
+        }
+    }
+
     /// Whether a replica that has applied `applied` fulfils it.
     pub fn is_met_by(self, applied: Offset) -> bool {
         match self {

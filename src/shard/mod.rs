@@ -1,6 +1,7 @@
 //! What is known of one primary and its replicas, shared by those who find it out and those who serve clients by it.
 
 pub mod attention;
+pub mod cluster;
 pub mod common;
 pub mod doctor;
 pub mod emptied;
@@ -15,6 +16,7 @@ pub mod withheld;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
@@ -30,6 +32,7 @@ use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
 use crate::core::policy::Consistency;
 use crate::core::route::Demand;
+use crate::core::slots::SlotFloors;
 use crate::mutant;
 use crate::telemetry::Counter;
 use crate::telemetry::histogram::Histogram;
@@ -51,6 +54,8 @@ pub struct Shard {
     pub views: watch::Sender<u64>,
     /// The fence table.
     pub fences: FenceTable,
+    /// What is demanded for whole hash slots, in a cluster.
+    pub floors: SlotFloors,
     /// How long the primary takes to answer, in nanoseconds. Written by its prober alone.
     pub anchor_latency: Histogram,
     /// Counts anchors.
@@ -63,6 +68,8 @@ pub struct Shard {
     pub emptied: Vec<EmptiedWatch>,
     /// When each node last said anything to a worker, in nanoseconds; by its place.
     spoke_at: Vec<AtomicU64>,
+    /// When its primary was last asked which slots it has, and has said so; in nanoseconds. Where that is no question, for ever.
+    confirmed_at: AtomicU64,
     /// Until when the primary's clients are paused, by a `CLIENT PAUSE` that came this way; in nanoseconds.
     paused_until: AtomicU64,
     /// A `SCRIPT FLUSH` came this way: replicas, which are not told, may know scripts that the primary no longer knows.
@@ -93,12 +100,14 @@ impl Shard {
             view: ArcSwap::from_pointee(view),
             views: watch::Sender::new(0),
             fences,
+            floors: SlotFloors::new(),
             anchor_latency: Histogram::default(),
             anchors: AnchorCounter::default(),
             anchor_wanted: Notify::new(),
             attention: Attention::default(),
             emptied,
             spoke_at,
+            confirmed_at: AtomicU64::new(u64::MAX),
             paused_until: AtomicU64::new(0),
             scripts_flushed: AtomicBool::new(false),
             auth_required: AtomicBool::new(false),
@@ -131,6 +140,16 @@ impl Shard {
             self.anchor_wanted.notify_one();
         }
         demand
+    }
+
+    /// Its primary was asked at `asked_at` which slots it has, and has said so.
+    pub fn confirm(&self, asked_at: Moment) {
+        self.confirmed_at.store(asked_at.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// For how long nobody has asked its primary which slots it has: a slot may be elsewhere since then.
+    pub fn unconfirmed_for(&self, now: Moment) -> Duration {
+        Duration::from_nanos(now.as_nanos().saturating_sub(self.confirmed_at.load(Ordering::Relaxed)))
     }
 
     /// The address of a node; `None` once it has left.

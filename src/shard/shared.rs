@@ -5,20 +5,42 @@ use std::sync::Arc;
 
 use crate::core::fence::FenceTable;
 use crate::core::nodes::view::View;
+use crate::core::slots::ShardIndex;
 use crate::shard::Shard;
+use crate::shard::cluster::Cluster;
 use crate::shard::common::Common;
 
 /// One primary and its replicas, and what all threads share besides.
 #[derive(Debug)]
 pub struct Shared {
+    index: ShardIndex,
+    cluster: Option<Arc<Cluster>>,
     common: Arc<Common>,
     shard: Shard,
 }
 
 impl Shared {
-    /// A shard with so many places for nodes, of which `view` says what is known.
+    /// The only shard, with so many places for nodes, of which `view` says what is known.
     pub fn new(common: Arc<Common>, places: usize, view: View, fences: FenceTable) -> Self {
-        Self { common, shard: Shard::new(places, view, fences) }
+        let shard = Shard::new(places, view, fences);
+        Self { index: ShardIndex::FIRST, cluster: None, common, shard }
+    }
+
+    /// The same, as one of several.
+    #[must_use]
+    pub fn of(self, cluster: Arc<Cluster>, index: ShardIndex) -> Self {
+        Self { index, cluster: Some(cluster), ..self }
+    }
+
+    /// The cluster that it is one of.
+    #[inline]
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
+    /// Which of the shards it is.
+    pub fn index(&self) -> ShardIndex {
+        self.index
     }
 
     /// The primary and its replicas.

@@ -125,6 +125,8 @@ pub struct Stats {
     pub refused_writes: Counter,
     /// Connections that were given up because nothing came on them while their node answered on another.
     pub stalled: Counter,
+    /// Commands that went on to another primary of the cluster, for their slot, or some of it, was there.
+    pub redirected: Counter,
     /// Reads sent again elsewhere.
     pub repeated_reads: Counter,
     /// Reads at the primary that one request has asked for together with another.
@@ -156,6 +158,7 @@ impl Default for Stats {
             uncertain_writes: Counter::default(),
             refused_writes: Counter::default(),
             stalled: Counter::default(),
+            redirected: Counter::default(),
             repeated_reads: Counter::default(),
             shared_reads: Counter::default(),
             unrepeated_reads: Counter::default(),

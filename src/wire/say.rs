@@ -120,10 +120,26 @@ pub fn asks_for_another_node(reply: &[u8], at_primary: bool) -> bool {
     match ErrorCode::of(reply) {
         Some(ErrorCode::Loading | ErrorCode::MasterDown) => true,
         Some(ErrorCode::NoScript | ErrorCode::ReadOnly) => !at_primary,
+        // Of a cluster: the primary knows better where the key is.
+        code if code.is_some_and(ErrorCode::is_of_cluster) => !at_primary,
         Some(ErrorCode::Err) => !at_primary && reply.starts_with(b"-ERR Function not found"),
         _ => false,
     }
 }
+
+/// The keys of a command are not in one slot (`cluster.c`, `clusterRedirectClient`).
+pub const CROSSSLOT: &[u8] = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n";
+
+/// Nobody has the slot (`cluster.c`, `clusterRedirectClient`).
+pub const SLOT_NOT_SERVED: &[u8] = b"-CLUSTERDOWN Hash slot not served\r\n";
+
+/// What a server says to `CLUSTER` that is no node of one (`cluster.c`, `clusterCommand`).
+pub const NO_CLUSTER: &[u8] = b"-ERR This instance has cluster support disabled\r\n";
+
+/// What a script without keys may read is at several primaries.
+pub const SCRIPT_WITHOUT_KEYS: &[u8] =
+    b"-ERR a script without keys may read any key, and each primary of the cluster has only \
+      some: name its keys, or have keyless-scripts = \"any\"\r\n";
 
 /// Whether a replica refuses a write, of which it has executed nothing. Until Redis 7.0 it says so of a script in the words of
 /// that.

@@ -238,6 +238,9 @@ const DISQUALIFIED: &[Disqualified] = &[
     ("a barrier pending", Consistency::Eventual, Reason::BarrierPending, |c| {
         c.demand = Demand::Unknown(Reason::BarrierPending);
     }),
+    ("a slot that moves", Consistency::Eventual, Reason::SlotMoving, |c| {
+        c.demand = Demand::Unknown(Reason::SlotMoving);
+    }),
     ("an own write in flight", Consistency::Eventual, Reason::OwnWriteInFlight, |c| {
         c.demand = Demand::Unknown(Reason::OwnWriteInFlight);
     }),

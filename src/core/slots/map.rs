@@ -10,6 +10,9 @@ use crate::core::slots::hash_slot::{HASH_SLOTS, HashSlot};
 pub struct ShardIndex(u16);
 
 impl ShardIndex {
+    /// The first.
+    pub const FIRST: Self = Self(0);
+
     /// The most that there can be: the last number of 16 bits stands for nobody.
     pub const MOST: usize = NOBODY as usize;
 

@@ -18,18 +18,24 @@
 //! is asked again at the primary (`wire::absent`); a value that is older than a write which was acknowledged or seen it
 //! can't, because the acknowledgement (`ASK`, `MOVED`) or the write itself (in the stream of another shard) is such a sign.
 
+mod about;
 mod change;
 mod claims;
+mod floors;
 mod hash_slot;
 mod map;
 mod motion;
 mod report;
+mod topology;
 
+pub use about::{About, Spread, about, spread};
 pub use change::Change;
 pub use claims::Claims;
+pub use floors::SlotFloors;
 pub use hash_slot::{HASH_SLOTS, HashSlot, SlotRange};
 pub use map::{ShardIndex, SlotMap, SlotPlace, SlotState};
 pub use report::{Endpoint, NodeFlags, NodeLine, NodeName, NodesReport, OpenSlot, Opening};
+pub use topology::{Members, Topology};
 
 #[cfg(test)]
 mod tests;

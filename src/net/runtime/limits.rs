@@ -220,3 +220,6 @@ pub const ANSWERED_AFTER_END: Duration = Duration::from_millis(500);
 
 /// For how many nodes descriptors are kept free where it is found out how many there are.
 pub const NODES_EXPECTED: usize = 8;
+
+/// Shards of a cluster that are looked after, at most: each has connections, tasks and fences of its own.
+pub const MOST_SHARDS: usize = 128;

@@ -2,7 +2,7 @@
 //! ([`crate::proxy::downstream::queue`]) and are written to its socket. A client that has left stays in the lanes' queues
 //! as a tombstone: its replies are read and dropped, never given to anyone else.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{RefCell, RefMut};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,11 +12,14 @@ use bytes::BytesMut;
 
 use crate::core::moment::Moment;
 use crate::core::session::Session;
+use crate::core::slots::ShardIndex;
 use crate::net::runtime::budget::Budget;
 use crate::net::runtime::buffers::Buffers;
 use crate::net::runtime::flush::{DirtyList, Flush};
 use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
+use crate::proxy::downstream::dealings::{AllDealings, Dealings};
+use crate::proxy::downstream::joint::{Combine, Joined, Joints};
 use crate::proxy::downstream::pace::{Allowance, Pace};
 use crate::proxy::downstream::queue::ReplyQueue;
 use crate::proxy::downstream::status::Status;
@@ -26,12 +29,9 @@ use crate::proxy::downstream::status::Status;
 pub struct Client {
     /// As `CLIENT ID` tells it.
     pub id: u64,
-    /// What the connection has written and seen.
-    pub session: RefCell<Session>,
-    /// Its session counts what it has written and seen itself.
-    pub counts_own: Cell<bool>,
     /// What others may ask about it.
     pub status: Status,
+    dealings: AllDealings,
     write: WriteHalf,
     output: Output,
     output_limit: usize,
@@ -53,6 +53,8 @@ pub struct Output {
 struct ClientState {
     queue: ReplyQueue,
     pace: Pace,
+    /// Commands that were asked in parts.
+    joints: Option<Box<Joints>>,
     dirty: bool,
     blocked: bool,
     /// Of what it has yet to take, what counts in the budget of all.
@@ -83,17 +85,25 @@ pub enum Gone {
 impl Client {
     /// A client that writes through `write`.
     pub fn new(id: u64, write: WriteHalf, output: Output, output_limit: usize) -> Rc<Self> {
-        let (inner, session, status) = (RefCell::default(), RefCell::default(), Status::default());
-        Rc::new(Self {
-            id,
-            session,
-            counts_own: Cell::new(false),
-            status,
-            write,
-            output,
-            output_limit,
-            inner,
-        })
+        let (inner, dealings, status) = (RefCell::default(), AllDealings::default(), Status::default());
+        Rc::new(Self { id, status, dealings, write, output, output_limit, inner })
+    }
+
+    /// What it has with a shard.
+    #[inline]
+    pub fn with(&self, shard: ShardIndex) -> &Dealings {
+        self.dealings.with(shard)
+    }
+
+    /// What it has written and seen at a shard.
+    #[inline]
+    pub fn session(&self, shard: ShardIndex) -> &RefCell<Session> {
+        &self.dealings.with(shard).session
+    }
+
+    /// What it has with each shard that it has anything with.
+    pub fn with_all(&self) -> impl Iterator<Item = (ShardIndex, &Dealings)> {
+        self.dealings.all()
     }
 
     /// The client that receives replies whose requester has left, and drops them: the drain.
@@ -117,10 +127,77 @@ impl Client {
     /// Takes the reply of slot `seq`, or a part of it; `complete` with the last part. True when much waits to be
     /// written, so that a lane had better ask [`Client::should_pause`] before it reads on.
     pub fn deliver(self: &Rc<Self>, seq: u64, bytes: &[u8], complete: bool) -> bool {
-        let mut inner = self.inner.borrow_mut();
+        let inner = self.inner.borrow_mut();
         if inner.gone.is_some() {
             return false;
         }
+        if inner.joints.is_some() {
+            return self.deliver_joined(inner, seq, bytes, complete);
+        }
+        self.hand_over(inner, seq, bytes, complete)
+    }
+
+    /// The same, if the reply may be that of a part.
+    #[cold]
+    fn deliver_joined(
+        self: &Rc<Self>,
+        mut inner: RefMut<'_, ClientState>,
+        seq: u64,
+        bytes: &[u8],
+        complete: bool,
+    ) -> bool {
+        let Some(joints) = &mut inner.joints else { return false };
+        let is_last = joints.is_last(seq);
+        let Some(joined) = joints.take(seq, bytes, complete) else {
+            return self.hand_over(inner, seq, bytes, complete);
+        };
+        if joints.is_empty() {
+            inner.joints = None;
+        }
+        match joined {
+            Joined::Nothing if complete && !is_last => self.hand_over(inner, seq, b"", true),
+            Joined::Nothing => inner.waiting() > limits::LANE_PAUSE,
+            Joined::Whole(last, whole) => {
+                if seq != last {
+                    self.hand_over(inner, seq, b"", true);
+                    return self.hand_over(self.inner.borrow_mut(), last, &whole, true);
+                }
+                self.hand_over(inner, last, &whole, true)
+            }
+            Joined::Broken => {
+                drop(inner);
+                self.leave(Gone::Ended);
+                false
+            }
+        }
+    }
+
+    /// The slots from the next one on are those of so many parts of one command.
+    pub fn expect_parts(&self, parts: usize, combine: Combine) {
+        let mut inner = self.inner.borrow_mut();
+        let next = inner.queue.next();
+        inner.joints.get_or_insert_default().expect(next, parts, combine);
+    }
+
+    /// They are not: the command was not sent.
+    pub fn expect_no_parts(&self) {
+        let mut inner = self.inner.borrow_mut();
+        if let Some(joints) = &mut inner.joints {
+            joints.forget_last();
+            if joints.is_empty() {
+                inner.joints = None;
+            }
+        }
+    }
+
+    #[inline]
+    fn hand_over(
+        self: &Rc<Self>,
+        mut inner: RefMut<'_, ClientState>,
+        seq: u64,
+        bytes: &[u8],
+        complete: bool,
+    ) -> bool {
         if inner.queue.needs_buffer() {
             inner.queue.exchange_buffer(self.output.buffers.take());
         }
@@ -217,6 +294,7 @@ impl Client {
     fn drop_as(&self, mut inner: RefMut<'_, ClientState>, why: Gone) {
         inner.gone.get_or_insert(why);
         inner.queue.forget();
+        inner.joints = None;
         inner.pace.wake_lanes();
         self.hold(&mut inner);
         inner.wake_task();
@@ -391,10 +469,9 @@ impl Flush for Client {
         }
         if inner.queue.output_len() == 0 {
             self.output.buffers.put(inner.queue.exchange_buffer(BytesMut::new()));
-            if inner.queue.outstanding() == 0 && (inner.queue.is_roomy() || self.session.borrow().is_roomy())
-            {
+            if inner.queue.outstanding() == 0 && (inner.queue.is_roomy() || self.dealings.are_roomy()) {
                 inner.queue.rest();
-                self.session.borrow_mut().rest();
+                self.dealings.all().for_each(|(_, dealings)| dealings.session.borrow_mut().rest());
             }
         }
         inner.after_write();
@@ -404,7 +481,9 @@ impl Flush for Client {
 impl ClientState {
     /// Bytes that are not written, whether it is their turn or not.
     fn waiting(&self) -> usize {
-        self.queue.output_len() + self.queue.kept_len()
+        self.queue.output_len()
+            + self.queue.kept_len()
+            + self.joints.as_ref().map_or(0, |joints| joints.held())
     }
 
     /// No more of its commands are read before some are answered.

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::command::CommandId;
-use crate::core::fence::{AnchorSeq, Era};
 use crate::core::moment::Moment;
 use crate::shard::identity::IdentityId;
 use crate::shard::mailbox::Release;
@@ -30,14 +29,14 @@ pub struct Status {
     pub auth_epoch: Cell<u32>,
     /// When it began to be anonymous: only what the primary says later is about it.
     pub anonymous_since: Cell<Moment>,
-    /// The anchor that covers its last acknowledged write, and the history of that time.
-    pub wrote: Cell<Option<(AnchorSeq, Era)>>,
     /// It waits in `WAIT`.
     pub waits: Cell<bool>,
     /// `CLIENT UNBLOCK` was said of it while it waits.
     pub release: Cell<Option<Release>>,
     /// Its last command waits for something.
     pub busy: Cell<bool>,
+    /// A command of its was sent on to another node of a cluster, where it has to wait: what comes next must not overtake it.
+    pub astray: Cell<bool>,
     /// It hears what the server says unasked, on a plain relay.
     pub relayed: Cell<bool>,
     /// It wants to be told when it had better connect anew.
@@ -57,10 +56,10 @@ impl Default for Status {
             identity: Cell::default(),
             auth_epoch: Cell::new(0),
             anonymous_since: Cell::default(),
-            wrote: Cell::new(None),
             waits: Cell::new(false),
             release: Cell::new(None),
             busy: Cell::new(false),
+            astray: Cell::new(false),
             relayed: Cell::new(false),
             hears_of_moves: Cell::new(false),
             pausing: Cell::default(),

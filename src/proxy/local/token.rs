@@ -70,7 +70,7 @@ fn after(connection: &Connection, token: &[u8]) -> Result<Offset, Vec<u8>> {
         )));
     }
     let shard = connection.worker.shared.shard();
-    let mut session = connection.client.session.borrow_mut();
+    let mut session = connection.client.session(connection.worker.shard).borrow_mut();
     // Of the history that the token is of: what was seen in another one is no concern of its offset.
     session.seen.renew((shard.fences.life(), view.era), shard.anchors.next());
     session.seen.up_to(offset);

@@ -30,7 +30,8 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Answer {
         .ok_or_else(|| say::error("ERR timeout is not an integer or out of range"))
         .and_then(|ms| u64::try_from(ms).map_err(|_| say::error("ERR timeout is negative")))?;
     let status = &connection.client.status;
-    let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), status.wrote.get());
+    let dealings = connection.client.with(connection.worker.shard);
+    let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), dealings.wrote.get());
     let _waiting = Unblockable::begin(connection);
     let _looking = shared.shard().attention.wait();
     let until = (timeout > 0).then(|| begun.after(Duration::from_millis(timeout)));
@@ -42,7 +43,7 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Answer {
             None => view.replicas_linked(),
             Some((_, era)) if era != view.era && !mutant::is("wait-across-failover") => {
                 // Once said, the connection counts as one that has written nothing, as a new one to Redis would.
-                status.wrote.set(None);
+                dealings.wrote.set(None);
                 return Err(say::UNBLOCKED_ROLE.to_vec());
             }
             Some((anchor, _)) => {

@@ -25,7 +25,11 @@ impl Server {
         }
         let input = &mut self.input;
         let request = input.scanner.beginning(&input.buffer[input.at..]);
-        match self.connection.dispatch(&request, view, commands, now) {
+        let step = match &mut self.shards {
+            None => self.connection.dispatch(&request, view, commands, now),
+            Some(shards) => shards.dispatch(&mut self.connection, &request, now),
+        };
+        match step {
             Step::Done => {
                 self.connection.waiting.is_done();
                 input.at += input.scanner.let_go();

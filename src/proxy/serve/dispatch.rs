@@ -24,6 +24,7 @@ use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::On;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
+use crate::shard::cluster::Floor;
 use crate::telemetry::{self, Target};
 use crate::wire::alone as wire;
 use crate::wire::request::Request;
@@ -45,6 +46,9 @@ impl Connection {
             return step;
         }
         let mut plan = self.plan(request, intent, Admittance::Admitted, view, commands, now);
+        if self.floor == Floor::Primary && plan == Plan::Read {
+            plan = Plan::Primary(Reason::SlotMoving);
+        }
         if self.pin.is_some()
             && let Some(step) = self.dispatch_relayed(request, (intent, plan), view, commands, now)
         {
@@ -52,7 +56,10 @@ impl Connection {
         }
         if self.is_unauthenticated() && plan != Plan::Refuse(Reason::CrossProtocol) {
             plan = match self.admit(request, intent, view, now) {
-                Ok(admittance) => self.plan(request, intent, admittance, view, commands, now),
+                Ok(admittance) => match self.plan(request, intent, admittance, view, commands, now) {
+                    Plan::Read if self.floor == Floor::Primary => Plan::Primary(Reason::SlotMoving),
+                    plan => plan,
+                },
                 Err(step) => return step,
             };
         }
@@ -105,8 +112,8 @@ impl Connection {
             }
             (Handling::Local(Local::Info), _) => self.pass_on_info(request, reason, view, now),
             (Handling::Local(_), _) => self.pass_on(request, reason, view, now),
-            (Handling::Scan { .. }, _) if reason != Reason::PrimaryOnly => {
-                self.scan_at_primary(request, reason, view, now)
+            (Handling::Scan { cursor }, _) if reason != Reason::PrimaryOnly => {
+                self.scan_at_primary(request, (cursor, reason), view, now)
             }
             (_, Access::Read | Access::PrimaryRead(Why::KeyState)) => {
                 let outgoing = self.read_of_primary(request, (intent, reason), commands, now);
@@ -212,7 +219,12 @@ impl Connection {
 
     /// Sends a write, unless it would overtake a read of the same key that is still on its way to a replica.
     fn write(&mut self, request: &Request<'_>, outgoing: Outgoing, view: &View) -> Step {
-        if self.client.session.borrow_mut().overtakes(&outgoing.stamps, self.client.oldest()) {
+        if self
+            .client
+            .session(self.worker.shard)
+            .borrow_mut()
+            .overtakes(&outgoing.stamps, self.client.oldest())
+        {
             return Step::Drain;
         }
         self.send_to_primary(Bytes::Request(request), outgoing, view)

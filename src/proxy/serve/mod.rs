@@ -9,6 +9,7 @@ pub(crate) mod dispatch;
 mod input;
 pub mod listener;
 mod permit;
+mod shards;
 pub mod thread;
 
 use std::future::poll_fn;
@@ -37,6 +38,7 @@ use crate::proxy::worker::Worker;
 use crate::shard::common::ClientEntry;
 use crate::wire::request::{RequestLimits, Scan};
 use input::Input;
+use shards::Shards;
 
 /// Serves one client until it leaves or is made to.
 pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
@@ -61,7 +63,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     };
     let _registered = Registered::new(&worker, &client, entry);
     worker.stats.accepted.add(1);
-    let connection = Connection::new(Rc::clone(&worker), Rc::clone(&client), listener);
+    let connection = Box::new(Connection::new(Rc::clone(&worker), Rc::clone(&client), listener));
+    let shards = worker.shared.cluster().map(|cluster| Box::new(Shards::new(cluster)));
     // The answer will be there when the first command is.
     worker.admission.verdict(client.status.anonymous_since.get(), clock::now());
     let input = Input::new();
@@ -71,6 +74,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
         read,
         input,
         connection,
+        shards,
         spoken: false,
         decided_at: 0,
     };
@@ -126,7 +130,9 @@ struct Server {
     client: Rc<Client>,
     read: ReadHalf,
     input: Input,
-    connection: Connection,
+    connection: Box<Connection>,
+    /// What it has with the others, if there are several shards.
+    shards: Option<Box<Shards>>,
     /// The client has said something.
     spoken: bool,
     /// How far the replication stream was read when the present command was decided.
@@ -139,6 +145,9 @@ impl Drop for Server {
         // Of one that has left already only what it still holds is let go.
         self.client.leave(Gone::Ended);
         self.connection.close();
+        if let Some(shards) = &mut self.shards {
+            shards.close();
+        }
     }
 }
 
@@ -209,7 +218,10 @@ impl Server {
         let unauthenticated =
             self.connection.is_unauthenticated() && shared.shard().auth_required.load(Ordering::Relaxed);
         self.client.status.seen.set(now);
-        self.connection.resume_fast_path(view, commands, now);
+        match &mut self.shards {
+            None => self.connection.resume_fast_path(view, commands, now),
+            Some(shards) => shards.look_anew(),
+        }
         input.scanner.set_limits(if unauthenticated {
             RequestLimits::BEFORE_AUTH
         } else {
@@ -246,7 +258,11 @@ impl Server {
             }
             let request = input.scanner.request(rest);
             task::provoke("worker", || request.arg(1) == b"panic!");
-            match self.connection.dispatch(&request, view, commands, now) {
+            let step = match &mut self.shards {
+                None => self.connection.dispatch(&request, view, commands, now),
+                Some(shards) => shards.dispatch(&mut self.connection, &request, now),
+            };
+            match step {
                 Step::Done => {
                     input.consume();
                     // Whatever it has waited for, the next command has not.
@@ -388,8 +404,12 @@ impl Server {
 
     /// Waits until the same command may fare better.
     async fn pause(&mut self) -> WaitEnd {
-        let Self { worker, client, connection, decided_at, .. } = self;
+        let Self { client, connection, decided_at, .. } = self;
+        let worker = Rc::clone(&connection.worker);
         let (shared, retry) = (&worker.shared, connection.waiting.retry());
+        if !worker.is_first() {
+            *decided_at = shared.shard().stream.offset();
+        }
         // Cancel safe, all that is selected from: sleeps, `Notify` whose waiters are woken all at once, and `moves_from`.
         // With the next view: an anchor was answered, a node was looked at, there is another primary.
         let changed = match retry.on {

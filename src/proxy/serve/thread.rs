@@ -12,8 +12,8 @@ use crate::net::runtime::task;
 use crate::proxy::serve;
 use crate::proxy::serve::listener::Accepted;
 use crate::proxy::worker::Worker;
-use crate::proxy::worker::lanes::connect;
 use crate::proxy::worker::mailbox;
+use crate::proxy::worker::tasks;
 use crate::shard::shared::Shared;
 
 /// Serves until the process drains; returns when its clients are gone, or when they have had their time: the addresses of
@@ -29,14 +29,10 @@ pub fn serve_thread(
         let worker = Worker::new(index, shared);
         let buffers = Rc::clone(&worker.output.buffers);
         task::spawn_hot(flush(Rc::clone(&worker)));
-        task::spawn_hot(open_lanes(Rc::clone(&worker)));
         task::spawn_local("buffers", async move { buffers.shrink().await });
-        let (watcher, keeper) = (Rc::clone(&worker), Rc::clone(&worker));
-        let (drainer, looker) = (Rc::clone(&worker), Rc::clone(&worker));
-        task::supervise_local("watch", move || Rc::clone(&watcher).watch());
-        task::supervise_local("idle lanes", move || Rc::clone(&keeper).check_idle_lanes());
+        let drainer = Rc::clone(&worker);
         task::supervise_local("drain", move || Rc::clone(&drainer).drain());
-        task::supervise_local("upkeep", move || Rc::clone(&looker).look_after());
+        tasks::start(&worker);
         if let Some(messages) = worker.shared.mailboxes.take(index) {
             task::spawn_local("mailbox", mailbox::run(Rc::clone(&worker), messages));
         }
@@ -51,15 +47,6 @@ pub fn serve_thread(
         left.keys().filter_map(|id| Some(worker.shared.clients.get(id)?.peer.clone())).collect()
     });
     Ok(cut_off)
-}
-
-/// Starts the task of every new lane. Runs as long as the worker.
-async fn open_lanes(worker: Rc<Worker>) {
-    loop {
-        for lane in worker.lanes.to_open().await {
-            task::spawn_hot(connect::run(Rc::clone(&worker), lane));
-        }
-    }
 }
 
 /// Writes what became dirty, at the end of each round: first what servers get, for they take longer. Runs as long as the

@@ -23,6 +23,7 @@ use crate::proxy::session::waiting::{On, Waiting};
 use crate::proxy::session::who::Who;
 use crate::proxy::upstream::lane::Lane;
 use crate::proxy::worker::Worker;
+use crate::shard::cluster::Floor;
 use crate::shard::identity::{Identity, IdentityId};
 
 /// The state of one client connection.
@@ -48,6 +49,8 @@ pub struct Connection {
     pub permit: Permit,
     /// The last command's name, and what it is: clients repeat themselves.
     pub(crate) last: LastCommand,
+    /// What is demanded for the hash slot of the present command.
+    pub(crate) floor: Floor,
 }
 
 impl Connection {
@@ -55,8 +58,9 @@ impl Connection {
     pub fn new(worker: Rc<Worker>, client: Rc<Client>, listener: usize) -> Self {
         client.status.put_out(clock::now());
         if worker.shared.shard().view.load().policies.count_own() {
-            client.counts_own.set(true);
-            client.session.borrow_mut().seen.begin_with_own();
+            let dealings = client.with(worker.shard);
+            dealings.counts_own.set(true);
+            dealings.session.borrow_mut().seen.begin_with_own();
         }
         let lanes = LanesAtHand::new(worker.shared.shard().view.load().nodes.len());
         Self {
@@ -70,6 +74,43 @@ impl Connection {
             redirect: Redirection::default(),
             permit: Permit::No,
             last: LastCommand::default(),
+            floor: Floor::None,
+        }
+    }
+
+    /// Of the same client, for what it has to do with another shard.
+    pub(crate) fn beside(&self, worker: Rc<Worker>) -> Self {
+        let view = worker.shared.shard().view.load();
+        if view.policies.count_own() {
+            let dealings = self.client.with(worker.shard);
+            if !dealings.counts_own.replace(true) {
+                dealings.session.borrow_mut().seen.begin_with_own();
+            }
+        }
+        let lanes = LanesAtHand::new(view.nodes.len());
+        drop(view);
+        Self {
+            worker,
+            client: Rc::clone(&self.client),
+            who: self.who.copy(),
+            routing: Routing::default(),
+            lanes,
+            waiting: Waiting::default(),
+            pin: None,
+            redirect: Redirection::default(),
+            permit: Permit::No,
+            last: LastCommand::default(),
+            floor: Floor::None,
+        }
+    }
+
+    /// Acts as whoever the client has become meanwhile, at another shard.
+    pub(crate) fn follow_who(&mut self, who: &Who) {
+        if !self.who.is_as(who) {
+            self.who = who.copy();
+            self.routing.cache(None);
+            self.routing.follow(None);
+            self.lanes.leave_all();
         }
     }
 
@@ -81,17 +122,17 @@ impl Connection {
         self.routing.stick(node.map(|node| self.worker.load.stay(node)));
         let generation = |node| self.worker.proofs.borrow().generation(node);
         let home = node.map(|node| Home { node, generation: generation(node) });
-        self.client.session.borrow_mut().home = home;
+        self.client.session(self.worker.shard).borrow_mut().home = home;
     }
 
     /// On whose behalf reads are decided.
     pub fn reader(&self, view: &View) -> Reader<'_> {
-        self.client.session.borrow_mut().forget(self.client.oldest());
+        self.client.session(self.worker.shard).borrow_mut().forget(self.client.oldest());
         Reader {
             policy: self.who.policy(&view.policies),
             user: self.who.user(),
             name: self.who.name(),
-            session: Some(&self.client.session),
+            session: Some(self.client.session(self.worker.shard)),
             barrier: None,
         }
     }

@@ -21,6 +21,7 @@ use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::On;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
+use crate::shard::cluster::Floor;
 use crate::shard::shared::Shared;
 use crate::telemetry;
 use crate::wire::request::Request;
@@ -48,9 +49,10 @@ impl Connection {
         let mut subject = Subject::default();
         let asked = (request, intent);
         let demand = shard.demand(&reader, policy.consistency, asked, (view, commands), &mut subject);
+        let demand = self.with_floor(demand, policy, now);
         let (stamps, slots) = (subject.stamps(), self.client.next_and_oldest());
         let outgoing = |reason| outgoing_read(intent, policy_id, policy, &subject, reason, now);
-        let follows = self.client.session.borrow_mut().follows(&stamps, slots.1);
+        let follows = self.client.session(self.worker.shard).borrow_mut().follows(&stamps, slots.1);
         match follows {
             Follows::Nothing
                 if subject.is_keyed() && self.routing.has_followed_enough(demand, slots, now) =>
@@ -111,9 +113,26 @@ impl Connection {
     /// Where reads look at no fences the session counts itself what it has written, from the beginning, or since the first
     /// policy of that level came with another configuration.
     fn count_own(&self, policy: &Policy) {
-        if policy.consistency == Consistency::Session && !self.client.counts_own.replace(true) {
+        if policy.consistency == Consistency::Session
+            && !self.client.with(self.worker.shard).counts_own.replace(true)
+        {
             let next = self.worker.shared.shard().anchors.next();
-            self.client.session.borrow_mut().seen.count_own(next);
+            self.client.session(self.worker.shard).borrow_mut().seen.count_own(next);
+        }
+    }
+
+    /// With what is demanded for the hash slot of the key.
+    fn with_floor(&self, demand: Demand, policy: &Policy, now: Moment) -> Demand {
+        let unconfirmed = || self.worker.shared.shard().unconfirmed_for(now);
+        match self.floor {
+            Floor::None | Floor::At(_)
+                if policy.consistency >= Consistency::Bounded && unconfirmed() > policy.max_lag =>
+            {
+                Demand::Unknown(Reason::SlotMoving)
+            }
+            Floor::None => demand,
+            Floor::At(offset) => demand.and_floor(offset),
+            Floor::Primary => Demand::Unknown(Reason::SlotMoving),
         }
     }
 
@@ -149,7 +168,7 @@ impl Connection {
         now: Moment,
     ) -> Option<Duration> {
         let Demand::Applied(offset, Reason::BelowSession) = demand else { return None };
-        let session = self.client.session.borrow();
+        let session = self.client.session(self.worker.shard).borrow();
         if subject.any || !subject.slots.iter().any(|slot| session.seen.is_kept_at_primary(*slot)) {
             return None;
         }
@@ -189,7 +208,7 @@ impl Connection {
         let (seq, oldest) = self.client.next_and_oldest();
         let step = self.send_to_replica(node, request, outgoing, stamps, view);
         if let (Step::Done, Some(slots)) = (&step, stamps.slots()) {
-            self.client.session.borrow_mut().reads_ahead(seq, slots, None, oldest);
+            self.client.session(self.worker.shard).borrow_mut().reads_ahead(seq, slots, None, oldest);
         }
         step
     }
@@ -263,7 +282,7 @@ impl Connection {
     /// of what was seen.
     fn leave_generation(&mut self, view: &View, now: Moment) {
         if self.worker.leave_generation(&self.client, view, now)
-            && !self.client.session.borrow_mut().is_reading(self.client.oldest())
+            && !self.client.session(self.worker.shard).borrow_mut().is_reading(self.client.oldest())
         {
             self.stick(None);
         }
@@ -272,7 +291,7 @@ impl Connection {
     /// Leaves its replica, as soon as nothing is on its way there. Another one may be behind it, so that all of what was
     /// seen comes first.
     fn move_on(&mut self, shared: &Shared) -> Result<(), Step> {
-        let mut session = self.client.session.borrow_mut();
+        let mut session = self.client.session(self.worker.shard).borrow_mut();
         if session.is_reading(self.client.oldest()) {
             self.routing.balance_soon();
             return Err(Step::Drain);
@@ -295,7 +314,7 @@ impl Connection {
         let (seq, oldest) = self.client.next_and_oldest();
         let step = self.send(node, Bytes::Request(request), outgoing, view);
         if let (Step::Done, Some(slots)) = (&step, stamps.slots()) {
-            self.client.session.borrow_mut().reads(seq, slots, node, oldest);
+            self.client.session(self.worker.shard).borrow_mut().reads(seq, slots, node, oldest);
         }
         step
     }
@@ -316,10 +335,9 @@ fn outgoing_read(
     now: Moment,
 ) -> Outgoing {
     Outgoing {
-        rewrite: if matches!(intent.handling, Handling::Scan { .. }) {
-            Rewrite::Cursor
-        } else {
-            Rewrite::None
+        rewrite: match intent.handling {
+            Handling::Scan { cursor } => Rewrite::Cursor { all: cursor == 1 },
+            _ => Rewrite::None,
         },
         policy: policy_id,
         stamps: subject.stamps(),

@@ -46,11 +46,12 @@ impl Connection {
     pub(crate) fn scan_at_primary(
         &mut self,
         request: &Request<'_>,
-        reason: Reason,
+        (cursor, reason): (u8, Reason),
         view: &View,
         now: Moment,
     ) -> Step {
-        let rewrite = if reason == Reason::Malformed { Rewrite::None } else { Rewrite::Cursor };
+        let rewrite =
+            if reason == Reason::Malformed { Rewrite::None } else { Rewrite::Cursor { all: cursor == 1 } };
         let outgoing = Outgoing { reason, ..self.step_of_scan(rewrite, now) };
         self.send_to_primary(Bytes::Request(request), outgoing, view)
     }
@@ -93,7 +94,10 @@ impl Connection {
                 self.wait(On::Nodes, patience, now)
             };
         }
-        let outgoing = self.step_of_scan(Rewrite::Cursor, now);
+        let outgoing = self.step_of_scan(
+            Rewrite::Cursor { all: matches!(step.intent.handling, Handling::Scan { cursor: 1 }) },
+            now,
+        );
         let lane = match self.lane_to(step.node) {
             Ok(lane) => lane,
             Err(step) => return step,

@@ -38,7 +38,7 @@ impl Connection {
         };
         let step = self.send_on(lane, request, outgoing, view);
         if let (Step::Done, Some(slots)) = (&step, shown.as_ref().and_then(Stamps::slots)) {
-            self.client.session.borrow_mut().reads_ahead(seq, slots, Some(node), oldest);
+            self.client.session(self.worker.shard).borrow_mut().reads_ahead(seq, slots, Some(node), oldest);
         }
         step
     }
@@ -46,14 +46,14 @@ impl Connection {
     /// Whether what the primary shows of these keys might be older than what a replica has yet to show of them.
     fn overtakes_read(&self, shown: Option<&Stamps>) -> bool {
         let Some(stamps) = shown else { return false };
-        let mut session = self.client.session.borrow_mut();
+        let mut session = self.client.session(self.worker.shard).borrow_mut();
         session.overtakes(stamps, self.client.oldest()) && !mutant::is("reads-astray")
     }
 
     /// Sends a command on `lane`.
     pub fn send_on(&mut self, lane: Rc<Lane>, request: Bytes<'_>, outgoing: Outgoing, view: &View) -> Step {
         let node = lane.key.node;
-        if outgoing.rewrite == Rewrite::Cursor {
+        if outgoing.rewrite.is_cursor() {
             match scan::identify(&lane, view) {
                 Process::Unknown => return self.wait_for_process(&outgoing, view),
                 Process::Unnamed if view.primary != Some(node) => {
@@ -83,7 +83,7 @@ impl Connection {
         let oldest = self.client.oldest();
         let seq = self.client.open();
         if outgoing.kind == PendingKind::Write && outgoing.stamps != Stamps::None {
-            self.client.session.borrow_mut().sent(seq, &outgoing.stamps, oldest);
+            self.client.session(self.worker.shard).borrow_mut().sent(seq, &outgoing.stamps, oldest);
         }
         let alone = outgoing.alike
             && lane.shares.get()
@@ -93,6 +93,7 @@ impl Connection {
         let pending = Pending {
             client: Rc::clone(&self.client),
             seq,
+            shard: self.worker.shard,
             len: 0,
             access: outgoing.access,
             kind: outgoing.kind,
@@ -103,6 +104,7 @@ impl Connection {
             sees_all: outgoing.sees_all,
             need: outgoing.need,
             void: false,
+            redirected: 0,
             shares: false,
             begun,
             sent: outgoing.now,

@@ -31,10 +31,12 @@ pub struct Who {
     chosen: Option<Box<Chosen>>,
     /// What that comes to, in this edition.
     policy: Cell<Option<(u64, PolicyId)>>,
+    /// Counts what changes about it.
+    version: u64,
 }
 
 /// A policy that a client has chosen.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Chosen {
     name: String,
     /// What it promised when it was chosen.
@@ -55,7 +57,31 @@ impl Who {
             listener,
             chosen: None,
             policy: Cell::new(None),
+            version: 0,
         }
+    }
+
+    /// The same, for another shard: what it is known to may there is not taken over.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            identity: self.identity,
+            held: self.held.clone(),
+            user: self.user.clone(),
+            free_under: None,
+            db: self.db,
+            proto: self.proto,
+            name: self.name.clone(),
+            listener: self.listener,
+            chosen: self.chosen.clone(),
+            policy: self.policy.clone(),
+            version: self.version,
+        }
+    }
+
+    /// Whether nothing has changed since one was copied from the other.
+    pub const fn is_as(&self, other: &Self) -> bool {
+        self.version == other.version
     }
 
     /// As whom it acts.
@@ -117,6 +143,7 @@ impl Who {
     /// Acts as somebody else from now on; `None`: as nobody in particular.
     pub fn act_as(&mut self, identity: Option<Arc<Identity>>) {
         self.free_under = None;
+        self.version += 1;
         self.identity = identity.as_ref().map_or(IdentityId::ANONYMOUS, |identity| identity.id);
         self.user = identity.as_ref().map_or_else(|| "default".to_owned(), |identity| identity.user());
         self.held = identity;
@@ -132,22 +159,26 @@ impl Who {
 
     /// `SELECT`. Returns the database before.
     pub const fn enter(&mut self, db: u32) -> u32 {
+        self.version += 1;
         std::mem::replace(&mut self.db, db)
     }
 
     /// `HELLO`. Returns the protocol before.
     pub const fn speak(&mut self, proto: Proto) -> Proto {
+        self.version += 1;
         std::mem::replace(&mut self.proto, proto)
     }
 
     /// `CLIENT SETNAME`
     pub fn call(&mut self, name: &[u8]) {
+        self.version += 1;
         self.name = String::from_utf8_lossy(name).into_owned();
     }
 
     /// `REDWEIR POLICY`
     pub fn read_under(&mut self, name: String, policies: &Policies, policy: PolicyId) {
         let promised = policies.get(policy).map(|policy| policy.consistency);
+        self.version += 1;
         self.chosen = Some(Box::new(Chosen { name, promised }));
         self.policy.set(Some((policies.edition, policy)));
     }

@@ -71,6 +71,8 @@ pub struct Lane {
     dirty: Rc<DirtyList<Lane>>,
     /// A command was answered with an error: what state that has left is not known.
     pub tainted: Cell<bool>,
+    /// Its node is one of a cluster.
+    pub in_cluster: Cell<bool>,
     /// Its node is not the primary any longer, and says so itself: what it answers to reads is repeated, and what it
     /// refuses was not executed.
     pub demoted: Cell<bool>,
@@ -130,6 +132,7 @@ impl Lane {
             no_select: OnceCell::new(),
             dirty,
             tainted: Cell::new(false),
+            in_cluster: Cell::new(false),
             demoted: Cell::new(false),
             hearing: Hearing::default(),
             inner: RefCell::new(inner),
@@ -350,6 +353,18 @@ impl Lane {
         inner.connection.queue().front().is_some_and(|front| {
             front.is_doubtful(inner.proof) || self.demoted.get() && front.asked().is_for_successor()
         })
+    }
+
+    /// Whether a replica of a cluster has said nothing yet, by the beginning of its reply, that speaks for the key.
+    pub(crate) fn front_is_unconfirmed(&self, reply: &[u8]) -> bool {
+        let inner = self.inner.borrow();
+        let front = inner.connection.queue().front();
+        front.is_some_and(|front| front.is_unconfirmed_by(reply))
+    }
+
+    /// The oldest command is asked again elsewhere, whatever the node answers.
+    pub(crate) fn void_front(&self) {
+        self.inner.borrow_mut().connection.queue_mut().void_front();
     }
 
     /// The node may have gone back: whatever it still answers to what was asked before counts for nothing.

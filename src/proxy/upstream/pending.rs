@@ -1,5 +1,6 @@
 //! One command that a lane has taken and that is not answered yet.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::core::moment::Moment;
@@ -7,9 +8,11 @@ use crate::core::nodes::proof::suffices;
 use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
 use crate::core::repeat::{Asked, PendingKind};
-use crate::core::session::Stamps;
+use crate::core::session::{Session, Stamps};
+use crate::core::slots::ShardIndex;
 use crate::proxy::downstream::replies::Client;
 use crate::telemetry::AccessLabel;
+use crate::wire::absent::{Expected, looks_absent};
 
 /// What Redweir changes in a reply, or takes note of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +30,17 @@ pub enum Rewrite {
     /// It may name a client by the primary's ID.
     Redirect,
     /// It begins with a cursor, which is marked with the process that issued it.
-    Cursor,
+    Cursor {
+        /// It is that of `SCAN`, which goes through all keys: of a cluster, through one shard after the other.
+        all: bool,
+    },
+}
+
+impl Rewrite {
+    /// Whether the reply begins with a cursor.
+    pub const fn is_cursor(self) -> bool {
+        matches!(self, Self::Cursor { .. })
+    }
 }
 
 /// An entry of a lane's queue. The client may have left: then it is a tombstone, whose reply is read and dropped.
@@ -37,6 +50,8 @@ pub struct Pending {
     pub client: Rc<Client>,
     /// Its slot there.
     pub seq: u64,
+    /// The shard that it was sent to.
+    pub shard: ShardIndex,
     /// Length of the request in the lane's buffer, in bytes.
     pub len: usize,
     /// What it is counted as.
@@ -58,6 +73,8 @@ pub struct Pending {
     pub need: Option<Offset>,
     /// The node may have gone back since it was sent there: whatever it answers, the read is repeated elsewhere.
     pub void: bool,
+    /// How many times it was sent on to where a node of a cluster has said that its slot is.
+    pub redirected: u8,
     /// The command before it asks for it as well: it has no bytes of its own, and gets the same reply.
     pub shares: bool,
     /// When the command had been read.
@@ -67,6 +84,35 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// A command of Redweir's own; its reply goes to `drain`.
+    pub fn own(kind: PendingKind, seq: u64, drain: Rc<Client>, shard: ShardIndex, now: Moment) -> Self {
+        Self {
+            client: drain,
+            seq,
+            shard,
+            len: 0,
+            access: AccessLabel::Other,
+            kind,
+            rewrite: Rewrite::None,
+            policy: PolicyId::default(),
+            stamps: Stamps::None,
+            at_primary: false,
+            sees_all: false,
+            need: None,
+            void: false,
+            redirected: 0,
+            shares: false,
+            begun: now,
+            sent: now,
+        }
+    }
+
+    /// What its client has written and seen at its shard.
+    #[inline]
+    pub fn session(&self) -> &RefCell<Session> {
+        self.client.session(self.shard)
+    }
+
     /// Whether the primary's reply to it shows what the client's later reads may not take back.
     pub fn shows(&self) -> bool {
         self.sees_all || self.kind != PendingKind::Write && self.stamps != Stamps::None
@@ -75,7 +121,12 @@ impl Pending {
     /// What its fate depends on.
     #[inline]
     pub fn asked(&self) -> Asked {
-        Asked { kind: self.kind, at_primary: self.at_primary, scans: self.rewrite == Rewrite::Cursor }
+        Asked { kind: self.kind, at_primary: self.at_primary, scans: self.rewrite.is_cursor() }
+    }
+
+    /// Whether it asks a replica, which says, as far as it has said anything, that there is no such key.
+    pub fn is_unconfirmed_by(&self, reply: &[u8]) -> bool {
+        self.kind == PendingKind::Read && !self.at_primary && looks_absent(reply, Expected::Single)
     }
 
     /// Whether it needs more than the last `ROLE` on its lane proved.
@@ -96,7 +147,7 @@ impl Pending {
         self.kind == PendingKind::Read
             && !self.at_primary
             && self.stamps != Stamps::None
-            && self.client.session.borrow().must_repeat(self.seq, &self.stamps)
+            && self.session().borrow().must_repeat(self.seq, &self.stamps)
     }
 
     /// Whether a read may be sent again though this command of the same client, behind it or before it, is not: it must
@@ -116,6 +167,7 @@ impl Pending {
         Self {
             client: Rc::clone(drain),
             seq: 0,
+            shard: self.shard,
             len: self.len,
             access: self.access,
             kind: PendingKind::Moved,
@@ -126,6 +178,7 @@ impl Pending {
             sees_all: false,
             need: None,
             void: false,
+            redirected: 0,
             shares: self.shares,
             begun: self.begun,
             sent: self.sent,

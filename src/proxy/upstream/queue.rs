@@ -314,6 +314,13 @@ impl RequestQueue {
         self.pending.iter_mut().skip(begun).for_each(|pending| pending.void = true);
     }
 
+    /// The oldest command is asked again elsewhere, whatever the server answers.
+    pub fn void_front(&mut self) {
+        if let Some(front) = self.pending.front_mut() {
+            front.void = true;
+        }
+    }
+
     /// Whether another client waits behind the oldest command, or its own for something that was asked for earlier.
     pub fn is_in_the_way(&self) -> bool {
         let Some(front) = self.pending.front() else { return false };

@@ -52,6 +52,16 @@ impl Held {
         commands.len() == 1
     }
 
+    /// Those of which this is so. Whoever waits for them to be overdue is told.
+    pub(crate) fn take_if(&self, is_so: impl Fn(&HeldCommand) -> bool) -> VecDeque<HeldCommand> {
+        let (taken, rest): (VecDeque<_>, VecDeque<_>) = self.commands.take().into_iter().partition(is_so);
+        self.commands.replace(rest);
+        if !taken.is_empty() {
+            self.gone.notify_waiters();
+        }
+        taken
+    }
+
     /// All of them, to be sent now. Whoever waits for that is told.
     pub(crate) fn take(&self) -> VecDeque<HeldCommand> {
         self.gone.notify_waiters();

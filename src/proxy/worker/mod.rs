@@ -7,9 +7,12 @@ pub(crate) mod held;
 pub(crate) mod inquiry;
 pub(crate) mod lanes;
 pub(crate) mod mailbox;
+pub(crate) mod peers;
 pub(crate) mod proof;
+pub(crate) mod redirect;
 pub(crate) mod retry;
 pub(crate) mod shut_out;
+pub(crate) mod tasks;
 pub(crate) mod turns;
 pub(crate) mod upkeep;
 
@@ -31,6 +34,7 @@ use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
 use crate::core::repeat::{PendingKind, RepeatBudget};
 use crate::core::session::Stamps;
+use crate::core::slots::ShardIndex;
 use crate::mutant;
 use crate::net::runtime::allowance::Allowance;
 use crate::net::runtime::buffers::Buffers;
@@ -46,6 +50,7 @@ use crate::proxy::worker::fencing::Fencing;
 use crate::proxy::worker::held::Held;
 use crate::proxy::worker::inquiry::Inquiry;
 use crate::proxy::worker::lanes::Lanes;
+use crate::proxy::worker::peers::Peers;
 use crate::proxy::worker::shut_out::ShutOut;
 use crate::shard::identity::IdentityId;
 use crate::shard::shared::Shared;
@@ -56,6 +61,8 @@ use crate::wire::say;
 /// What one worker owns.
 #[derive(Debug)]
 pub struct Worker {
+    /// Which shard it serves.
+    pub shard: ShardIndex,
     /// What it shares with the others.
     pub shared: Arc<Shared>,
     /// What it counts.
@@ -75,7 +82,7 @@ pub struct Worker {
     /// The view that was last looked at for replicas that may have gone back.
     pub(crate) noticed: RefCell<Arc<View>>,
     /// The process drains: who is owed nothing goes.
-    pub draining: Cell<bool>,
+    pub draining: Rc<Cell<bool>>,
     /// The view has changed: whoever waits looks again.
     pub changed: Notify,
     /// Who gets replies that nobody else gets.
@@ -83,7 +90,7 @@ pub struct Worker {
     /// How busy each node is.
     pub load: Rc<Load>,
     /// Its clients, by their ID.
-    pub clients: RefCell<BTreeMap<u64, Rc<Client>>>,
+    pub clients: Rc<RefCell<BTreeMap<u64, Rc<Client>>>>,
     /// Commands that wait for a primary.
     pub held: Held,
     /// The node that has said itself that it is not the primary any longer, and when: until it was heard again it gets none of
@@ -112,6 +119,21 @@ pub struct Worker {
     /// Read buffers that no client is using.
     buffers: RefCell<Vec<BytesMut>>,
     rng: Cell<u32>,
+    /// Those of the other shards on the same thread.
+    pub(crate) peers: Rc<Peers>,
+}
+
+/// What the workers of all shards on one thread have in common.
+struct OfThread {
+    stats: Arc<Stats>,
+    schedule: Rc<Schedule>,
+    dirty_lanes: Rc<DirtyList<Lane>>,
+    output: Output,
+    clients: Rc<RefCell<BTreeMap<u64, Rc<Client>>>>,
+    draining: Rc<Cell<bool>>,
+    admission: Rc<Admission>,
+    peers: Rc<Peers>,
+    seed: u32,
 }
 
 /// The reply to a command that was counted.
@@ -124,33 +146,66 @@ pub struct Reply<'a> {
 }
 
 impl Worker {
-    /// Worker number `index`.
+    /// The worker of the first shard on thread number `index`.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
-        let stats = shared.stats.get(index).cloned().unwrap_or_default();
-        let nodes = shared.shard().places;
-        let share_reads = shared.config().proxy.share_reads;
         let schedule = Rc::<Schedule>::default();
         let (dirty, budget) = (DirtyList::new(&schedule), Arc::clone(&shared.replies));
         let output = Output { dirty, buffers: Rc::<Buffers>::default(), budget };
+        let thread = OfThread {
+            stats: shared.stats.get(index).cloned().unwrap_or_default(),
+            dirty_lanes: DirtyList::new(&schedule),
+            schedule,
+            output,
+            clients: Rc::default(),
+            draining: Rc::default(),
+            admission: Admission::new(Arc::clone(&shared)),
+            peers: Rc::default(),
+            seed: 0x9e37_79b9 ^ (index as u32 + 1),
+        };
+        Self::on_thread(thread, shared)
+    }
+
+    /// The worker of another shard, on the same thread.
+    pub(crate) fn beside(&self, shared: Arc<Shared>) -> Rc<Self> {
+        let thread = OfThread {
+            stats: Arc::clone(&self.stats),
+            schedule: Rc::clone(&self.schedule),
+            dirty_lanes: Rc::clone(&self.dirty_lanes),
+            output: self.output.clone(),
+            clients: Rc::clone(&self.clients),
+            draining: Rc::clone(&self.draining),
+            admission: Rc::clone(&self.admission),
+            peers: Rc::clone(&self.peers),
+            seed: self.roll(),
+        };
+        Self::on_thread(thread, shared)
+    }
+
+    fn on_thread(thread: OfThread, shared: Arc<Shared>) -> Rc<Self> {
+        let OfThread { stats, schedule, dirty_lanes, output, clients, draining, admission, peers, seed } =
+            thread;
+        let nodes = shared.shard().places;
+        let share_reads = shared.config().proxy.share_reads;
         Rc::new(Self {
+            shard: shared.index(),
             snapshot: Snapshot::new(&shared),
             heard: RefCell::new(vec![0; nodes]),
             noticed: RefCell::new(shared.shard().view.load_full()),
-            admission: Admission::new(Arc::clone(&shared)),
+            admission,
             inquiry: Inquiry::new(Arc::clone(&shared)),
             fencing: Fencing::new(Arc::clone(&shared)),
             lanes: Lanes::default(),
             shared,
             stats,
             proofs: RefCell::new(Proofs::new(nodes)),
-            draining: Cell::new(false),
+            draining,
             changed: Notify::new(),
             discard: Client::drain(output.clone()),
             output,
-            dirty_lanes: DirtyList::new(&schedule),
+            dirty_lanes,
             schedule,
             load: Load::new(nodes),
-            clients: RefCell::default(),
+            clients,
             held: Held::default(),
             deposed: Cell::default(),
             depositions: Cell::default(),
@@ -160,13 +215,19 @@ impl Worker {
             primary_reads: Allowance::default(),
             repeats: RefCell::default(),
             buffers: RefCell::default(),
-            rng: Cell::new(0x9e37_79b9 ^ (index as u32 + 1)),
+            rng: Cell::new(seed),
+            peers,
         })
     }
 
     /// Who gets replies that nobody else gets.
     pub fn discard(&self) -> Rc<Client> {
         Rc::clone(&self.discard)
+    }
+
+    /// Whether it is the one of the first shard, which looks after the clients of its thread.
+    pub(crate) fn is_first(&self) -> bool {
+        self.shard == ShardIndex::FIRST
     }
 
     /// A random number (xorshift); good enough to break ties.
@@ -218,6 +279,7 @@ impl Worker {
         let in_flight = self.load.in_flight(key.node);
         let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.dirty_lanes), in_flight);
         lane.shares.set(self.shares_reads.get() && !exclusive);
+        lane.in_cluster.set(self.shared.cluster().is_some());
         if lost {
             // Nobody holds it any longer: never to be mistaken for the anonymous one.
             lane.close(Closed::Refused(say::NOAUTH.trim_ascii_end().to_vec()));
@@ -256,13 +318,13 @@ impl Worker {
         }
         if pending.kind == PendingKind::Write {
             let era = if lane.demoted.get() { Era(self.era.get().0.wrapping_sub(1)) } else { self.era.get() };
-            pending.client.status.wrote.set(Some((self.shared.shard().anchors.next(), era)));
+            pending.client.with(pending.shard).wrote.set(Some((self.shared.shard().anchors.next(), era)));
         }
         if pending.kind == PendingKind::Write && pending.stamps != Stamps::None {
             self.fencing.stamp(&pending.stamps);
-            if pending.client.counts_own.get() {
+            if pending.client.with(pending.shard).counts_own.get() {
                 let next = self.shared.shard().anchors.next();
-                pending.client.session.borrow_mut().acknowledged(&pending.stamps, next);
+                pending.session().borrow_mut().acknowledged(&pending.stamps, next);
             }
         }
     }
@@ -275,7 +337,7 @@ impl Worker {
             let asked = if mutant::is("reply-digest") { 0 } else { asked };
             fences.digest(reply.bytes) ^ asked.rotate_left(1)
         });
-        let mut session = pending.client.session.borrow_mut();
+        let mut session = pending.session().borrow_mut();
         session.remember(pending.seq, &pending.stamps, pending.sees_all, digest, next);
     }
 
@@ -316,7 +378,9 @@ impl Worker {
             self.changed.notify_waiters();
             let view = self.shared.shard().view.load_full();
             let now = clock::now();
-            self.admission.look(&view, now);
+            if self.is_first() {
+                self.admission.look(&view, now);
+            }
             self.inquiry.look(&view);
             self.lanes.each(|lane| {
                 let node = view.node(lane.key.node);

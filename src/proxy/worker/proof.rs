@@ -7,15 +7,12 @@ use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::proof::Generation;
 use crate::core::nodes::view::View;
-use crate::core::policy::PolicyId;
 use crate::core::repeat::PendingKind;
-use crate::core::session::Stamps;
 use crate::mutant;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::lane::{Closed, Lane, Process, Withdrawal};
-use crate::proxy::upstream::pending::{Pending, Rewrite};
+use crate::proxy::upstream::pending::Pending;
 use crate::proxy::worker::Worker;
-use crate::telemetry::AccessLabel;
 use crate::wire::answer;
 use crate::wire::role::RoleReport;
 
@@ -23,23 +20,7 @@ impl Worker {
     /// Asks the lane's node for a proof, in front of what the lane takes next.
     pub fn ask_for_proof(&self, lane: &Rc<Lane>, now: Moment) {
         let generation = self.proofs.borrow().generation(lane.key.node);
-        lane.ask(|| Pending {
-            client: self.discard(),
-            seq: generation.0,
-            len: 0,
-            access: AccessLabel::Other,
-            kind: PendingKind::Proof,
-            rewrite: Rewrite::None,
-            policy: PolicyId::default(),
-            stamps: Stamps::None,
-            at_primary: false,
-            sees_all: false,
-            need: None,
-            void: false,
-            shares: false,
-            begun: now,
-            sent: now,
-        });
+        lane.ask(|| Pending::own(PendingKind::Proof, generation.0, self.discard(), self.shard, now));
     }
 
     /// `ROLE` was answered: the reads behind it on this lane see at least what it says. Unless the node has gone back since
@@ -134,7 +115,7 @@ impl Worker {
     /// Whether the replica of a client may have gone back since it was chosen; the client's session then counts as having
     /// seen everything up to now.
     pub fn leave_generation(&self, client: &Client, view: &View, now: Moment) -> bool {
-        let mut session = client.session.borrow_mut();
+        let mut session = client.session(self.shard).borrow_mut();
         let Some(home) = session.home else { return false };
         let mut proofs = self.proofs.borrow_mut();
         proofs.renew(view, now);

@@ -5,14 +5,17 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 
-use crate::core::command::Access;
 use crate::core::command::alone::alone;
+use crate::core::command::in_force::Commands;
+use crate::core::command::{Access, Intent};
 use crate::core::demand::{Reader, Subject};
 use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
+use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
 use crate::core::repeat::{self, Asked, Fate, HowLost, PendingKind};
 use crate::core::route::{Ask, decide};
+use crate::core::slots::{About, about};
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
@@ -22,9 +25,10 @@ use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover, Phase, Purpo
 use crate::proxy::upstream::pending::Pending;
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::held::HeldCommand;
+use crate::shard::cluster::Floor;
 use crate::shard::identity::IdentityId;
 use crate::wire::alone as wire;
-use crate::wire::request::{RequestLimits, RequestScanner, Scan};
+use crate::wire::request::{Request, RequestLimits, RequestScanner, Scan};
 use crate::wire::say;
 
 impl Worker {
@@ -39,7 +43,7 @@ impl Worker {
         lost: bool,
     ) -> Result<(), Pending> {
         self.fencing.stamp_fresh();
-        let before = pending.client.session.borrow().repeats_at(pending.seq, &pending.stamps);
+        let before = pending.session().borrow().repeats_at(pending.seq, &pending.stamps);
         let node = match before {
             // What it was then it may be no longer: the first of them is not answered, or lost.
             Some(node) => node.filter(|node| *node != failed.key.node && self.is_primary(*node)),
@@ -91,13 +95,13 @@ impl Worker {
         }
         // Under policies that came after it was sent nobody but the primary may answer it.
         let policy = view.policies.get(pending.policy)?;
-        pending.client.session.borrow_mut().forget(pending.client.oldest());
+        pending.session().borrow_mut().forget(pending.client.oldest());
         self.leave_generation(&pending.client, &view, now);
         let reader = Reader {
             policy: pending.policy,
             user: "",
             name: "",
-            session: Some(&pending.client.session),
+            session: Some(pending.session()),
             barrier: None,
         };
         let demand = shared.shard().demand(
@@ -107,7 +111,12 @@ impl Worker {
             (&view, &commands),
             &mut Subject::default(),
         );
-        let home = pending.client.session.borrow().home.map(|home| home.node);
+        let demand = match self.floor_of(&request, intent, &view, &commands) {
+            Floor::None => demand,
+            Floor::At(offset) => demand.and_floor(offset),
+            Floor::Primary => return None,
+        };
+        let home = pending.session().borrow().home.map(|home| home.node);
         let decision = decide(&Ask {
             view: &view,
             policy,
@@ -127,9 +136,25 @@ impl Worker {
         let primary = view.usable_primary(now);
         let next = repeat::elsewhere(decision, &view, failed, policy.consistency, (home, primary))?;
         if next.sees_everything {
-            pending.client.session.borrow_mut().seen.everything(shared.shard().anchors.next());
+            pending.session().borrow_mut().seen.everything(shared.shard().anchors.next());
         }
         Some(next.node)
+    }
+
+    /// What is demanded for the hash slot of a read.
+    fn floor_of(&self, request: &Request<'_>, intent: Intent, view: &View, commands: &Commands) -> Floor {
+        let Some(cluster) = self.shared.cluster() else { return Floor::None };
+        match about(request, intent, &commands.table) {
+            About::Slot { slot, one_key: true } => {
+                let place = cluster.place(slot);
+                if place.owner == Some(self.shard) {
+                    cluster.floor(slot, place, &self.shared, view)
+                } else {
+                    Floor::Primary
+                }
+            }
+            About::Slot { .. } | About::Nothing | About::Several => Floor::Primary,
+        }
     }
 
     /// What a lane that ended still owed.
@@ -341,13 +366,13 @@ impl Worker {
     }
 
     /// Nobody can answer it.
-    fn refuse(&self, pending: &Pending) {
+    pub(crate) fn refuse(&self, pending: &Pending) {
         let error = self.masterdown(&pending.client, Reason::PrimaryDown);
         pending.client.deliver(pending.seq, &error, true);
     }
 
     /// Holds a command until there is a primary, or `write-hold` has passed.
-    fn hold(self: &Rc<Self>, command: HeldCommand) {
+    pub(crate) fn hold(self: &Rc<Self>, command: HeldCommand) {
         let patience = self.shared.config().upstream.write_hold;
         if clock::now().since(command.since) >= patience || self.shared.shard().view.load().two_primaries {
             return self.refuse(&command.pending);
@@ -364,6 +389,7 @@ impl Worker {
         if self.held.is_empty() {
             return;
         }
+        self.hand_over_held();
         let Some(node) = self.successor() else { return };
         for HeldCommand { key, request, mut pending, refusal, .. } in self.held.take() {
             if pending.client.gone().is_some() {
@@ -380,6 +406,20 @@ impl Worker {
                 self.stats.repeated_reads.add(1);
             }
             self.lane(LaneKey { node, ..key }).push_bytes(&request, pending);
+        }
+    }
+
+    /// What is held here and belongs to another shard by now goes there.
+    fn hand_over_held(self: &Rc<Self>) {
+        if self.shared.cluster().is_none() {
+            return;
+        }
+        let elsewhere =
+            |command: &HeldCommand| self.owner_of(&command.request).is_some_and(|owner| owner != self.shard);
+        for HeldCommand { key, request, pending, .. } in self.held.take_if(elsewhere) {
+            if pending.client.gone().is_none() {
+                self.send_to_owner(pending, &request, key);
+            }
         }
     }
 
@@ -442,5 +482,5 @@ fn user_of(lane: &Lane) -> String {
 /// Reads of its keys go after a read that is sent again, to `node`.
 fn remember_repeat(pending: &Pending, node: NodeId) {
     let (next, oldest) = pending.client.next_and_oldest();
-    pending.client.session.borrow_mut().repeats(next.saturating_sub(1), &pending.stamps, node, oldest);
+    pending.session().borrow_mut().repeats(next.saturating_sub(1), &pending.stamps, node, oldest);
 }

@@ -11,18 +11,15 @@ use std::time::Duration;
 use rustc_hash::FxHashSet;
 
 use crate::core::moment::Moment;
-use crate::core::policy::PolicyId;
 use crate::core::repeat::PendingKind;
-use crate::core::session::Stamps;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Proto, Purpose};
-use crate::proxy::upstream::pending::{Pending, Rewrite};
+use crate::proxy::upstream::pending::Pending;
 use crate::proxy::worker::Worker;
 use crate::shard::identity::IdentityId;
-use crate::telemetry::AccessLabel;
 
 impl Worker {
     /// Runs as long as the worker.
@@ -33,11 +30,14 @@ impl Worker {
             self.watch_identities();
             let now = clock::now();
             self.close_unused_lanes(now);
-            self.disconnect_idle_clients(now);
+            self.shares_reads.set(self.shared.config().proxy.share_reads);
+            if self.is_first() {
+                self.disconnect_idle_clients(now);
+                self.admission.close_unneeded();
+            }
             self.repeats.borrow_mut().note(now, self.stats.reads());
             self.give_up_stalled();
             self.inquiry.close_idle(now);
-            self.admission.close_unneeded();
             self.shut_out.look(now);
         }
     }
@@ -54,23 +54,7 @@ impl Worker {
     }
 
     fn check(&self, now: Moment) -> Pending {
-        Pending {
-            client: self.discard(),
-            seq: 0,
-            len: 0,
-            access: AccessLabel::Other,
-            kind: PendingKind::Check,
-            rewrite: Rewrite::None,
-            policy: PolicyId::default(),
-            stamps: Stamps::None,
-            at_primary: false,
-            sees_all: false,
-            need: None,
-            void: false,
-            shares: false,
-            begun: now,
-            sent: now,
-        }
+        Pending::own(PendingKind::Check, 0, self.discard(), self.shard, now)
     }
 
     /// Clients leave that have said nothing for `timeout` (`timeout.c`, `clientsCronHandleTimeout`), or have not come to their
@@ -78,7 +62,6 @@ impl Worker {
     fn disconnect_idle_clients(&self, now: Moment) {
         let config = self.shared.config();
         let (timeout, handshake) = (config.proxy.timeout, config.proxy.client_handshake_timeout);
-        self.shares_reads.set(config.proxy.share_reads);
         drop(config);
         let clients = self.clients.borrow();
         for client in clients.values() {

@@ -45,6 +45,12 @@ impl ErrorCode {
         }
     }
 
+    /// Whether a node of a cluster says so of a command of which it has executed nothing, because a slot, or some of it, is
+    /// elsewhere, or nowhere.
+    pub const fn is_of_cluster(self) -> bool {
+        matches!(self, Self::Moved | Self::Ask | Self::TryAgain | Self::ClusterDown)
+    }
+
     /// The code of an error reply whose `-` was cut off.
     #[cold]
     pub fn of_text(text: &[u8]) -> Self {

@@ -12,6 +12,7 @@ use redweir::core::nodes::node::NodeId;
 use redweir::core::policy::PolicyId;
 use redweir::core::repeat::PendingKind;
 use redweir::core::session::Stamps;
+use redweir::core::slots::ShardIndex;
 use redweir::net::runtime::flush::{DirtyList, Schedule};
 use redweir::net::socket::halves::WriteHalf;
 use redweir::proxy::downstream::replies::{Client, Gone, Output};
@@ -130,6 +131,8 @@ impl Model {
 
     fn pending(&self, entry: &Entry) -> Pending {
         Pending {
+            shard: ShardIndex::FIRST,
+            redirected: 0,
             client: Rc::clone(&self.clients[entry.client]),
             seq: entry.seq,
             len: 0,

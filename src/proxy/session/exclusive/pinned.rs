@@ -212,7 +212,7 @@ impl Connection {
         pin.follow(intent, request);
         // In a transaction the cursor comes with the reply to `EXEC`, bare.
         let rewrite = match intent.handling {
-            Handling::Scan { .. } if !was_multi => Rewrite::Cursor,
+            Handling::Scan { .. } if !was_multi => Rewrite::Cursor { all: false },
             Handling::Local(Local::Client) if tracking::tells_redirect(request) => Rewrite::Redirect,
             _ => Rewrite::None,
         };

@@ -192,9 +192,9 @@ impl Connection {
     pub(crate) fn leave_relay(&self, lane: &Rc<Lane>) {
         let next = self.worker.shared.shard().anchors.next();
         if !mutant::is("relay-forgotten") {
-            self.client.session.borrow_mut().seen.everything(next);
+            self.client.session(self.worker.shard).borrow_mut().seen.everything(next);
         }
-        self.client.status.wrote.set(Some((next, self.worker.era.get())));
+        self.client.with(self.worker.shard).wrote.set(Some((next, self.worker.era.get())));
         lane.unlisten();
         if mutant::is("relay-cut-off") {
             lane.close(Closed::Idle);

@@ -119,7 +119,12 @@ impl Connection {
         let shared = &self.worker.shared;
         // Of another edition it is decided anew.
         let Some(policy) = view.policies.get(cached_route.policy) else { return };
-        let (writes, session) = (shared.shard().writes(view), self.client.session.borrow());
+        if policy.consistency >= Consistency::Bounded && shared.shard().unconfirmed_for(now) > policy.max_lag
+        {
+            return;
+        }
+        let (writes, session) =
+            (shared.shard().writes(view), self.client.session(self.worker.shard).borrow());
         let generation = self.worker.proofs.borrow().generation(cached_route.node);
         let present = Home { node: cached_route.node, generation };
         let resumed = self
@@ -167,6 +172,7 @@ impl Connection {
         let pending = Pending {
             client: Rc::clone(&self.client),
             seq: self.client.open(),
+            shard: self.worker.shard,
             len: 0,
             access,
             kind: if fast_path.read.is_some() { PendingKind::Read } else { PendingKind::Write },
@@ -177,6 +183,7 @@ impl Connection {
             sees_all: false,
             need: None,
             void: false,
+            redirected: 0,
             shares: false,
             begun: now,
             sent: now,
@@ -188,18 +195,19 @@ impl Connection {
     /// Whether the key makes no difference. If so, the session takes the command as sent.
     fn may_follow(&self, fast_path: FastPath, stamps: &Stamps, view: &View) -> bool {
         let (seq, oldest) = self.client.next_and_oldest();
-        let mut session = self.client.session.borrow_mut();
+        let mut session = self.client.session(self.worker.shard).borrow_mut();
         match (fast_path.read, stamps) {
             (Some(cached_route), Stamps::One(slot)) => {
                 let writes = self.worker.shared.shard().writes(view);
                 let level = || level_of(view, cached_route.policy);
-                let free = writes.may_follow(&mut session, (*slot, level), cached_route.applied, oldest);
+                let free = self.floor.is_met_by(cached_route.applied)
+                    && writes.may_follow(&mut session, (*slot, level), cached_route.applied, oldest);
                 if free {
                     session.reads(seq, &[*slot], cached_route.node, oldest);
                 }
                 free
             }
-            (Some(_), _) => true,
+            (Some(cached_route), _) => self.floor.is_met_by(cached_route.applied),
             (None, stamps) => {
                 let waits = session.overtakes(stamps, oldest) && !mutant::is("followed-blindly");
                 if !waits && *stamps != Stamps::None {

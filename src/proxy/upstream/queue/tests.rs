@@ -10,6 +10,7 @@ use crate::core::nodes::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
+use crate::core::slots::ShardIndex;
 use crate::net::runtime::flush::{DirtyList, Schedule};
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::{Client, Gone, Output};
@@ -27,6 +28,8 @@ fn client(id: u64) -> Rc<Client> {
 
 fn pending(client: &Rc<Client>, seq: u64, kind: PendingKind, slot: Option<Slot>) -> Pending {
     Pending {
+        shard: ShardIndex::FIRST,
+        redirected: 0,
         client: Rc::clone(client),
         seq,
         len: 0,

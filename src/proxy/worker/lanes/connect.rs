@@ -236,6 +236,10 @@ fn handshake(lane: &Lane, to_replica: bool, own: Option<&Login>) -> (BytesMut, S
     if lane.key.db != 0 {
         say(Part::Select, &[b"SELECT", db.as_bytes()]);
     }
+    if to_replica && lane.in_cluster.get() {
+        // Else it sends all who read to the primary (`cluster.c`, `getNodeByQuery`).
+        say(Part::Needed, &[b"READONLY"]);
+    }
     if lane.exclusive {
         say(Part::Id, &[b"CLIENT", b"ID"]);
     } else if lane.watched.get() && lane.key.proto == Proto::Resp3 {

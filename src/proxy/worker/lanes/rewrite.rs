@@ -8,16 +8,22 @@ use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::lane::{Lane, Process};
 use crate::wire::cursor as wire;
 
-/// Hands on the reply to a step, or its beginning, with the process in its cursor. True when the client has much to take.
+/// Hands on the reply to a step, or its beginning, with the process in its cursor. `goes_on`: the cursor with
+/// which the scan goes on elsewhere when it is through here. True when the client has much to take.
 pub(crate) fn deliver_cursor(
     lane: &Lane,
-    client: &Rc<Client>,
-    seq: u64,
+    (client, seq): (&Rc<Client>, u64),
+    goes_on: Option<u64>,
     reply: &[u8],
     complete: bool,
 ) -> bool {
     let (head, rest) = match (lane.process.get(), wire::of_reply(reply)) {
         (Process::Tagged(tag), Some((own @ 1.., rest))) => match Cursor::mark(own, tag) {
+            Some(cursor) => (wire::head(cursor), &reply[rest..]),
+            None => (Vec::new(), reply),
+        },
+        (_, Some((0, rest))) => match goes_on {
+            // This shard is through, not the cluster.
             Some(cursor) => (wire::head(cursor), &reply[rest..]),
             None => (Vec::new(), reply),
         },

@@ -8,6 +8,7 @@ use std::task::{Poll, Waker};
 use bytes::BytesMut;
 
 use crate::core::moment::Moment;
+use crate::core::position::Offset;
 use crate::core::repeat::{Answered, AskedOn, Belief, PendingKind, judge};
 use crate::core::session::Stamps;
 use crate::mutant;
@@ -277,6 +278,15 @@ impl ReplyReader {
             self.scanned = 0;
             return Ok(());
         }
+        if self.passed == 0 && lane.in_cluster.get() && lane.front_is_unconfirmed(&self.buffer) {
+            // Nothing of it speaks for its key yet.
+            if held > limits::LONG_REPLY {
+                lane.void_front();
+                self.buffer.clear();
+                self.scanned = 0;
+            }
+            return Ok(());
+        }
         if !lane.exclusive && !self.long {
             let announced = announced(self.scanner.head());
             self.long = announced.unwrap_or(self.passed + held) > limits::LONG_REPLY;
@@ -296,10 +306,11 @@ impl ReplyReader {
             worker.share_no_longer(lane, now);
         }
         let (client, seq) = lane.cut_front().ok_or(Closed::Desynchronised(OutOfStep::NotAsked))?;
-        self.heavy |= if rewrite == Rewrite::Cursor && self.passed == 0 {
-            rewrite::deliver_cursor(lane, &client, seq, &self.buffer, false)
-        } else {
-            client.deliver(seq, &self.buffer, false)
+        self.heavy |= match rewrite {
+            Rewrite::Cursor { all } if self.passed == 0 => {
+                rewrite::deliver_cursor(lane, (&client, seq), worker.scan_goes_on(all), &self.buffer, false)
+            }
+            _ => client.deliver(seq, &self.buffer, false),
         };
         self.passed += held;
         if client.gone().is_some() && self.passed > limits::READ_FOR_NOBODY && lane.is_for_nobody() {
@@ -324,6 +335,60 @@ fn announced(head: &[u8]) -> Option<usize> {
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
+/// What was found of a reply.
+struct Found {
+    belief: Belief,
+    /// The proof that was asked for together with the read was not enough.
+    lacking: bool,
+    /// It counts for nothing.
+    doubtful: bool,
+    /// The primary has not executed the command, because its slot, or some of it, is another primary's.
+    is_elsewhere: bool,
+    /// What stands for the question that it answers.
+    question: Option<u64>,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        let (belief, question) = (Belief::Believed, None);
+        Self { belief, lacking: false, doubtful: false, is_elsewhere: false, question }
+    }
+}
+
+impl Found {
+    /// Looks at a reply. True if somebody else has to be asked.
+    #[inline]
+    fn is_to_be_asked_again(
+        &mut self,
+        worker: &Worker,
+        lane: &Lane,
+        (pending, proof): (&Pending, Option<Offset>),
+        (reply, kind): (&[u8], ReplyKind),
+    ) -> bool {
+        self.lacking = pending.lacks_proof(proof);
+        self.doubtful = pending.is_doubtful(proof);
+        if lane.in_cluster.get() && self.is_of_another_shard(lane, pending, reply) {
+            return true;
+        }
+        if kind != ReplyKind::Error && !lane.demoted.get() && !self.doubtful {
+            return false;
+        }
+        self.belief = examine(worker, lane, pending, self.doubtful, reply);
+        matches!(self.belief, Belief::Elsewhere | Belief::Successor)
+    }
+
+    /// The same, of what only nodes of a cluster answer. A replica may not have heard of a key that has come to its shard, or
+    /// still be without one that has come back: that there is no such key is the primary's to say.
+    fn is_of_another_shard(&mut self, lane: &Lane, pending: &Pending, reply: &[u8]) -> bool {
+        let asks =
+            pending.kind == PendingKind::Write || pending.asked().may_move() || pending.rewrite.is_cursor();
+        let refused = || ErrorCode::of(reply).is_some_and(ErrorCode::is_of_cluster);
+        self.is_elsewhere = asks && pending.at_primary && !lane.exclusive && refused();
+        self.doubtful |= pending.is_unconfirmed_by(reply);
+        self.is_elsewhere
+    }
+}
+
 /// One whole reply, or its last part, to the oldest command. True when its client has much to take.
 fn answer<const SHARES: bool>(
     worker: &Rc<Worker>,
@@ -334,23 +399,13 @@ fn answer<const SHARES: bool>(
     now: Moment,
 ) -> Result<bool, Closed> {
     task::provoke("lane", || reply == b"$6\r\npanic!\r\n");
-    let (mut belief, mut lacking, mut doubtful, mut question) = (Belief::Believed, false, false, None);
-    let plain = kind != ReplyKind::Error && !lane.demoted.get();
+    let mut found = Found::default();
     let again = |pending: &Pending, request: &[u8], proof| {
         if pending.at_primary && pending.kind != PendingKind::Write && !cut {
-            question = fingerprint(worker, lane, pending, request);
+            found.question = fingerprint(worker, lane, pending, request);
         }
         // Of a reply whose beginning was passed on all this was settled before that: nothing else may follow it.
-        if cut {
-            return false;
-        }
-        lacking = pending.lacks_proof(proof);
-        doubtful = pending.is_doubtful(proof);
-        if plain && !doubtful {
-            return false;
-        }
-        belief = examine(worker, lane, pending, doubtful, reply);
-        matches!(belief, Belief::Elsewhere | Belief::Successor)
+        !cut && found.is_to_be_asked_again(worker, lane, (pending, proof), (reply, kind))
     };
     if SHARES {
         lane.remember_shared();
@@ -367,11 +422,11 @@ fn answer<const SHARES: bool>(
         PendingKind::Read | PendingKind::Final | PendingKind::Last | PendingKind::Write => {}
     }
     if pending.need.take().is_some() {
-        worker.judge_attempt(lane.key.node, !lacking, now);
+        worker.judge_attempt(lane.key.node, !found.lacking, now);
     }
     if let Some(request) = request {
         let request = if SHARES && pending.shares { lane.shared_request() } else { request };
-        match ask_again(worker, lane, (pending, request), (reply, doubtful), belief) {
+        match ask_again(worker, lane, (pending, request), reply, &found, now) {
             Ok(()) => return Ok(false),
             Err(back) => pending = back,
         }
@@ -379,7 +434,7 @@ fn answer<const SHARES: bool>(
     if kind == ReplyKind::Error && lane.exclusive && !mutant::is("errors-forgotten") {
         lane.tainted.set(true);
     }
-    if belief == Belief::Ends {
+    if found.belief == Belief::Ends {
         worker.shared.shard().attention.look_now();
         pending.client.end();
         return Ok(pending.client.deliver(pending.seq, say::LOST, true));
@@ -389,11 +444,11 @@ fn answer<const SHARES: bool>(
         let question = if SHARES && pending.shares {
             fingerprint(worker, lane, &pending, &lane.shared_request())
         } else {
-            question
+            found.question
         };
         worker.remember(&pending, Reply { bytes: reply, question });
     } else if pending.sees_all || pending.stamps != Stamps::None {
-        pending.client.session.borrow_mut().seen.between(&pending.stamps, pending.sees_all);
+        pending.session().borrow_mut().seen.between(&pending.stamps, pending.sees_all);
     }
     if pending.rewrite == Rewrite::None {
         return Ok(pending.client.deliver(pending.seq, reply, true));
@@ -425,10 +480,15 @@ fn ask_again(
     worker: &Rc<Worker>,
     lane: &Rc<Lane>,
     (pending, request): (Pending, BytesMut),
-    (reply, doubtful): (&[u8], bool),
-    belief: Belief,
+    reply: &[u8],
+    found: &Found,
+    now: Moment,
 ) -> Result<(), Pending> {
-    if belief == Belief::Successor {
+    if found.is_elsewhere {
+        worker.send_on(lane, pending, request, reply, now);
+        return Ok(());
+    }
+    if found.belief == Belief::Successor {
         let refusal = ErrorCode::of(reply).is_some() && say::refuses_writes(reply);
         worker.ask_successor(lane, pending, request, refusal.then_some(reply));
         return Ok(());
@@ -439,7 +499,7 @@ fn ask_again(
     };
     // The primary is gone, and the replica has lost it as well: the next one may be near.
     let lost = ErrorCode::of(reply) == Some(ErrorCode::MasterDown) && !pending.at_primary;
-    if lost || doubtful {
+    if lost || found.doubtful {
         worker.ask_successor(lane, pending, request, None);
         return Ok(());
     }
@@ -466,7 +526,13 @@ fn deliver_rewritten(
             let reply = rewrite::in_own_words(lane, reply);
             pending.client.deliver(pending.seq, &reply, true)
         }
-        Rewrite::Cursor if !cut => rewrite::deliver_cursor(lane, &pending.client, pending.seq, reply, true),
+        Rewrite::Cursor { all } if !cut => rewrite::deliver_cursor(
+            lane,
+            (&pending.client, pending.seq),
+            worker.scan_goes_on(all),
+            reply,
+            true,
+        ),
         Rewrite::Pause | Rewrite::Unpause | Rewrite::ScriptFlush if kind != ReplyKind::Error => {
             take_note(worker, pending, now);
             pending.client.deliver(pending.seq, reply, true)
@@ -501,6 +567,6 @@ fn take_note(worker: &Worker, pending: &Pending, now: Moment) {
         Rewrite::Pause => shared.shard().pause_reads(now.after(pending.client.status.pausing.get())),
         Rewrite::Unpause => shared.shard().resume_reads(),
         Rewrite::ScriptFlush => shared.shard().scripts_flushed.store(true, Ordering::Relaxed),
-        Rewrite::None | Rewrite::Info | Rewrite::Redirect | Rewrite::Cursor => {}
+        Rewrite::None | Rewrite::Info | Rewrite::Redirect | Rewrite::Cursor { .. } => {}
     }
 }

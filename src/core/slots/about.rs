@@ -1,0 +1,163 @@
+//! What a command of a cluster's client is about, and what becomes of it where each primary has only some of the keys.
+
+use crate::core::argv::Args;
+use crate::core::command::{CommandTable, Handling, Intent, Keys, Stateful};
+use crate::core::slots::hash_slot::HashSlot;
+
+/// The hash slots that a command is about, by its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// It names no key.
+    Nothing,
+    /// All its keys are in one slot.
+    Slot {
+        /// Which.
+        slot: HashSlot,
+        /// Whether it names one key only, and can be about no other.
+        one_key: bool,
+    },
+    /// Its keys are in several.
+    Several,
+}
+
+/// What becomes of a command that is about several slots, or about none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Any primary may answer it.
+    Anywhere,
+    /// It is asked key by key, and the replies are one array (`MGET`).
+    Elements,
+    /// It is asked slot by slot, and the replies are added up (`DEL`, `UNLINK`, `EXISTS`, `TOUCH`).
+    Sum,
+    /// It is asked slot by slot, if that is wanted of a write that is atomic elsewhere (`MSET`).
+    Writes,
+    /// Every primary is asked, and the numbers are added up (`DBSIZE`).
+    SumOfAll,
+    /// Every primary is asked, and the arrays are one (`KEYS`).
+    ListOfAll,
+    /// Every primary does it (`FLUSHALL`, `SCRIPT LOAD`).
+    All,
+    /// Some primary is asked, one that has keys rather than one that has none (`RANDOMKEY`).
+    Random,
+    /// One primary after the other (`SCAN`).
+    Turns,
+    /// A script, which may read whatever key it likes.
+    Script,
+    /// No server would execute it: its keys have to be in one slot.
+    Nowhere,
+}
+
+/// What a command is about.
+pub fn about<A: Args + ?Sized>(args: &A, intent: Intent, table: &CommandTable) -> About {
+    if intent.handling == Handling::Shared && table.has_one_key(intent.id) && args.count() > 1 {
+        return About::Slot { slot: HashSlot::of(args.arg(1)), one_key: true };
+    }
+    let (mut first, mut differs, mut count) = (None, false, 0);
+    let keys = table.for_each_key(intent.id, args, &mut |key| {
+        let slot = HashSlot::of(key);
+        differs |= *first.get_or_insert(slot) != slot;
+        count += 1;
+    });
+    match first {
+        None => of_channel(args, intent, table),
+        Some(_) if differs => About::Several,
+        Some(slot) => {
+            let one_key = count == 1 && keys != Keys::Unknowable && intent.handling == Handling::Shared;
+            About::Slot { slot, one_key }
+        }
+    }
+}
+
+/// Channels of shards have slots as keys have.
+fn of_channel<A: Args + ?Sized>(args: &A, intent: Intent, table: &CommandTable) -> About {
+    let of_shards = matches!(table.name(intent.id), "spublish" | "ssubscribe" | "sunsubscribe");
+    if of_shards && args.count() > 1 {
+        return About::Slot { slot: HashSlot::of(args.arg(1)), one_key: false };
+    }
+    About::Nothing
+}
+
+/// What becomes of a command that is about several slots, or, if not, about none.
+pub fn spread(intent: Intent, table: &CommandTable, several: bool) -> Spread {
+    if several {
+        return match table.name(intent.id) {
+            "mget" => Spread::Elements,
+            "del" | "unlink" | "exists" | "touch" => Spread::Sum,
+            "mset" => Spread::Writes,
+            _ => Spread::Nowhere,
+        };
+    }
+    match intent.handling {
+        Handling::Script | Handling::ReadOnlyScript => return Spread::Script,
+        Handling::Scan { .. } => return Spread::Turns,
+        Handling::Pin(Stateful::Blocking) => return Spread::Anywhere,
+        _ => {}
+    }
+    match table.name(intent.id) {
+        "dbsize" => Spread::SumOfAll,
+        "keys" => Spread::ListOfAll,
+        "randomkey" => Spread::Random,
+        "flushall" | "flushdb" | "script|load" | "script|flush" | "function|load" | "function|delete"
+        | "function|flush" | "function|restore" => Spread::All,
+        _ => Spread::Anywhere,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(command: &str) -> (About, Spread) {
+        let table = CommandTable::builtin();
+        let args: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+        let intent = table.classify(args.as_slice());
+        let about = about(args.as_slice(), intent, &table);
+        (about, spread(intent, &table, about == About::Several))
+    }
+
+    #[test]
+    fn keys_of_one_slot_are_together() {
+        let slot = HashSlot::of(b"a");
+        let at = |one_key| About::Slot { slot, one_key };
+        for (command, one_key) in [
+            ("GET a", true),
+            ("SET a 1", true),
+            ("MGET {a}1 {a}2", false),
+            ("MGET a", true),
+            ("EVAL script 1 a", false),
+            ("BLPOP a 0", false),
+            ("XREAD STREAMS a 0", true),
+            ("SPUBLISH a m", false),
+            ("HSCAN a 0", false),
+        ] {
+            assert_eq!(of(command).0, at(one_key), "{command}");
+        }
+    }
+
+    #[test]
+    fn what_is_of_several_slots_or_of_none_has_its_own_ways() {
+        for (command, spread) in [
+            ("MGET a b", Spread::Elements),
+            ("DEL a b", Spread::Sum),
+            ("EXISTS a b a", Spread::Sum),
+            ("MSET a 1 b 2", Spread::Writes),
+            ("MSETNX a 1 b 2", Spread::Nowhere),
+            ("SINTER a b", Spread::Nowhere),
+            ("RENAME a b", Spread::Nowhere),
+            ("BLPOP a b 0", Spread::Nowhere),
+            ("EVAL script 2 a b", Spread::Nowhere),
+            ("EVAL script 0", Spread::Script),
+            ("FCALL f 0", Spread::Script),
+            ("DBSIZE", Spread::SumOfAll),
+            ("KEYS *", Spread::ListOfAll),
+            ("FLUSHALL", Spread::All),
+            ("SCRIPT LOAD s", Spread::All),
+            ("SCAN 0", Spread::Turns),
+            ("RANDOMKEY", Spread::Random),
+            ("PING", Spread::Anywhere),
+            ("PUBLISH c m", Spread::Anywhere),
+        ] {
+            assert_eq!(of(command).1, spread, "{command}");
+        }
+    }
+}

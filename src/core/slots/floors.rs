@@ -1,0 +1,69 @@
+//! Floors of hash slots: what a replica must have applied to be asked for any key of a slot.
+//!
+//! Behind a move the keys of a slot are at its new owner by writes of which nobody here was told one by one. Each of them was
+//! executed before the owner said that the slot is its own, so that the next anchor covers it
+//! ([`Change::needs_floor`](super::Change::needs_floor)).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytemuck::allocation::zeroed_slice_box;
+
+use crate::core::fence::{AnchorSeq, Mark, read, stamp_pending};
+use crate::core::position::Offset;
+use crate::core::slots::hash_slot::{HASH_SLOTS, HashSlot};
+
+/// One for each hash slot, in offsets of one shard.
+#[derive(Debug)]
+pub struct SlotFloors(Box<[AtomicU64]>);
+
+impl SlotFloors {
+    /// Nothing is demanded.
+    pub fn new() -> Self {
+        Self(zeroed_slice_box(usize::from(HASH_SLOTS)))
+    }
+
+    /// Of these slots is demanded what the next anchor tells; `next` is asked for its number at the right time.
+    pub fn raise(&self, slots: impl Iterator<Item = HashSlot>, next: impl Fn() -> AnchorSeq) {
+        for floor in slots.filter_map(|slot| self.0.get(slot.index())) {
+            stamp_pending(floor, &next);
+        }
+    }
+
+    /// What is demanded of this slot. `anchored`: the newest anchor and the head that it answered.
+    #[inline]
+    pub fn of(&self, slot: HashSlot, anchored: Option<(AnchorSeq, Offset)>) -> Mark {
+        self.0.get(slot.index()).map_or(Mark::Clear, |floor| read(floor, anchored))
+    }
+
+    /// Another history begins: all offsets are void. What is demanded of all keys then holds for all slots.
+    pub fn restart(&self) {
+        // What was never written to takes no memory, and need not begin to.
+        let raised = self.0.iter().filter(|floor| floor.load(Ordering::SeqCst) != 0);
+        raised.for_each(|floor| floor.store(0, Ordering::SeqCst));
+    }
+}
+
+impl Default for SlotFloors {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_is_what_the_next_anchor_tells() {
+        let floors = SlotFloors::new();
+        let slot = |number| HashSlot::new(number).unwrap();
+        assert_eq!(floors.of(slot(7), None), Mark::Clear);
+        floors.raise([slot(7), slot(16_383)].into_iter(), || AnchorSeq(3));
+        assert_eq!(floors.of(slot(7), Some((AnchorSeq(2), Offset::new(100)))), Mark::Pending(AnchorSeq(3)));
+        assert_eq!(floors.of(slot(7), Some((AnchorSeq(3), Offset::new(200)))), Mark::At(Offset::new(200)));
+        assert_eq!(floors.of(slot(7), Some((AnchorSeq(9), Offset::new(900)))), Mark::At(Offset::new(200)));
+        assert_eq!(floors.of(slot(8), None), Mark::Clear);
+        floors.restart();
+        assert_eq!(floors.of(slot(16_383), None), Mark::Clear);
+    }
+}

@@ -1,0 +1,508 @@
+//! A client of a cluster: which shard each of its commands goes to.
+//!
+//! What the client is and has on its way is its own; what it has to do with a shard has a [`Connection`] for each, of which one
+//! is the present. Replies come in the client's order, whichever shard they are of, because all have one queue. When the map of the
+//! slots changes, what is on its way is waited for: two commands about one key never overtake each other on two lanes.
+//!
+//! What is about several slots is asked in parts ([`crate::proxy::downstream::joint`]): each is a command like any other, and only
+//! what was not executed is asked again. Keys of one command that is atomic on one server have to be in one slot, as on a
+//! cluster. `MULTI` is answered here; the transaction begins at the shard of the first command behind it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::config::KeylessScripts;
+use crate::core::argv::Args as _;
+use crate::core::command::in_force::Commands;
+use crate::core::command::{Access, Handling, Intent, Local, Stateful};
+use crate::core::cursor::Cursor;
+use crate::core::moment::Moment;
+use crate::core::nodes::view::View;
+use crate::core::plan::{Hold, owner};
+use crate::core::slots::{About, HashSlot, ShardIndex, Spread, about, spread};
+use crate::proxy::downstream::joint::Combine;
+use crate::proxy::session::connection::Connection;
+use crate::proxy::session::exclusive::pin::Pin;
+use crate::proxy::session::step::Step;
+use crate::proxy::session::waiting::On;
+use crate::shard::cluster::{Cluster, Floor};
+use crate::wire::request::{Request, RequestLimits, RequestScanner, Scan};
+use crate::wire::say;
+
+/// What a client has with the shards.
+pub(super) struct Shards {
+    cluster: Arc<Cluster>,
+    sides: Vec<Side>,
+    current: ShardIndex,
+    /// The map under which what is on its way was sent.
+    generation: u64,
+    /// Counts arrivals: what a shard knows is looked at anew with each.
+    arrival: u64,
+    /// What is left of the present command.
+    parts: Option<VecDeque<Part>>,
+    /// `MULTI` was said, and answered, and no server has heard of it yet.
+    begins: bool,
+}
+
+/// What it has with one of them.
+#[derive(Default)]
+struct Side {
+    /// `None`: it is the present one, or there is none.
+    connection: Option<Box<Connection>>,
+    /// What was known with the arrival of this number.
+    known: Option<(u64, Arc<View>, Arc<Commands>)>,
+}
+
+/// A part of a command.
+struct Part {
+    to: To,
+    bytes: Vec<u8>,
+}
+
+/// Where a command, or a part of one, goes.
+#[derive(Clone, Copy)]
+enum To {
+    /// To whoever has the slot. `replicas`: if it only reads, a replica may answer.
+    Slot { slot: HashSlot, replicas: bool },
+    /// To the primary of this shard.
+    Shard(ShardIndex),
+}
+
+impl Shards {
+    /// Of a client that has just come, and is with the first.
+    pub(super) fn new(cluster: &Arc<Cluster>) -> Self {
+        Self {
+            cluster: Arc::clone(cluster),
+            sides: Vec::new(),
+            current: ShardIndex::FIRST,
+            generation: cluster.generation(),
+            arrival: 0,
+            parts: None,
+            begins: false,
+        }
+    }
+
+    /// Bytes have arrived, or what a command has waited for has happened.
+    pub(super) fn look_anew(&mut self) {
+        self.arrival += 1;
+    }
+
+    /// The client is gone: gives up what was its own at the others.
+    pub(super) fn close(&mut self) {
+        self.sides.iter_mut().filter_map(|side| side.connection.as_mut()).for_each(|side| side.close());
+    }
+
+    /// Sends a command where it belongs.
+    pub(super) fn dispatch(
+        &mut self,
+        connection: &mut Box<Connection>,
+        request: &Request<'_>,
+        now: Moment,
+    ) -> Step {
+        let generation = self.cluster.generation();
+        if generation != self.generation || connection.client.status.astray.get() {
+            if !connection.client.is_drained() {
+                return Step::Drain;
+            }
+            self.generation = generation;
+            connection.client.status.astray.set(false);
+        }
+        if self.parts.is_some() {
+            return self.go_on(connection, now);
+        }
+        let commands = self.known(connection, now).1;
+        let intent = connection.last.classify(request, &commands);
+        let hold = connection.pin.as_ref().map_or(Hold::Nothing, Pin::hold);
+        let what = if request.is_partial() {
+            about_beginning(request, intent, &commands)
+        } else {
+            about(request, intent, &commands.table)
+        };
+        if hold == Hold::Relay {
+            return self.send(connection, To::Shard(self.current), request, intent, now);
+        }
+        if hold == Hold::Transaction {
+            return self.queue(connection, what, request, intent, now);
+        }
+        match what {
+            About::Slot { slot, one_key } => {
+                let to = To::Slot { slot, replicas: one_key };
+                self.send(connection, to, request, intent, now)
+            }
+            About::Several | About::Nothing => {
+                let spread = spread(intent, &commands.table, what == About::Several);
+                self.spread(connection, spread, request, (intent, &commands), now)
+            }
+        }
+    }
+
+    /// In a transaction all is for its shard; what has its keys elsewhere is an error in queueing, as on the server.
+    fn queue(
+        &mut self,
+        connection: &mut Box<Connection>,
+        what: About,
+        request: &Request<'_>,
+        intent: Intent,
+        now: Moment,
+    ) -> Step {
+        let elsewhere = match what {
+            About::Slot { slot, .. } => {
+                self.cluster.place(slot).owner.is_some_and(|owner| owner != self.current)
+            }
+            About::Several => true,
+            About::Nothing => false,
+        };
+        if elsewhere {
+            connection.poison_transaction();
+            connection.client.answer(say::CROSSSLOT);
+            return Step::Done;
+        }
+        self.send(connection, To::Shard(self.current), request, intent, now)
+    }
+
+    /// A command that is about several slots, or about none.
+    fn spread(
+        &mut self,
+        connection: &mut Box<Connection>,
+        spread: Spread,
+        request: &Request<'_>,
+        (intent, commands): (Intent, &Commands),
+        now: Moment,
+    ) -> Step {
+        let config = connection.worker.shared.config();
+        let settings = config.upstream.cluster.as_ref();
+        let (splits, keyless) = settings.map_or((false, KeylessScripts::Refuse), |settings| {
+            (settings.split_writes, settings.keyless_scripts)
+        });
+        drop(config);
+        let own = connection.is_unauthenticated();
+        match spread {
+            Spread::Anywhere if is_about_clusters(commands.table.name(intent.id)) && !own => {
+                connection.client.answer(say::NO_CLUSTER);
+                Step::Done
+            }
+            Spread::Script if keyless == KeylessScripts::Refuse && !own => {
+                connection.client.answer(say::SCRIPT_WITHOUT_KEYS);
+                Step::Done
+            }
+            Spread::Anywhere | Spread::Script => self.keyless(connection, request, intent, now),
+            Spread::Random => {
+                let live = self.cluster.live();
+                let one = live.get(connection.worker.roll() as usize % live.len().max(1)).copied();
+                self.send(connection, To::Shard(one.unwrap_or(ShardIndex::FIRST)), request, intent, now)
+            }
+            Spread::Turns => self.scan(connection, request, intent, now),
+            Spread::Writes if !splits => cross_slot(connection),
+            Spread::Nowhere => cross_slot(connection),
+            Spread::Elements => {
+                let parts = (1..request.count()).map(|at| key_part(request, &[at], at)).collect();
+                self.begin(connection, parts, Combine::Concatenated, now)
+            }
+            Spread::Sum => self.begin(connection, by_slot(request, 1), Combine::Sum, now),
+            Spread::Writes => self.begin(connection, by_slot(request, 2), Combine::Last, now),
+            Spread::SumOfAll => self.begin_everywhere(connection, request, Combine::Sum, now),
+            Spread::ListOfAll => self.begin_everywhere(connection, request, Combine::Concatenated, now),
+            Spread::All => self.begin_everywhere(connection, request, Combine::Last, now),
+        }
+    }
+
+    /// A command that any primary answers: the one that holds the client's state, else the first.
+    fn keyless(
+        &mut self,
+        connection: &mut Box<Connection>,
+        request: &Request<'_>,
+        intent: Intent,
+        now: Moment,
+    ) -> Step {
+        let begins = intent.handling == Handling::Pin(Stateful::Multi) && request.count() == 1;
+        let holder = self.holder(connection);
+        if begins && holder.is_none() && !self.begins && !connection.is_unauthenticated() {
+            connection.client.answer(say::OK);
+            self.begins = true;
+            return Step::Done;
+        }
+        let to = To::Shard(holder.unwrap_or(ShardIndex::FIRST));
+        let step = self.send(connection, to, request, intent, now);
+        if intent.handling == Handling::Local(Local::Reset) && matches!(step, Step::Done) {
+            let others = self.sides.iter_mut().filter_map(|side| side.connection.as_mut());
+            others.for_each(|other| other.release_pin(false));
+        }
+        step
+    }
+
+    /// The shard whose primary holds state of the client.
+    fn holder(&self, connection: &Connection) -> Option<ShardIndex> {
+        let holds =
+            |connection: &Connection| connection.pin.as_ref().is_some_and(|pin| pin.hold() >= Hold::State);
+        if holds(connection) {
+            return Some(self.current);
+        }
+        let at =
+            self.sides.iter().position(|side| side.connection.as_ref().is_some_and(|other| holds(other)))?;
+        ShardIndex::new(at)
+    }
+
+    /// One shard after the other. Which one it is stands in the cursor.
+    fn scan(
+        &mut self,
+        connection: &mut Box<Connection>,
+        request: &Request<'_>,
+        intent: Intent,
+        now: Moment,
+    ) -> Step {
+        let live = self.cluster.live();
+        let first = live.first().copied().unwrap_or(ShardIndex::FIRST);
+        let cursor = Cursor::parse(request.arg(1));
+        if let Some(shard) = cursor.and_then(Cursor::begins_at).and_then(ShardIndex::new) {
+            let bytes = say::with_argument(request, 1, b"0");
+            return self.begin_one(connection, Part { to: To::Shard(shard), bytes }, now);
+        }
+        let shard = match cursor {
+            Some(Cursor::Of { tag, .. }) => {
+                let of = |shard: &&ShardIndex| {
+                    let shared = self.cluster.shard(**shard);
+                    shared.is_some_and(|shared| owner(&shared.shard().view.load(), tag).is_some())
+                };
+                live.iter().find(of).copied().unwrap_or(first)
+            }
+            _ => first,
+        };
+        self.send(connection, To::Shard(shard), request, intent, now)
+    }
+
+    fn begin_everywhere(
+        &mut self,
+        connection: &mut Box<Connection>,
+        request: &Request<'_>,
+        combine: Combine,
+        now: Moment,
+    ) -> Step {
+        let mut bytes = BytesMut::new();
+        request.encode_into(&mut bytes);
+        let part = |shard: &ShardIndex| Part { to: To::Shard(*shard), bytes: bytes.to_vec() };
+        let parts = self.cluster.live().iter().map(part).collect();
+        self.begin(connection, parts, combine, now)
+    }
+
+    /// Begins with the parts of a command.
+    fn begin(
+        &mut self,
+        connection: &mut Box<Connection>,
+        parts: VecDeque<Part>,
+        combine: Combine,
+        now: Moment,
+    ) -> Step {
+        if parts.is_empty() {
+            return unserved(connection, now);
+        }
+        connection.client.expect_parts(parts.len(), combine);
+        self.parts = Some(parts);
+        self.go_on(connection, now)
+    }
+
+    /// With a command that is sent in other words.
+    fn begin_one(&mut self, connection: &mut Box<Connection>, part: Part, now: Moment) -> Step {
+        self.parts = Some(VecDeque::from([part]));
+        self.go_on(connection, now)
+    }
+
+    fn go_on(&mut self, connection: &mut Box<Connection>, now: Moment) -> Step {
+        while let Some(part) = self.parts.as_mut().and_then(VecDeque::pop_front) {
+            if !connection.client.has_room() {
+                self.put_back(part);
+                return Step::Room;
+            }
+            let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
+            let Ok(Scan::Command { .. }) = scanner.scan(&part.bytes) else { return Step::Close };
+            let request = scanner.request(&part.bytes);
+            let commands = self.known(connection, now).1;
+            let intent = commands.table.classify(&request);
+            match self.send(connection, part.to, &request, intent, now) {
+                Step::Done => connection.waiting.is_done(),
+                other => {
+                    self.put_back(part);
+                    return other;
+                }
+            }
+        }
+        self.parts = None;
+        Step::Done
+    }
+
+    fn put_back(&mut self, part: Part) {
+        if let Some(parts) = &mut self.parts {
+            parts.push_front(part);
+        }
+    }
+
+    /// Sends a command, or a part of one, to its shard.
+    fn send(
+        &mut self,
+        connection: &mut Box<Connection>,
+        to: To,
+        request: &Request<'_>,
+        intent: Intent,
+        now: Moment,
+    ) -> Step {
+        let (shard, place) = match to {
+            To::Shard(shard) => (shard, None),
+            To::Slot { slot, replicas } => {
+                let place = self.cluster.place(slot);
+                let Some(owner) = place.owner else { return unserved(connection, now) };
+                (owner, Some((slot, place, replicas)))
+            }
+        };
+        if let Some(step) = self.switch(connection, shard) {
+            return step;
+        }
+        if self.begins
+            && let Some(step) = self.begin_transaction(connection, now)
+        {
+            return step;
+        }
+        let (view, commands) = self.known(connection, now);
+        connection.floor = match place {
+            _ if intent.access != Access::Read => Floor::None,
+            Some((slot, place, true)) => self.cluster.floor(slot, place, &connection.worker.shared, &view),
+            Some(_) | None => Floor::Primary,
+        };
+        if self.parts.is_some() {
+            connection.routing.follow(None);
+        }
+        connection.dispatch(request, &view, &commands, now)
+    }
+
+    /// Tells the shard of the `MULTI` that was answered already.
+    fn begin_transaction(&mut self, connection: &mut Box<Connection>, now: Moment) -> Option<Step> {
+        const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+        let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
+        let Ok(Scan::Command { .. }) = scanner.scan(MULTI) else { return Some(Step::Close) };
+        let request = scanner.request(MULTI);
+        let (view, commands) = self.known(connection, now);
+        let next = connection.client.next();
+        connection.client.expect_parts(1, Combine::Silent);
+        connection.floor = Floor::None;
+        let step = connection.dispatch(&request, &view, &commands, now);
+        if connection.client.next() == next {
+            connection.client.expect_no_parts();
+        }
+        if !matches!(step, Step::Done) {
+            return Some(step);
+        }
+        connection.waiting.is_done();
+        self.begins = false;
+        None
+    }
+
+    /// Is with this shard from now on, unless something has to be waited for first.
+    fn switch(&mut self, connection: &mut Box<Connection>, to: ShardIndex) -> Option<Step> {
+        if to == self.current {
+            return None;
+        }
+        if connection.pin.as_ref().is_some_and(|pin| pin.hold() == Hold::Nothing) {
+            // Its state is gone; once the last reply is there, the connection is given back.
+            if !connection.client.is_drained() {
+                return Some(Step::Drain);
+            }
+            connection.release_pin(true);
+        }
+        let most = to.index().max(self.current.index()) + 1;
+        if self.sides.len() < most {
+            self.sides.resize_with(most, Side::default);
+        }
+        let side = self.sides.get_mut(to.index())?;
+        let mut next = match side.connection.take() {
+            Some(known) => known,
+            None => match connection.worker.peer(to) {
+                Some(worker) => Box::new(connection.beside(worker)),
+                None => return Some(Step::Close),
+            },
+        };
+        next.follow_who(&connection.who);
+        connection.waiting.is_done();
+        next.waiting.arrive();
+        std::mem::swap(connection, &mut next);
+        if let Some(left) = self.sides.get_mut(self.current.index()) {
+            left.connection = Some(next);
+        }
+        self.current = to;
+        None
+    }
+
+    /// What the present shard knows, the same for all that has arrived together.
+    fn known(&mut self, connection: &mut Connection, now: Moment) -> (Arc<View>, Arc<Commands>) {
+        let at = self.current.index();
+        if self.sides.len() <= at {
+            self.sides.resize_with(at + 1, Side::default);
+        }
+        let arrival = self.arrival;
+        let known =
+            self.sides.get(at).and_then(|side| side.known.as_ref()).filter(|known| known.0 == arrival);
+        if let Some((_, view, commands)) = known {
+            return (Arc::clone(view), Arc::clone(commands));
+        }
+        let worker = Rc::clone(&connection.worker);
+        let fresh = worker.snapshot.look();
+        let (view, commands) = (Arc::clone(&fresh.view), Arc::clone(&fresh.commands));
+        drop(fresh);
+        connection.resume_fast_path(&view, &commands, now);
+        if let Some(side) = self.sides.get_mut(at) {
+            side.known = Some((arrival, Arc::clone(&view), Arc::clone(&commands)));
+        }
+        (view, commands)
+    }
+}
+
+/// Nobody is known to have the slot: it is waited for, as for a primary.
+fn unserved(connection: &mut Connection, now: Moment) -> Step {
+    let hold = connection.worker.shared.shard().view.load().hold;
+    if connection.waiting.has_lasted(hold, now) {
+        connection.waiting.end();
+        connection.client.answer(say::SLOT_NOT_SERVED);
+        return Step::Done;
+    }
+    connection.wait(On::View, hold, now)
+}
+
+fn cross_slot(connection: &Connection) -> Step {
+    connection.client.answer(say::CROSSSLOT);
+    Step::Done
+}
+
+/// What a command is about of which only the beginning is there.
+fn about_beginning(request: &Request<'_>, intent: Intent, commands: &Commands) -> About {
+    let mut first = None;
+    commands.table.for_each_key(intent.id, request, &mut |key| {
+        first.get_or_insert(HashSlot::of(key));
+    });
+    first.map_or(About::Nothing, |slot| About::Slot { slot, one_key: false })
+}
+
+/// The command with no arguments but these, of which one is the key.
+fn key_part(request: &Request<'_>, arguments: &[usize], key: usize) -> Part {
+    let mut bytes = BytesMut::new();
+    let words: Vec<&[u8]> =
+        std::iter::once(0).chain(arguments.iter().copied()).map(|at| request.arg(at)).collect();
+    say::command(&mut bytes, &words);
+    let to = To::Slot { slot: HashSlot::of(request.arg(key)), replicas: arguments.len() == 1 };
+    Part { to, bytes: bytes.to_vec() }
+}
+
+/// The command slot by slot; each key stands first of so many arguments.
+fn by_slot(request: &Request<'_>, step: usize) -> VecDeque<Part> {
+    let mut slots: BTreeMap<HashSlot, Vec<usize>> = BTreeMap::new();
+    for key in (1..request.count()).step_by(step) {
+        let arguments = slots.entry(HashSlot::of(request.arg(key))).or_default();
+        arguments.extend(key..(key + step).min(request.count()));
+    }
+    let part = |arguments: &Vec<usize>| key_part(request, arguments, arguments.first().copied().unwrap_or(1));
+    slots.values().map(part).collect()
+}
+
+/// What a server says of itself as a node of a cluster: Redweir's clients see none.
+fn is_about_clusters(name: &str) -> bool {
+    name.starts_with("cluster") || matches!(name, "readonly" | "readwrite" | "asking")
+}

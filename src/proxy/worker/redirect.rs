@@ -1,0 +1,150 @@
+//! Where the command of a cluster's client goes on that a primary would not execute: its slot is elsewhere (`MOVED`), its key is on
+//! its way elsewhere (`ASK`), some of its keys are (`TRYAGAIN`), or the cluster does not serve the slot (`CLUSTERDOWN`).
+//! Nothing of it was executed, so that a write may be sent on like a read.
+//!
+//! What such an answer tells of the slot is published before the command goes on, so that whoever has seen its reply finds it in
+//! the map ([`crate::core::slots::Claims`]).
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::core::cursor::Cursor;
+use crate::core::moment::Moment;
+use crate::core::repeat::PendingKind;
+use crate::core::slots::{About, ShardIndex, about};
+use crate::net::runtime::clock;
+use crate::net::runtime::task;
+use crate::proxy::upstream::lane::{Lane, LaneKey};
+use crate::proxy::upstream::pending::Pending;
+use crate::proxy::worker::Worker;
+use crate::proxy::worker::held::HeldCommand;
+use crate::shard::cluster::Cluster;
+use crate::wire::cluster::Redirection;
+use crate::wire::request::{RequestLimits, RequestScanner, Scan};
+
+/// So many times a command follows at once where it is sent; after that it waits a little each time: the nodes have yet to agree.
+const AT_ONCE: u8 = 4;
+
+/// Between two attempts then.
+const PAUSE: Duration = Duration::from_millis(20);
+
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+impl Worker {
+    /// Has a command go on that a primary has answered so. It is answered that in the end, if it never gets anywhere.
+    pub(crate) fn send_on(
+        self: &Rc<Self>,
+        lane: &Rc<Lane>,
+        mut pending: Pending,
+        request: BytesMut,
+        reply: &[u8],
+        now: Moment,
+    ) {
+        let Some(cluster) = self.shared.cluster().cloned() else { return };
+        let patience = self.shared.config().upstream.write_hold;
+        if now.since(pending.begun) >= patience {
+            pending.client.deliver(pending.seq, reply, true);
+            return;
+        }
+        pending.redirected = pending.redirected.saturating_add(1);
+        self.stats.redirected.add(1);
+        let redirection = Redirection::parse(reply);
+        let to = redirection.as_ref().and_then(|redirection| {
+            let asked = self.shared.shard().address(lane.key.node)?;
+            let address = redirection.to().reached(&asked)?;
+            let config = self.shared.config();
+            let address = config.upstream.address_map.get(&address).cloned().unwrap_or(address);
+            cluster.shard_at(&address)
+        });
+        match &redirection {
+            Some(Redirection::Moved { slot, .. }) => match to {
+                Some(to) => cluster.hear(|claims| claims.moved(*slot, to, now)),
+                None => cluster.look(),
+            },
+            Some(Redirection::Ask { slot, .. }) => cluster.hear(|claims| claims.ask(*slot, to, now)),
+            None => cluster.look(),
+        }
+        let asking = matches!(redirection, Some(Redirection::Ask { .. }));
+        match to {
+            Some(to) if asking || pending.redirected <= AT_ONCE => {
+                self.send_to(to, pending, &request, lane.key, asking);
+            }
+            _ => self.send_later(&cluster, pending, request, lane.key),
+        }
+    }
+
+    /// Sends it to the primary of a shard, behind `ASKING` if it is to be executed there although the slot is another's.
+    fn send_to(
+        self: &Rc<Self>,
+        shard: ShardIndex,
+        mut pending: Pending,
+        request: &[u8],
+        key: LaneKey,
+        asking: bool,
+    ) {
+        let (Some(worker), now) = (self.peer(shard), clock::now()) else {
+            return self.refuse(&pending);
+        };
+        (pending.shard, pending.need, pending.void, pending.at_primary) = (shard, None, false, true);
+        let primary = worker.shared.shard().view.load().usable_primary(now);
+        let Some(node) = primary.filter(|_| worker.held.is_empty()) else {
+            pending.client.status.astray.set(true);
+            return worker.hold(HeldCommand {
+                since: now,
+                key,
+                request: request.into(),
+                pending,
+                refusal: None,
+            });
+        };
+        let lane = worker.lane(LaneKey { node, ..key });
+        if asking {
+            // Nothing comes between the two: the node forgets the first with the next command.
+            let own = Pending::own(PendingKind::Check, 0, worker.discard(), shard, now);
+            lane.push_bytes(ASKING, own);
+        }
+        lane.push_bytes(request, pending);
+    }
+
+    /// Sends it to whoever has the slot in a moment.
+    fn send_later(self: &Rc<Self>, cluster: &Cluster, pending: Pending, request: BytesMut, key: LaneKey) {
+        // What the client says next must not overtake it.
+        pending.client.status.astray.set(true);
+        cluster.look();
+        let worker = Rc::clone(self);
+        task::spawn_local("sent on", async move {
+            tokio::time::sleep(PAUSE).await;
+            if pending.client.gone().is_none() {
+                worker.send_to_owner(pending, &request, key);
+            }
+        });
+    }
+
+    /// Sends it to whoever has its slot by now.
+    pub(crate) fn send_to_owner(self: &Rc<Self>, pending: Pending, request: &[u8], key: LaneKey) {
+        let owner = self.owner_of(request).unwrap_or(self.shard);
+        self.send_to(owner, pending, request, key, false);
+    }
+
+    /// The cursor with which a scan of `all` keys goes on at the shard behind its own, if there is one.
+    pub(crate) fn scan_goes_on(&self, all: bool) -> Option<u64> {
+        let live = self.shared.cluster().filter(|_| all)?.live();
+        let next = live.iter().find(|shard| **shard > self.shard)?;
+        Some(Cursor::beginning_at(next.index() as u16))
+    }
+
+    /// The shard that a command's keys are at.
+    pub(crate) fn owner_of(&self, request: &[u8]) -> Option<ShardIndex> {
+        let cluster = self.shared.cluster()?;
+        let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
+        let Ok(Scan::Command { .. }) = scanner.scan(request) else { return None };
+        let request = scanner.request(request);
+        let commands = self.shared.commands.load();
+        match about(&request, commands.table.classify(&request), &commands.table) {
+            About::Slot { slot, .. } => cluster.place(slot).owner,
+            About::Nothing | About::Several => None,
+        }
+    }
+}
