@@ -132,6 +132,9 @@ impl Watcher {
         let Answer { asked, report, asked_at, heard_at } = answer;
         self.topology.hear(&asked, report.clone(), heard_at);
         let shards = self.topology.decide(heard_at);
+        if shards.iter().any(|one| one.is_live && one.is_headless) {
+            self.cluster.look();
+        }
         for members in &shards {
             self.settle(members, &shards);
         }
@@ -307,11 +310,12 @@ impl Asker {
                 return ControlError::Closed;
             }
             let pause = if leads { self.pause() } else { POLL };
-            tokio::time::sleep(POLL_GAP).await;
+            // Of a large cluster there is much to tell: no node is to be busy with that.
+            tokio::time::sleep(POLL_GAP.max(heard_at.since(asked_at) * 10)).await;
             // The sender lives as long as the cluster.
             tokio::select! {
                 () = tokio::time::sleep(jitter::slightly_less(pause)) => {}
-                _ = looks.changed(), if leads => {}
+                _ = looks.changed() => {}
             }
         }
     }

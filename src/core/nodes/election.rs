@@ -43,7 +43,7 @@ impl Claim {
         match self {
             Self::First => "it was the primary before",
             Self::Promoted => "it continues the history that is known",
-            Self::Named => "the sentinels name it",
+            Self::Named => "it was named the primary",
             Self::Alone => "it was followed when nobody else said so",
         }
     }

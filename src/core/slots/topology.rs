@@ -46,8 +46,10 @@ struct Heard {
 pub struct Members {
     /// Its place.
     pub shard: ShardIndex,
-    /// Whether it has a primary that follows nobody.
+    /// Whether there is anybody whose primary is of it as well.
     pub is_live: bool,
+    /// Nobody of it says at present that it is the primary: one takes over from another.
+    pub is_headless: bool,
     /// Its primary, by the highest config epoch.
     pub primary: Option<(NodeName, Address)>,
     /// Where its nodes are, the primary first.
@@ -122,12 +124,12 @@ impl Topology {
         for shard in &mut self.shards {
             let leads = |name: &&NodeName| known.get(name).is_some_and(|node| node.line.is_primary());
             let rank = |name: &&NodeName| {
-                known
-                    .get(name)
-                    .map(|node| (!node.line.slots.is_empty(), node.line.epoch, !node.line.flags.failed))
+                let node = known.get(name);
+                node.map(|node| (!node.line.slots.is_empty(), node.line.epoch, !node.line.flags.failed))
             };
-            shard.primary = shard.names.iter().filter(leads).max_by_key(rank).copied();
-            shard.is_live = shard.primary.is_some();
+            // While one takes over from another there may be none that says so: it is who it was.
+            let leader = shard.names.iter().filter(leads).max_by_key(rank).copied();
+            shard.primary = leader.or(shard.primary.filter(|was| shard.names.contains(was)));
         }
         for (name, node) in known.iter().filter(|(_, node)| !node.line.is_primary()) {
             let Some(master) = node.line.master else { continue };
@@ -139,8 +141,12 @@ impl Topology {
                     shard.names.insert(*name);
                 } else {
                     shard.names.remove(name);
+                    shard.primary = shard.primary.filter(|primary| primary != name);
                 }
             }
+        }
+        for shard in &mut self.shards {
+            shard.is_live = !shard.names.is_empty();
         }
     }
 
@@ -168,19 +174,13 @@ impl Topology {
         let shard = self.shards.get(at)?;
         let address = |name: &NodeName| known.get(name)?.address.clone();
         let primary = shard.primary.and_then(|name| Some((name, address(&name)?)));
-        let of_it = |name: &&NodeName| {
-            Some(**name) != shard.primary
-                && known.get(*name).is_some_and(|node| {
-                    node.line.is_primary() || node.line.master.is_some() && node.line.master == shard.primary
-                })
-        };
+        let of_it = |name: &&NodeName| Some(**name) != shard.primary;
         let others = shard.names.iter().filter(of_it).filter_map(address);
         let mut nodes: Vec<Address> = primary.iter().map(|(_, address)| address.clone()).collect();
         nodes.extend(others);
-        if shard.primary.is_none() {
-            nodes.clear();
-        }
-        Some(Members { shard: ShardIndex::new(at)?, is_live: shard.is_live, primary, nodes })
+        let leads = |name| known.get(&name).is_some_and(|node| node.line.is_primary());
+        let is_headless = !shard.primary.is_some_and(leads);
+        Some(Members { shard: ShardIndex::new(at)?, is_live: shard.is_live, is_headless, primary, nodes })
     }
 }
 
@@ -292,6 +292,18 @@ mod tests {
         assert_eq!((topology.led_by(name('b')), topology.led_by(name('d'))), (None, ShardIndex::new(1)));
         // It comes back, as a replica.
         assert_eq!(shown(&says(&mut topology, 'a', "a@1:0-5 b>d c>a d@3:6-9", 3000)), "10+12 13+11");
+    }
+
+    #[test]
+    fn a_shard_without_a_primary_for_a_moment_stays() {
+        let mut topology = topology();
+        says(&mut topology, 'a', "a@1:0-5 b@2:6-9 c>a d>b", 1000);
+        says(&mut topology, 'd', "a@1:0-5 b@2:6-9 c>a d>b", 1000);
+        // b has handed over to d, which was not asked since.
+        let meanwhile = says(&mut topology, 'b', "a@1:0-5 b>d c>a d@3:6-9", 1100);
+        assert_eq!(shown(&meanwhile), "10+12 11+13");
+        assert!(meanwhile[1].is_live);
+        assert_eq!(shown(&says(&mut topology, 'd', "a@1:0-5 b>d c>a d@3:6-9", 1200)), "10+12 13+11");
     }
 
     #[test]
