@@ -67,6 +67,7 @@ fn ladder(criterion: &mut Criterion) {
             demand,
             sticky: None,
             load: &load,
+            in_flight: &[],
             proven: &[],
             in_doubt: &[],
             barred: &[],

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,6 +14,7 @@ use redweir::core::moment::Moment;
 use redweir::core::nodes::lag::Anchor;
 use redweir::core::nodes::node::{Facts, Link, NodeId, Role};
 use redweir::core::nodes::view::{Observation, Patience, Tracker, View};
+use redweir::core::nodes::zones::Zones;
 use redweir::core::policy::{Consistency, Policies, Policy, PolicyId, WhenBehind};
 use redweir::core::position::{History, Offset, ReplId};
 use redweir::core::reason::Reason;
@@ -173,7 +175,16 @@ fn view(replicas: u16, policies: Policies) -> View {
 fn reads_are_routed() {
     let policy = |consistency| Policy { consistency, when_behind: WhenBehind::Wait, ..Policy::default() };
     let policies = Policies { all: Consistency::ALL.map(policy).to_vec(), ..Policies::default() };
-    let view = view(16, policies.clone());
+    let mut view = view(16, policies.clone());
+    let of_nodes = (3..9).map(|n| (Address::tcp(&format!("n{n}"), 1), "a".to_owned())).collect();
+    let zones = Zones { own: Some("a".to_owned()), of_nodes, limit: 6 };
+    for zones in [Zones::default(), zones] {
+        view.zones = Arc::new(zones);
+        routes(&view, &policies);
+    }
+}
+
+fn routes(view: &View, policies: &Policies) {
     let load: Vec<u32> = (0..17).collect();
     let demands = [
         Demand::Nothing,
@@ -185,12 +196,13 @@ fn reads_are_routed() {
     allocates_nothing("decisions", |n| {
         let policy_id = PolicyId((n % policies.all.len()) as u32);
         let decision = decide(&Ask {
-            view: &view,
+            view,
             policy: &policies.all[policy_id.index()],
             policy_id,
             demand: demands[n % demands.len()],
             sticky: (n % 3 == 0).then_some(NodeId(5)),
             load: &load,
+            in_flight: &load,
             proven: &[],
             in_doubt: &[],
             barred: &[],

@@ -284,7 +284,7 @@ fn every_mistake_in(text: &str, wanted: impl Fn(&Setting) -> bool, path: &Path) 
         let list = text[s.value.clone()].starts_with('[');
         let bad: &[&str] = match s.key.as_str() {
             _ if list => &["[\"\"]", "[7]", "\"text\"", "7", "true"],
-            "username" | "password-file" | "master-name" | "cert" | "key" | "ca" | "client-ca" => {
+            "username" | "password-file" | "master-name" | "zone" | "cert" | "key" | "ca" | "client-ca" => {
                 &["\"\"", "[\"a\"]", "7", "true"]
             }
             "replica-serve-stale-data"
@@ -485,6 +485,32 @@ fn replicas_are_listed_or_found() {
     let text = format!("[[listen]]\naddress = \"a:1\"\n[upstream]\nreplicas = \"auto\"\n{sentinels}");
     let twice = problem(&text);
     assert!(twice.key == "upstream.replicas" && twice.position.as_ref().unwrap().line == 4, "{twice}");
+}
+
+#[test]
+fn zones_are_those_of_nodes_that_there_are() {
+    let zones = |text: &str| parse(text).unwrap().zones();
+    assert_eq!(zones(&with("")).own, None);
+    let read = zones(&with(
+        "replicas = [\"c:3\"]\nzones = { \"c:3\" = \"x\" }\n[proxy]\nzone = \"y\"\nzone-limit = 0",
+    ));
+    assert_eq!((read.own.as_deref(), read.limit), (Some("y"), 0));
+    assert_eq!(read.of_nodes, [(address("c:3"), "x".to_owned())].into());
+    assert_eq!(
+        zones(&with("replicas = \"auto\"\nzones = { \"e:5\" = \"x\" }")).of_nodes.len(),
+        1,
+        "it may be found"
+    );
+    for (rest, says) in [
+        ("zones = { \"e:5\" = \"x\" }", "e:5 is neither the primary nor one of the replicas"),
+        ("zones = { \"b\" = \"x\" }", "there is no port"),
+        ("zones = { \"b:2\" = \"\" }", "expected addresses of nodes, each with its zone"),
+        ("zones = { \"b:2\" = 7 }", "\"b:2\" stands alone"),
+    ] {
+        let problem = problem(&with(&format!("replicas = [\"c:3\"]\n{rest}")));
+        assert_eq!(problem.key, "upstream.zones", "{rest}");
+        assert!(problem.to_string().contains(says), "{problem}");
+    }
 }
 
 #[test]

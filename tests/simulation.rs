@@ -471,6 +471,7 @@ impl World {
                 demand,
                 sticky: None,
                 load: &[],
+                in_flight: &[],
                 proven: &[],
                 in_doubt: &[],
                 barred: &[],

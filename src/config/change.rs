@@ -84,6 +84,7 @@ fn follow_upstream(changes: &mut Changes, old: &Upstream, new: &mut Upstream) {
         max_exclusive_connections,
         exclusive_wait,
         address_map,
+        zones,
         sentinel,
         cluster,
         tls,
@@ -112,6 +113,7 @@ fn follow_upstream(changes: &mut Changes, old: &Upstream, new: &mut Upstream) {
     changes.take("upstream.max-exclusive-connections", max_exclusive_connections, most);
     changes.take("upstream.exclusive-wait", exclusive_wait, &new.exclusive_wait);
     changes.keep("upstream.address-map", address_map, &mut new.address_map);
+    changes.take("upstream.zones", zones, &new.zones);
     changes.keep("upstream.tls", tls, &mut new.tls);
     match (cluster, &mut new.cluster) {
         (Some(old), Some(new)) => follow_cluster(changes, old, new),
@@ -154,6 +156,8 @@ fn follow_proxy(changes: &mut Changes, old: &ProxyConfig, new: &mut ProxyConfig)
         drain_timeout,
         lame_duck,
         maint_notifications,
+        zone,
+        zone_limit,
         session_scope,
     } = old;
     changes.keep("proxy.workers", workers, &mut new.workers);
@@ -171,6 +175,8 @@ fn follow_proxy(changes: &mut Changes, old: &ProxyConfig, new: &mut ProxyConfig)
     changes.take("proxy.lame-duck", lame_duck, &new.lame_duck);
     let maint = &new.maint_notifications;
     changes.take("proxy.maint-notifications", maint_notifications, maint);
+    changes.take("proxy.zone", zone, &new.zone);
+    changes.take("proxy.zone-limit", zone_limit, &new.zone_limit);
     changes.keep("proxy.session-scope", session_scope, &mut new.session_scope);
 }
 

@@ -30,6 +30,7 @@ pub use tls::{ListenTls, UpstreamTls};
 
 use crate::core::address::{Address, Login};
 use crate::core::nodes::view::Patience;
+use crate::core::nodes::zones::Zones;
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId};
 use crate::core::stream::source::StreamSource;
 
@@ -137,6 +138,8 @@ pub struct Upstream {
     pub exclusive_wait: Duration,
     /// `address-map`: by what address a node is reached that announces this one.
     pub address_map: BTreeMap<Address, Address>,
+    /// `zones`: the availability zones of nodes, which win over what they say themselves.
+    pub zones: BTreeMap<Address, String>,
     /// `[upstream.sentinel]`
     pub sentinel: Option<Sentinel>,
     /// `[upstream.cluster]`
@@ -198,6 +201,10 @@ pub struct ProxyConfig {
     pub lame_duck: Duration,
     /// `maint-notifications`: whether clients may ask to be told that they had better connect anew.
     pub maint_notifications: bool,
+    /// `zone`: the availability zone that the proxy is in; without it zones make no difference.
+    pub zone: Option<String>,
+    /// `zone-limit`: commands of a worker in flight at a replica of that zone before others help; 0: no limit.
+    pub zone_limit: usize,
     /// `session-scope`
     pub session_scope: SessionScope,
 }
@@ -391,6 +398,12 @@ impl Config {
         Patience { silence: self.upstream.probe_timeout * 2, hold: self.upstream.write_hold }
     }
 
+    /// Which zones the proxy and the nodes are in.
+    pub fn zones(&self) -> Zones {
+        let limit = u32::try_from(self.proxy.zone_limit).unwrap_or(u32::MAX);
+        Zones { own: self.proxy.zone.clone(), of_nodes: self.upstream.zones.clone(), limit }
+    }
+
     /// Files with secrets in them that anybody on this machine may read.
     pub fn exposed(&self) -> Vec<&Path> {
         let pairs = self.listen.iter().filter_map(|listen| Some(&listen.tls.as_ref()?.pair));
@@ -469,6 +482,7 @@ impl fmt::Debug for Upstream {
             .field("max_exclusive_connections", &self.max_exclusive_connections)
             .field("exclusive_wait", &self.exclusive_wait)
             .field("address_map", &self.address_map)
+            .field("zones", &self.zones)
             .field("sentinel", &self.sentinel)
             .field("cluster", &self.cluster)
             .field("tls", &self.tls)
@@ -495,6 +509,7 @@ impl Default for Upstream {
             max_exclusive_connections: 4096,
             exclusive_wait: Duration::from_secs(5),
             address_map: BTreeMap::new(),
+            zones: BTreeMap::new(),
             sentinel: None,
             cluster: None,
             tls: None,
@@ -523,6 +538,8 @@ impl Default for ProxyConfig {
             drain_timeout: Duration::from_secs(10),
             lame_duck: Duration::from_millis(500),
             maint_notifications: false,
+            zone: None,
+            zone_limit: 256,
             session_scope: SessionScope::Connection,
         }
     }

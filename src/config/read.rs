@@ -1,5 +1,6 @@
 //! From the tables of a file to a [`Config`]: defaults, ranges, and what must hold between keys.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -176,7 +177,8 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
     tell_rivals(section);
     let is_told = section.has("sentinel") || section.has("cluster");
     let address_map = section.address_map("address-map");
-    if section.has("address-map") && !is_told && !from_nodes && names.is_empty() {
+    let found = is_told || from_nodes || !names.is_empty();
+    if section.has("address-map") && !found {
         let message = "there is no [upstream.sentinel], [upstream.cluster], replicas = \"auto\" or \"dns:…\": no address comes from anywhere \
                        but this file";
         section.fault("address-map", message.to_owned(), None);
@@ -193,6 +195,8 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
     }
     let (username, (password, password_in)) = read_login(document, section);
     let nodes: Vec<&Address> = primary.iter().chain(&replicas).map(|at| &at.value).collect();
+    // A list of replicas that cannot be read is one mistake, not two.
+    let zones = read_zones(section, &nodes, found || replicas.is_empty());
     let tls_section = section.section("tls");
     if tls_section.is_present() && !names.is_empty() && !tls_section.has("server-name") {
         let message =
@@ -227,6 +231,7 @@ fn read_upstream(document: &Document<'_>, section: &Section<'_>, places: &mut Pl
             Duration::ZERO..=MINUTE * 5,
         ),
         address_map,
+        zones,
         sentinel: read_sentinel(document, &section.section("sentinel"), places),
         cluster: read_cluster(&section.section("cluster"), places),
         tls,
@@ -247,6 +252,15 @@ fn tell_rivals(section: &Section<'_>) {
             fault(key, "the nodes of [upstream.cluster] tell who that is; only one of the two can be");
         }
     }
+}
+
+/// The zones of nodes, which are these unless there are `others`.
+fn read_zones(section: &Section<'_>, nodes: &[&Address], others: bool) -> BTreeMap<Address, String> {
+    let zones = section.zones("zones");
+    if let Some(unknown) = zones.keys().find(|address| !others && !nodes.contains(address)) {
+        section.fault("zones", format!("{unknown} is neither the primary nor one of the replicas"), None);
+    }
+    zones
 }
 
 /// Tells of a name that is there twice. It may be that of a node that is configured as well: a record is that node, or not.
@@ -471,6 +485,8 @@ fn read_proxy(section: &Section<'_>) -> ProxyConfig {
         drain_timeout: section.duration("drain-timeout", default.drain_timeout, Duration::ZERO..=MINUTE * 60),
         lame_duck: section.duration("lame-duck", default.lame_duck, Duration::ZERO..=MINUTE * 60),
         maint_notifications: section.yes_no("maint-notifications", default.maint_notifications),
+        zone: section.text("zone").map(|at| at.value),
+        zone_limit: section.number("zone-limit", default.zone_limit, 0..=1_000_000, None),
         session_scope: read_session_scope(section, default.session_scope),
     }
 }

@@ -200,21 +200,34 @@ impl<'a> Section<'a> {
 
     /// Addresses, each with the one that stands for it.
     pub(super) fn address_map(&self, key: &str) -> BTreeMap<Address, Address> {
+        let expected =
+            "addresses, each with the one that it is reached by: { \"10.0.0.5:6379\" = \"a.example:6379\" }";
+        self.by_address(key, expected, read_one_of_pair)
+    }
+
+    /// Addresses, each with the availability zone of the node.
+    pub(super) fn zones(&self, key: &str) -> BTreeMap<Address, String> {
+        let expected = "addresses of nodes, each with its zone: { \"10.0.0.5:6379\" = \"eu-1a\" }";
+        let zone = |text: &str| if text.is_empty() { Err(None) } else { Ok(text.to_owned()) };
+        self.by_address(key, expected, zone)
+    }
+
+    /// Addresses, each with a text that `read` makes something of.
+    fn by_address<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        read: impl Fn(&str) -> Result<T, Fault>,
+    ) -> BTreeMap<Address, T> {
         let read = |value: &DeValue<'_>| {
             let pairs = value.as_table().filter(|pairs| !pairs.is_empty()).ok_or(None)?;
-            let address = |text: &str| {
-                let told = |problem: AddressError| Some(format!("{text:?}: {problem}"));
-                text.parse::<Address>().map_err(told)
-            };
             let pair = |(from, to): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
                 let from: &std::borrow::Cow<'_, str> = from.get_ref();
                 let to = to.get_ref().as_str().ok_or_else(|| Some(format!("{from:?} stands alone")))?;
-                Ok((address(from)?, address(to)?))
+                Ok((read_one_of_pair(from)?, read(to)?))
             };
             pairs.iter().map(pair).collect::<Result<_, Fault>>()
         };
-        let expected =
-            "addresses, each with the one that it is reached by: { \"10.0.0.5:6379\" = \"a.example:6379\" }";
         self.read(key, expected, read).map(|at| at.value).unwrap_or_default()
     }
 
@@ -467,6 +480,11 @@ fn read_address(value: &DeValue<'_>) -> Result<Address, Fault> {
         ));
     }
     text.parse().map_err(|fault: AddressError| Some(fault.to_string()))
+}
+
+/// One of the two addresses of a pair: a mistake says which.
+fn read_one_of_pair(text: &str) -> Result<Address, Fault> {
+    text.parse().map_err(|problem: AddressError| Some(format!("{text:?}: {problem}")))
 }
 
 /// A name and a port, after `dns:`.

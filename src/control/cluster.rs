@@ -117,12 +117,13 @@ impl Watcher {
 
     /// Other policies and limits hold from now on: the keepers of the other shards are told, too.
     async fn configure(&self) {
-        let (policies, limits) = {
+        let (policies, limits, zones) = {
             let config = self.first.config();
-            (Arc::new(config.policies.clone()), config.patience())
+            (Arc::new(config.policies.clone()), config.patience(), Arc::new(config.zones()))
         };
         for keeper in self.engines.iter().filter_map(|engine| engine.keeper.as_ref()) {
-            let configured = Observation::Configured { policies: Arc::clone(&policies), limits };
+            let (policies, zones) = (Arc::clone(&policies), Arc::clone(&zones));
+            let configured = Observation::Configured { policies, limits, zones };
             // A closed channel means that the process ends.
             let _ = keeper.send((configured, clock::now())).await;
         }
@@ -195,7 +196,7 @@ impl Watcher {
         let (tracker, places) = {
             let config: &Config = &self.first.config();
             let tracker = Tracker::new(Vec::new(), None, config.policies.clone(), config.patience());
-            (tracker, self.first.shard().places)
+            (tracker.in_zones(config.zones()), self.first.shard().places)
         };
         let Some(shared) = self.cluster.add(self.first.common(), places, tracker.view().clone()) else {
             return false;

@@ -356,6 +356,7 @@ impl Prober {
             run_id: info.run_id.clone(),
             backlog_active: info.backlog_active.unwrap_or(false),
             min_replicas_to_write: self.min_replicas(info),
+            zone: info.zone.clone(),
             replicas: info.replicas_online().take(MOST_MEMBERS).collect(),
         }
     }

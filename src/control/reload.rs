@@ -193,13 +193,14 @@ impl Reload {
         let (level, limits, edition) = (next.log.level, next.patience(), next.policies.edition);
         let known = Arc::clone(&shard.view.load().policies);
         let policies = if known.edition == edition { known } else { Arc::new(next.policies.clone()) };
-        let nodes = next.upstream.nodes();
+        let (nodes, zones) = (next.upstream.nodes(), Arc::new(next.zones()));
         self.shared.configure(next);
         if changes.live.iter().any(|key| key == "log.level") {
             (self.origin.set_level)(level);
         }
         let mut views = shard.views.subscribe();
-        let configured = (Observation::Configured { policies, limits }, clock::now());
+        let configured =
+            (Observation::Configured { policies, limits, zones: Arc::clone(&zones) }, clock::now());
         if self.told.keeper.send(configured).await.is_err() {
             // The process ends.
             return;
@@ -211,8 +212,11 @@ impl Reload {
                 changed
             });
         }
-        let in_force =
-            async { while shard.view.load().policies.edition != edition && views.changed().await.is_ok() {} };
+        let is_in_force = || {
+            let view = shard.view.load();
+            view.policies.edition == edition && view.zones == zones
+        };
+        let in_force = async { while !is_in_force() && views.changed().await.is_ok() {} };
         let _ = tokio::time::timeout(IN_FORCE_WITHIN, in_force).await;
     }
 }

@@ -13,6 +13,7 @@
 //! - **place**: where a view keeps a node; **vacant** while nobody has it. **tenancy**: the number of those who have had it.
 //! - **incarnation**: the number of a node's data, as the view knows it: another one when they may be older than they were.
 //!   **generation**: the same as one worker knows it, which hears some of it earlier. A proof is void in the next.
+//! - **zone**: the availability zone of a node, as the configuration or the node itself says. **near**: in that of the proxy.
 //! - **proof**: the offset that a replica has said, in front of a reply on the same connection, to have applied.
 //! - **rules**: what a node says of its users (`ACL LIST`). **rights**: what follows from comparing them.
 //!   **barred**: a replica that gets no reads of a user because of them.

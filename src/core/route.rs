@@ -70,8 +70,10 @@ pub struct Ask<'a> {
     pub demand: Demand,
     /// The replica that served this connection before.
     pub sticky: Option<NodeId>,
-    /// Commands in flight per node; a missing entry is none.
+    /// How busy each node is: commands in flight, and connections that stay with it; a missing entry is not at all.
     pub load: &'a [u32],
+    /// Commands in flight per node, where zones make a difference; a missing entry is none.
+    pub in_flight: &'a [u32],
     /// What each node has proven to have applied beyond what the view knows; a missing entry is nothing.
     pub proven: &'a [Option<Offset>],
     /// Nodes whose data may have been replaced since the view was made; a missing entry is none.
@@ -105,6 +107,7 @@ impl<'a> Ask<'a> {
             demand,
             sticky: None,
             load: &[],
+            in_flight: &[],
             proven: &[],
             in_doubt: &[],
             barred: &[],
@@ -114,6 +117,16 @@ impl<'a> Ask<'a> {
             waited: false,
             avoid: None,
         }
+    }
+
+    /// Commands in flight at a node, as far as zones make a difference.
+    pub fn in_flight(&self, node: &Node) -> u32 {
+        self.in_flight.get(node.id.index()).copied().unwrap_or(0)
+    }
+
+    /// Whether a node is to be preferred to those that are not: it is in the zone of the proxy, and has room.
+    fn prefers(&self, node: &Node) -> bool {
+        self.view.zones.is_near(node) && self.view.zones.has_room(self.in_flight(node))
     }
 
     /// Why a node may not serve this user, whatever its data is like.
@@ -286,14 +299,23 @@ fn attempt(ask: &Ask<'_>) -> Option<Decision> {
     let sticky = ask.sticky.and_then(|id| ask.view.node(id));
     let node = match sticky {
         Some(node) => may(&node).then_some(node)?,
-        None => ask.view.members().filter(may).max_by_key(|node| node.applied)?,
+        None => preferred_to(ask.view.members().filter(may).max_by_key(|node| node.applied)?, may, ask),
     };
     Some(Decision::Try { node: node.id, need })
 }
 
+/// A node that is preferred for where it is, out of those that `may` serve as well, unless `furthest` is clearly fresher; else
+/// that one.
+fn preferred_to<'a>(furthest: &'a Node, may: impl Fn(&&Node) -> bool, ask: &Ask<'a>) -> &'a Node {
+    let preferred = ask.view.members().filter(|node| ask.prefers(node) && may(node));
+    let preferred = preferred.max_by_key(|node| node.applied);
+    preferred.filter(|node| !furthest.is_clearly_fresher_than(node)).unwrap_or(furthest)
+}
+
 /// The replica to use, or why there is none: the reason of the one that came closest.
 ///
-/// A connection stays with its replica; otherwise the less loaded of two random ones serves.
+/// A connection stays with its replica; otherwise the less loaded of two random ones serves, out of those in the zone of the
+/// proxy as long as one of them has room.
 fn choose(ask: &Ask<'_>) -> (Option<NodeId>, Reason) {
     let mut why_not = Reason::NoReplica;
     if let Some(node) = ask.sticky.and_then(|id| ask.view.node(id)) {
@@ -313,7 +335,18 @@ fn choose(ask: &Ask<'_>) -> (Option<NodeId>, Reason) {
             Err(reason) => why_not = why_not.max(reason),
         }
     }
+    if ask.view.zones.are_set() {
+        prefer_near(&mut eligible, ask);
+    }
     (better_of_two(&eligible, ask), why_not)
+}
+
+/// Leaves only those that are preferred for where they are, if there are any.
+fn prefer_near(eligible: &mut SmallVec<[NodeId; USUAL_REPLICAS]>, ask: &Ask<'_>) {
+    let preferred = |id: &NodeId| ask.view.node(*id).is_some_and(|node| ask.prefers(node));
+    if eligible.iter().any(preferred) {
+        eligible.retain(|id| preferred(id));
+    }
 }
 
 /// Two different ones out of `eligible`, each pair as likely as any other: the one that is clearly fresher, where that makes a
@@ -345,7 +378,9 @@ fn stale(ask: &Ask<'_>) -> Option<Decision> {
     if !policy.serve_stale || policy.consistency > Consistency::Bounded {
         return None;
     }
-    let allowed = ask.view.members().find(|node| may_serve_stale(node, ask, policy.max_stale))?;
+    let may = |node: &&Node| may_serve_stale(node, ask, policy.max_stale);
+    // The first of them, but for the zone.
+    let allowed = ask.view.members().filter(may).min_by_key(|node| !ask.prefers(node))?;
     Some(Decision::Send { node: allowed.id, reason: Reason::StaleAllowed })
 }
 

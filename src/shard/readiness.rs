@@ -58,6 +58,7 @@ fn read(
         demand: Demand::Nothing,
         sticky: None,
         load: &[],
+        in_flight: &[],
         proven: &[],
         in_doubt: &[],
         barred: &[],

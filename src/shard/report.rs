@@ -35,6 +35,8 @@ pub struct NodeReport {
     pub answers: bool,
     /// Its link, if it is a replica.
     pub link: Option<&'static str>,
+    /// Its availability zone, as configured or as it says.
+    pub zone: Option<String>,
     /// What it has applied, in bytes of its history.
     pub applied_offset: Option<u64>,
     /// Bytes behind the newest anchor.
@@ -459,6 +461,7 @@ fn node_report(view: &View, node: &Node, now: Moment) -> NodeReport {
         role: node.role.map_or("unknown", Role::name),
         answers: node.answers(),
         link: node.link.map(Link::name),
+        zone: view.zones.of(node).map(str::to_owned),
         applied_offset: node.applied.map(Offset::bytes),
         lag_bytes: if node.role == Some(Role::Replica) { view.lag_bytes(node) } else { None },
         staleness_ms: if node.role == Some(Role::Replica) { node.staleness(now).map(millis) } else { None },
@@ -496,6 +499,9 @@ impl NodeReport {
         let mut out = format!("{} {}", self.role, self.node);
         if !self.answers {
             out.push_str(", silent");
+        }
+        if let Some(zone) = &self.zone {
+            let _ = write!(out, ", zone {}", zone.escape_debug());
         }
         if let Some(link) = self.link {
             let _ = write!(out, ", link {link}");

@@ -36,6 +36,8 @@ pub struct Info {
     pub mode: Option<String>,
     /// `tcp_port`
     pub port: Option<u16>,
+    /// `availability_zone`, on Valkey only; `None` as well where it is not set.
+    pub zone: Option<String>,
     /// `uptime_in_seconds`
     pub uptime_seconds: Option<u64>,
     /// `blocked_clients`
@@ -161,6 +163,7 @@ impl Info {
             "run_id" => self.run_id = text(value),
             "redis_mode" | "server_mode" => self.mode = text(value),
             "tcp_port" => self.port = number(value),
+            "availability_zone" => self.zone = text(value),
             "uptime_in_seconds" => self.uptime_seconds = number(value),
             "blocked_clients" => self.blocked_clients = number(value),
             "loading" => self.loading = flag(value),
@@ -373,5 +376,15 @@ mod tests {
         assert_eq!(info.version.as_deref(), Some("7.2.4"));
         assert_eq!(info.valkey_version.as_deref(), Some("8.1.3"));
         assert_eq!(info.mode.as_deref(), Some("standalone"));
+    }
+
+    #[test]
+    fn a_zone_that_is_not_set_is_absent() {
+        let zone = |text: &[u8]| Info::parse(text).zone;
+        assert_eq!(zone(b"# Server\r\navailability_zone:eu-1a\r\n").as_deref(), Some("eu-1a"));
+        assert_eq!(zone(b"availability_zone:rack: 7\r\n").as_deref(), Some("rack: 7"), "any text is a zone");
+        assert_eq!(zone(b"availability_zone:\r\n"), None);
+        assert_eq!(zone(include_bytes!("../core/diagnose/said/replica-valkey-8.1.txt")), None);
+        assert_eq!(zone(b"redis_version:7.0.15\r\n"), None, "Redis has none");
     }
 }

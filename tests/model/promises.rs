@@ -185,6 +185,7 @@ impl World {
             demand,
             sticky,
             load: &[],
+            in_flight: &[],
             proven: proofs.proven(),
             in_doubt: proofs.in_doubt(),
             barred: &[],

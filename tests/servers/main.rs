@@ -50,3 +50,4 @@ mod stateful;
 mod story;
 mod tls;
 mod top;
+mod zones;

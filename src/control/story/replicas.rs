@@ -171,6 +171,7 @@ pub(super) fn service(node: &Node, view: &View, policy: &Policy, now: Moment) ->
         demand: Demand::Nothing,
         sticky: None,
         load: &[],
+        in_flight: &[],
         proven: &[],
         in_doubt: &[],
         barred: &[],

@@ -14,3 +14,4 @@ pub mod rights;
 pub mod sentinel;
 pub mod trouble;
 pub mod view;
+pub mod zones;

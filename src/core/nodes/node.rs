@@ -114,6 +114,8 @@ pub struct Facts {
     pub backlog_active: bool,
     /// `min-replicas-to-write`, from `min_slaves_good_slaves` being present or `CONFIG GET`.
     pub min_replicas_to_write: Option<u64>,
+    /// `availability_zone`, of servers that have it (Valkey 8.0).
+    pub zone: Option<String>,
     /// Where its own replicas are that are online, as they announce themselves (`slaveN`); a replica may have some, too.
     pub replicas: Arc<[Address]>,
 }

@@ -9,6 +9,7 @@ use crate::core::moment::Moment;
 use crate::core::nodes::node::{Facts, Link, NodeId};
 use crate::core::nodes::rights::Rules;
 use crate::core::nodes::trouble::Problem;
+use crate::core::nodes::zones::Zones;
 use crate::core::policy::Policies;
 use crate::core::position::Offset;
 
@@ -78,12 +79,14 @@ pub enum Observation {
         /// Who.
         node: NodeId,
     },
-    /// Other policies and limits hold from now on.
+    /// Other policies, limits and zones hold from now on.
     Configured {
         /// Of an edition of their own, unless they are as they were.
         policies: Arc<Policies>,
         /// In time.
         limits: Patience,
+        /// Of the proxy and of nodes.
+        zones: Arc<Zones>,
     },
     /// What is wrong with it, in words for people: whether it is lost is told besides.
     Troubled {

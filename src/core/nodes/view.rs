@@ -12,6 +12,7 @@ use crate::core::nodes::election::{Claim, Elected, Election};
 use crate::core::nodes::lag::{Anchor, Anchors, Growth};
 use crate::core::nodes::node::{Link, Node, NodeId, Role};
 use crate::core::nodes::rights::{Rights, Rules};
+use crate::core::nodes::zones::Zones;
 use crate::core::policy::{Consistency, Policies, Policy};
 use crate::core::position::{History, Offset};
 use crate::mutant;
@@ -47,6 +48,8 @@ pub struct View {
     pub rights: Arc<Rights>,
     /// The policies in force: those that the gates of the nodes are about.
     pub policies: Arc<Policies>,
+    /// Which zones the proxy and the nodes are in.
+    pub zones: Arc<Zones>,
     /// How long a node may be silent before it is left out.
     pub silence_limit: Duration,
     /// How long the primary may be silent before requests for it are refused.
@@ -239,6 +242,7 @@ impl Tracker {
             least_applied: None,
             rights: Arc::default(),
             policies,
+            zones: Arc::default(),
             silence_limit: limits.silence,
             hold: limits.hold,
         };
@@ -251,6 +255,13 @@ impl Tracker {
             rules_of_judge: None,
             election: Election::default(),
         }
+    }
+
+    /// In these zones.
+    #[must_use]
+    pub fn in_zones(mut self, zones: Zones) -> Self {
+        self.view.zones = Arc::new(zones);
+        self
     }
 
     /// The present view.
@@ -347,7 +358,10 @@ impl Tracker {
             Observation::Joined { node, address } => self.join(node, address),
             Observation::Left { node } => return Ok(self.leave(node, now)),
             Observation::Named { node } => return Ok(self.hear_named(node, now)),
-            Observation::Configured { policies, limits } => self.configure(policies, limits, now),
+            Observation::Configured { policies, limits, zones } => {
+                self.view.zones = zones;
+                self.configure(policies, limits, now);
+            }
             Observation::Troubled { node, problem } => {
                 let entry = self.view.nodes.get_mut(node.index()).filter(|entry| entry.id == node);
                 if let Some(entry) = entry {

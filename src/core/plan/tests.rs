@@ -36,6 +36,7 @@ fn nodes() -> View {
         least_applied: None,
         rights: Arc::default(),
         policies: Arc::default(),
+        zones: Arc::default(),
         silence_limit: Duration::from_secs(1),
         hold: Duration::from_secs(2),
     }

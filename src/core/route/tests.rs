@@ -11,6 +11,7 @@ use crate::core::nodes::delay::StreamPace;
 use crate::core::nodes::election::Claim;
 use crate::core::nodes::lag::{Anchor, Growth};
 use crate::core::nodes::node::{Facts, Gate};
+use crate::core::nodes::zones::Zones;
 use crate::core::position::{History, ReplId};
 
 const NOW: Moment = Moment::from_millis(100_100);
@@ -48,6 +49,8 @@ struct Case {
     demand: Demand,
     sticky: Option<NodeId>,
     load: Vec<u32>,
+    in_flight: Vec<u32>,
+    may_try: Vec<bool>,
     in_doubt: Vec<bool>,
     barred: Vec<Option<Reason>>,
     tie: u32,
@@ -84,6 +87,7 @@ impl Case {
             least_applied: None,
             rights: Arc::default(),
             policies: Arc::default(),
+            zones: Arc::default(),
             silence_limit: Duration::from_secs(1),
             hold: Duration::from_secs(2),
         };
@@ -93,6 +97,8 @@ impl Case {
             demand: Demand::Nothing,
             sticky: None,
             load: vec![],
+            in_flight: vec![],
+            may_try: vec![],
             in_doubt: vec![],
             barred: vec![],
             tie: 0,
@@ -109,6 +115,16 @@ impl Case {
         self.replica().facts.as_mut().unwrap()
     }
 
+    /// In zone `a`, as these nodes are by the configuration; the others say that they are in `b`.
+    fn zones(mut self, near: &[u32], limit: u32) -> Self {
+        let of_nodes = near.iter().map(|n| (Address::tcp(&format!("n{n}"), 1), "a".to_owned())).collect();
+        self.view.zones = Arc::new(Zones { own: Some("a".to_owned()), of_nodes, limit });
+        for facts in self.view.nodes.iter_mut().filter_map(|node| node.facts.as_mut()) {
+            facts.zone = Some("b".to_owned());
+        }
+        self
+    }
+
     fn lose_primary(&mut self) {
         self.view.nodes[0].silent_since = Some(ago(self.view.hold + Duration::from_nanos(1)));
     }
@@ -121,10 +137,11 @@ impl Case {
             demand: self.demand,
             sticky: self.sticky,
             load: &self.load,
+            in_flight: &self.in_flight,
             proven: &[],
             in_doubt: &self.in_doubt,
             barred: &self.barred,
-            may_try: &[],
+            may_try: &self.may_try,
             now: NOW,
             tie: self.tie,
             waited: self.waited,
@@ -554,6 +571,81 @@ fn replicas_of_equal_load_share_equally() {
         assert_eq!(served[..2], [0, 0]);
         assert!(served[2..].iter().all(|n| n.abs_diff(fair) < fair / 10), "{served:?}");
     }
+}
+
+#[test]
+fn replicas_of_the_own_zone_come_first() {
+    let mut case = Case::new(3, Consistency::Fenced).zones(&[1, 3], 0);
+    // However busy they are.
+    case.load = vec![0, 500, 0, 500];
+    case.in_flight = vec![0, 500, 0, 500];
+    let served = case.spread();
+    assert_eq!(served[2], 0);
+    assert!(served[1] > 10_000 && served[3] > 10_000, "{served:?}");
+    // Nor does it count that another one is fresher, as long as one of them is fresh enough.
+    for node in &mut case.view.nodes {
+        node.delay = Some(Duration::from_millis(if node.id == S { 1 } else { 100 }));
+    }
+    assert_eq!(case.spread()[2], 0);
+}
+
+#[test]
+fn a_fresh_replica_of_another_zone_is_better_than_a_stale_one_of_the_own() {
+    let mut case = Case::new(3, Consistency::Fenced).zones(&[1, 3], 0);
+    case.view.nodes[1].fresh_from = None;
+    assert_eq!(case.spread(), [0, 0, 0, 30_000], "one of the two is enough");
+    case.view.nodes[3].link = Some(Link::Down);
+    assert_eq!(case.spread(), [0, 0, 30_000, 0]);
+    case.view.nodes[2].link = Some(Link::Down);
+    assert_eq!(case.decide(), send(P, Reason::Unproven));
+}
+
+#[test]
+fn other_zones_help_when_the_own_has_no_room() {
+    let mut case = Case::new(3, Consistency::Fenced).zones(&[1, 2], 4);
+    case.in_flight = vec![0, 4, 3];
+    assert_eq!(case.spread(), [0, 0, 30_000, 0], "one of the two has");
+    case.in_flight = vec![0, 4, 4];
+    case.load = vec![0, 4, 4];
+    let served = case.spread();
+    assert!(served[3] > 15_000 && served[1] > 0 && served[2] > 0, "all share: {served:?}");
+    case.load = vec![0, 4, 4, 9];
+    assert_eq!(case.spread()[3], 0, "nobody helps who is busier");
+}
+
+#[test]
+fn a_proxy_that_has_no_zone_takes_any_replica() {
+    let mut case = Case::new(3, Consistency::Fenced).zones(&[1], 0);
+    case.view.zones = Arc::new(Zones { own: None, ..(*case.view.zones).clone() });
+    assert!(case.spread()[1..].iter().all(|&n| n > 9_000));
+    case = Case::new(3, Consistency::Fenced).zones(&[], 0);
+    assert!(case.spread()[1..].iter().all(|&n| n > 9_000), "nor does one without a replica in its own");
+}
+
+#[test]
+fn a_proof_is_asked_of_a_replica_of_the_own_zone_unless_another_is_clearly_fresher() {
+    let mut case = Case::new(3, Consistency::Fenced).zones(&[2], 0);
+    (case.demand, case.may_try) = (Demand::Applied(at(HEAD + 9), Reason::BelowFence), vec![true; 4]);
+    case.view.head = Some(Anchor { sent_at: ASKED, offset: at(HEAD + 9) });
+    case.view.nodes[3].applied = Some(at(HEAD + 5));
+    assert_eq!(case.decide(), Decision::Try { node: S, need: at(HEAD + 9) });
+    let delays = [0, 100, 100, 1].map(|ms| Some(Duration::from_millis(ms)));
+    case.view.nodes.iter_mut().zip(delays).for_each(|(node, delay)| node.delay = delay);
+    assert_eq!(case.decide(), Decision::Try { node: NodeId(3), need: at(HEAD + 9) });
+}
+
+#[test]
+fn old_data_is_served_by_a_replica_of_the_own_zone_first() {
+    let mut case = Case::new(3, Consistency::Bounded).zones(&[2, 3], 0);
+    case.policy.serve_stale = true;
+    case.lose_primary();
+    for node in &mut case.view.nodes {
+        node.link = Some(Link::Down).filter(|_| node.id != P);
+    }
+    assert_eq!(case.decide(), send(S, Reason::StaleAllowed));
+    case.view.nodes[2].facts = None;
+    case.view.nodes[3].facts = None;
+    assert_eq!(case.decide(), send(R, Reason::StaleAllowed));
 }
 
 #[test]

@@ -178,6 +178,9 @@ pub const READ_AHEAD: usize = 64 * 1024;
 /// How often a connection sees whether another replica has fewer connections than its own.
 pub const BALANCE_EVERY: Duration = Duration::from_millis(250);
 
+/// How long a connection stays away that has left the zone of the proxy because the replicas there have no room.
+pub const AWAY_AT_LEAST: Duration = Duration::from_secs(5);
+
 /// A command that waits is tried again at most so often for the sake of the replication stream.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(1);
 

@@ -19,6 +19,7 @@ use crate::proxy::session::connection::Connection;
 use crate::proxy::session::routing::cache::CachedRoute;
 use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::On;
+use crate::proxy::upstream::load::NodeCounts;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
 use crate::shard::cluster::Floor;
@@ -225,7 +226,7 @@ impl Connection {
         self.with_ask(policy, policy_id, demand, view, now, |ask| {
             let serves = |node: &Node| view.primary != Some(node.id) && judge(node, ask).is_ok();
             let keyed = policy.consistency >= Consistency::Session;
-            let better = self.routing.is_better_elsewhere(&self.worker.load, (view, now), keyed, serves);
+            let better = self.routing.is_better_elsewhere(&self.worker.load, ask, keyed, serves);
             (decide(ask), better)
         })
     }
@@ -248,6 +249,8 @@ impl Connection {
             && !waited
             && self.worker.shared.shard().stream.is_attached();
         let load = self.worker.load.per_node(view.nodes.len());
+        let zones = view.zones.are_set();
+        let in_flight = if zones { self.worker.load.commands(view.nodes.len()) } else { NodeCounts::new() };
         let bars = self.bars(view, now);
         let ask = Ask {
             view,
@@ -256,6 +259,7 @@ impl Connection {
             demand,
             sticky: self.routing.sticky(),
             load: &load,
+            in_flight: &in_flight,
             proven: proofs.proven(),
             in_doubt: proofs.in_doubt(),
             barred: &bars,

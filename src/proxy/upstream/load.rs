@@ -54,6 +54,12 @@ impl Load {
         self.sticky.iter().take(places).map(Cell::get).collect()
     }
 
+    /// Commands in flight per node, of the first so many places.
+    pub fn commands(&self, places: usize) -> NodeCounts {
+        let both = self.busy.iter().zip(&self.sticky).take(places);
+        both.map(|(busy, sticky)| busy.get().saturating_sub(sticky.get())).collect()
+    }
+
     /// For a lane to `node`, on which nothing is in flight.
     pub fn in_flight(self: &Rc<Self>, node: NodeId) -> InFlight {
         InFlight { load: Rc::clone(self), node }
@@ -122,6 +128,7 @@ mod tests {
         (0..3).for_each(|_| lane.add());
         other.add();
         assert_eq!((&*load.per_node(2), &*load.sticky(2)), (&[3, 2][..], &[0, 1][..]));
+        assert_eq!(*load.commands(2), [3, 1]);
         lane.remove(1);
         assert_eq!(stay.node(), NodeId(1));
         drop(stay);

@@ -124,6 +124,7 @@ impl Worker {
             demand,
             sticky: home,
             load: &self.load.per_node(view.nodes.len()),
+            in_flight: &[],
             proven: &[],
             in_doubt: self.proofs.borrow().in_doubt(),
             barred: &self.shut_out.bars(identity, &user, &view, now),

@@ -143,12 +143,16 @@ fn other_policies_come_with_gates_of_their_own() {
     let limits = Patience { silence: Duration::from_secs(3), hold: Duration::from_secs(5) };
     // The one that stays has moved.
     let policies = Policies { all: vec![tight, kept], ..Policies::default() }.in_edition(1);
-    let observation = Observation::Configured { policies: Arc::new(policies), limits };
+    let observation = {
+        let zones = Arc::new(Zones { own: Some("a".to_owned()), ..Zones::default() });
+        Observation::Configured { policies: Arc::new(policies), limits, zones }
+    };
     // Behind by more than nothing.
     world.quiet_primary(P, 1500, 190);
     assert_eq!(world.tracker.apply(observation, ms(200)), Effect::None);
     let view = world.tracker.view();
     assert_eq!((view.silence_limit, view.hold, view.policies.edition), (limits.silence, limits.hold, 1));
+    assert_eq!(view.zones.own.as_deref(), Some("a"));
     let open: Vec<bool> = view.nodes[1].within.iter().map(|gate| gate.is_open()).collect();
     assert_eq!(open, [false, true]);
     assert!(view.nodes.iter().all(|node| node.within.len() == 2));

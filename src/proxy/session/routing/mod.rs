@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::core::command::Intent;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{Node, NodeId};
-use crate::core::nodes::view::View;
+use crate::core::nodes::zones::Pull;
 use crate::core::policy::PolicyId;
 use crate::core::reason::Reason;
-use crate::core::route::Demand;
+use crate::core::route::{Ask, Demand};
 use crate::mutant;
 use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
@@ -28,6 +28,8 @@ pub(crate) struct Routing {
     stay: Option<Stay>,
     /// When to see whether another replica has fewer connections, or is fresher.
     balance_at: Cell<Moment>,
+    /// It has left the zone of the proxy because that has no room, and does not come home before.
+    away_until: Cell<Moment>,
     cached_route: Option<CachedRoute>,
     fast_path: Option<FastPath>,
     /// The primary that its last command for one went to, and that command's sequence number.
@@ -52,24 +54,37 @@ impl Routing {
     }
 
     /// Whether another replica could serve it as well that serves clearly fewer connections (after a replica has come back,
-    /// connections have to find their way to it) or, of reads that are `keyed`, is clearly fresher. Looked at now and then.
+    /// connections have to find their way to it) or, of reads that are `keyed`, is clearly fresher. Between zones that counts
+    /// for nothing: there it goes home when it can, and away when it must. Looked at now and then.
     pub(crate) fn is_better_elsewhere(
         &self,
         load: &Load,
-        (view, now): (&View, Moment),
+        ask: &Ask<'_>,
         keyed: bool,
         could_serve: impl Fn(&Node) -> bool,
     ) -> bool {
+        let (view, now) = (ask.view, ask.now);
         let Some(sticky) = self.sticky().filter(|_| self.is_to_balance(now)) else { return false };
         self.balance_at.set(now.after(jitter::around(limits::BALANCE_EVERY)));
         let counts = load.sticky(view.nodes.len());
         let mine = counts.get(sticky.index()).copied().unwrap_or(0);
         let Some(present) = view.node(sticky) else { return false };
-        counts.iter().zip(&view.nodes).any(|(others, node)| {
+        let pull = |node| view.zones.pull((present, ask.in_flight(present)), (node, ask.in_flight(node)));
+        let better = counts.iter().zip(&view.nodes).find(|(others, node)| {
             let fresher = keyed && node.is_clearly_fresher_than(present);
             let staler = keyed && present.is_clearly_fresher_than(node);
-            (fresher || others + 1 < mine && !staler) && could_serve(node)
-        })
+            let is_better = match pull(node) {
+                Pull::Neutral => fresher || *others + 1 < mine && !staler,
+                Pull::Home => now >= self.away_until.get(),
+                Pull::Away => true,
+                Pull::Stay => false,
+            };
+            is_better && could_serve(node)
+        });
+        if better.is_some_and(|(_, node)| pull(node) == Pull::Away) {
+            self.away_until.set(now.after(jitter::around(limits::AWAY_AT_LEAST)));
+        }
+        better.is_some()
     }
 
     /// Whether it is time to look whether its replica is crowded.
