@@ -38,7 +38,7 @@ const POLL: Duration = Duration::from_secs(1);
 const POLL_LEAST: Duration = Duration::from_millis(50);
 
 /// Between two questions in any case.
-const POLL_GAP: Duration = Duration::from_millis(10);
+const POLL_GAP: Duration = Duration::from_millis(2);
 
 /// While slots move.
 const POLL_MOVING: Duration = Duration::from_millis(100);
@@ -312,7 +312,7 @@ impl Asker {
             }
             let pause = if leads { self.pause() } else { POLL };
             // Of a large cluster there is much to tell: no node is to be busy with that.
-            tokio::time::sleep(POLL_GAP.max(heard_at.since(asked_at) * 10)).await;
+            tokio::time::sleep(POLL_GAP.max(heard_at.since(asked_at) * 4)).await;
             // The sender lives as long as the cluster.
             tokio::select! {
                 () = tokio::time::sleep(jitter::slightly_less(pause)) => {}

@@ -10,6 +10,8 @@ use crate::core::address::Address;
 use crate::core::fence::{FenceTable, Mark};
 use crate::core::nodes::view::View;
 use crate::core::position::Offset;
+use crate::core::reason::Reason;
+use crate::core::route::Demand;
 use crate::core::slots::{Change, Claims, HashSlot, ShardIndex, SlotMap, SlotPlace, SlotState};
 use crate::net::runtime::limits::MOST_SHARDS;
 use crate::shard::common::Common;
@@ -32,26 +34,35 @@ pub struct Cluster {
     looks: watch::Sender<u64>,
 }
 
-/// What a replica must have applied to be asked for keys of a slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Floor {
-    /// Nothing in particular.
-    #[default]
-    None,
-    /// This, of the history of its shard.
-    At(Offset),
-    /// No replica may be asked: the slot moves, or what has to be applied is not known yet.
-    Primary,
-}
+/// What a replica must have applied to be asked for keys of a slot: an offset of the history of its shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Floor(u64);
 
 impl Floor {
+    /// Nothing in particular.
+    pub const NONE: Self = Self(0);
+
+    /// No replica may be asked: the slot moves, or what has to be applied is not known yet.
+    pub const PRIMARY: Self = Self(u64::MAX);
+
+    /// This.
+    pub fn at(offset: Offset) -> Self {
+        Self(offset.bytes())
+    }
+
     /// Whether a replica that has applied `applied` may be asked.
     #[inline]
     pub fn is_met_by(self, applied: Offset) -> bool {
+        self.0 <= applied.bytes()
+    }
+
+    /// With what is demanded besides.
+    #[must_use]
+    pub fn and(self, demand: Demand) -> Demand {
         match self {
-            Self::None => true,
-            Self::At(offset) => offset <= applied,
-            Self::Primary => false,
+            Self::NONE => demand,
+            Self::PRIMARY => Demand::Unknown(Reason::SlotMoving),
+            Self(bytes) => demand.and_floor(Offset::new(bytes)),
         }
     }
 }
@@ -132,19 +143,19 @@ impl Cluster {
     /// What a replica of `shard` must have applied under `view` to be asked for keys of a slot that was found at `place`.
     pub fn floor(&self, slot: HashSlot, place: SlotPlace, shard: &Shared, view: &View) -> Floor {
         if place.state != SlotState::Stable {
-            return Floor::Primary;
+            return Floor::PRIMARY;
         }
         let anchored = view.head.map(|head| (view.anchor, head.offset));
         let floor = match shard.shard().floors.of(slot, anchored) {
-            Mark::Clear => Floor::None,
-            Mark::At(offset) => Floor::At(offset),
+            Mark::Clear => Floor::NONE,
+            Mark::At(offset) => Floor::at(offset),
             Mark::Pending(_) => {
                 shard.shard().anchor_wanted.notify_one();
-                Floor::Primary
+                Floor::PRIMARY
             }
         };
         // The floor is in the offsets of the owner of the place.
-        if self.map.load(slot) == place { floor } else { Floor::Primary }
+        if self.map.load(slot) == place { floor } else { Floor::PRIMARY }
     }
 
     /// Takes in something that was heard of the slots, and publishes what has changed by it before it returns.

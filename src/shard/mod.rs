@@ -144,7 +144,12 @@ impl Shard {
 
     /// Its primary was asked at `asked_at` which slots it has, and has said so.
     pub fn confirm(&self, asked_at: Moment) {
-        self.confirmed_at.store(asked_at.as_nanos(), Ordering::Relaxed);
+        self.confirmed_at.store(asked_at.as_nanos(), Ordering::SeqCst);
+    }
+
+    /// Whether it was asked that after `since`, and has answered.
+    pub fn is_confirmed_since(&self, since: Moment) -> bool {
+        self.confirmed_at.load(Ordering::SeqCst) > since.as_nanos()
     }
 
     /// For how long nobody has asked its primary which slots it has: a slot may be elsewhere since then.

@@ -260,6 +260,20 @@ pub fn append(reply: &[u8], more: &str) -> Vec<u8> {
     [head.as_bytes(), body, more.as_bytes(), b"\r\n"].concat()
 }
 
+/// What a node of a cluster says in `INFO` of its mode, as a server that is none would say it; any other reply stays as it is.
+pub fn standalone(reply: &[u8]) -> Vec<u8> {
+    let mut text = String::from_utf8_lossy(reply).into_owned();
+    for (from, to) in [
+        ("cluster_enabled:1\r\n", "cluster_enabled:0\r\n"),
+        ("redis_mode:cluster\r\n", "redis_mode:standalone\r\n"),
+        ("server_mode:cluster\r\n", "server_mode:standalone\r\n"),
+    ] {
+        text = text.replacen(from, to, 1);
+    }
+    // The length in front is another one.
+    append(text.as_bytes(), "")
+}
+
 /// The reply to `HELLO` (`networking.c`, `helloCommand`).
 pub fn hello(version: &str, resp3: bool, id: u64) -> Vec<u8> {
     let proto = if resp3 { 3 } else { 2 };

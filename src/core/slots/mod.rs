@@ -19,6 +19,7 @@
 //! can't, because the acknowledgement (`ASK`, `MOVED`) or the write itself (in the stream of another shard) is such a sign.
 
 mod about;
+mod blocking;
 mod change;
 mod claims;
 mod floors;
@@ -29,6 +30,7 @@ mod report;
 mod topology;
 
 pub use about::{About, Spread, about, spread};
+pub use blocking::time_left;
 pub use change::Change;
 pub use claims::Claims;
 pub use floors::SlotFloors;

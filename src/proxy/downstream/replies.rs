@@ -55,6 +55,8 @@ struct ClientState {
     pace: Pace,
     /// Commands that were asked in parts.
     joints: Option<Box<Joints>>,
+    /// Bytes that those keep.
+    joined: usize,
     dirty: bool,
     blocked: bool,
     /// Of what it has yet to take, what counts in the budget of all.
@@ -149,20 +151,22 @@ impl Client {
         let Some(joints) = &mut inner.joints else { return false };
         let is_last = joints.is_last(seq);
         let Some(joined) = joints.take(seq, bytes, complete) else {
-            return self.hand_over(inner, seq, bytes, complete);
+            return self.hand_on(inner, seq, bytes, complete);
         };
+        let held = joints.held();
         if joints.is_empty() {
             inner.joints = None;
         }
+        inner.joined = held;
         match joined {
-            Joined::Nothing if complete && !is_last => self.hand_over(inner, seq, b"", true),
+            Joined::Nothing if complete && !is_last => self.hand_on(inner, seq, b"", true),
             Joined::Nothing => inner.waiting() > limits::LANE_PAUSE,
             Joined::Whole(last, whole) => {
                 if seq != last {
-                    self.hand_over(inner, seq, b"", true);
-                    return self.hand_over(self.inner.borrow_mut(), last, &whole, true);
+                    self.hand_on(inner, seq, b"", true);
+                    return self.hand_on(self.inner.borrow_mut(), last, &whole, true);
                 }
-                self.hand_over(inner, last, &whole, true)
+                self.hand_on(inner, last, &whole, true)
             }
             Joined::Broken => {
                 drop(inner);
@@ -190,7 +194,19 @@ impl Client {
         }
     }
 
-    #[inline]
+    #[cold]
+    fn hand_on(
+        self: &Rc<Self>,
+        inner: RefMut<'_, ClientState>,
+        seq: u64,
+        bytes: &[u8],
+        complete: bool,
+    ) -> bool {
+        self.hand_over(inner, seq, bytes, complete)
+    }
+
+    #[allow(clippy::inline_always, reason = "measured: 2 % of the instructions of a small command")]
+    #[inline(always)]
     fn hand_over(
         self: &Rc<Self>,
         mut inner: RefMut<'_, ClientState>,
@@ -294,7 +310,7 @@ impl Client {
     fn drop_as(&self, mut inner: RefMut<'_, ClientState>, why: Gone) {
         inner.gone.get_or_insert(why);
         inner.queue.forget();
-        inner.joints = None;
+        (inner.joints, inner.joined) = (None, 0);
         inner.pace.wake_lanes();
         self.hold(&mut inner);
         inner.wake_task();
@@ -481,9 +497,7 @@ impl Flush for Client {
 impl ClientState {
     /// Bytes that are not written, whether it is their turn or not.
     fn waiting(&self) -> usize {
-        self.queue.output_len()
-            + self.queue.kept_len()
-            + self.joints.as_ref().map_or(0, |joints| joints.held())
+        self.queue.output_len() + self.queue.kept_len() + self.joined
     }
 
     /// No more of its commands are read before some are answered.

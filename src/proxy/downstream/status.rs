@@ -37,6 +37,10 @@ pub struct Status {
     pub busy: Cell<bool>,
     /// A command of its was sent on to another node of a cluster, where it has to wait: what comes next must not overtake it.
     pub astray: Cell<bool>,
+    /// A blocking command of its is outstanding, or was the last on its exclusive connection.
+    pub blocking: Cell<bool>,
+    /// That has to be asked again, of another primary of the cluster.
+    pub asks_again: Cell<bool>,
     /// It hears what the server says unasked, on a plain relay.
     pub relayed: Cell<bool>,
     /// It wants to be told when it had better connect anew.
@@ -60,6 +64,8 @@ impl Default for Status {
             release: Cell::new(None),
             busy: Cell::new(false),
             astray: Cell::new(false),
+            blocking: Cell::new(false),
+            asks_again: Cell::new(false),
             relayed: Cell::new(false),
             hears_of_moves: Cell::new(false),
             pausing: Cell::default(),

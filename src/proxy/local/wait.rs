@@ -4,18 +4,26 @@
 //! client's last acknowledged write is known by the anchor that covers it, and a replica that has applied that
 //! anchor's offset holds the write. Redweir's own replication link is no replica in the view and is never counted.
 //!
+//! Of a cluster it is the least over the shards that the client has written to.
+//!
 //! Offsets of another history prove nothing: when the primary has changed since the write, whether replicas hold it is
 //! not known, and the client is told so as Redis tells those who wait when it becomes a replica.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use crate::core::fence::AnchorSeq;
 use crate::core::nodes::view::View;
 use crate::core::position::Offset;
 use crate::mutant;
 use crate::net::runtime::clock;
+use crate::net::runtime::limits;
 use crate::proxy::local::answer::Answer;
 use crate::proxy::session::connection::Connection;
+use crate::proxy::worker::Worker;
 use crate::shard::mailbox::Release;
 use crate::wire::number;
 use crate::wire::say;
@@ -30,30 +38,19 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Answer {
         .ok_or_else(|| say::error("ERR timeout is not an integer or out of range"))
         .and_then(|ms| u64::try_from(ms).map_err(|_| say::error("ERR timeout is negative")))?;
     let status = &connection.client.status;
-    let dealings = connection.client.with(connection.worker.shard);
-    let (shared, begun, wrote) = (&connection.worker.shared, clock::now(), dealings.wrote.get());
+    let begun = clock::now();
+    let mut shards: SmallVec<[OfShard; 1]> = workers(connection).into_iter().map(OfShard::new).collect();
     let _waiting = Unblockable::begin(connection);
-    let _looking = shared.shard().attention.wait();
+    let attention = shards.iter().map(|shard| Arc::clone(&shard.worker.shared)).collect::<Vec<_>>();
+    let _looking: Vec<_> = attention.iter().map(|shared| shared.shard().attention.wait()).collect();
     let until = (timeout > 0).then(|| begun.after(Duration::from_millis(timeout)));
-    let mut target: Option<Offset> = None;
     loop {
-        let changed = connection.worker.changed.notified();
-        let view = shared.shard().view.load_full();
-        let reached = match wrote {
-            None => view.replicas_linked(),
-            Some((_, era)) if era != view.era && !mutant::is("wait-across-failover") => {
-                // Once said, the connection counts as one that has written nothing, as a new one to Redis would.
-                dealings.wrote.set(None);
-                return Err(say::UNBLOCKED_ROLE.to_vec());
-            }
-            Some((anchor, _)) => {
-                if target.is_none() {
-                    target = covered(&view, anchor);
-                    shared.shard().anchor_wanted.notify_one();
-                }
-                target.map_or(0, |offset| view.replicas_at(offset))
-            }
-        };
+        let worker = Rc::clone(&connection.worker);
+        let changed = worker.changed.notified();
+        let mut reached = usize::MAX;
+        for shard in &mut shards {
+            reached = reached.min(shard.reached(connection)?);
+        }
         let late = until.is_some_and(|until| clock::now() >= until);
         match status.release.get() {
             Some(Release::Error) => return Err(say::UNBLOCKED.to_vec()),
@@ -61,11 +58,66 @@ pub(crate) async fn wait(connection: &Connection, args: &[Vec<u8>]) -> Answer {
             None if late || reached as i64 >= wanted => return Ok(say::integer(reached as i64)),
             None => {}
         }
-        match until {
-            Some(until) => {
-                let _ = tokio::time::timeout(until.since(clock::now()), changed).await;
+        // The news of other shards wakes nobody here.
+        let most = if shards.len() > 1 { limits::RETRY_PAUSE } else { Duration::MAX };
+        match until.map(|until| until.since(clock::now())) {
+            Some(left) => {
+                let _ = tokio::time::timeout(left.min(most), changed).await;
+            }
+            None if most < Duration::MAX => {
+                let _ = tokio::time::timeout(most, changed).await;
             }
             None => changed.await,
+        }
+    }
+}
+
+/// The workers of the shards that the client has written to; if there are none, the present one.
+fn workers(connection: &Connection) -> Vec<Rc<Worker>> {
+    let written = connection.client.with_all().filter(|(_, dealings)| dealings.wrote.get().is_some());
+    let mut workers: Vec<Rc<Worker>> =
+        written.filter_map(|(shard, _)| connection.worker.peer(shard)).collect();
+    if workers.is_empty() {
+        workers.push(Rc::clone(&connection.worker));
+    }
+    workers
+}
+
+/// The workers of the shards that the client has had to do with.
+pub(crate) fn touched(connection: &Connection) -> Vec<Rc<Worker>> {
+    connection.client.with_all().filter_map(|(shard, _)| connection.worker.peer(shard)).collect()
+}
+
+/// What is waited for of one shard.
+struct OfShard {
+    worker: Rc<Worker>,
+    target: Option<Offset>,
+}
+
+impl OfShard {
+    fn new(worker: Rc<Worker>) -> Self {
+        Self { worker, target: None }
+    }
+
+    /// How many of its replicas have what the client has written there.
+    fn reached(&mut self, connection: &Connection) -> Result<usize, Vec<u8>> {
+        let dealings = connection.client.with(self.worker.shard);
+        let shard = self.worker.shared.shard();
+        let view = shard.view.load();
+        match dealings.wrote.get() {
+            None => Ok(view.replicas_linked()),
+            Some((_, era)) if era != view.era && !mutant::is("wait-across-failover") => {
+                // Once said, the connection counts as one that has written nothing, as a new one to Redis would.
+                dealings.wrote.set(None);
+                Err(say::UNBLOCKED_ROLE.to_vec())
+            }
+            Some((anchor, _)) => {
+                if self.target.is_none() {
+                    self.target = covered(&view, anchor);
+                    shard.anchor_wanted.notify_one();
+                }
+                Ok(self.target.map_or(0, |offset| view.replicas_at(offset)))
+            }
         }
     }
 }

@@ -46,7 +46,7 @@ impl Connection {
             return step;
         }
         let mut plan = self.plan(request, intent, Admittance::Admitted, view, commands, now);
-        if self.floor == Floor::Primary && plan == Plan::Read {
+        if self.floor == Floor::PRIMARY && plan == Plan::Read {
             plan = Plan::Primary(Reason::SlotMoving);
         }
         if self.pin.is_some()
@@ -57,7 +57,7 @@ impl Connection {
         if self.is_unauthenticated() && plan != Plan::Refuse(Reason::CrossProtocol) {
             plan = match self.admit(request, intent, view, now) {
                 Ok(admittance) => match self.plan(request, intent, admittance, view, commands, now) {
-                    Plan::Read if self.floor == Floor::Primary => Plan::Primary(Reason::SlotMoving),
+                    Plan::Read if self.floor == Floor::PRIMARY => Plan::Primary(Reason::SlotMoving),
                     plan => plan,
                 },
                 Err(step) => return step,
@@ -306,7 +306,11 @@ impl Connection {
         let ours: [&[u8]; 4] = [b"redweir", b"default", b"all", b"everything"];
         let asked = |index| ours.iter().any(|name| request.arg(index).eq_ignore_ascii_case(name));
         let is_info = request.count() == 1 || (1..request.count()).any(asked);
-        let rewrite = if is_info { Rewrite::Info } else { Rewrite::None };
+        let rewrite = match self.worker.shared.cluster() {
+            _ if is_info => Rewrite::Info,
+            Some(_) => Rewrite::Standalone,
+            None => Rewrite::None,
+        };
         self.operate(request, Outgoing { reason, rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)
     }
 }

@@ -220,7 +220,11 @@ impl Server {
         self.client.status.seen.set(now);
         match &mut self.shards {
             None => self.connection.resume_fast_path(view, commands, now),
-            Some(shards) => shards.look_anew(),
+            Some(shards) => {
+                if let Some(step) = shards.look_anew(&mut self.connection, now) {
+                    return step;
+                }
+            }
         }
         input.scanner.set_limits(if unauthenticated {
             RequestLimits::BEFORE_AUTH
@@ -313,7 +317,7 @@ impl Server {
             if self.connection.pin.is_some() {
                 self.connection.release_when_over();
             }
-            if self.worker.draining.get() {
+            if self.worker.draining.get() || self.client.status.asks_again.get() {
                 return Poll::Ready(WaitEnd::Changed);
             }
             let event = self.input.poll(&self.worker, &mut self.read, cx);

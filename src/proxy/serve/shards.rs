@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -22,7 +23,7 @@ use crate::core::cursor::Cursor;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::core::plan::{Hold, owner};
-use crate::core::slots::{About, HashSlot, ShardIndex, Spread, about, spread};
+use crate::core::slots::{About, HashSlot, ShardIndex, Spread, about, spread, time_left};
 use crate::proxy::downstream::joint::Combine;
 use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::pin::Pin;
@@ -45,6 +46,10 @@ pub(super) struct Shards {
     parts: Option<VecDeque<Part>>,
     /// `MULTI` was said, and answered, and no server has heard of it yet.
     begins: bool,
+    /// The last blocking command, and since when it waits.
+    blocks: Option<(Vec<u8>, Moment)>,
+    /// That is being asked again.
+    again: bool,
 }
 
 /// What it has with one of them.
@@ -82,12 +87,30 @@ impl Shards {
             arrival: 0,
             parts: None,
             begins: false,
+            blocks: None,
+            again: false,
         }
     }
 
-    /// Bytes have arrived, or what a command has waited for has happened.
-    pub(super) fn look_anew(&mut self) {
+    /// Bytes have arrived, or what a command has waited for has happened. `Some`: what was said before is not through.
+    pub(super) fn look_anew(&mut self, connection: &mut Box<Connection>, now: Moment) -> Option<Step> {
         self.arrival += 1;
+        if connection.client.status.asks_again.take() {
+            let (bytes, begun) = self.blocks.clone()?;
+            let commands = self.known(connection, now).1;
+            self.parts = Some(VecDeque::from([again(&bytes, now.since(begun), &commands)?]));
+            self.again = true;
+        }
+        if !self.again {
+            return None;
+        }
+        match self.go_on(connection, now) {
+            Step::Done => {
+                self.again = false;
+                None
+            }
+            other => Some(other),
+        }
     }
 
     /// The client is gone: gives up what was its own at the others.
@@ -347,9 +370,11 @@ impl Shards {
         intent: Intent,
         now: Moment,
     ) -> Step {
+        let mut map = 0;
         let (shard, place) = match to {
             To::Shard(shard) => (shard, None),
             To::Slot { slot, replicas } => {
+                map = self.cluster.generation();
                 let place = self.cluster.place(slot);
                 let Some(owner) = place.owner else { return unserved(connection, now) };
                 (owner, Some((slot, place, replicas)))
@@ -365,14 +390,22 @@ impl Shards {
         }
         let (view, commands) = self.known(connection, now);
         connection.floor = match place {
-            _ if intent.access != Access::Read => Floor::None,
+            _ if intent.access != Access::Read => Floor::NONE,
             Some((slot, place, true)) => self.cluster.floor(slot, place, &connection.worker.shared, &view),
-            Some(_) | None => Floor::Primary,
+            Some(_) | None => Floor::PRIMARY,
         };
+        connection.map = map;
         if self.parts.is_some() {
             connection.routing.follow(None);
         }
-        connection.dispatch(request, &view, &commands, now)
+        let step = connection.dispatch(request, &view, &commands, now);
+        let blocks = intent.handling == Handling::Pin(Stateful::Blocking) && !self.again;
+        if blocks && matches!(step, Step::Done) && !request.is_partial() {
+            let mut bytes = BytesMut::new();
+            request.encode_into(&mut bytes);
+            self.blocks = Some((bytes.to_vec(), now));
+        }
+        step
     }
 
     /// Tells the shard of the `MULTI` that was answered already.
@@ -384,7 +417,7 @@ impl Shards {
         let (view, commands) = self.known(connection, now);
         let next = connection.client.next();
         connection.client.expect_parts(1, Combine::Silent);
-        connection.floor = Floor::None;
+        connection.floor = Floor::NONE;
         let step = connection.dispatch(&request, &view, &commands, now);
         if connection.client.next() == next {
             connection.client.expect_no_parts();
@@ -470,6 +503,20 @@ fn unserved(connection: &mut Connection, now: Moment) -> Step {
 fn cross_slot(connection: &Connection) -> Step {
     connection.client.answer(say::CROSSSLOT);
     Step::Done
+}
+
+/// A blocking command that has waited for so long, to be asked again.
+fn again(bytes: &[u8], waited: Duration, commands: &Commands) -> Option<Part> {
+    let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
+    let Ok(Scan::Command { .. }) = scanner.scan(bytes) else { return None };
+    let request = scanner.request(bytes);
+    let intent = commands.table.classify(&request);
+    let About::Slot { slot, .. } = about(&request, intent, &commands.table) else { return None };
+    let bytes = match time_left(&request, waited) {
+        Some((at, left)) => say::with_argument(&request, at, left.as_bytes()),
+        None => bytes.to_vec(),
+    };
+    Some(Part { to: To::Slot { slot, replicas: false }, bytes })
 }
 
 /// What a command is about of which only the beginning is there.

@@ -49,8 +49,10 @@ pub struct Connection {
     pub permit: Permit,
     /// The last command's name, and what it is: clients repeat themselves.
     pub(crate) last: LastCommand,
-    /// What is demanded for the hash slot of the present command.
+    /// What is demanded for the hash slot of the present command …
     pub(crate) floor: Floor,
+    /// … by the map of this generation.
+    pub(crate) map: u64,
 }
 
 impl Connection {
@@ -74,7 +76,8 @@ impl Connection {
             redirect: Redirection::default(),
             permit: Permit::No,
             last: LastCommand::default(),
-            floor: Floor::None,
+            floor: Floor::NONE,
+            map: 0,
         }
     }
 
@@ -100,7 +103,8 @@ impl Connection {
             redirect: Redirection::default(),
             permit: Permit::No,
             last: LastCommand::default(),
-            floor: Floor::None,
+            floor: Floor::NONE,
+            map: 0,
         }
     }
 

@@ -22,7 +22,6 @@ use crate::proxy::session::waiting::On;
 use crate::proxy::upstream::load::NodeCounts;
 use crate::proxy::upstream::outgoing::{Bytes, Outgoing};
 use crate::proxy::upstream::pending::Rewrite;
-use crate::shard::cluster::Floor;
 use crate::shard::shared::Shared;
 use crate::telemetry;
 use crate::wire::request::Request;
@@ -40,7 +39,7 @@ impl Connection {
         let worker = Rc::clone(&self.worker);
         let (shared, shard) = (&worker.shared, worker.shared.shard());
         self.leave_generation(view, now);
-        let barrier = self.waiting.barrier(view, || shared.shard().anchors.next());
+        let barrier = self.waiting.barrier(view, now, || shared.shard().anchors.next());
         let reader = Reader { barrier: Some(barrier), ..self.reader(view) };
         let policy_id = reader.policy_of(&view.policies, request, intent, commands);
         let Some(policy) = view.policies.get(policy_id) else {
@@ -72,6 +71,11 @@ impl Connection {
             let step = self.send_to_replica(node, request, outgoing(Reason::Fresh), &stamps, view);
             self.cache_route(request, intent, (&*view.policies, policy), commands);
             return step;
+        }
+        if self.is_owner_unknown(policy, now)
+            && let Some(primary) = view.usable_primary(now)
+        {
+            return self.fall_back(primary, request, outgoing(Reason::SlotMoving), view);
         }
         let (decision, better_elsewhere) = self.weigh(policy, policy_id, demand, view, now);
         if better_elsewhere || self.moves(decision, view) {
@@ -125,16 +129,40 @@ impl Connection {
     /// With what is demanded for the hash slot of the key.
     fn with_floor(&self, demand: Demand, policy: &Policy, now: Moment) -> Demand {
         let unconfirmed = || self.worker.shared.shard().unconfirmed_for(now);
-        match self.floor {
-            Floor::None | Floor::At(_)
-                if policy.consistency >= Consistency::Bounded && unconfirmed() > policy.max_lag =>
-            {
-                Demand::Unknown(Reason::SlotMoving)
-            }
-            Floor::None => demand,
-            Floor::At(offset) => demand.and_floor(offset),
-            Floor::Primary => Demand::Unknown(Reason::SlotMoving),
+        if policy.consistency == Consistency::Strong && !self.is_owner_confirmed() {
+            return Demand::Unknown(Reason::BarrierPending);
         }
+        if policy.consistency >= Consistency::Bounded && unconfirmed() > policy.max_lag {
+            return Demand::Unknown(Reason::SlotMoving);
+        }
+        self.floor.and(demand)
+    }
+
+    /// Whether the primary has said that the slot of the key is its own in answer to a question that was sent after the read had
+    /// arrived: what another one has acknowledged before then would be older. If not, it is asked.
+    fn is_owner_confirmed(&self) -> bool {
+        let shared = &self.worker.shared;
+        let Some(cluster) = shared.cluster() else { return true };
+        let since = self.waiting.barrier_since();
+        let confirmed = since.is_some_and(|since| shared.shard().is_confirmed_since(since));
+        // Its answer may have changed what was looked at before.
+        let is_known = confirmed && cluster.generation() == self.map || mutant::is("owner-unconfirmed");
+        if !is_known {
+            cluster.look();
+        }
+        is_known
+    }
+
+    /// Whether the primary has been waited for long enough that has to say that the slot is still its own, by this read or by
+    /// another that had arrived with it: then it is asked itself.
+    fn is_owner_unknown(&mut self, policy: &Policy, now: Moment) -> bool {
+        if policy.consistency < Consistency::Strong || self.is_owner_confirmed() {
+            return false;
+        }
+        if self.waiting.has_lasted(policy.wait_timeout, now) {
+            self.waiting.give_up_on_owner();
+        }
+        self.waiting.has_given_up_on_owner()
     }
 
     /// Waits for what the nodes say, the primary first.

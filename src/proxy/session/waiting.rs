@@ -38,14 +38,16 @@ pub struct Waiting {
     arrivals: u64,
     /// The arrival of the last command that has waited for a primary in vain: what had arrived by then does not wait anew.
     gave_up: Option<u64>,
-    /// What strong reads wait for, and the arrival that it is good for.
-    barrier: Option<(Barrier, u64)>,
+    /// The arrival of which a strong read has waited in vain for the primary of a cluster to say what is its own.
+    unowned: Option<u64>,
+    /// What strong reads wait for, the arrival that it is good for, and when that was first looked at.
+    barrier: Option<(Barrier, u64, Moment)>,
 }
 
 impl Default for Waiting {
     fn default() -> Self {
         let retry = Retry { until: Moment::default(), on: On::View };
-        Self { since: None, retry, arrivals: 0, gave_up: None, barrier: None }
+        Self { since: None, retry, arrivals: 0, gave_up: None, unowned: None, barrier: None }
     }
 }
 
@@ -123,17 +125,33 @@ impl Waiting {
     }
 
     /// What a strong read waits for. All commands that had arrived with it share it; one that is being retried keeps it.
-    pub fn barrier(&mut self, view: &View, next: impl FnOnce() -> AnchorSeq) -> Barrier {
+    pub fn barrier(&mut self, view: &View, now: Moment, next: impl FnOnce() -> AnchorSeq) -> Barrier {
         let arrivals = self.arrivals;
-        let kept = self.barrier.filter(|(_, of)| *of == arrivals || self.since.is_some());
-        let (barrier, _) = self.barrier.insert(kept.unwrap_or_else(|| (Barrier::new(next()), arrivals)));
+        let kept = self.barrier.filter(|(_, of, _)| *of == arrivals || self.since.is_some());
+        let (barrier, ..) =
+            self.barrier.insert(kept.unwrap_or_else(|| (Barrier::new(next()), arrivals, now)));
         barrier.settle(view);
         *barrier
     }
 
     /// Whether the barrier is that of what has arrived last: one that a read kept when it was tried again is none.
     pub fn has_barrier(&self) -> bool {
-        self.barrier.is_some_and(|(_, arrival)| arrival == self.arrivals)
+        self.barrier.is_some_and(|(_, arrival, _)| arrival == self.arrivals)
+    }
+
+    /// It has waited in vain for the primary of a cluster to say what is its own.
+    pub const fn give_up_on_owner(&mut self) {
+        self.unowned = Some(self.arrivals);
+    }
+
+    /// Whether it has, or another read that had arrived with it.
+    pub fn has_given_up_on_owner(&self) -> bool {
+        self.unowned == Some(self.arrivals)
+    }
+
+    /// When what a strong read waits for was first looked at: no earlier than the read had arrived.
+    pub fn barrier_since(&self) -> Option<Moment> {
+        self.barrier.map(|(_, _, since)| since)
     }
 }
 
@@ -181,7 +199,7 @@ mod tests {
         let limits = Patience { silence: Duration::from_secs(1), hold: Duration::from_secs(1) };
         let nothing = Tracker::new(Vec::new(), None, Policies::default(), limits);
         let mut barrier = |waiting: &mut Waiting| {
-            waiting.barrier(nothing.view(), || {
+            waiting.barrier(nothing.view(), at(0), || {
                 seq += 1;
                 AnchorSeq(seq)
             })

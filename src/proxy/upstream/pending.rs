@@ -27,6 +27,8 @@ pub enum Rewrite {
     ScriptFlush,
     /// It is that of `INFO`: a section of our own is appended.
     Info,
+    /// It is that of `INFO`, without a section of our own: it does not say that the server is one of a cluster.
+    Standalone,
     /// It may name a client by the primary's ID.
     Redirect,
     /// It begins with a cursor, which is marked with the process that issued it.

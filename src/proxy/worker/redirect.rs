@@ -44,7 +44,7 @@ impl Worker {
     ) {
         let Some(cluster) = self.shared.cluster().cloned() else { return };
         let patience = self.shared.config().upstream.write_hold;
-        if now.since(pending.begun) >= patience {
+        if now.since(pending.begun) >= patience && !lane.exclusive {
             pending.client.deliver(pending.seq, reply, true);
             return;
         }
@@ -65,6 +65,12 @@ impl Worker {
             },
             Some(Redirection::Ask { slot, .. }) => cluster.hear(|claims| claims.ask(*slot, to, now)),
             None => cluster.look(),
+        }
+        if lane.exclusive {
+            // It waits on a connection of its own: its client's task says it again, to whoever has the slot.
+            pending.client.status.asks_again.set(true);
+            pending.client.deliver(pending.seq, b"", true);
+            return;
         }
         let asking = matches!(redirection, Some(Redirection::Ask { .. }));
         match to {

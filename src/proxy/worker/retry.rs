@@ -111,11 +111,11 @@ impl Worker {
             (&view, &commands),
             &mut Subject::default(),
         );
-        let demand = match self.floor_of(&request, intent, &view, &commands) {
-            Floor::None => demand,
-            Floor::At(offset) => demand.and_floor(offset),
-            Floor::Primary => return None,
-        };
+        let floor = self.floor_of(&request, intent, &view, &commands);
+        if floor == Floor::PRIMARY {
+            return None;
+        }
+        let demand = floor.and(demand);
         let home = pending.session().borrow().home.map(|home| home.node);
         let decision = decide(&Ask {
             view: &view,
@@ -144,17 +144,17 @@ impl Worker {
 
     /// What is demanded for the hash slot of a read.
     fn floor_of(&self, request: &Request<'_>, intent: Intent, view: &View, commands: &Commands) -> Floor {
-        let Some(cluster) = self.shared.cluster() else { return Floor::None };
+        let Some(cluster) = self.shared.cluster() else { return Floor::NONE };
         match about(request, intent, &commands.table) {
             About::Slot { slot, one_key: true } => {
                 let place = cluster.place(slot);
                 if place.owner == Some(self.shard) {
                     cluster.floor(slot, place, &self.shared, view)
                 } else {
-                    Floor::Primary
+                    Floor::PRIMARY
                 }
             }
-            About::Slot { .. } | About::Nothing | About::Several => Floor::Primary,
+            About::Slot { .. } | About::Nothing | About::Several => Floor::PRIMARY,
         }
     }
 

@@ -210,6 +210,7 @@ impl Connection {
         let was_multi = pin.multi;
         pin.raw_after |= speaks_unasked;
         pin.follow(intent, request);
+        self.client.status.blocking.set(pin.blocking);
         // In a transaction the cursor comes with the reply to `EXEC`, bare.
         let rewrite = match intent.handling {
             Handling::Scan { .. } if !was_multi => Rewrite::Cursor { all: false },
