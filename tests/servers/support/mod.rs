@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, reason = "what failed has to be seen")]
 
 pub(crate) mod checker;
+pub(crate) mod cluster;
 pub(crate) mod hostile;
 pub(crate) mod load;
 pub(crate) mod proxy;
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use cluster::Cluster;
 pub(crate) use hostile::Hostile;
 pub(crate) use proxy::{Proxy, Setup};
 pub(crate) use redis::{Redis, Server};

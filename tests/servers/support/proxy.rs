@@ -21,7 +21,7 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 /// What the configuration file will say.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
-    /// `None`: sentinels tell.
+    /// `None`: sentinels or a cluster tell.
     primary: Option<String>,
     replicas: Vec<String>,
     /// What `replicas` says instead.
@@ -76,6 +76,13 @@ impl Setup {
         let table = "[upstream.sentinel]\nmaster-name = \"main\"\naddresses";
         let setup = Self { primary: None, ..Self::at("", &[]) };
         setup.toml(&format!("{table} = [{}]", addresses.join(", ")))
+    }
+
+    /// In front of the cluster that nodes on these ports belong to.
+    pub(crate) fn by_cluster(ports: &[u16]) -> Self {
+        let addresses: Vec<String> = ports.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        let setup = Self { primary: None, ..Self::at("", &[]) };
+        setup.toml(&format!("[upstream.cluster]\naddresses = [{}]", addresses.join(", ")))
     }
 
     /// `[policy.NAME]` with these lines.

@@ -37,7 +37,7 @@ impl Server {
     pub(crate) const ALL: [Self; 4] = [Self::Redis70, Self::Redis62, Self::Redis74, Self::Valkey81];
 
     /// The one that a test gets which does not ask for another.
-    fn usual() -> Self {
+    pub(crate) fn usual() -> Self {
         let Ok(wanted) = std::env::var("REDWEIR_TEST_SERVER") else { return Self::Redis70 };
         let known = Self::ALL.into_iter().find(|server| server.name() == wanted);
         known.unwrap_or_else(|| panic!("REDWEIR_TEST_SERVER is {wanted}, which is none of {:?}", Self::ALL))

@@ -71,6 +71,8 @@ pub(crate) struct Relay {
     pub(crate) port: u16,
     address: SocketAddr,
     state: Arc<State>,
+    /// Of connections that pass, whatever is done to the others.
+    exempt: Arc<State>,
 }
 
 impl Relay {
@@ -85,22 +87,34 @@ impl Relay {
 
     /// The same at this address, a number below 127.0.0.0/8 and a port.
     pub(crate) fn listening(host: Ipv4Addr, port: u16, targets: &[u16]) -> Self {
+        Self::listening_for(host, port, targets, None)
+    }
+
+    /// Spoils only what comes from this address: all other connections pass, whatever is done to those.
+    pub(crate) fn to_for(target: u16, source: Ipv4Addr) -> Self {
+        Self::listening_for(Ipv4Addr::LOCALHOST, 0, &[target], Some(source))
+    }
+
+    fn listening_for(host: Ipv4Addr, port: u16, targets: &[u16], source: Option<Ipv4Addr>) -> Self {
         let listener = TcpListener::bind((host, port)).unwrap();
         let address = listener.local_addr().unwrap();
         let (port, targets) = (address.port(), targets.to_vec());
-        let state = Arc::new(State::default());
-        let shared = Arc::clone(&state);
+        let (state, exempt) = (Arc::new(State::default()), Arc::new(State::default()));
+        let (shared, passing) = (Arc::clone(&state), Arc::clone(&exempt));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if shared.stopped.load(Ordering::SeqCst) {
                     return;
                 }
-                let number = shared.accepted.fetch_add(1, Ordering::SeqCst) + 1;
-                let (state, target) = (Arc::clone(&shared), targets[(number - 1) % targets.len()]);
+                let is_meant =
+                    source.is_none_or(|source| client.peer_addr().is_ok_and(|peer| peer.ip() == source));
+                let state = Arc::clone(if is_meant { &shared } else { &passing });
+                let number = state.accepted.fetch_add(1, Ordering::SeqCst) + 1;
+                let target = targets[(number - 1) % targets.len()];
                 thread::spawn(move || forward(client, target, number, &state));
             }
         });
-        Self { port, address, state }
+        Self { port, address, state, exempt }
     }
 
     /// What is said in this direction from now on arrives so much later.
@@ -156,6 +170,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.state.stopped.store(true, Ordering::SeqCst);
+        self.exempt.stopped.store(true, Ordering::SeqCst);
         // Wakes the accepting thread, which then sees that it is over.
         let _ = TcpStream::connect(self.address);
     }
