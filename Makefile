@@ -25,6 +25,8 @@ SOAK_DISCONNECTS ?= 100000
 SOAK_COMMANDS ?= 1000000
 # Failovers by sentinels, of each kind.
 SOAK_FAILOVERS ?= 10
+SOAK_CLUSTER_FAILOVERS ?= 50
+SOAK_CLUSTER_DEATHS ?= 10
 # Promotions by hand and rolling restarts under an application on redis-py.
 SOAK_POOL_ROUNDS ?= 50
 SOAK_LARGE_MIB ?= 512
@@ -158,7 +160,9 @@ chaos: deps-test ## Bad days one by one, with their figures, by an optimised bui
 soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCONNECTS disconnects, large values, SOAK_KEYS lines
 	REDWEIR_SOAK_READS=$(SOAK_READS) cargo test --locked --test servers consistency:: -- --nocapture --skip support --test-threads 4
 	REDWEIR_SOAK_COMMANDS=$(SOAK_COMMANDS) cargo test --locked --test servers every_command:: -- --nocapture --skip support
-	REDWEIR_FAILOVERS=$(SOAK_FAILOVERS) cargo test --locked --test servers failovers:: -- --nocapture --skip support
+	REDWEIR_FAILOVERS=$(SOAK_FAILOVERS) cargo test --locked --test servers failovers:: -- --nocapture --skip support --skip cluster::
+	REDWEIR_CLUSTER_FAILOVERS=$(SOAK_CLUSTER_FAILOVERS) REDWEIR_CLUSTER_DEATHS=$(SOAK_CLUSTER_DEATHS) \
+		cargo test --locked --test servers cluster::failovers:: -- --nocapture --skip support --test-threads 1
 	REDWEIR_POOL_ROUNDS=$(SOAK_POOL_ROUNDS) cargo test --locked --test servers pools:: -- --nocapture
 	REDWEIR_DISCONNECTS=$(SOAK_DISCONNECTS) cargo test --locked --test servers disconnects:: -- --nocapture --skip support
 	REDWEIR_LARGE_MIB=$(SOAK_LARGE_MIB) REDWEIR_IDLE_CLIENTS=9000 \

@@ -9,6 +9,7 @@ mod bounded;
 mod cli;
 mod client_command;
 mod clients;
+mod cluster;
 mod commands_live;
 mod consistency;
 mod corners;

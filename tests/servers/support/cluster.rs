@@ -1,20 +1,28 @@
 //! A real cluster: primaries that share the slots, and their replicas. Slots can be moved as `redis-cli --cluster reshard`
 //! moves them, by that itself or step by step; nodes can be killed, stopped and promoted.
 
+pub(crate) mod counters;
 mod direct;
+mod line;
+mod link;
 mod moves;
+mod probes;
+pub(crate) mod registers;
 mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::ops::{Deref, RangeInclusive};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::relay::Relay;
-use super::{Conn, Direction, Redis, Server, eventually, free_port, secs};
+use super::{Direction, Redis, Server, eventually, free_port, secs};
 
+pub(crate) use counters::Counters;
 pub(crate) use direct::{Access, Direct};
+pub(crate) use line::{Line, lines};
+pub(crate) use link::Via;
 pub(crate) use moves::{Move, Reshard};
 pub(crate) use slots::{SLOTS, key_in, slot};
 
@@ -66,20 +74,6 @@ impl Deref for Node {
     fn deref(&self) -> &Redis {
         &self.server
     }
-}
-
-/// A line of `CLUSTER NODES`.
-#[derive(Clone, Debug)]
-pub(crate) struct Line {
-    pub(crate) id: String,
-    pub(crate) port: u16,
-    pub(crate) flags: BTreeSet<String>,
-    /// The id of its primary.
-    pub(crate) primary: Option<String>,
-    pub(crate) epoch: u64,
-    pub(crate) slots: Vec<RangeInclusive<u16>>,
-    /// Slots on the move, as they stand there: `[7->-id]`, `[7-<-id]`.
-    pub(crate) open: Vec<String>,
 }
 
 pub(crate) struct Cluster {
@@ -318,42 +312,6 @@ impl Node {
     pub(crate) fn myself(&self) -> Line {
         let own = self.lines().into_iter().find(|line| line.flags.contains("myself"));
         own.expect("a node knows itself")
-    }
-}
-
-/// What a node says of all that it knows.
-fn lines(conn: &mut Conn) -> Vec<Line> {
-    conn.cmd(&["CLUSTER", "NODES"]).text().lines().map(Line::read).collect()
-}
-
-impl Line {
-    fn read(text: &str) -> Self {
-        let words: Vec<&str> = text.split(' ').collect();
-        let address = words[1].split(['@', ',']).next().unwrap();
-        let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
-        let (open, slots): (Vec<&str>, Vec<&str>) = words[8..].iter().partition(|word| word.starts_with('['));
-        let range = |word: &&str| {
-            let (low, high) = word.split_once('-').unwrap_or((word, word));
-            low.parse().unwrap()..=high.parse().unwrap()
-        };
-        Self {
-            id: words[0].to_owned(),
-            port,
-            flags: words[2].split(',').map(str::to_owned).collect(),
-            primary: (words[3] != "-").then(|| words[3].to_owned()),
-            epoch: words[6].parse().unwrap(),
-            slots: slots.iter().map(range).collect(),
-            open: open.iter().map(|&word| word.to_owned()).collect(),
-        }
-    }
-
-    /// Whether it is no part of the cluster any longer, or not yet.
-    fn is_gone(&self) -> bool {
-        ["fail", "fail?", "noaddr", "handshake"].iter().any(|flag| self.flags.contains(*flag))
-    }
-
-    pub(crate) fn owns(&self, slot: u16) -> bool {
-        self.slots.iter().any(|range| range.contains(&slot))
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{SLOTS, lines, slot};
 use crate::support::resp::{Conn, Value};
 use crate::support::sleep_ms;
 
-/// How often it is sent elsewhere before it gives up.
-const HOPS: usize = 200;
+/// How long it looks for who serves a command before it gives up.
+const SERVED_WITHIN: Duration = Duration::from_secs(20);
 /// How long a node may take that is asked who owns what.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -93,13 +93,23 @@ impl Direct {
     }
 
     fn follow(&mut self, first: u16, key: &str, words: &[&str]) -> io::Result<Value> {
-        let (mut port, mut asking) = (first, false);
-        let mut reply = Value::Null;
-        for hop in 0..HOPS {
-            if hop > 10 {
+        let (mut port, mut asking, mut hops) = (first, false, 0);
+        let deadline = Instant::now() + SERVED_WITHIN;
+        loop {
+            hops += 1;
+            if hops > 10 {
                 sleep_ms(10);
             }
-            let conn = self.conn(port)?;
+            let Ok(conn) = self.conn(port) else {
+                // Nothing was sent.
+                if Instant::now() > deadline {
+                    return Err(io::ErrorKind::NotConnected.into());
+                }
+                sleep_ms(100);
+                self.refresh();
+                (port, asking) = (self.primaries[usize::from(slot(key))], false);
+                continue;
+            };
             if asking {
                 conn.try_cmd(&["ASKING"])?;
             }
@@ -107,19 +117,20 @@ impl Direct {
             if answered.is_err() {
                 self.conns.remove(&port);
             }
-            reply = answered?;
+            let reply = answered?;
+            let is_later = |error: &str| error.starts_with("TRYAGAIN") || error.starts_with("CLUSTERDOWN");
             match redirection(&reply) {
+                _ if Instant::now() > deadline => return Ok(reply),
                 Some((ask, to)) => {
                     if !ask {
                         self.primaries[usize::from(slot(key))] = to;
                     }
                     (port, asking) = (to, ask);
                 }
-                None if reply.is_error() && reply.error().starts_with("TRYAGAIN") => {}
+                None if reply.is_error() && is_later(reply.error()) => {}
                 None => return Ok(reply),
             }
         }
-        Ok(reply)
     }
 
     fn conn(&mut self, port: u16) -> io::Result<&mut Conn> {

@@ -134,6 +134,13 @@ impl Move<'_> {
         step.open();
         step
     }
+
+    /// The same for another old owner.
+    pub(crate) fn reopen_from(self, from: usize) -> Self {
+        let step = Self { from, ..self };
+        step.open();
+        step
+    }
 }
 
 /// `redis-cli` at work. It is ended if nobody waits for it.
@@ -172,7 +179,9 @@ mod tests {
         let mut direct = Direct::new(&cluster.addresses(), Access::Primary);
         let keys: Vec<String> = (0..40).flat_map(|slot| (0..3).map(move |n| key_in(slot, n))).collect();
         let all_are_there = |direct: &mut Direct| {
-            keys.iter().for_each(|key| assert_eq!(direct.cmd(key, &["GET", key]), key.as_str()));
+            for key in &keys {
+                assert_eq!(direct.cmd(key, &["GET", key]), key.as_str());
+            }
         };
         for key in &keys {
             assert_eq!(direct.cmd(key, &["SET", key, key]), "OK");

@@ -1,0 +1,165 @@
+//! Primaries that die or are replaced: nothing is executed twice, writes wait and go on, other shards notice nothing.
+//!
+//! Short by default; `REDWEIR_CLUSTER_FAILOVERS=50` fails over so often, `REDWEIR_CLUSTER_DEATHS=10` kills so many.
+
+use std::time::{Duration, Instant};
+
+use super::{BOUND, EVENTUAL, FENCED, Rig, SESSION};
+use crate::support::cluster::counters::{Counter, Counters};
+use crate::support::cluster::registers::Plan;
+use crate::support::cluster::{Shape, key_in};
+use crate::support::{eventually, secs, sleep_ms};
+
+/// Clients that count in slots of one shard each, and as many that count in all of them in pipelines.
+const CLIENTS: u16 = 6;
+
+fn times(name: &str, usually: usize) -> usize {
+    std::env::var(name).map_or(usually, |count| count.parse().expect("a number"))
+}
+
+/// Keys of clients: those of the first are of one shard, those of the others of all.
+fn groups() -> Vec<Vec<String>> {
+    let alone = (0..CLIENTS).map(|n| vec![key_in(n * 2731 + 7, 0)]);
+    let mixed = (0..CLIENTS / 2).map(|n| (0..8).map(|m| key_in(m * 2048 + n, 1)).collect());
+    alone.chain(mixed).collect()
+}
+
+/// Holds every counter against what the cluster says in the end.
+fn assert_nothing_twice(rig: &Rig, counters: &[Counter]) {
+    for counter in counters {
+        let owner = &rig.cluster.nodes[rig.cluster.owner(counter.slot())];
+        counter.assert_once(owner.cmd(&["GET", &counter.key]).int() as u64);
+        assert!(counter.acknowledged > 20, "{counter:?}");
+    }
+}
+
+/// A cluster that serves what it can while slots have no primary. By default it serves nothing then, not even reads.
+fn partly_serving() -> Shape {
+    Shape { options: vec!["--cluster-require-full-coverage", "no"], ..Shape::default() }
+}
+
+/// Kills primaries; how long clients of other shards waited at most, each time, and how long the failover took.
+fn dies_under_load(shape: &Shape) -> Vec<(Duration, Duration)> {
+    let mut waits = Vec::new();
+    for round in 0..times("REDWEIR_CLUSTER_DEATHS", 1) {
+        let mut rig = Rig::with(shape, SESSION);
+        rig.await_replicas();
+        let load = Counters::start(&rig.via(), &groups());
+        load.await_rounds(20);
+        let victim = round % 3;
+        let (slot, killed) = (victim as u16 * 5462, Instant::now());
+        rig.cluster.kill(victim);
+        let successor = rig.cluster.await_successor_of(victim, slot);
+        let replaced = killed.elapsed();
+        rig.cluster.await_ok();
+        load.await_rounds(20);
+        let counters = load.stop();
+        assert_nothing_twice(&rig, &counters);
+        let is_victims = |counter: &Counter| rig.cluster.owner(counter.slot()) == successor;
+        let (unknown, lost) =
+            counters.iter().fold((0, 0), |(unknown, lost), c| (unknown + c.unknown, lost + c.lost));
+        println!("replaced after {replaced:?}; {unknown} unknown, {lost} acknowledged and lost");
+        for counter in &counters {
+            let is_told = |(_, text): &&(Instant, String)| !text.contains("may have been executed");
+            let refused: Vec<_> = counter.errors.iter().filter(is_told).collect();
+            assert!(refused.is_empty(), "held, not refused: {counter:?}");
+            assert!(counter.errors.is_empty() || is_victims(counter), "another shard: {counter:?}");
+            assert!(counter.last_acknowledged.unwrap() > killed + replaced, "it goes on: {counter:?}");
+        }
+        let alone = counters.iter().filter(|counter| counter.key.ends_with(":0") && !is_victims(counter));
+        waits.push((alone.map(|counter| counter.slowest).max().unwrap(), replaced));
+    }
+    waits
+}
+
+/// From when all know of the death until the replica has taken over, all nodes say CLUSTERDOWN.
+#[test]
+fn a_primary_that_dies_under_load_has_nothing_executed_twice() {
+    println!("others waited, failover: {:?}", dies_under_load(&Shape::default()));
+}
+
+#[test]
+fn a_primary_that_dies_holds_up_nobody_else_where_the_cluster_serves_in_part() {
+    let waits = dies_under_load(&partly_serving());
+    println!("others waited, failover: {waits:?}");
+    assert!(waits.iter().all(|(waited, replaced)| *waited < *replaced / 2), "{waits:?}");
+}
+
+/// Reads are served meanwhile: by the replica that is left, whatever the level allows it.
+#[test]
+fn a_primary_that_dies_leaves_eventual_reads_as_they_were() {
+    let mut rig = Rig::with(&partly_serving(), EVENTUAL);
+    let key = key_in(0, 0);
+    assert_eq!(rig.proxy.cmd(&["SET", &key, "v"]), "OK");
+    rig.cluster.await_sync();
+    rig.await_replicas();
+    rig.cluster.kill(0);
+    let (mut conn, killed, mut slowest) = (rig.connect(), Instant::now(), secs(0));
+    let mut reads = 0;
+    while killed.elapsed() < secs(4) {
+        let asked = Instant::now();
+        assert_eq!(conn.cmd(&["GET", &key]), "v");
+        slowest = slowest.max(asked.elapsed());
+        reads += 1;
+        sleep_ms(1);
+    }
+    println!("{reads} reads, the slowest {slowest:?}");
+    assert!(slowest < secs(1), "{slowest:?}");
+    rig.cluster.await_successor_of(0, 0);
+}
+
+/// Fails every shard over in turn, and waits until the old primary follows.
+fn fail_over_in_turn(rig: &Rig, count: usize) {
+    for round in 0..count {
+        let owner = rig.cluster.owner((round % 3) as u16 * 5462);
+        let replica = rig.cluster.replicas_of(owner)[0];
+        rig.cluster.fail_over_to(replica);
+        eventually("the old primary follows", secs(20), || rig.cluster.replicas_of(replica) == [owner]);
+        rig.cluster.await_ok();
+    }
+}
+
+#[test]
+fn primaries_that_are_replaced_one_after_the_other_are_not_noticed() {
+    let rig = Rig::start(SESSION);
+    rig.await_replicas();
+    let load = Counters::start(&rig.via(), &groups());
+    load.await_rounds(20);
+    fail_over_in_turn(&rig, times("REDWEIR_CLUSTER_FAILOVERS", 5));
+    load.await_rounds(20);
+    let counters = load.stop();
+    assert_nothing_twice(&rig, &counters);
+    for counter in &counters {
+        assert!(counter.errors.is_empty() && counter.lost == 0, "{counter:?}");
+    }
+    let slowest = counters.iter().map(|counter| counter.slowest).max();
+    println!("the slowest answer took {slowest:?}");
+}
+
+#[test]
+fn fenced_reads_are_right_while_primaries_are_replaced() {
+    let rig = Rig::start(FENCED);
+    rig.await_replicas();
+    let load = Plan::over(rig.via(), (0..3).map(|n| n * 5462), 10).start(&rig.cluster);
+    load.await_reads(200);
+    fail_over_in_turn(&rig, times("REDWEIR_CLUSTER_FAILOVERS", 4));
+    load.await_reads(300);
+    let tally = load.stop().judge(FENCED.level, BOUND);
+    println!("{tally:?}");
+    tally.assert_clean();
+}
+
+#[test]
+fn the_stream_is_taken_up_again_at_the_promoted_replica() {
+    let rig = Rig::start(FENCED);
+    rig.await_replicas();
+    let promoted = rig.cluster.replicas_of(0)[0];
+    let before = rig.cluster.nodes[promoted].stat("sync_full");
+    rig.cluster.fail_over_to(promoted);
+    rig.cluster.await_ok();
+    rig.await_replicas();
+    let key = key_in(0, 0);
+    assert_eq!(rig.proxy.cmd(&["SET", &key, "v"]), "OK");
+    assert_eq!(rig.proxy.cmd(&["GET", &key]), "v");
+    assert_eq!(rig.cluster.nodes[promoted].stat("sync_full"), before, "+CONTINUE, never a dump");
+}

@@ -1,0 +1,99 @@
+//! Pipelines over shards: whatever is answered first, the client gets it in its order.
+
+use std::collections::HashMap;
+use std::process::Command;
+use std::thread;
+
+use super::{FENCED, Promise, Rig, SESSION, STRONG, keys};
+use crate::support::rng::Rng;
+use crate::support::{Value, encode};
+
+/// Commands in one pipeline.
+const LENGTH: usize = 5000;
+
+/// What one server with these keys answers to a command by chance, and the command.
+fn some_command(
+    rng: &mut Rng,
+    keys: &[String],
+    model: &mut HashMap<String, i64>,
+    n: usize,
+) -> (Vec<u8>, Value) {
+    let bulk = |count: Option<&i64>| count.map_or(Value::Null, |count| Value::Bulk(count.to_string().into()));
+    let key = &keys[rng.below(keys.len())];
+    match rng.below(7) {
+        0 => {
+            model.insert(key.clone(), n as i64);
+            (encode(&["SET", key, &n.to_string()]), Value::Status("OK".to_owned()))
+        }
+        1 => {
+            let count = model.entry(key.clone()).or_default();
+            *count += 1;
+            (encode(&["INCR", key]), Value::Int(*count))
+        }
+        2 => (encode(&["DEL", key]), Value::Int(i64::from(model.remove(key).is_some()))),
+        3 => (encode(&["ECHO", &n.to_string()]), Value::Bulk(n.to_string().into())),
+        4 => {
+            let some: Vec<&String> = (0..5).map(|_| &keys[rng.below(keys.len())]).collect();
+            let words: Vec<&str> = ["MGET"].into_iter().chain(some.iter().map(|key| key.as_str())).collect();
+            (encode(&words), Value::Array(some.iter().map(|key| bulk(model.get(*key))).collect()))
+        }
+        _ => (encode(&["GET", key]), bulk(model.get(key))),
+    }
+}
+
+fn answered_in_order(promise: Promise) {
+    let rig = Rig::start(promise);
+    rig.await_replicas();
+    let clients = (0..3).map(|client: u64| {
+        let mut conn = rig.connect();
+        thread::spawn(move || {
+            let (mut rng, mut model) = (Rng::new(client + 1), HashMap::new());
+            let keys: Vec<String> = keys(200).iter().map(|key| format!("{key}:{client}")).collect();
+            for _ in 0..2 {
+                let sent: Vec<(Vec<u8>, Value)> =
+                    (0..LENGTH).map(|n| some_command(&mut rng, &keys, &mut model, n)).collect();
+                let bytes: Vec<u8> = sent.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
+                let mut sender = conn.stream();
+                let sending = thread::spawn(move || std::io::Write::write_all(&mut sender, &bytes));
+                for (n, (bytes, wanted)) in sent.iter().enumerate() {
+                    let got = conn.read();
+                    assert_eq!(&got, wanted, "client {client}, command {n}: {}", bytes.escape_ascii());
+                }
+                sending.join().unwrap().unwrap();
+            }
+        })
+    });
+    clients.collect::<Vec<_>>().into_iter().for_each(|client| client.join().unwrap());
+}
+
+#[test]
+fn a_pipeline_over_all_shards_is_answered_in_order() {
+    answered_in_order(SESSION);
+}
+
+#[test]
+fn a_fenced_pipeline_over_all_shards_is_answered_in_order() {
+    answered_in_order(FENCED);
+}
+
+#[test]
+fn a_strong_pipeline_over_all_shards_is_answered_in_order() {
+    answered_in_order(STRONG);
+}
+
+#[test]
+fn redis_benchmark_runs_through_the_proxy() {
+    let rig = Rig::start(FENCED);
+    let output = Command::new("redis-benchmark")
+        .args(["-p", &rig.proxy.port.to_string(), "-r", "100000", "-t", "set,get"])
+        .args(["-n", "50000", "-P", "16", "-q"])
+        .output()
+        .expect("redis-benchmark is on PATH");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    println!("{}", text.replace('\r', "\n"));
+    assert!(output.status.success(), "{text}");
+    assert!(!text.to_lowercase().contains("error"), "{text}");
+    let done = text.matches("requests per second").count();
+    assert_eq!(done, 2, "{text}");
+    assert!(rig.proxy.cmd(&["DBSIZE"]).int() > 10_000);
+}

@@ -1,0 +1,72 @@
+//! Reads go to replicas, of every shard, at every level.
+
+use super::{BOUNDED, EVENTUAL, FENCED, Promise, Rig, SESSION, STRONG, keys};
+use crate::support::{eventually, secs};
+
+fn serves_at_replicas(promise: Promise) {
+    let rig = Rig::start(promise);
+    let all = keys(90);
+    let mut conn = rig.connect();
+    for key in &all {
+        assert_eq!(conn.cmd(&["SET", key, key]), "OK");
+    }
+    rig.cluster.await_sync();
+    rig.await_replicas();
+    // Its own writes are old by now: nothing keeps this client at primaries.
+    let replicas = rig.cluster.replicas();
+    let mut shares = Vec::new();
+    eventually("replicas of all shards serve most reads", secs(10), || {
+        let before: Vec<u64> = replicas.iter().map(|n| rig.cluster.calls(&[*n], &["get"])).collect();
+        for key in &all {
+            assert_eq!(conn.cmd(&["GET", key]), key.as_str());
+        }
+        let after = replicas.iter().map(|n| rig.cluster.calls(&[*n], &["get"]));
+        shares = after.zip(&before).map(|(after, before)| after - before).collect();
+        shares.iter().all(|share| *share > 0) && shares.iter().sum::<u64>() > all.len() as u64 / 2
+    });
+    println!("{}: replicas served {shares:?} of {}", promise.name, all.len());
+}
+
+#[test]
+fn eventual_reads_are_served_by_replicas_of_all_shards() {
+    serves_at_replicas(EVENTUAL);
+}
+
+#[test]
+fn bounded_reads_are_served_by_replicas_of_all_shards() {
+    serves_at_replicas(BOUNDED);
+}
+
+#[test]
+fn session_reads_are_served_by_replicas_of_all_shards() {
+    serves_at_replicas(SESSION);
+}
+
+#[test]
+fn fenced_reads_are_served_by_replicas_of_all_shards() {
+    serves_at_replicas(FENCED);
+}
+
+#[test]
+fn strong_reads_are_served_by_replicas_of_all_shards() {
+    serves_at_replicas(STRONG);
+}
+
+/// In a fresh cluster every offset is low, and one that stands still is as good as any at a glance.
+#[test]
+fn a_replica_that_stands_still_is_not_asked_for_what_it_has_not() {
+    let rig = Rig::start(FENCED);
+    rig.await_replicas();
+    let stopped = rig.cluster.replicas_of(0)[0];
+    rig.cluster.pause(stopped);
+    let mut conn = rig.connect();
+    for key in keys(30) {
+        assert_eq!(conn.cmd(&["SET", &key, "fresh"]), "OK");
+        assert_eq!(conn.cmd(&["GET", &key]), "fresh");
+    }
+    rig.cluster.resume(stopped);
+    rig.cluster.await_ok();
+    for key in keys(30) {
+        assert_eq!(conn.cmd(&["GET", &key]), "fresh");
+    }
+}

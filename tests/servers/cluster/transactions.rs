@@ -1,0 +1,119 @@
+//! Transactions: whole in one slot, refused over two.
+
+use super::{Rig, SESSION, Twins, keys};
+use crate::support::cluster::key_in;
+use crate::support::{Conn, Value, sleep_ms};
+
+#[test]
+fn a_transaction_in_one_slot_is_executed_as_one_server_does() {
+    let mut twins = Twins::start();
+    for key in keys(12) {
+        let other = format!("{key}:other");
+        let same = format!("{{{}}}:list", &key[1..key.find('}').unwrap()]);
+        assert_eq!(twins.say(&["MULTI"]), "OK");
+        twins.say(&["SET", &key, "1"]);
+        twins.say(&["INCR", &key]);
+        twins.say(&["RPUSH", &same, "a", "b"]);
+        twins.say(&["GET", &other]);
+        twins.say(&["LLEN", &key]);
+        twins.say(&["EXEC"]);
+        twins.say(&["MULTI"]);
+        twins.say(&["SET", &key, "2"]);
+        twins.say(&["DISCARD"]);
+        assert_eq!(twins.say(&["GET", &key]), "2");
+    }
+    twins.say(&["MULTI"]);
+    twins.say(&["EXEC"]);
+    twins.say(&["MULTI"]);
+    twins.say(&["PING"]);
+    twins.say(&["EXEC"]);
+    twins.say(&["EXEC"]);
+    twins.say(&["DISCARD"]);
+}
+
+#[test]
+fn a_watched_key_that_changes_ends_a_transaction() {
+    let rig = Rig::start(SESSION);
+    for key in keys(6) {
+        let mut conn = rig.connect();
+        assert_eq!(conn.cmd(&["WATCH", &key]), "OK");
+        assert_eq!(conn.cmd(&["MULTI"]), "OK");
+        assert_eq!(conn.cmd(&["SET", &key, "mine"]), "QUEUED");
+        assert_eq!(rig.proxy.cmd(&["SET", &key, "theirs"]), "OK");
+        assert_eq!(conn.cmd(&["EXEC"]), Value::Null);
+        assert_eq!(conn.cmd(&["GET", &key]), "theirs");
+        assert_eq!(conn.cmd(&["WATCH", &key]), "OK");
+        assert_eq!(conn.cmd(&["MULTI"]), "OK");
+        assert_eq!(conn.cmd(&["SET", &key, "mine"]), "QUEUED");
+        assert_eq!(conn.cmd(&["EXEC"]).items().len(), 1);
+        assert_eq!(conn.cmd(&["GET", &key]), "mine");
+    }
+}
+
+/// When the other slot is named, or by `EXEC` as a cluster does it.
+fn assert_refused(queued: &Value, executed: &Value) {
+    let is = |reply: &Value, code: &str| reply.is_error() && reply.error().starts_with(code);
+    let at_once = is(queued, "CROSSSLOT") && is(executed, "EXECABORT");
+    let in_the_end = *queued == "QUEUED" && is(executed, "CROSSSLOT");
+    assert!(at_once || in_the_end, "{queued:?}, {executed:?}");
+}
+
+#[test]
+fn a_transaction_over_two_slots_is_refused_whole() {
+    let rig = Rig::start(SESSION);
+    let mut conn = rig.connect();
+    // Of two shards, and of one.
+    for other in [9000, 2] {
+        let (a, b) = (key_in(1, 0), key_in(other, 0));
+        assert_eq!(conn.cmd(&["MULTI"]), "OK");
+        assert_eq!(conn.cmd(&["SET", &a, "1"]), "QUEUED");
+        let queued = conn.cmd(&["SET", &b, "1"]);
+        assert_refused(&queued, &conn.cmd(&["EXEC"]));
+        assert_eq!(conn.cmd(&["EXISTS", &a, &b]), 0);
+        // What was sent at once is answered the same.
+        conn.ask(&["MULTI"]).ask(&["SET", &a, "1"]).ask(&["SET", &b, "1"]).ask(&["EXEC"]).ask(&["PING"]);
+        let replies = conn.read_many(5);
+        assert_refused(&replies[2], &replies[3]);
+        assert_eq!(replies[4], "PONG");
+        assert_eq!(conn.cmd(&["EXISTS", &a, &b]), 0);
+    }
+}
+
+/// ASK while it is queued, or MOVED: the client may send it again, so nothing of it may have been executed.
+#[test]
+fn a_transaction_in_a_slot_that_moves_is_executed_once_or_not_at_all() {
+    let rig = Rig::start(SESSION);
+    let (counter, mirror) = (key_in(3, 0), key_in(3, 1));
+    let mut conn = rig.connect();
+    let (mut executed, mut aborted) = (0, 0);
+    let mut once = |conn: &mut Conn| {
+        conn.ask(&["MULTI"]).ask(&["INCR", &counter]).ask(&["INCR", &mirror]).ask(&["EXEC"]);
+        let reply = conn.read_many(4).pop().unwrap();
+        match &reply {
+            Value::Array(counts) if counts.len() == 2 => executed += 1,
+            Value::Error(text) if text.starts_with("EXECABORT") || text.contains("not executed") => {
+                aborted += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    once(&mut conn);
+    for to in [1, 0] {
+        let step = rig.cluster.open(3, to);
+        once(&mut conn);
+        step.carry(1);
+        once(&mut conn);
+        step.carry(1);
+        once(&mut conn);
+        step.finish();
+        (0..20).for_each(|_| once(&mut conn));
+        rig.cluster.await_ok();
+        sleep_ms(100);
+        (0..20).for_each(|_| once(&mut conn));
+    }
+    println!("{executed} executed, {aborted} aborted");
+    let counts = conn.cmd(&["MGET", &counter, &mirror]);
+    let counts: Vec<i64> = counts.items().iter().map(Value::int).collect();
+    assert_eq!(counts, [executed, executed]);
+    assert!(executed >= 40, "{executed} executed, {aborted} aborted");
+}
