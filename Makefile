@@ -23,7 +23,7 @@ SOAK_READS ?= 1000000
 SOAK_DISCONNECTS ?= 100000
 # Reads of any command that are judged at each level.
 SOAK_COMMANDS ?= 1000000
-# Failovers by sentinels, of each kind.
+# Failovers by sentinels, of each kind; of a cluster, by order and by death.
 SOAK_FAILOVERS ?= 10
 SOAK_CLUSTER_FAILOVERS ?= 50
 SOAK_CLUSTER_DEATHS ?= 10
