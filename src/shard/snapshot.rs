@@ -141,6 +141,8 @@ impl Snapshot {
 
     /// What a replica has applied that is still fresh enough for this policy, whatever is demanded besides; `None` when
     /// that has to be decided anew.
+    #[allow(clippy::inline_always, reason = "measured: 1 % of the instructions of a small command")]
+    #[inline(always)]
     pub fn fit(&self, policy: PolicyId, node: NodeId, now: Moment) -> Option<Offset> {
         self.fit.borrow().at(policy, node, now)
     }

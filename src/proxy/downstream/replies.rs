@@ -337,6 +337,22 @@ impl Client {
         self.inner.borrow().gone
     }
 
+    /// Command number `seq` waits somewhere before it is sent on.
+    pub fn goes_astray(&self, seq: u64) {
+        self.status.astray.borrow_mut().push(seq);
+    }
+
+    /// Whether a command before number `seq` waits somewhere, so that this one would overtake it.
+    pub fn overtakes_astray(&self, seq: u64) -> bool {
+        let mut astray = self.status.astray.borrow_mut();
+        if astray.is_empty() {
+            return false;
+        }
+        let oldest = self.oldest();
+        astray.retain(|astray| *astray >= oldest);
+        astray.iter().any(|astray| *astray < seq)
+    }
+
     /// Sequence number of the slot that [`Client::open`] would open.
     pub fn next(&self) -> u64 {
         self.inner.borrow().queue.next()

@@ -35,8 +35,9 @@ pub struct Status {
     pub release: Cell<Option<Release>>,
     /// Its last command waits for something.
     pub busy: Cell<bool>,
-    /// A command of its was sent on to another node of a cluster, where it has to wait: what comes next must not overtake it.
-    pub astray: Cell<bool>,
+    /// Commands of its that wait somewhere before they are sent on to another node of a cluster, by their numbers: what comes
+    /// behind them must not overtake them. They stay until all before them is answered.
+    pub astray: RefCell<Vec<u64>>,
     /// A blocking command of its is outstanding, or was the last on its exclusive connection.
     pub blocking: Cell<bool>,
     /// That has to be asked again, of another primary of the cluster.
@@ -63,7 +64,7 @@ impl Default for Status {
             waits: Cell::new(false),
             release: Cell::new(None),
             busy: Cell::new(false),
-            astray: Cell::new(false),
+            astray: RefCell::default(),
             blocking: Cell::new(false),
             asks_again: Cell::new(false),
             relayed: Cell::new(false),

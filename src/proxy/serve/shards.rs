@@ -22,7 +22,7 @@ use crate::core::command::{Access, Handling, Intent, Local, Stateful};
 use crate::core::cursor::Cursor;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
-use crate::core::plan::{Hold, owner};
+use crate::core::plan::{Admittance, Hold, needs_admission, owner};
 use crate::core::slots::{About, HashSlot, ShardIndex, Spread, about, spread, time_left};
 use crate::proxy::downstream::joint::Combine;
 use crate::proxy::session::connection::Connection;
@@ -126,24 +126,29 @@ impl Shards {
         now: Moment,
     ) -> Step {
         let generation = self.cluster.generation();
-        if generation != self.generation || connection.client.status.astray.get() {
+        let is_astray = || !connection.client.status.astray.borrow().is_empty();
+        if generation != self.generation || is_astray() {
             if !connection.client.is_drained() {
                 return Step::Drain;
             }
             self.generation = generation;
-            connection.client.status.astray.set(false);
+            connection.client.status.astray.borrow_mut().clear();
         }
         if self.parts.is_some() {
             return self.go_on(connection, now);
         }
         let commands = self.known(connection, now).1;
-        let intent = connection.last.classify(request, &commands);
+        let intent = classify(connection, request, &commands);
         let hold = connection.pin.as_ref().map_or(Hold::Nothing, Pin::hold);
         let what = if request.is_partial() {
             about_beginning(request, intent, &commands)
         } else {
             about(request, intent, &commands.table)
         };
+        if hold == Hold::Relay && self.is_elsewhere(what) {
+            connection.say(say::CROSSSLOT);
+            return Step::Done;
+        }
         if hold == Hold::Relay {
             return self.send(connection, To::Shard(self.current), request, intent, now);
         }
@@ -162,6 +167,17 @@ impl Shards {
         }
     }
 
+    /// Whether keys are at another shard than the present one.
+    fn is_elsewhere(&self, what: About) -> bool {
+        match what {
+            About::Slot { slot, .. } => {
+                self.cluster.place(slot).owner.is_some_and(|owner| owner != self.current)
+            }
+            About::Several => true,
+            About::Nothing => false,
+        }
+    }
+
     /// In a transaction all is for its shard; what has its keys elsewhere is an error in queueing, as on the server.
     fn queue(
         &mut self,
@@ -171,14 +187,7 @@ impl Shards {
         intent: Intent,
         now: Moment,
     ) -> Step {
-        let elsewhere = match what {
-            About::Slot { slot, .. } => {
-                self.cluster.place(slot).owner.is_some_and(|owner| owner != self.current)
-            }
-            About::Several => true,
-            About::Nothing => false,
-        };
-        if elsewhere {
+        if self.is_elsewhere(what) {
             connection.poison_transaction();
             connection.client.answer(say::CROSSSLOT);
             return Step::Done;
@@ -201,7 +210,10 @@ impl Shards {
             (settings.split_writes, settings.keyless_scripts)
         });
         drop(config);
-        let own = connection.is_unauthenticated();
+        let own = match is_let_in(connection, request, intent, now) {
+            Ok(is_let_in) => !is_let_in,
+            Err(step) => return step,
+        };
         match spread {
             Spread::Anywhere if is_about_clusters(commands.table.name(intent.id)) && !own => {
                 connection.client.answer(say::NO_CLUSTER);
@@ -211,7 +223,7 @@ impl Shards {
                 connection.client.answer(say::SCRIPT_WITHOUT_KEYS);
                 Step::Done
             }
-            Spread::Anywhere | Spread::Script => self.keyless(connection, request, intent, now),
+            Spread::Anywhere | Spread::Script => self.keyless(connection, request, (intent, own), now),
             Spread::Random => {
                 let live = self.cluster.live();
                 let one = live.get(connection.worker.roll() as usize % live.len().max(1)).copied();
@@ -237,12 +249,12 @@ impl Shards {
         &mut self,
         connection: &mut Box<Connection>,
         request: &Request<'_>,
-        intent: Intent,
+        (intent, is_stranger): (Intent, bool),
         now: Moment,
     ) -> Step {
         let begins = intent.handling == Handling::Pin(Stateful::Multi) && request.count() == 1;
         let holder = self.holder(connection);
-        if begins && holder.is_none() && !self.begins && !connection.is_unauthenticated() {
+        if begins && holder.is_none() && !self.begins && !is_stranger {
             connection.client.answer(say::OK);
             self.begins = true;
             return Step::Done;
@@ -481,12 +493,38 @@ impl Shards {
         let fresh = worker.snapshot.look();
         let (view, commands) = (Arc::clone(&fresh.view), Arc::clone(&fresh.commands));
         drop(fresh);
-        connection.resume_fast_path(&view, &commands, now);
+        resume(connection, &view, &commands, now);
         if let Some(side) = self.sides.get_mut(at) {
             side.known = Some((arrival, Arc::clone(&view), Arc::clone(&commands)));
         }
         (view, commands)
     }
+}
+
+/// Whether Redweir may answer its client something in the servers' stead: if not, these have the say. `Err`: not yet.
+fn is_let_in(
+    connection: &mut Connection,
+    request: &Request<'_>,
+    intent: Intent,
+    now: Moment,
+) -> Result<bool, Step> {
+    if !connection.is_unauthenticated() {
+        return Ok(true);
+    }
+    let view = connection.worker.shared.shard().view.load_full();
+    Ok(connection.admit(request, intent, &view, now)? == Admittance::Admitted && needs_admission(intent))
+}
+
+/// The same as for a client of one primary, where it is a part of what it is called from.
+#[inline(never)]
+fn resume(connection: &mut Connection, view: &View, commands: &Commands, now: Moment) {
+    connection.resume_fast_path(view, commands, now);
+}
+
+/// The same.
+#[inline(never)]
+fn classify(connection: &mut Connection, request: &Request<'_>, commands: &Commands) -> Intent {
+    connection.last.classify(request, commands)
 }
 
 /// Nobody is known to have the slot: it is waited for, as for a primary.

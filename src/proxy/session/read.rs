@@ -72,9 +72,7 @@ impl Connection {
             self.cache_route(request, intent, (&*view.policies, policy), commands);
             return step;
         }
-        if self.is_owner_unknown(policy, now)
-            && let Some(primary) = view.usable_primary(now)
-        {
+        if let Some(primary) = self.owner_instead(policy, view, now) {
             return self.fall_back(primary, request, outgoing(Reason::SlotMoving), view);
         }
         let (decision, better_elsewhere) = self.weigh(policy, policy_id, demand, view, now);
@@ -107,12 +105,16 @@ impl Connection {
                 self.send_on_hope(node, request, outgoing, &stamps, view)
             }
             Decision::Wait { .. } => self.wait_for_anchor(policy.wait_timeout, now),
-            // A short failover is not seen.
-            Decision::Refuse { reason: Reason::PrimaryDown } if self.awaits_primary(view, now) => {
-                self.wait(On::View, view.hold, now)
-            }
-            Decision::Refuse { reason } => self.refuse(telemetry::AccessLabel::Read, reason),
+            Decision::Refuse { reason } => self.wait_or_refuse(reason, view, now),
         }
+    }
+
+    /// Nobody may answer the read now. A short failover is not seen.
+    fn wait_or_refuse(&mut self, reason: Reason, view: &View, now: Moment) -> Step {
+        if reason == Reason::PrimaryDown && self.awaits_primary(view, now) {
+            return self.wait(On::View, view.hold, now);
+        }
+        self.refuse(telemetry::AccessLabel::Read, reason)
     }
 
     /// Where reads look at no fences the session counts itself what it has written, from the beginning, or since the first
@@ -153,16 +155,16 @@ impl Connection {
         is_known
     }
 
-    /// Whether the primary has been waited for long enough that has to say that the slot is still its own, by this read or by
-    /// another that had arrived with it: then it is asked itself.
-    fn is_owner_unknown(&mut self, policy: &Policy, now: Moment) -> bool {
+    /// The primary, if it has been waited for long enough that it says that the slot is still its own, by this read or by another
+    /// that had arrived with it: then it is asked itself.
+    fn owner_instead(&mut self, policy: &Policy, view: &View, now: Moment) -> Option<NodeId> {
         if policy.consistency < Consistency::Strong || self.is_owner_confirmed() {
-            return false;
+            return None;
         }
         if self.waiting.has_lasted(policy.wait_timeout, now) {
             self.waiting.give_up_on_owner();
         }
-        self.waiting.has_given_up_on_owner()
+        view.usable_primary(now).filter(|_| self.waiting.has_given_up_on_owner())
     }
 
     /// Waits for what the nodes say, the primary first.

@@ -32,6 +32,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
+/// A command that waits before it is sent on.
+#[derive(Debug)]
+pub(crate) struct Later {
+    pending: Pending,
+    request: BytesMut,
+    key: LaneKey,
+}
+
 impl Worker {
     /// Has a command go on that a primary has answered so. It is answered that in the end, if it never gets anywhere.
     pub(crate) fn send_on(
@@ -73,8 +81,9 @@ impl Worker {
             return;
         }
         let asking = matches!(redirection, Some(Redirection::Ask { .. }));
+        let in_order = !pending.client.overtakes_astray(pending.seq);
         match to {
-            Some(to) if asking || pending.redirected <= AT_ONCE => {
+            Some(to) if in_order && (asking || pending.redirected <= AT_ONCE) => {
                 self.send_to(to, pending, &request, lane.key, asking);
             }
             _ => self.send_later(&cluster, pending, request, lane.key),
@@ -96,7 +105,7 @@ impl Worker {
         (pending.shard, pending.need, pending.void, pending.at_primary) = (shard, None, false, true);
         let primary = worker.shared.shard().view.load().usable_primary(now);
         let Some(node) = primary.filter(|_| worker.held.is_empty()) else {
-            pending.client.status.astray.set(true);
+            pending.client.goes_astray(pending.seq);
             return worker.hold(HeldCommand {
                 since: now,
                 key,
@@ -114,18 +123,26 @@ impl Worker {
         lane.push_bytes(request, pending);
     }
 
-    /// Sends it to whoever has the slot in a moment.
+    /// Sends it to whoever has the slot in a moment, behind all that waits for that already.
     fn send_later(self: &Rc<Self>, cluster: &Cluster, pending: Pending, request: BytesMut, key: LaneKey) {
-        // What the client says next must not overtake it.
-        pending.client.status.astray.set(true);
+        pending.client.goes_astray(pending.seq);
         cluster.look();
-        let worker = Rc::clone(self);
-        task::spawn_local("sent on", async move {
-            tokio::time::sleep(PAUSE).await;
-            if pending.client.gone().is_none() {
-                worker.send_to_owner(pending, &request, key);
-            }
-        });
+        let is_first = {
+            let mut later = self.later.borrow_mut();
+            later.push_back(Later { pending, request, key });
+            later.len() == 1
+        };
+        if is_first {
+            let worker = Rc::clone(self);
+            task::spawn_local("sent on", async move {
+                tokio::time::sleep(PAUSE).await;
+                for Later { pending, request, key } in worker.later.take() {
+                    if pending.client.gone().is_none() {
+                        worker.send_to_owner(pending, &request, key);
+                    }
+                }
+            });
+        }
     }
 
     /// Sends it to whoever has its slot by now.

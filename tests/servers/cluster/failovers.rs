@@ -4,11 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{BOUND, EVENTUAL, FENCED, Rig, SESSION};
+use super::{BOUND, FENCED, Rig, SESSION, WRITE_HOLD};
 use crate::support::cluster::counters::{Counter, Counters};
 use crate::support::cluster::registers::Plan;
-use crate::support::cluster::{Shape, key_in};
-use crate::support::{eventually, secs, sleep_ms};
+use crate::support::cluster::{Cluster, Shape, key_in};
+use crate::support::{Setup, eventually, secs, sleep_ms};
 
 /// Clients that count in slots of one shard each, and as many that count in all of them in pipelines.
 const CLIENTS: u16 = 6;
@@ -88,7 +88,10 @@ fn a_primary_that_dies_holds_up_nobody_else_where_the_cluster_serves_in_part() {
 /// Reads are served meanwhile: by the replica that is left, whatever the level allows it.
 #[test]
 fn a_primary_that_dies_leaves_eventual_reads_as_they_were() {
-    let mut rig = Rig::with(&partly_serving(), EVENTUAL);
+    let cluster = Cluster::with(&partly_serving());
+    let stale = "consistency = \"eventual\"\nreplica-serve-stale-data = \"yes\"";
+    let setup = Setup::by_cluster(&cluster.addresses()).policy("default", stale).upstream(WRITE_HOLD);
+    let mut rig = Rig { proxy: setup.start_with_any_replicas(), cluster };
     let key = key_in(0, 0);
     assert_eq!(rig.proxy.cmd(&["SET", &key, "v"]), "OK");
     rig.cluster.await_sync();

@@ -89,6 +89,8 @@ impl Connection {
 
     /// More has arrived. What is the same for all that comes with it is looked at once more; only what depends on the
     /// view and the clock alone is known from others that have come since either changed.
+    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
+    #[inline(always)]
     pub(crate) fn resume_fast_path(&mut self, view: &View, commands: &Commands, now: Moment) {
         self.routing.cache(None);
         let Some(fast_path) = self.routing.fast_path() else { return };

@@ -387,6 +387,12 @@ impl Found {
         let refused = || ErrorCode::of(reply).is_some_and(ErrorCode::is_of_cluster);
         let alone = lane.exclusive && !pending.client.status.blocking.get();
         self.is_elsewhere = asks && pending.at_primary && !alone && refused();
+        // A read that was sent behind another one that has yet to be sent on would show what is older than that.
+        self.is_elsewhere |= asks
+            && pending.at_primary
+            && !lane.exclusive
+            && pending.asked().may_move()
+            && pending.client.overtakes_astray(pending.seq);
         self.doubtful |= pending.is_unconfirmed_by(reply);
         self.is_elsewhere
     }
