@@ -58,6 +58,16 @@ impl Stamps {
         matches!(self, Self::Many(slots) if slots.len() > KEPT)
     }
 
+    /// Whether any of the others is among them.
+    pub fn touch_any_of(&self, others: &Self) -> bool {
+        match others {
+            Self::None => false,
+            Self::One(slot) => self.touch(*slot),
+            Self::Many(slots) => slots.iter().any(|slot| self.touch(*slot)),
+            Self::All => *self != Self::None,
+        }
+    }
+
     /// Whether a key of this slot is among them.
     pub fn touch(&self, slot: Slot) -> bool {
         match self {

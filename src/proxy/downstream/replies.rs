@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 
 use crate::core::moment::Moment;
-use crate::core::session::Session;
+use crate::core::session::{Session, Stamps};
 use crate::core::slots::ShardIndex;
 use crate::net::runtime::budget::Budget;
 use crate::net::runtime::buffers::Buffers;
@@ -337,20 +337,20 @@ impl Client {
         self.inner.borrow().gone
     }
 
-    /// Command number `seq` waits somewhere before it is sent on.
-    pub fn goes_astray(&self, seq: u64) {
-        self.status.astray.borrow_mut().push(seq);
+    /// Command number `seq`, about these keys, waits somewhere before it is sent on.
+    pub fn goes_astray(&self, seq: u64, stamps: &Stamps) {
+        self.status.astray.borrow_mut().push((seq, stamps.clone()));
     }
 
-    /// Whether a command before number `seq` waits somewhere, so that this one would overtake it.
-    pub fn overtakes_astray(&self, seq: u64) -> bool {
+    /// Whether a command before number `seq` of which `concerns` is so waits somewhere.
+    pub fn is_behind_astray(&self, seq: u64, concerns: impl Fn(&Stamps) -> bool) -> bool {
         let mut astray = self.status.astray.borrow_mut();
         if astray.is_empty() {
             return false;
         }
         let oldest = self.oldest();
-        astray.retain(|astray| *astray >= oldest);
-        astray.iter().any(|astray| *astray < seq)
+        astray.retain(|(astray, _)| *astray >= oldest);
+        astray.iter().any(|(astray, stamps)| *astray < seq && concerns(stamps))
     }
 
     /// Sequence number of the slot that [`Client::open`] would open.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::core::command::CommandId;
 use crate::core::moment::Moment;
+use crate::core::session::Stamps;
 use crate::shard::identity::IdentityId;
 use crate::shard::mailbox::Release;
 
@@ -35,9 +36,9 @@ pub struct Status {
     pub release: Cell<Option<Release>>,
     /// Its last command waits for something.
     pub busy: Cell<bool>,
-    /// Commands of its that wait somewhere before they are sent on to another node of a cluster, by their numbers: what comes
-    /// behind them must not overtake them. They stay until all before them is answered.
-    pub astray: RefCell<Vec<u64>>,
+    /// Commands of its that wait somewhere before they are sent on to another node of a cluster, by their numbers, and what
+    /// they are about: what comes behind them must not overtake them. They stay until all before them is answered.
+    pub astray: RefCell<Vec<(u64, Stamps)>>,
     /// A blocking command of its is outstanding, or was the last on its exclusive connection.
     pub blocking: Cell<bool>,
     /// That has to be asked again, of another primary of the cluster.

@@ -156,9 +156,8 @@ impl Pending {
     /// be about other keys. Without `fencing` nobody knows.
     pub fn is_apart_from(&self, read: &Self, fencing: bool) -> bool {
         let shared = match &read.stamps {
-            Stamps::One(slot) => self.stamps.touch(*slot),
-            Stamps::Many(slots) => slots.iter().any(|slot| self.stamps.touch(*slot)),
-            Stamps::None | Stamps::All => self.stamps != Stamps::None,
+            Stamps::None => self.stamps != Stamps::None,
+            stamps => self.stamps.touch_any_of(stamps),
         };
         fencing && !shared
     }

@@ -80,8 +80,15 @@ impl Worker {
             pending.client.deliver(pending.seq, b"", true);
             return;
         }
+        if to == Some(self.shared.index()) && matches!(redirection, Some(Redirection::Moved { .. })) {
+            // Its node is a replica now, of a primary of the same shard.
+            self.depose(lane, now);
+            pending.sent = now;
+            pending.client.goes_astray(pending.seq, &pending.stamps);
+            return self.hold(HeldCommand { since: now, key: lane.key, request, pending, refusal: None });
+        }
         let asking = matches!(redirection, Some(Redirection::Ask { .. }));
-        let in_order = !pending.client.overtakes_astray(pending.seq);
+        let in_order = !pending.client.is_behind_astray(pending.seq, |_| true);
         match to {
             Some(to) if in_order && (asking || pending.redirected <= AT_ONCE) => {
                 self.send_to(to, pending, &request, lane.key, asking);
@@ -105,7 +112,7 @@ impl Worker {
         (pending.shard, pending.need, pending.void, pending.at_primary) = (shard, None, false, true);
         let primary = worker.shared.shard().view.load().usable_primary(now);
         let Some(node) = primary.filter(|_| worker.held.is_empty()) else {
-            pending.client.goes_astray(pending.seq);
+            pending.client.goes_astray(pending.seq, &pending.stamps);
             return worker.hold(HeldCommand {
                 since: now,
                 key,
@@ -115,6 +122,7 @@ impl Worker {
             });
         };
         let lane = worker.lane(LaneKey { node, ..key });
+        lane.face(&pending);
         if asking {
             // Nothing comes between the two: the node forgets the first with the next command.
             let own = Pending::own(PendingKind::Check, 0, worker.discard(), shard, now);
@@ -125,7 +133,7 @@ impl Worker {
 
     /// Sends it to whoever has the slot in a moment, behind all that waits for that already.
     fn send_later(self: &Rc<Self>, cluster: &Cluster, pending: Pending, request: BytesMut, key: LaneKey) {
-        pending.client.goes_astray(pending.seq);
+        pending.client.goes_astray(pending.seq, &pending.stamps);
         cluster.look();
         let is_first = {
             let mut later = self.later.borrow_mut();

@@ -328,7 +328,7 @@ impl Worker {
 
     /// A node has refused a write because it is a replica now. Whatever is behind that on its lanes is not to be believed, and
     /// it is asked for nothing more until it was heard again.
-    fn depose(&self, lane: &Rc<Lane>, now: Moment) {
+    pub(crate) fn depose(&self, lane: &Rc<Lane>, now: Moment) {
         let node = lane.key.node;
         self.deposed.set(Some((node, now)));
         if lane.demoted.get() {

@@ -177,6 +177,7 @@ async fn attempt(worker: &Worker, lane: &Lane) -> Result<Made, Closed> {
     let (mut read, write) = stream.split();
     let to_replica = !worker.is_primary(lane.key.node);
     lane.watched.set(to_replica && worker.shared.watching);
+    lane.readonly.set(to_replica && lane.in_cluster.get());
     let own = worker.shared.config().upstream.credentials();
     let (hello, parts) = handshake(lane, to_replica, own.as_ref());
     let process = shake_hands(&mut read, &write, &hello, &parts, Some(lane)).await?;

@@ -392,7 +392,8 @@ impl Found {
             && pending.at_primary
             && !lane.exclusive
             && pending.asked().may_move()
-            && pending.client.overtakes_astray(pending.seq);
+            && pending.stamps != Stamps::None
+            && pending.client.is_behind_astray(pending.seq, |stamps| stamps.touch_any_of(&pending.stamps));
         self.doubtful |= pending.is_unconfirmed_by(reply);
         self.is_elsewhere
     }

@@ -128,7 +128,7 @@ impl Registers {
             all.errors.extend(one.errors);
             all.denied.extend(one.denied);
             all.probes += one.probes;
-            all.own_missing += one.own_missing;
+            all.own_missing.extend(one.own_missing);
         }
         all
     }
@@ -158,7 +158,7 @@ pub(crate) struct Outcome {
     probes: usize,
     denied: Vec<Failed>,
     /// Reads that did not see a write that stood before them in the same pipeline.
-    own_missing: usize,
+    own_missing: Vec<String>,
 }
 
 /// What became of the reads.
@@ -197,7 +197,7 @@ impl Outcome {
         let verdict = self.history.verify(level, bound);
         let nils: Vec<&Read> = self.history.reads.iter().filter(|read| read.version == 0).collect();
         let hidden = if level >= Level::Fenced { self.hidden() } else { Vec::new() };
-        let own_missing = if level >= Level::Session { self.own_missing } else { 0 };
+        let own_missing = if level >= Level::Session { self.own_missing.len() } else { 0 };
         let name = |read: &Read| format!("{:?}: {read:?}", self.keys[read.key]);
         let broken = verdict.violations.first();
         let first = [
@@ -205,6 +205,7 @@ impl Outcome {
             hidden.first().map(|(read, version)| format!("{}: version {version} was shown", name(read))),
             nils.first().map(|read| format!("nil of {}", name(read))),
             self.denied.first().map(|denied| format!("{:?} denied: {}", self.keys[denied.key], denied.text)),
+            self.own_missing.first().map(|_| format!("{:?}", self.own_missing)),
             self.errors.first().map(|error| format!("{:?}: {}", self.keys[error.key], error.text)),
         ];
         let first = first.into_iter().flatten().collect::<Vec<_>>().join("; ");
@@ -299,7 +300,9 @@ impl Client {
                 }
                 let seen = self.note(*n, session, start, ends);
                 if acked.is_some() && seen.is_some_and(|seen| seen < version) {
-                    self.outcome.own_missing += 1;
+                    let (key, took) = (&self.plan.keys[*n], start.elapsed());
+                    let what = format!("{key}: {seen:?} behind {version} of {} in {took:?}", keys.len());
+                    self.outcome.own_missing.push(what);
                 }
             }
             thread::sleep(self.plan.write_every);
