@@ -207,7 +207,7 @@ impl Server {
 
     /// Dispatches what is complete. `Done` when more bytes are needed.
     fn advance(&mut self) -> Step {
-        let worker = Rc::clone(&self.worker);
+        let worker = Rc::clone(&self.connection.worker);
         let known = worker.snapshot.look();
         let (view, commands, now) = (&*known.view, &*known.commands, clock::now());
         let shared = &worker.shared;
@@ -218,13 +218,11 @@ impl Server {
         let unauthenticated =
             self.connection.is_unauthenticated() && shared.shard().auth_required.load(Ordering::Relaxed);
         self.client.status.seen.set(now);
-        match &mut self.shards {
-            None => self.connection.resume_fast_path(view, commands, now),
-            Some(shards) => {
-                if let Some(step) = shards.look_anew(&mut self.connection, now) {
-                    return step;
-                }
-            }
+        self.connection.resume_fast_path(view, commands, now);
+        if let Some(shards) = &mut self.shards
+            && let Some(step) = shards.look_anew(&mut self.connection, &known, now)
+        {
+            return step;
         }
         input.scanner.set_limits(if unauthenticated {
             RequestLimits::BEFORE_AUTH

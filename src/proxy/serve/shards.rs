@@ -30,6 +30,7 @@ use crate::proxy::session::exclusive::pin::Pin;
 use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::On;
 use crate::shard::cluster::{Cluster, Floor};
+use crate::shard::snapshot::InForce;
 use crate::wire::request::{Request, RequestLimits, RequestScanner, Scan};
 use crate::wire::say;
 
@@ -93,11 +94,18 @@ impl Shards {
     }
 
     /// Bytes have arrived, or what a command has waited for has happened. `Some`: what was said before is not through.
-    pub(super) fn look_anew(&mut self, connection: &mut Box<Connection>, now: Moment) -> Option<Step> {
+    /// `known` is what the present shard knows.
+    pub(super) fn look_anew(
+        &mut self,
+        connection: &mut Box<Connection>,
+        known: &InForce,
+        now: Moment,
+    ) -> Option<Step> {
         self.arrival += 1;
+        self.note(&known.view, &known.commands);
         if connection.client.status.asks_again.take() {
             let (bytes, begun) = self.blocks.clone()?;
-            let commands = self.known(connection, now).1;
+            let commands = self.known(connection).1;
             self.parts = Some(VecDeque::from([again(&bytes, now.since(begun), &commands)?]));
             self.again = true;
         }
@@ -137,7 +145,7 @@ impl Shards {
         if self.parts.is_some() {
             return self.go_on(connection, now);
         }
-        let commands = self.known(connection, now).1;
+        let commands = self.known(connection).1;
         let intent = classify(connection, request, &commands);
         let hold = connection.pin.as_ref().map_or(Hold::Nothing, Pin::hold);
         let what = if request.is_partial() {
@@ -353,7 +361,7 @@ impl Shards {
             let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
             let Ok(Scan::Command { .. }) = scanner.scan(&part.bytes) else { return Step::Close };
             let request = scanner.request(&part.bytes);
-            let commands = self.known(connection, now).1;
+            let commands = self.known(connection).1;
             let intent = commands.table.classify(&request);
             match self.send(connection, part.to, &request, intent, now) {
                 Step::Done => connection.waiting.is_done(),
@@ -400,7 +408,7 @@ impl Shards {
         {
             return step;
         }
-        let (view, commands) = self.known(connection, now);
+        let (view, commands) = self.known(connection);
         connection.floor = match place {
             _ if intent.access != Access::Read => Floor::NONE,
             Some((slot, place, true)) => self.cluster.floor(slot, place, &connection.worker.shared, &view),
@@ -426,7 +434,7 @@ impl Shards {
         let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
         let Ok(Scan::Command { .. }) = scanner.scan(MULTI) else { return Some(Step::Close) };
         let request = scanner.request(MULTI);
-        let (view, commands) = self.known(connection, now);
+        let (view, commands) = self.known(connection);
         let next = connection.client.next();
         connection.client.expect_parts(1, Combine::Silent);
         connection.floor = Floor::NONE;
@@ -478,11 +486,8 @@ impl Shards {
     }
 
     /// What the present shard knows, the same for all that has arrived together.
-    fn known(&mut self, connection: &mut Connection, now: Moment) -> (Arc<View>, Arc<Commands>) {
+    fn known(&mut self, connection: &mut Connection) -> (Arc<View>, Arc<Commands>) {
         let at = self.current.index();
-        if self.sides.len() <= at {
-            self.sides.resize_with(at + 1, Side::default);
-        }
         let arrival = self.arrival;
         let known =
             self.sides.get(at).and_then(|side| side.known.as_ref()).filter(|known| known.0 == arrival);
@@ -493,11 +498,22 @@ impl Shards {
         let fresh = worker.snapshot.look();
         let (view, commands) = (Arc::clone(&fresh.view), Arc::clone(&fresh.commands));
         drop(fresh);
-        resume(connection, &view, &commands, now);
-        if let Some(side) = self.sides.get_mut(at) {
-            side.known = Some((arrival, Arc::clone(&view), Arc::clone(&commands)));
-        }
+        // Where it went before is decided anew: looking whether that may go on takes as long.
+        connection.routing.cache(None);
+        connection.routing.follow(None);
+        self.note(&view, &commands);
         (view, commands)
+    }
+
+    /// This is what the present shard knows.
+    fn note(&mut self, view: &Arc<View>, commands: &Arc<Commands>) {
+        let at = self.current.index();
+        if self.sides.len() <= at {
+            self.sides.resize_with(at + 1, Side::default);
+        }
+        if let Some(side) = self.sides.get_mut(at) {
+            side.known = Some((self.arrival, Arc::clone(view), Arc::clone(commands)));
+        }
     }
 }
 
@@ -515,13 +531,7 @@ fn is_let_in(
     Ok(connection.admit(request, intent, &view, now)? == Admittance::Admitted && needs_admission(intent))
 }
 
-/// The same as for a client of one primary, where it is a part of what it is called from.
-#[inline(never)]
-fn resume(connection: &mut Connection, view: &View, commands: &Commands, now: Moment) {
-    connection.resume_fast_path(view, commands, now);
-}
-
-/// The same.
+/// As for a client of one primary, where it is a part of what it is called from.
 #[inline(never)]
 fn classify(connection: &mut Connection, request: &Request<'_>, commands: &Commands) -> Intent {
     connection.last.classify(request, commands)
