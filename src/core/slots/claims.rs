@@ -150,7 +150,9 @@ impl Claims {
         if self.place(slot).owner == Some(shard) {
             return Vec::new();
         }
-        self.suspect(slot, Some(shard), now)
+        // Of one that is no more nobody would ever hear that it is over.
+        let known = self.shards.contains_key(&shard).then_some(shard);
+        self.suspect(slot, known, now)
     }
 
     /// A stream has `CLUSTER SETSLOT` of this slot, or `CLUSTER SYNCSLOTS` (Valkey, Redis 8.4). Who takes part is not looked for.

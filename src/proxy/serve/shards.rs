@@ -59,7 +59,13 @@ struct Side {
     /// `None`: it is the present one, or there is none.
     connection: Option<Box<Connection>>,
     /// What was known with the arrival of this number.
-    known: Option<(u64, Arc<View>, Arc<Commands>)>,
+    known: Option<(u64, Rc<Known>)>,
+}
+
+/// What a shard knows: the same for all that has arrived together.
+struct Known {
+    view: Arc<View>,
+    commands: Arc<Commands>,
 }
 
 /// A part of a command.
@@ -102,11 +108,12 @@ impl Shards {
         now: Moment,
     ) -> Option<Step> {
         self.arrival += 1;
-        self.note(&known.view, &known.commands);
+        let known = Known { view: Arc::clone(&known.view), commands: Arc::clone(&known.commands) };
+        self.note(&Rc::new(known));
         if connection.client.status.asks_again.take() {
             let (bytes, begun) = self.blocks.clone()?;
-            let commands = self.known(connection).1;
-            self.parts = Some(VecDeque::from([again(&bytes, now.since(begun), &commands)?]));
+            let known = self.known(connection);
+            self.parts = Some(VecDeque::from([again(&bytes, now.since(begun), &known.commands)?]));
             self.again = true;
         }
         if !self.again {
@@ -145,11 +152,12 @@ impl Shards {
         if self.parts.is_some() {
             return self.go_on(connection, now);
         }
-        let commands = self.known(connection).1;
-        let intent = classify(connection, request, &commands);
+        let known = self.known(connection);
+        let commands = &*known.commands;
+        let intent = classify(connection, request, commands);
         let hold = connection.pin.as_ref().map_or(Hold::Nothing, Pin::hold);
         let what = if request.is_partial() {
-            about_beginning(request, intent, &commands)
+            about_beginning(request, intent, commands)
         } else {
             about(request, intent, &commands.table)
         };
@@ -170,7 +178,7 @@ impl Shards {
             }
             About::Several | About::Nothing => {
                 let spread = spread(intent, &commands.table, what == About::Several);
-                self.spread(connection, spread, request, (intent, &commands), now)
+                self.spread(connection, spread, request, (intent, commands), now)
             }
         }
     }
@@ -361,8 +369,7 @@ impl Shards {
             let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
             let Ok(Scan::Command { .. }) = scanner.scan(&part.bytes) else { return Step::Close };
             let request = scanner.request(&part.bytes);
-            let commands = self.known(connection).1;
-            let intent = commands.table.classify(&request);
+            let intent = self.known(connection).commands.table.classify(&request);
             match self.send(connection, part.to, &request, intent, now) {
                 Step::Done => connection.waiting.is_done(),
                 other => {
@@ -408,17 +415,20 @@ impl Shards {
         {
             return step;
         }
-        let (view, commands) = self.known(connection);
+        let known = self.known(connection);
+        let (view, commands) = (&*known.view, &*known.commands);
         connection.floor = match place {
             _ if intent.access != Access::Read => Floor::NONE,
-            Some((slot, place, true)) => self.cluster.floor(slot, place, &connection.worker.shared, &view),
+            Some((slot, place, true)) => self.cluster.floor(slot, place, &connection.worker.shared, view),
             Some(_) | None => Floor::PRIMARY,
         };
         connection.map = map;
-        if self.parts.is_some() {
+        let cached = connection.routing.fast_path().and_then(|fast_path| fast_path.read);
+        let is_met = cached.is_none_or(|cached| connection.floor.is_met_by(cached.applied));
+        if self.parts.is_some() || !is_met {
             connection.routing.follow(None);
         }
-        let step = connection.dispatch(request, &view, &commands, now);
+        let step = connection.dispatch(request, view, commands, now);
         let blocks = intent.handling == Handling::Pin(Stateful::Blocking) && !self.again;
         if blocks && matches!(step, Step::Done) && !request.is_partial() {
             let mut bytes = BytesMut::new();
@@ -434,11 +444,12 @@ impl Shards {
         let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
         let Ok(Scan::Command { .. }) = scanner.scan(MULTI) else { return Some(Step::Close) };
         let request = scanner.request(MULTI);
-        let (view, commands) = self.known(connection);
+        let known = self.known(connection);
+        let (view, commands) = (&*known.view, &*known.commands);
         let next = connection.client.next();
         connection.client.expect_parts(1, Combine::Silent);
         connection.floor = Floor::NONE;
-        let step = connection.dispatch(&request, &view, &commands, now);
+        let step = connection.dispatch(&request, view, commands, now);
         if connection.client.next() == next {
             connection.client.expect_no_parts();
         }
@@ -485,34 +496,32 @@ impl Shards {
         None
     }
 
-    /// What the present shard knows, the same for all that has arrived together.
-    fn known(&mut self, connection: &mut Connection) -> (Arc<View>, Arc<Commands>) {
-        let at = self.current.index();
-        let arrival = self.arrival;
-        let known =
-            self.sides.get(at).and_then(|side| side.known.as_ref()).filter(|known| known.0 == arrival);
-        if let Some((_, view, commands)) = known {
-            return (Arc::clone(view), Arc::clone(commands));
+    /// What the present shard knows.
+    fn known(&mut self, connection: &mut Connection) -> Rc<Known> {
+        let known = self.sides.get(self.current.index()).and_then(|side| side.known.as_ref());
+        if let Some((_, known)) = known.filter(|(arrival, _)| *arrival == self.arrival) {
+            return Rc::clone(known);
         }
         let worker = Rc::clone(&connection.worker);
-        let fresh = worker.snapshot.look();
-        let (view, commands) = (Arc::clone(&fresh.view), Arc::clone(&fresh.commands));
-        drop(fresh);
+        let known = {
+            let fresh = worker.snapshot.look();
+            Rc::new(Known { view: Arc::clone(&fresh.view), commands: Arc::clone(&fresh.commands) })
+        };
         // Where it went before is decided anew: looking whether that may go on takes as long.
         connection.routing.cache(None);
         connection.routing.follow(None);
-        self.note(&view, &commands);
-        (view, commands)
+        self.note(&known);
+        known
     }
 
     /// This is what the present shard knows.
-    fn note(&mut self, view: &Arc<View>, commands: &Arc<Commands>) {
+    fn note(&mut self, known: &Rc<Known>) {
         let at = self.current.index();
         if self.sides.len() <= at {
             self.sides.resize_with(at + 1, Side::default);
         }
         if let Some(side) = self.sides.get_mut(at) {
-            side.known = Some((self.arrival, Arc::clone(view), Arc::clone(commands)));
+            side.known = Some((self.arrival, Rc::clone(known)));
         }
     }
 }

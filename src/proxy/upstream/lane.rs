@@ -73,6 +73,8 @@ pub struct Lane {
     pub tainted: Cell<bool>,
     /// Its node is one of a cluster.
     pub in_cluster: Cell<bool>,
+    /// Replies are looked at more closely: its node is one of a cluster, or not the primary any longer.
+    pub examined: Cell<bool>,
     /// It was told `READONLY`: as a replica it answers reads, in a cluster, which it would else send to the primary.
     pub readonly: Cell<bool>,
     /// Its node is not the primary any longer, and says so itself: what it answers to reads is repeated, and what it
@@ -135,6 +137,7 @@ impl Lane {
             dirty,
             tainted: Cell::new(false),
             in_cluster: Cell::new(false),
+            examined: Cell::new(false),
             readonly: Cell::new(false),
             demoted: Cell::new(false),
             hearing: Hearing::default(),
@@ -193,31 +196,22 @@ impl Lane {
     #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
     #[inline(always)]
     fn push_with(self: &Rc<Self>, pending: Pending, encode: impl FnOnce(&mut BytesMut)) {
-        if self.in_cluster.get() && self.readonly.get() == pending.at_primary {
-            self.face(&pending);
-        }
         let mut inner = self.inner.borrow_mut();
         inner.connection.queue_mut().push(pending, encode);
         self.mark_dirty(inner);
     }
 
-    /// Has the node of a cluster answer as what it is asked: whoever was the primary, and is a replica now, is to say so
-    /// rather than to show what is older than what the next primary has acknowledged.
-    #[cold]
-    pub(crate) fn face(self: &Rc<Self>, pending: &Pending) {
-        let asks =
-            pending.kind == PendingKind::Write || pending.asked().may_move() || pending.rewrite.is_cursor();
-        if !asks || self.readonly.get() != pending.at_primary || mutant::is("replica-as-primary") {
+    /// Has the node of a cluster answer as the primary from now on, or as a replica: whoever was the primary, and is a replica now,
+    /// is to say so rather than to show what is older than what the next primary has acknowledged. Nobody gets the reply to `own`.
+    pub(crate) fn face(self: &Rc<Self>, as_primary: bool, own: impl FnOnce() -> Pending) {
+        if !self.in_cluster.get() || self.exclusive || self.readonly.get() != as_primary || !self.is_usable()
+        {
             return;
         }
         let words: &[u8] =
-            if pending.at_primary { b"*1\r\n$9\r\nREADWRITE\r\n" } else { b"*1\r\n$8\r\nREADONLY\r\n" };
-        self.readonly.set(!pending.at_primary);
-        let own =
-            Pending::own(PendingKind::Check, 0, Rc::clone(&pending.client), pending.shard, pending.sent);
-        let mut inner = self.inner.borrow_mut();
-        inner.connection.queue_mut().push(own, |buffer| buffer.extend_from_slice(words));
-        self.mark_dirty(inner);
+            if as_primary { b"*1\r\n$9\r\nREADWRITE\r\n" } else { b"*1\r\n$8\r\nREADONLY\r\n" };
+        self.readonly.set(!as_primary);
+        self.push_bytes(words, own());
     }
 
     /// Takes what `write` appends of the command that is passed on as it comes; it says how much it has used, and whether

@@ -284,6 +284,7 @@ impl Worker {
         let lane = Lane::new(key, exclusive, identity, Rc::clone(&self.dirty_lanes), in_flight);
         lane.shares.set(self.shares_reads.get() && !exclusive);
         lane.in_cluster.set(self.shared.cluster().is_some());
+        lane.examined.set(lane.in_cluster.get());
         if lost {
             // Nobody holds it any longer: never to be mistaken for the anonymous one.
             lane.close(Closed::Refused(say::NOAUTH.trim_ascii_end().to_vec()));
@@ -420,6 +421,9 @@ impl Worker {
                     }
                 }
             });
+            if self.shared.cluster().is_some() {
+                self.lanes.each_shared(|lane| self.face(lane, view.primary == Some(lane.key.node), now));
+            }
             // With the lanes to the old primary gone, whatever is acknowledged is of the new history.
             self.era.set(view.era);
             if last_primary != view.primary {
@@ -428,6 +432,11 @@ impl Worker {
             last_primary = view.primary;
             self.release_held();
         }
+    }
+
+    /// Has a node of a cluster answer on this lane as the primary, or as a replica.
+    pub(crate) fn face(&self, lane: &Rc<Lane>, as_primary: bool, now: Moment) {
+        lane.face(as_primary, || Pending::own(PendingKind::Check, 0, self.discard(), self.shard, now));
     }
 
     /// Returns when the primary begins to count as hung.

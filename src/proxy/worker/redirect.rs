@@ -122,7 +122,7 @@ impl Worker {
             });
         };
         let lane = worker.lane(LaneKey { node, ..key });
-        lane.face(&pending);
+        worker.face(&lane, true, now);
         if asking {
             // Nothing comes between the two: the node forgets the first with the next command.
             let own = Pending::own(PendingKind::Check, 0, worker.discard(), shard, now);

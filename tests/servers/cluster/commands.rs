@@ -150,6 +150,44 @@ fn a_client_that_waits_for_an_element_is_woken_by_a_push() {
 }
 
 #[test]
+fn a_client_that_waits_goes_on_waiting_where_its_slot_has_gone() {
+    let rig = Rig::start(SESSION);
+    let key = key_in(7, 0);
+    let mut waiting = rig.connect();
+    waiting.ask(&["BLPOP", &key, "30"]);
+    let blocked = |node: usize| rig.cluster.nodes[node].info("clients")["blocked_clients"] != "0";
+    let (from, to) = (rig.cluster.owner(7), (rig.cluster.owner(7) + 1) % 3);
+    eventually("it waits", secs(5), || blocked(from));
+    rig.cluster.move_slot(7, to);
+    eventually("it waits where the slot is now", secs(10), || blocked(to));
+    assert_eq!(rig.proxy.cmd(&["RPUSH", &key, "element"]), 1);
+    let popped = waiting.read();
+    assert_eq!((popped.items()[0].text(), popped.items()[1].text()), (key, "element".to_owned()));
+    assert_eq!(waiting.cmd(&["PING"]), "PONG");
+}
+
+#[test]
+fn a_token_is_of_all_shards_that_its_client_had_to_do_with() {
+    let rig = Rig::start(SESSION);
+    let (mut writer, mut reader) = (rig.connect(), rig.connect());
+    for key in keys(9) {
+        assert_eq!(writer.cmd(&["SET", &key, "v"]), "OK");
+    }
+    let token = writer.cmd(&["REDWEIR", "TOKEN"]).text();
+    assert!(token.starts_with("2:") && token.split(',').count() == 3, "{token}");
+    assert_eq!(reader.cmd(&["REDWEIR", "AFTER", &token]), "OK");
+    for key in keys(9) {
+        assert_eq!(reader.cmd(&["GET", &key]), "v");
+    }
+    assert_eq!(reader.cmd(&["REDWEIR", "AFTER", &token, "5000"]), 1);
+    // Of a shard that nobody knows: then all that was acknowledged has to be there.
+    let strange = format!("2:0={}:1", "0123456789".repeat(4));
+    assert_eq!(reader.cmd(&["REDWEIR", "AFTER", &strange]), "OK");
+    assert_eq!(reader.cmd(&["GET", &keys(9)[0]]), "v");
+    assert!(reader.cmd(&["REDWEIR", "AFTER", "2:0"]).is_error());
+}
+
+#[test]
 fn a_wait_covers_the_writes_of_all_shards() {
     let rig = Rig::start(SESSION);
     let mut conn = rig.connect();

@@ -196,20 +196,22 @@ impl Connection {
 
     /// Whether the key makes no difference. If so, the session takes the command as sent.
     fn may_follow(&self, fast_path: FastPath, stamps: &Stamps, view: &View) -> bool {
+        if fast_path.read.is_some() && !matches!(stamps, Stamps::One(_)) {
+            return true;
+        }
         let (seq, oldest) = self.client.next_and_oldest();
         let mut session = self.client.session(self.worker.shard).borrow_mut();
         match (fast_path.read, stamps) {
             (Some(cached_route), Stamps::One(slot)) => {
                 let writes = self.worker.shared.shard().writes(view);
                 let level = || level_of(view, cached_route.policy);
-                let free = self.floor.is_met_by(cached_route.applied)
-                    && writes.may_follow(&mut session, (*slot, level), cached_route.applied, oldest);
+                let free = writes.may_follow(&mut session, (*slot, level), cached_route.applied, oldest);
                 if free {
                     session.reads(seq, &[*slot], cached_route.node, oldest);
                 }
                 free
             }
-            (Some(cached_route), _) => self.floor.is_met_by(cached_route.applied),
+            (Some(_), _) => true,
             (None, stamps) => {
                 let waits = session.overtakes(stamps, oldest) && !mutant::is("followed-blindly");
                 if !waits && *stamps != Stamps::None {

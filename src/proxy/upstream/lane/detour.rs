@@ -50,6 +50,7 @@ impl Lane {
     /// Its node has become a replica, and answers: what it has been asked it is let answer, but it is asked no more.
     pub(crate) fn demote(&self) {
         self.demoted.set(true);
+        self.examined.set(true);
         self.inner.borrow_mut().connection.retire(Withdrawal::Demoted);
     }
 

@@ -368,6 +368,21 @@ impl Found {
     ) -> bool {
         self.lacking = pending.lacks_proof(proof);
         self.doubtful = pending.is_doubtful(proof);
+        if kind != ReplyKind::Error && !lane.examined.get() && !self.doubtful {
+            return false;
+        }
+        self.is_rejected(worker, lane, pending, (reply, kind))
+    }
+
+    /// The same, of a reply that is an error, is doubtful, or is of a node whose word is not enough.
+    #[cold]
+    fn is_rejected(
+        &mut self,
+        worker: &Worker,
+        lane: &Lane,
+        pending: &Pending,
+        (reply, kind): (&[u8], ReplyKind),
+    ) -> bool {
         if lane.in_cluster.get() && self.is_of_another_shard(lane, pending, reply) {
             return true;
         }
@@ -380,7 +395,6 @@ impl Found {
 
     /// The same, of what only nodes of a cluster answer. A replica may not have heard of a key that has come to its shard, or
     /// still be without one that has come back: that there is no such key is the primary's to say.
-    #[cold]
     fn is_of_another_shard(&mut self, lane: &Lane, pending: &Pending, reply: &[u8]) -> bool {
         let asks =
             pending.kind == PendingKind::Write || pending.asked().may_move() || pending.rewrite.is_cursor();
