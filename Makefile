@@ -135,9 +135,9 @@ deps-package:
 package: deps-package dist ## Install, upgrade, remove and purge that package in a root of its own, and run what it installs; as root
 	tests/deploy/package "$${CARGO_TARGET_DIR:-target}"/dist/redweir_*.deb
 
-demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after ten seconds; FAILOVER=1 kills the primary
+demo: deps ## Real servers and the proxy on free ports; SECONDS=10 ends it after ten seconds; FAILOVER=1 kills the primary; CLUSTER=1 is of a cluster
 	cargo build --release --locked
-	"$${CARGO_TARGET_DIR:-target}/release/redweir" demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(FAILOVER),--failover)
+	"$${CARGO_TARGET_DIR:-target}/release/redweir" demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(FAILOVER),--failover) $(if $(CLUSTER),--cluster)
 
 # Tests with servers wait more than they compute: the others have what is left over of the machine meanwhile.
 test: deps-test ## All tests, against real servers

@@ -110,12 +110,15 @@ enum Command {
     },
     /// Start a primary, two replicas and the proxy on free ports, and show where reads go
     Demo {
-        /// End after this long; without it the demo stays up until Ctrl-C
+        /// End after about this long; without it the demo stays up until Ctrl-C, that of a cluster for half a minute
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
         seconds: Option<u64>,
         /// Kill the primary and promote a replica, and tell how long writes waited and what was lost
         #[arg(long)]
         failover: bool,
+        /// Start a Redis Cluster in their place, move slots, kill a primary, and tell what clients read and how long they waited
+        #[arg(long, conflicts_with = "failover")]
+        cluster: bool,
     },
 }
 
@@ -236,7 +239,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             clap_mangen::Man::new(one.unwrap_or(all)).render(&mut page)?;
             print(&String::from_utf8_lossy(&page))
         }
-        Command::Demo { seconds, failover } => demo(seconds, failover),
+        Command::Demo { seconds, failover, cluster } => demo(seconds, failover, cluster),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
@@ -274,10 +277,10 @@ fn exposure(file: &Path) -> String {
     format!("anybody on this machine may read {}, which holds a secret", shown(file))
 }
 
-fn demo(seconds: Option<u64>, failover: bool) -> anyhow::Result<()> {
+fn demo(seconds: Option<u64>, failover: bool, cluster: bool) -> anyhow::Result<()> {
     // What the demo has to say goes to stdout; of the log only what is wrong.
     let (_log, _) = log::start(&Log { level: LogLevel::Error, ..Log::default() })?;
-    crate::demo::run(seconds, failover)
+    if cluster { crate::demo::cluster::run(seconds) } else { crate::demo::run(seconds, failover) }
 }
 
 /// Says on stderr what went wrong, and with what code to exit.

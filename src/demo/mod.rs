@@ -2,8 +2,10 @@
 //!
 //! The second replica is linked through a relay that can delay the replication stream, so that it really falls behind.
 //! What is printed is what the servers themselves counted (`INFO commandstats`), not what Redweir believes. With a
-//! failover the primary is killed in the middle, and what that costs is told.
+//! failover the primary is killed in the middle, and what that costs is told. With a cluster the servers are one
+//! ([`cluster`]).
 
+pub mod cluster;
 mod failover;
 mod relay;
 mod servers;
@@ -27,6 +29,10 @@ use workload::Tally;
 
 /// How far the second replica falls behind in the middle of the demo.
 const DELAY: Duration = Duration::from_millis(1500);
+
+const WRITERS: usize = 2;
+/// Keys that each writer owns.
+const KEYS: usize = 500;
 
 /// Runs the demo, with a failover or without one; it ends after `seconds`, or goes on until Ctrl-C when that is `None`.
 pub fn run(seconds: Option<u64>, failover: bool) -> anyhow::Result<()> {
@@ -53,11 +59,12 @@ pub fn run(seconds: Option<u64>, failover: bool) -> anyhow::Result<()> {
         "redweir   127.0.0.1:{listen} (policy: fenced, max-lag 1s), dashboard http://127.0.0.1:{admin}/"
     ));
 
-    let tally = Arc::new(Tally::default());
+    let tally = Arc::new(Tally::of((0..KEYS * WRITERS).map(|key| format!("key:{key}")).collect()));
     let stage = Stage { nodes: [&primary, &near, &far], relay: &relay, tally: &tally, listen, failover };
     proxy.runtime.block_on(async {
-        for writer in 0..2 {
-            task::spawn("writer", workload::write(local(listen), Arc::clone(&tally), writer));
+        for writer in 0..WRITERS {
+            let keys = writer * KEYS..(writer + 1) * KEYS;
+            task::spawn("writer", workload::write(local(listen), Arc::clone(&tally), keys));
         }
         for _ in 0..4 {
             task::spawn("reader", workload::read(local(listen), Arc::clone(&tally)));

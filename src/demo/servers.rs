@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -25,7 +26,9 @@ pub(super) struct DemoFolder(PathBuf);
 impl DemoFolder {
     pub(super) fn create() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("redweir-demo-{}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        // Of one that could not remove it and had the same process id: what its nodes knew of a cluster is wrong here.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }
 }
@@ -46,7 +49,13 @@ pub(super) struct Redis {
 
 impl Redis {
     pub(super) fn start(home: &DemoFolder, name: &str, args: &[String]) -> anyhow::Result<Self> {
-        let port = free_port()?;
+        let server = Self::spawn(home, name, free_port()?, args)?;
+        server.wait_for("redis_version:")?;
+        Ok(server)
+    }
+
+    /// Starts one, which does not answer yet when this returns.
+    pub(super) fn spawn(home: &DemoFolder, name: &str, port: u16, args: &[String]) -> anyhow::Result<Self> {
         let dir = home.0.join(name);
         fs::create_dir_all(&dir)?;
         let process = Command::new("redis-server")
@@ -54,13 +63,13 @@ impl Redis {
             .args(["--repl-diskless-sync-delay", "0", "--logfile", "server.log", "--dir"])
             .arg(&dir)
             .args(args)
+            // Ctrl-C is for the demo, which ends its servers itself.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start `redis-server`: is it installed? (apt-get install redis-server)")?;
-        let server = Self { process, port, killed: Cell::new(false) };
-        server.wait_for("redis_version:")?;
-        Ok(server)
+        Ok(Self { process, port, killed: Cell::new(false) })
     }
 
     /// Waits until `INFO` contains `text`.
@@ -93,8 +102,12 @@ impl Redis {
 
     /// What it answers to one command, on a connection of its own.
     pub(super) async fn call(&self, command: &[&[u8]]) -> anyhow::Result<BytesFrame> {
-        let mut link = ControlLink::connect(&Dialer::default(), &local(self.port), None, WITHIN).await?;
-        Ok(link.call(command, WITHIN).await?)
+        Ok(self.link().await?.call(command, WITHIN).await?)
+    }
+
+    /// A connection to it.
+    pub(super) async fn link(&self) -> anyhow::Result<ControlLink> {
+        Ok(ControlLink::connect(&Dialer::default(), &local(self.port), None, WITHIN).await?)
     }
 
     /// Ends it as a machine does that loses its power: nothing is sent or saved any more.

@@ -78,6 +78,7 @@ fn wrong_usage_exits_with_64() {
         (&["completions"], "<SHELL>"),
         (&["demo", "--seconds", "0"], "--seconds"),
         (&["demo", "--seconds", "soon"], "--seconds"),
+        (&["demo", "--cluster", "--failover"], "cannot be used with"),
     ];
     for (args, says) in cases {
         let output = redweir(args);
@@ -119,6 +120,29 @@ fn the_demo_tells_what_a_failover_costs() {
     assert!(named <= lost && lost - named <= 4, "{said}");
     assert!(said.contains(" redweir losses\n") && said.contains("\n  key:"), "{said}");
     assert!(said.lines().last().unwrap().ends_with(" 0 of them stale."), "{said}");
+}
+
+/// Whether clients that read straight at replicas met a false nil is up to chance.
+#[test]
+fn the_demo_of_a_cluster_reads_what_is_there() {
+    let output = redweir(&["demo", "--cluster", "--seconds", "6"]);
+    let said = out(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", err(&output));
+    let number = |before: &str, after: &str| {
+        let found = said.lines().find_map(|line| line.strip_prefix(before)?.split_once(after));
+        let number = found.unwrap_or_else(|| panic!("{before}…{after}: {said}")).0;
+        number.trim().parse::<u64>().unwrap_or_else(|_| panic!("{before}…{after}: {said}"))
+    };
+    assert!(said.contains("200 slots moved within ") && said.contains(" key by key (400 keys)."), "{said}");
+    assert!(number("", " times through Redweir: 0 false nils") > 100, "{said}");
+    assert!(number("", " times straight at replicas, ") > 100, "{said}");
+    assert!(said.contains("\nprimary-2 was killed, and replaced after "), "{said}");
+    assert!(
+        said.contains(" Writes to its shard were held for up to ") && said.contains("Commands refused: 0."),
+        "{said}"
+    );
+    let last = said.lines().last().unwrap();
+    assert!(last.ends_with(" % of them answered by replicas: 0 false nils, 0 stale."), "{said}");
 }
 
 #[test]
