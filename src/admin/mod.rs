@@ -45,7 +45,8 @@ use crate::net::runtime::clock;
 use crate::net::runtime::sparing::Sparing;
 use crate::net::runtime::task;
 use crate::net::socket::handed::Handed;
-use crate::shard::report::{self, Asker};
+use crate::shard::explain::{self, Asker};
+use crate::shard::report;
 use crate::shard::shared::Shared;
 
 /// Connections served at once, if descriptors allow; for one more the oldest is closed.
@@ -235,9 +236,9 @@ fn explained(request: &Request<Incoming>, shared: &Shared) -> HttpResponse {
         reads_paused: shared.shard().reads_are_paused(now),
         ..Situation::default()
     };
-    let bars = report::bars(&view, reader.user);
+    let bars = explain::bars(&view, reader.user);
     let asker = Asker { reader, situation };
-    json(&report::explain(shared, &asker, args.as_slice(), (&view, &commands), now, |ask, then| {
+    json(&explain::explain(shared, &asker, args.as_slice(), (&view, &commands), now, |ask, then| {
         then(&Ask { barred: &bars, ..*ask });
     }))
 }

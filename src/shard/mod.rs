@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod common;
 pub mod doctor;
 pub mod emptied;
+pub mod explain;
 pub mod identity;
 pub mod losses;
 pub mod mailbox;

@@ -16,7 +16,7 @@ use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::pin::Pin;
 use crate::proxy::session::exclusive::pinned::end_if_needed;
 use crate::proxy::session::step::Step;
-use crate::shard::report::{self, Asker};
+use crate::shard::explain::{self, Asker};
 use crate::telemetry::{AccessLabel, Target};
 use crate::wire::request::{Request, is_cross_protocol};
 use crate::wire::say;
@@ -55,7 +55,7 @@ impl Connection {
         let asker =
             Asker { reader: self.reader(view), situation: Situation { admittance, ..self.situation(now) } };
         let shared = &self.worker.shared;
-        let explained = report::explain(shared, &asker, args, (view, commands), now, |ask, then| {
+        let explained = explain::explain(shared, &asker, args, (view, commands), now, |ask, then| {
             self.with_ask(ask.policy, ask.policy_id, ask.demand, view, now, |ask| then(ask));
         });
         explained.text()
