@@ -45,6 +45,12 @@ pub enum Code {
     Loading,
     /// The primary answers, and takes no writes: its disk, its memory, or too few replicas.
     WritesRefused,
+    /// Some hash slots of a cluster are nobody's.
+    SlotNotCovered,
+    /// Two primaries of a cluster claim the same hash slots under the same config epoch.
+    EpochConflict,
+    /// A hash slot of a cluster is to move, and does not.
+    OpenSlot,
     /// The link of a replica is down, and does not come back by itself.
     LinkBroken,
     /// A full resync runs.
@@ -71,6 +77,8 @@ pub enum Code {
     Lagging,
     /// Fewer replicas are linked than there should be.
     ReplicasMissing,
+    /// A shard of a cluster has no replica.
+    ShardWithoutReplica,
     /// The primary accepts writes that no replica has.
     UnprotectedWrites,
     /// A replica would answer from old data when it is cut off.
@@ -93,7 +101,7 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 36] = [
         Self::Unreachable,
         Self::Noauth,
         Self::NotAPrimary,
@@ -104,6 +112,9 @@ impl Code {
         Self::PrimaryBlocked,
         Self::Loading,
         Self::WritesRefused,
+        Self::SlotNotCovered,
+        Self::EpochConflict,
+        Self::OpenSlot,
         Self::LinkBroken,
         Self::FullResyncRunning,
         Self::ResyncLoop,
@@ -117,6 +128,7 @@ impl Code {
         Self::HeartbeatTooRare,
         Self::Lagging,
         Self::ReplicasMissing,
+        Self::ShardWithoutReplica,
         Self::UnprotectedWrites,
         Self::ServesStale,
         Self::WritableReplica,
@@ -141,6 +153,9 @@ impl Code {
             Self::PrimaryBlocked => "primary-blocked",
             Self::Loading => "loading",
             Self::WritesRefused => "writes-refused",
+            Self::SlotNotCovered => "slot-not-covered",
+            Self::EpochConflict => "epoch-conflict",
+            Self::OpenSlot => "open-slot",
             Self::LinkBroken => "link-broken",
             Self::FullResyncRunning => "full-resync-running",
             Self::ResyncLoop => "resync-loop",
@@ -154,6 +169,7 @@ impl Code {
             Self::HeartbeatTooRare => "heartbeat-too-rare",
             Self::Lagging => "lagging",
             Self::ReplicasMissing => "replicas-missing",
+            Self::ShardWithoutReplica => "shard-without-replica",
             Self::UnprotectedWrites => "unprotected-writes",
             Self::ServesStale => "serves-stale",
             Self::WritableReplica => "writable-replica",

@@ -16,6 +16,7 @@ pub mod record;
 pub mod scene;
 pub mod seen;
 mod settings;
+pub mod slots;
 mod sources;
 mod writes;
 
@@ -51,6 +52,7 @@ pub fn diagnose(looks: &[Look], incidents: &[Incident], context: &Context) -> Ve
         links::rules,
         load::rules,
         settings::rules,
+        slots::rules,
         sources::rules,
     ] {
         rules(&scene, &mut found);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::{LinkDown, Role};
 use crate::core::position::{History, Offset};
+use crate::core::slots::{HashSlot, SlotRange};
 
 /// All nodes, looked at once.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -19,6 +20,45 @@ pub struct Look {
     pub sentinels: Vec<SentinelSeen>,
     /// How many commands of clients `deny-commands` has refused since the start.
     pub denied: Option<u64>,
+    /// What is known of the hash slots, if these are the nodes of a shard of a cluster.
+    pub slots: Option<SlotsSeen>,
+}
+
+/// The hash slots of one shard of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SlotsSeen {
+    /// How many it has.
+    pub owned: usize,
+    /// How many nodes it has beside its primary, whether they answer or not.
+    pub replicas: usize,
+    /// Those that no shard has; where they are not asked for, none.
+    pub uncovered: Vec<SlotRange>,
+    /// Those of its own that are to move, and do not.
+    pub stuck: Vec<StuckSlot>,
+    /// What its primary claims although another one has it under the same config epoch.
+    pub rivals: Vec<RivalSeen>,
+}
+
+/// A hash slot that is to move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StuckSlot {
+    /// Which.
+    pub slot: HashSlot,
+    /// The primaries that take part, as far as they are known.
+    pub nodes: Vec<String>,
+    /// For how long no key has moved.
+    pub lasts: Duration,
+}
+
+/// Hash slots that another primary has under the same config epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RivalSeen {
+    /// Which.
+    pub slots: Vec<SlotRange>,
+    /// The other primary.
+    pub holder: String,
+    /// The config epoch of both.
+    pub epoch: u64,
 }
 
 impl Look {

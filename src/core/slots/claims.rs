@@ -1,10 +1,12 @@
 //! Who owns each slot, and what moves: the control side, where everything that is heard comes together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::core::moment::Moment;
 use crate::core::slots::change::{Change, Touched};
-use crate::core::slots::hash_slot::{HASH_SLOTS, HashSlot};
+use crate::core::slots::hash_slot::{HASH_SLOTS, HashSlot, SlotRange};
+use crate::core::slots::holdings::{Holdings, append};
 use crate::core::slots::map::{ShardIndex, SlotMap, SlotPlace};
 use crate::core::slots::motion::Motion;
 use crate::core::slots::report::{NodeLine, NodeName, NodesReport, OpenSlot, Opening};
@@ -22,6 +24,19 @@ pub struct Claims {
     pub(super) shards: BTreeMap<ShardIndex, Shard>,
     /// Which shard a node belongs to, by what the primaries say of their own.
     names: BTreeMap<NodeName, ShardIndex>,
+    /// By who has said so last: slots of another one that it claims under the same config epoch. Nothing is decided by this.
+    rivals: BTreeMap<ShardIndex, BTreeMap<ShardIndex, Rival>>,
+}
+
+/// Two primaries claim the same slots under the same config epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rival {
+    /// Who holds them.
+    pub holder: ShardIndex,
+    /// Which.
+    pub slots: Vec<SlotRange>,
+    /// The config epoch of both.
+    pub epoch: u64,
 }
 
 /// What is known of one slot.
@@ -69,6 +84,7 @@ impl Claims {
             motions: BTreeMap::new(),
             shards: BTreeMap::new(),
             names: BTreeMap::new(),
+            rivals: BTreeMap::new(),
         }
     }
 
@@ -86,6 +102,42 @@ impl Claims {
     /// How many slots are moving.
     pub fn moving(&self) -> usize {
         self.motions.len()
+    }
+
+    /// Who has which slots, by what the primaries say of themselves: one that nobody says is its own is nobody's, even where
+    /// commands still go to whoever had it.
+    pub fn holdings(&self) -> Holdings {
+        Holdings::of(|slot| {
+            let is_held = self.slots.get(slot.index()).is_some_and(|claim| claim.holder.is_some());
+            if is_held { self.place(slot) } else { SlotPlace::UNOWNED }
+        })
+    }
+
+    /// The config epoch under which this shard has its slots.
+    pub fn epoch(&self, shard: ShardIndex) -> Option<u64> {
+        self.shards.get(&shard).map(|known| known.epoch)
+    }
+
+    /// What the primary of this shard claims although another one has it under the same config epoch.
+    pub fn rivals(&self, shard: ShardIndex) -> Vec<Rival> {
+        self.rivals.get(&shard).into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// The slots of this shard that have been moving for so long or longer without a sign that any key does, though somebody
+    /// says that they are its own: each with those who take part, and for how long.
+    pub fn stuck(
+        &self,
+        owner: ShardIndex,
+        least: Duration,
+        now: Moment,
+    ) -> Vec<(HashSlot, Vec<ShardIndex>, Duration)> {
+        let is_stuck = |motion: &Motion| now.since(motion.progress) >= least;
+        let of_it = self.motions.iter().filter(|(slot, motion)| {
+            let claim = self.slots.get(slot.index());
+            is_stuck(motion)
+                && claim.is_some_and(|claim| claim.owner == Some(owner) && claim.holder.is_some())
+        });
+        of_it.map(|(slot, motion)| (*slot, motion.involved.to_vec(), now.since(motion.progress))).collect()
     }
 
     /// The shards whose primaries have to be asked anew, so that moves can end.
@@ -114,6 +166,7 @@ impl Claims {
             return Vec::new();
         }
         self.learn_names(shard, mine, report);
+        self.rivals.remove(&shard);
         let said = Said::new(shard, mine, report, self.slots.len(), (asked_at, heard_at));
         let mut touched = Touched::default();
         for slot in mine.slots.iter().flat_map(|range| range.iter()) {
@@ -152,7 +205,11 @@ impl Claims {
         }
         // Of one that is no more nobody would ever hear that it is over.
         let known = self.shards.contains_key(&shard).then_some(shard);
-        self.suspect(slot, known, now)
+        let changes = self.suspect(slot, known, now);
+        if let Some(motion) = self.motions.get_mut(&slot) {
+            motion.goes_on(now);
+        }
+        changes
     }
 
     /// A stream has `CLUSTER SETSLOT` of this slot, or `CLUSTER SYNCSLOTS` (Valkey, Redis 8.4). Who takes part is not looked for.
@@ -165,6 +222,7 @@ impl Claims {
     pub fn retire(&mut self, shard: ShardIndex) -> Vec<Change> {
         let mut touched = Touched::default();
         self.shards.remove(&shard);
+        self.rivals.remove(&shard);
         self.names.retain(|_, of| *of != shard);
         for slot in all_slots(self.slots.len()) {
             let claim = self.slots[slot.index()];
@@ -216,9 +274,15 @@ impl Claims {
         if !is_same && !is_higher && !mutant::is("lower-epoch-wins") {
             // Somebody has it under a higher epoch, of whom this one has not heard, or under the same (one of the two will get
             // another). Until they agree it takes writes that the other one does not have.
-            let rival = claim.holder;
+            let (rival, held) = (claim.holder, claim.epoch);
             let is_known = self.motions.get(&slot).is_some_and(|motion| motion.involves(shard));
-            if !is_known || Some(epoch) == claim.epoch {
+            if let Some(holder) = rival.filter(|_| Some(epoch) == held) {
+                let rivals = self.rivals.entry(shard).or_default();
+                let rival =
+                    rivals.entry(holder).or_insert_with(|| Rival { holder, slots: Vec::new(), epoch });
+                append(&mut rival.slots, slot);
+            }
+            if !is_known || Some(epoch) == held {
                 self.see(slot, [Some(shard), rival], said.heard_at, touched);
             }
             return;

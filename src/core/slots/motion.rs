@@ -19,6 +19,8 @@ pub(super) struct Motion {
     pub(super) awaits: SmallVec<[ShardIndex; 4]>,
     /// Who has said in such an answer that the slot is its own.
     pub(super) confirmed: Option<ShardIndex>,
+    /// When it began, or a key was last seen to come to where the slot goes.
+    pub(super) progress: Moment,
 }
 
 impl Motion {
@@ -30,6 +32,7 @@ impl Motion {
             anyone: false,
             awaits: SmallVec::new(),
             confirmed: None,
+            progress: now,
         }
     }
 
@@ -54,6 +57,11 @@ impl Motion {
             let others = all.into_iter().filter(|shard| !self.involved.contains(shard));
             self.awaits.extend(others);
         }
+    }
+
+    /// Keys were seen to move.
+    pub(super) fn goes_on(&mut self, now: Moment) {
+        self.progress = self.progress.max(now);
     }
 
     /// A shard is there that was not known.

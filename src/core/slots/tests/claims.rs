@@ -1,9 +1,11 @@
 //! What each sign and each answer does.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::slots::{Change, Claims, HASH_SLOTS, SlotMap, SlotPlace, SlotState};
+use crate::core::slots::{Change, Claims, HASH_SLOTS, SlotMap, SlotPlace, SlotState, in_words};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -67,6 +69,11 @@ impl World {
         self.publish(changes);
     }
 
+    fn rivals(&self, index: usize) -> Vec<(usize, String)> {
+        let rivals = self.claims.rivals(shard(index));
+        rivals.iter().map(|rival| (rival.holder.index(), in_words(&rival.slots, 9))).collect()
+    }
+
     fn place(&self, number: u16) -> (Option<usize>, SlotState) {
         let place = self.map.load(slot(number));
         assert_eq!(place, self.claims.place(slot(number)), "what is known is published");
@@ -107,6 +114,54 @@ fn after_the_move(index: usize) -> NodesReport {
         A => report(line(name(A, 0), 1, &[(0, 6), (8, 99)]), &[line(name(B, 0), 4, &[(7, 7), (100, 199)])]),
         _ => report(line(name(B, 0), 4, &[(7, 7), (100, 199)]), &[]),
     }
+}
+
+#[test]
+fn rivals_of_one_epoch_are_known_until_one_has_another() {
+    let mut world = World::settled();
+    // B has gone to the epoch of A, of which it has not heard.
+    world.hear(B, &report(line(name(B, 0), 2, &[(98, 199)]), &[]), 10);
+    assert_eq!(world.rivals(B), [], "a higher epoch wins");
+    world.hear(A, &report(line(name(A, 0), 2, &[(0, 99)]), &[]), 20);
+    assert_eq!((world.rivals(A), world.rivals(B)), (vec![(B, "98-99".to_owned())], vec![]));
+    assert_eq!(world.claims.epoch(shard(A)), Some(2));
+    world.hear(A, &report(line(name(A, 0), 2, &[(0, 97)]), &[]), 30);
+    assert_eq!(world.rivals(A), []);
+}
+
+#[test]
+fn what_nobody_says_is_its_own_is_nobodys() {
+    let mut world = World::settled();
+    assert_eq!(world.claims.holdings().unowned, []);
+    world.hear(A, &report(line(name(A, 0), 1, &[(0, 97)]), &[]), 10);
+    let holdings = world.claims.holdings();
+    assert_eq!(in_words(&holdings.unowned, 9), "98-99");
+    assert_eq!(holdings.shard(shard(A)).count(), 98);
+    assert_eq!(world.place(98), (Some(A), SlotState::Moving), "commands still go there");
+}
+
+#[test]
+fn a_move_without_a_key_is_stuck() {
+    let mut world = World::settled();
+    let stuck = |world: &World, now| {
+        let secs = Duration::from_millis(60);
+        let of_a = world.claims.stuck(shard(A), secs, ms(now));
+        of_a.iter().map(|(slot, nodes, _)| (slot.number(), nodes.len())).collect::<Vec<_>>()
+    };
+    let opened = |asked_at| {
+        let mut mine = line(name(A, 0), 1, &[(0, 99)]);
+        mine.open.push(open(7, Opening::Migrating, name(B, 0)));
+        (report(mine, &[line(name(B, 0), 2, &[(100, 199)])]), asked_at)
+    };
+    for asked_at in [10, 40, 80] {
+        let (told, asked_at) = opened(asked_at);
+        world.hear(A, &told, asked_at);
+    }
+    assert_eq!((stuck(&world, 70), stuck(&world, 71)), (vec![], vec![(7, 2)]));
+    assert_eq!(world.claims.stuck(shard(B), Duration::ZERO, ms(90)), []);
+    // A key has come to B.
+    world.write(B, 7, 90);
+    assert_eq!((stuck(&world, 149), stuck(&world, 150)), (vec![], vec![(7, 2)]));
 }
 
 #[test]
