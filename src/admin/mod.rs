@@ -46,7 +46,8 @@ use crate::net::runtime::sparing::Sparing;
 use crate::net::runtime::task;
 use crate::net::socket::handed::Handed;
 use crate::shard::explain::{self, Asker};
-use crate::shard::report;
+use crate::shard::overall;
+use crate::shard::place;
 use crate::shard::shared::Shared;
 
 /// Connections served at once, if descriptors allow; for one more the oldest is closed.
@@ -194,8 +195,8 @@ fn answer(
         "/metrics" => {
             reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render(shared))
         }
-        "/view" => json(&report::view_of(shared, clock::now())),
-        "/doctor" => json(&*shared.shard().doctor.report()),
+        "/view" => json(&overall::view_of(shared, clock::now())),
+        "/doctor" => json(&*overall::doctor(shared)),
         "/explain" => explained(request, shared),
         _ => plain(
             StatusCode::NOT_FOUND,
@@ -205,14 +206,14 @@ fn answer(
 }
 
 /// `/readyz` asks whether everything works, `/readyz?reads` whether anything can be read.
-fn ready(request: &Request<Incoming>, shared: &Shared) -> HttpResponse {
+fn ready(request: &Request<Incoming>, shared: &Arc<Shared>) -> HttpResponse {
     let query = request.uri().query().unwrap_or_default();
     let reads_only = query.split('&').any(|word| word.split('=').next() == Some("reads"));
     let (is_ready, body) = ready::answer(shared, reads_only, clock::now());
     plain(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
 }
 
-fn explained(request: &Request<Incoming>, shared: &Shared) -> HttpResponse {
+fn explained(request: &Request<Incoming>, shared: &Arc<Shared>) -> HttpResponse {
     let query = request.uri().query().unwrap_or_default();
     let Some(cmd) = query.split('&').find_map(|pair| pair.strip_prefix("cmd=")) else {
         return plain(StatusCode::BAD_REQUEST, "say which command: /explain?cmd=GET+key\n".to_owned());
@@ -222,7 +223,11 @@ fn explained(request: &Request<Incoming>, shared: &Shared) -> HttpResponse {
     if args.iter().all(Vec::is_empty) {
         return plain(StatusCode::BAD_REQUEST, "the command is empty\n".to_owned());
     }
-    let (view, commands, now) = (shared.shard().view.load(), shared.commands.load(), clock::now());
+    let (commands, now) = (shared.commands.load(), clock::now());
+    let asked = place::of(shared, args.as_slice(), &commands);
+    let place = asked.as_ref().map(|asked| asked.place);
+    let (shared, args) = asked.map_or((Arc::clone(shared), args), |asked| (asked.shared, asked.args));
+    let view = shared.shard().view.load();
     let reader = Reader {
         policy: view.policies.for_client(0, None, None),
         user: "default",
@@ -237,8 +242,8 @@ fn explained(request: &Request<Incoming>, shared: &Shared) -> HttpResponse {
         ..Situation::default()
     };
     let bars = explain::bars(&view, reader.user);
-    let asker = Asker { reader, situation };
-    json(&explain::explain(shared, &asker, args.as_slice(), (&view, &commands), now, |ask, then| {
+    let asker = Asker { reader, situation, place };
+    json(&explain::explain(&shared, &asker, args.as_slice(), (&view, &commands), now, |ask, then| {
         then(&Ask { barred: &bars, ..*ask });
     }))
 }

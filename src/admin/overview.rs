@@ -1,6 +1,6 @@
 //! What the dashboard and `redweir top` show: one document with all of it, made once a second for all who look.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -16,8 +16,7 @@ use crate::core::reason::Reason;
 use crate::core::route::{Ask, Demand, judge};
 use crate::net::runtime::clock;
 use crate::shard::doctor::DoctorReport;
-use crate::shard::readiness::Readiness;
-use crate::shard::report::{self, ViewReport};
+use crate::shard::overall::{self, OverallView};
 use crate::shard::shared::Shared;
 use crate::telemetry::histogram::{Quantiles, Total};
 use crate::telemetry::{AccessLabel, Counter, Stats, Target};
@@ -38,7 +37,7 @@ struct Overview {
     ready: Ready,
     clients: u64,
     memory_bytes: Option<f64>,
-    view: ViewReport,
+    view: OverallView,
     serves: Vec<Serves>,
     doctor: DoctorReport,
     commands: Vec<Commands>,
@@ -127,7 +126,7 @@ impl Overviews {
     }
 
     /// The present one, as JSON without a line break: no older than [`EVERY`].
-    pub(super) fn latest(&self, shared: &Shared, process: &Process) -> serde_json::Result<Bytes> {
+    pub(super) fn latest(&self, shared: &Arc<Shared>, process: &Process) -> serde_json::Result<Bytes> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::now();
         if let Some((_, known)) = last.made.as_ref().filter(|(at, _)| now.since(*at) < EVERY * 9 / 10) {
@@ -158,13 +157,15 @@ fn latency(access: AccessLabel, target: Target, quantiles: &Quantiles) -> Latenc
     Latency { access: access.label(), target: target.label(), p50_ms: millis(500), p99_ms: millis(990) }
 }
 
-fn overview(shared: &Shared, process: &Process, latency: Vec<Latency>, now: Moment) -> Overview {
+fn overview(shared: &Arc<Shared>, process: &Process, latency: Vec<Latency>, now: Moment) -> Overview {
     let sum =
         |pick: fn(&Stats) -> &Counter| shared.stats.iter().map(|stats| pick(stats).value()).sum::<u64>();
-    let works = Readiness::of(&shared.shard().view.load(), now);
+    let (reads, writes) = ready::works(shared, now);
+    let shards = overall::shards(shared);
     let (_, text) = ready::answer(shared, false, now);
-    let mut view = report::view_of(shared, now);
-    for loss in &mut view.losses {
+    let mut view = overall::view_of(shared, now);
+    let of_shards = view.shards.iter_mut().flatten().map(|shard| &mut shard.view);
+    for loss in std::iter::once(&mut view.first).chain(of_shards).flat_map(|view| &mut view.losses) {
         // All of them are in `/view`, and would be many megabytes a second.
         loss.all_keys &= loss.keys.len() <= KEYS_SHOWN;
         loss.keys.truncate(KEYS_SHOWN);
@@ -174,10 +175,10 @@ fn overview(shared: &Shared, process: &Process, latency: Vec<Latency>, now: Mome
         at_ms: since_1970.as_millis() as u64,
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: (since_1970.as_secs_f64() - process.started()).max(0.0),
-        ready: Ready { reads: works.reads(), writes: works.writes, draining: shared.is_leaving(), text },
+        ready: Ready { reads, writes, draining: shared.is_leaving(), text },
         clients: sum(|stats| &stats.clients),
         memory_bytes: resident_memory(),
-        doctor: (*shared.shard().doctor.report()).clone(),
+        doctor: (*overall::doctor(shared)).clone(),
         commands: commands(shared),
         optimistic: Optimistic {
             proven: sum(|stats| &stats.optimistic_proven),
@@ -189,9 +190,9 @@ fn overview(shared: &Shared, process: &Process, latency: Vec<Latency>, now: Mome
         },
         latency,
         masterdown: sum(|stats| &stats.masterdown),
-        serves: serves(&shared.shard().view.load(), now),
-        lost_writes: shared.shard().lost_writes.value(),
-        primary_changes: shared.shard().primary_changes.value(),
+        serves: shards.iter().flat_map(|shard| serves(&shard.shard().view.load(), now)).collect(),
+        lost_writes: shards.iter().map(|shard| shard.shard().lost_writes.value()).sum(),
+        primary_changes: shards.iter().map(|shard| shard.shard().primary_changes.value()).sum(),
         view,
     }
 }

@@ -21,6 +21,9 @@ pub(super) struct UsageError;
 struct ExplainBody {
     command: String,
     access: String,
+    slot: Option<u16>,
+    shard: Option<usize>,
+    slot_state: Option<String>,
     policy: String,
     consistency: String,
     decision: String,
@@ -86,7 +89,10 @@ fn render(explained: &ExplainBody) -> String {
         ("decision", decision),
         ("because", format!("{} ({})", explained.why, explained.reason)),
     ];
-    for (name, value) in lines {
+    let place = place(explained);
+    let place = place.map(|place| ("slot", place));
+    let [command, rest @ ..] = lines;
+    for (name, value) in [command].into_iter().chain(place).chain(rest) {
         let _ = writeln!(text, "{name:<9} {}", value.escape_debug());
     }
     let header =
@@ -105,6 +111,16 @@ fn render(explained: &ExplainBody) -> String {
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
     text
+}
+
+/// Where its keys are in a cluster.
+fn place(explained: &ExplainBody) -> Option<String> {
+    match (explained.slot, explained.slot_state.as_deref(), explained.shard) {
+        (Some(slot), Some(state), Some(shard)) => Some(format!("{slot} ({state}) of shard {shard}")),
+        (Some(slot), Some(state), None) => Some(format!("{slot} ({state})")),
+        (_, _, Some(shard)) => Some(format!("none: shard {shard}")),
+        _ => None,
+    }
 }
 
 fn row(candidate: &CandidateBody) -> [String; 8] {
@@ -151,5 +167,9 @@ b:2   replica  yes       120      0 B  3.2 ms     0.5 ms  it has applied the fen
 c:3   replica  no        ?        ?    ?          ?       it\\nis silent
 ";
         assert_eq!(render(&serde_json::from_str(json).unwrap()), expected);
+        let json = json
+            .replace("\"access\"", "\"slot\": 15495, \"slot_state\": \"stable\", \"shard\": 2, \"access\"");
+        let expected = expected.replace("policy ", "slot      15495 (stable) of shard 2\npolicy ");
+        assert_eq!(render(&serde_json::from_str(&json).unwrap()), expected);
     }
 }

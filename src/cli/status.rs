@@ -26,10 +26,33 @@ pub(super) struct ViewBody {
     primary: Option<String>,
     replication_id: Option<String>,
     head_offset: Option<u64>,
-    #[cfg_attr(not(feature = "tui"), expect(dead_code, reason = "`redweir top` shows it"))]
-    pub(super) stream_source: Option<String>,
+    stream_source: Option<String>,
     #[serde(default)]
-    pub(super) nodes: Vec<NodeBody>,
+    nodes: Vec<NodeBody>,
+    /// In a cluster.
+    shards: Option<Vec<ShardBody>>,
+}
+
+/// A shard of a cluster.
+#[derive(Debug, Deserialize)]
+struct ShardBody {
+    shard: usize,
+    view: ViewBody,
+}
+
+impl ViewBody {
+    /// All nodes: the shard of each, in a cluster, and whether the replication stream comes from there.
+    pub(super) fn all(&self) -> Vec<(Option<usize>, &NodeBody, bool)> {
+        match &self.shards {
+            Some(shards) => shards.iter().flat_map(|one| one.view.of_shard(Some(one.shard))).collect(),
+            None => self.of_shard(None),
+        }
+    }
+
+    fn of_shard(&self, shard: Option<usize>) -> Vec<(Option<usize>, &NodeBody, bool)> {
+        let feeds = |node: &NodeBody| self.stream_source.as_ref() == Some(&node.node);
+        self.nodes.iter().map(|node| (shard, node, feeds(node))).collect()
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,17 +105,22 @@ pub(super) fn render(readiness: &str, view: &ViewBody, doctor: &DoctorReport, co
         // Writing to a `String` cannot fail.
         let _ = writeln!(out, "{}", shown(line));
     }
-    if let (Some(primary), Some(id), Some(head)) = (&view.primary, &view.replication_id, view.head_offset) {
+    if let (None, Some(primary), Some(id), Some(head)) =
+        (&view.shards, &view.primary, &view.replication_id, view.head_offset)
+    {
         let _ = writeln!(out, "history: {} of {}, offset {head}", shown(id), shown(primary));
     }
     out.push('\n');
-    let header = HEADER.map(str::to_owned);
-    let rows: Vec<[String; 9]> = std::iter::once(header).chain(view.nodes.iter().map(row)).collect();
-    let widths: [usize; 9] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let header = header(view);
+    let all = view.all();
+    let of_node = |(shard, node, _): &(Option<usize>, &NodeBody, bool)| row(*shard, node);
+    let rows: Vec<Vec<String>> = std::iter::once(header).chain(all.iter().map(of_node)).collect();
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     for row in &rows {
         let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
     }
     out.push('\n');
@@ -100,10 +128,20 @@ pub(super) fn render(readiness: &str, view: &ViewBody, doctor: &DoctorReport, co
 }
 
 /// What is said of a node, in columns.
-pub(super) const HEADER: [&str; 9] =
-    ["node", "role", "answers", "link", "applied", "lag", "age", "delay", "in service"];
+const HEADER: [&str; 9] = ["node", "role", "answers", "link", "applied", "lag", "age", "delay", "in service"];
 
-pub(super) fn row(node: &NodeBody) -> [String; 9] {
+/// The names of these columns; in a cluster the shard is the first.
+pub(super) fn header(view: &ViewBody) -> Vec<String> {
+    let shard = view.shards.as_ref().map(|_| "shard");
+    shard.into_iter().chain(HEADER).map(str::to_owned).collect()
+}
+
+/// The cells of a node.
+pub(super) fn row(shard: Option<usize>, node: &NodeBody) -> Vec<String> {
+    shard.map(|shard| shard.to_string()).into_iter().chain(cells(node)).collect()
+}
+
+fn cells(node: &NodeBody) -> [String; 9] {
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let unknown = || "-".to_owned();
     [
@@ -140,7 +178,16 @@ b:2   replica  yes      up    120      0 B  31 ms  1 ms   yes
 
 no node was looked at yet
 ";
-        let view = serde_json::from_str(view).unwrap();
-        assert_eq!(render("ready\nprimary: a:1\n", &view, &DoctorReport::default(), false), expected);
+        let shown = |view: &str| {
+            let view = serde_json::from_str(view).unwrap();
+            render("ready\nprimary: a:1\n", &view, &DoctorReport::default(), false)
+        };
+        assert_eq!(shown(view), expected);
+        let nodes = r#"{"nodes": [{"node": "a:1", "role": "primary", "answers": true, "in_service": true}]}"#;
+        let page = shown(&format!(
+            r#"{{"shards": [{{"shard": 0, "view": {{}}}}, {{"shard": 7, "view": {nodes}}}]}}"#
+        ));
+        assert!(page.contains("\nshard  node  role     answers"), "{page}");
+        assert!(page.contains("\n7      a:1   primary  yes"), "{page}");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::control::doctor;
 use crate::control::follower::{self, Follower};
 use crate::control::keeper;
 use crate::control::members::Members;
@@ -13,7 +14,9 @@ use crate::control::stamper::{self, FailedSources, Stamper};
 use crate::control::story;
 use crate::core::nodes::members::{Membership, Places};
 use crate::core::nodes::view::Tracker;
+use crate::core::slots::ShardIndex;
 use crate::net::runtime::task;
+use crate::net::socket::dial::Dialer;
 use crate::shard::shared::Shared;
 
 /// Begins with it, for good. `tracker` knows those who have `places` already; who else belongs to the shard comes through `found`.
@@ -36,6 +39,11 @@ pub fn start(
     task::supervise("source", move || {
         stamper::choose_source(Arc::clone(&chooser), Arc::clone(&heard_of), wanted.clone())
     });
+    if shared.index() != ShardIndex::FIRST {
+        // That of the first is told of the sentinels, too, which no cluster has.
+        let examined = Arc::clone(shared);
+        task::supervise("doctor", move || doctor::watch(Arc::clone(&examined), Dialer::new(None)));
+    }
     let reader = Arc::clone(shared);
     task::supervise("follower", move || {
         let sink = Stamper::new(Arc::clone(&reader), Arc::clone(&failures));

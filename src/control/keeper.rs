@@ -4,7 +4,6 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::counter;
 use tokio::sync::mpsc;
 
 use crate::control::primaries::Primaries;
@@ -102,7 +101,7 @@ fn is_renamed(author: Option<&String>, view: &View) -> bool {
 fn lost_everything(shared: &Shared, ended: &Ended, view: &View) {
     let Ended { previous, head, .. } = *ended;
     let id = view.history.map(|history| history.id);
-    counter!("redweir_history_restarts_total").increment(1);
+    shared.shard().history_restarts.add(1);
     shared.shard().losses.add(Loss::Everything { previous, head, id }, clock::now());
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use metrics::counter;
+use metrics::{Label, counter};
 use tokio::sync::watch;
 
 use crate::control::follower::{Detached, Source, StreamSink};
@@ -115,6 +115,17 @@ impl Stamper {
     }
 }
 
+impl Stamper {
+    /// Counts links that were made or lost; in a cluster, by shard.
+    fn count(&self, result: &'static str) {
+        let mut labels = vec![Label::from_static_parts("result", result)];
+        if self.shared.cluster().is_some() {
+            labels.push(Label::new("shard", self.shared.index().to_string()));
+        }
+        counter!("redweir_stream_attach_total", labels).increment(1);
+    }
+}
+
 impl StreamSink for Stamper {
     fn attached(&mut self, source: NodeId, id: ReplId, from: Offset, resumed: bool) {
         self.stamp();
@@ -126,7 +137,7 @@ impl StreamSink for Stamper {
         self.shared.shard().stream.follow(Some(source));
         self.shared.shard().withheld.note(source, Wanted::Psync, false);
         let result = if resumed { "resumed" } else { "attached" };
-        counter!("redweir_stream_attach_total", "result" => result).increment(1);
+        self.count(result);
         let name =
             self.shared.shard().address(source).map_or_else(String::new, |address| address.to_string());
         let how = if resumed { "without a gap" } else { "what was written before is not known" };
@@ -190,7 +201,7 @@ impl StreamSink for Stamper {
         self.recent.detached();
         self.tell_losses(&self.shared.shard().view.load_full());
         self.shared.shard().stream.follow(None);
-        counter!("redweir_stream_attach_total", "result" => why.kind()).increment(1);
+        self.count(why.kind());
         if why.is_withheld() && self.shared.shard().withheld.note(source, Wanted::Psync, true) {
             let name = self.shared.shard().address(source);
             let name = name.map_or_else(String::new, |address| address.to_string());

@@ -10,6 +10,7 @@ use x509_cert::der::DateTime;
 
 use crate::core::diagnose::record::Standing;
 use crate::core::diagnose::seen::{Look, Problem, Seen};
+use crate::core::diagnose::slots::CLUSTER;
 use crate::core::diagnose::{Code, Severity};
 use crate::core::nodes::node::Role;
 use crate::core::position::Offset;
@@ -30,8 +31,11 @@ pub struct FindingReport {
     pub code: String,
     /// `error`, `warning` or `info`.
     pub severity: String,
-    /// Whom it is about: an address, or `redweir`.
+    /// Whom it is about: an address, `redweir` or `cluster`.
     pub node: String,
+    /// The shard of that node; absent where there is only one, and where it is about none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<usize>,
     /// Since when, at least: date and time, UTC, RFC 3339.
     pub since: String,
     /// The values that show it.
@@ -45,6 +49,9 @@ pub struct FindingReport {
 pub struct PatientReport {
     /// Its address.
     pub node: String,
+    /// Its shard; absent where there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<usize>,
     /// `primary`, `replica` or `unknown`, by its own word.
     pub role: String,
     /// It answers.
@@ -109,11 +116,36 @@ impl DoctorReport {
             code: finding.code.name().to_owned(),
             severity: finding.severity.name().to_owned(),
             node: finding.node.clone(),
+            shard: None,
             since: date(*since),
             evidence: finding.evidence.clone(),
             remedy: finding.remedy.clone(),
         });
         Self { findings: findings.collect(), nodes: now.nodes.iter().map(node).collect() }
+    }
+
+    /// Those of the shards of a cluster as one, the worst first.
+    pub fn join(parts: impl IntoIterator<Item = (usize, Arc<Self>)>) -> Self {
+        let mut all = Self::default();
+        for (shard, part) in parts {
+            let of_none = |node: &str| matches!(node, CLUSTER | "redweir");
+            all.findings.extend(part.findings.iter().cloned().map(|finding| {
+                let shard = Some(shard).filter(|_| !of_none(&finding.node));
+                FindingReport { shard, ..finding }
+            }));
+            all.nodes
+                .extend(part.nodes.iter().cloned().map(|node| PatientReport { shard: Some(shard), ..node }));
+        }
+        let rank = |finding: &FindingReport| {
+            let severities = [Severity::Error, Severity::Warning];
+            severities
+                .iter()
+                .position(|severity| severity.name() == finding.severity)
+                .unwrap_or(severities.len())
+        };
+        // Those of a shard that are equally bad are in their order.
+        all.findings.sort_by_key(rank);
+        all
     }
 
     /// The same without what it says of other users, for whoever may not see that at the servers.
@@ -182,7 +214,8 @@ impl DoctorReport {
         let _ = writeln!(out, "{summary}");
         for finding in &self.findings {
             let (paint, end) = if colours { (colour(&finding.severity), "\x1b[0m") } else { ("", "") };
-            let (severity, code, node) = (&finding.severity, shown(&finding.code), shown(&finding.node));
+            let (severity, code) = (&finding.severity, shown(&finding.code));
+            let node = shown(&finding.node) + &of_shard(finding.shard);
             let _ = writeln!(out, "\n{paint}{severity}{end} {code} {node} since {}", shown(&finding.since));
             let _ = writeln!(out, "  evidence: {}", shown(&finding.evidence));
             let _ = writeln!(out, "  remedy:   {}", shown(&finding.remedy));
@@ -194,7 +227,7 @@ impl DoctorReport {
 impl PatientReport {
     /// In a line.
     pub fn line(&self) -> String {
-        let mut out = format!("{} {}", shown(&self.role), shown(&self.node));
+        let mut out = format!("{} {}{}", shown(&self.role), shown(&self.node), of_shard(self.shard));
         if !self.answers {
             let _ = write!(out, ", does not answer: {}", shown(&self.problem));
         }
@@ -232,6 +265,7 @@ fn node(seen: &Seen) -> PatientReport {
     });
     PatientReport {
         node: seen.node.clone(),
+        shard: None,
         role: seen.role().map_or("unknown", Role::name).to_owned(),
         answers: seen.problem.is_none(),
         problem: seen.problem.as_ref().map(Problem::text).unwrap_or_default(),
@@ -251,6 +285,11 @@ fn node(seen: &Seen) -> PatientReport {
 fn date(unix: Duration) -> String {
     DateTime::from_unix_duration(Duration::from_secs(unix.as_secs()))
         .map_or_else(|_| String::new(), |date| date.to_string())
+}
+
+/// Behind a node that is of one shard of several.
+fn of_shard(shard: Option<usize>) -> String {
+    shard.map_or_else(String::new, |shard| format!(" (shard {shard})"))
 }
 
 fn colour(severity: &str) -> &'static str {
@@ -298,6 +337,23 @@ mod tests {
         assert_eq!(json["nodes"][0]["ping_ms"], 1.2);
         assert!(json["nodes"][0].get("link").is_none(), "what is unknown is absent");
         assert_eq!(serde_json::from_value::<DoctorReport>(json).unwrap(), report());
+    }
+
+    #[test]
+    fn what_is_found_of_several_shards_is_one_report() {
+        let worse = FindingReport {
+            severity: "error".to_owned(),
+            node: CLUSTER.to_owned(),
+            ..report().findings.remove(0)
+        };
+        let second = DoctorReport { findings: vec![worse], ..report() };
+        let all = DoctorReport::join([(0, Arc::new(report())), (3, Arc::new(second))]);
+        let told: Vec<_> = all.findings.iter().map(|one| (one.severity.as_str(), one.shard)).collect();
+        assert_eq!(told, [("error", None), ("warning", Some(0))], "the worst first");
+        assert_eq!(all.nodes.iter().map(|node| node.shard).collect::<Vec<_>>(), [Some(0), Some(3)]);
+        let text = all.text(false);
+        assert!(text.contains("warning link-broken a:1 (shard 0) since"), "{text}");
+        assert!(text.contains("\nunknown a:1 (shard 3), answers"), "{text}");
     }
 
     #[test]

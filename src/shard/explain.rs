@@ -17,7 +17,9 @@ use crate::core::plan::{NextStep, Plan, Situation, next_step, plan, to_primary};
 use crate::core::policy::Policy;
 use crate::core::reason::Reason;
 use crate::core::route::{Ask, Decision, Demand, decide, judge};
+use crate::core::slots::{HashSlot, ShardIndex};
 use crate::mutant;
+use crate::shard::place::{Fate, Place};
 use crate::shard::report::{NodeReport, node_report};
 use crate::shard::shared::Shared;
 use crate::wire::request::is_cross_protocol;
@@ -29,6 +31,12 @@ pub struct Explained {
     pub command: String,
     /// `read`, `write`, `primary` or `local`: what it does, or that Redweir answers it.
     pub access: &'static str,
+    /// The hash slot of its keys, in a cluster; of keys in several, that of the first.
+    pub slot: Option<u16>,
+    /// The shard that it would go to, in a cluster.
+    pub shard: Option<usize>,
+    /// `stable`, `moving` or `unowned`; of the slot.
+    pub slot_state: Option<&'static str>,
     /// The policy that applies.
     pub policy: String,
     /// Its level.
@@ -72,6 +80,8 @@ pub struct Asker<'a> {
     pub reader: Reader<'a>,
     /// What matters of its connection.
     pub situation: Situation,
+    /// Where the command goes in a cluster.
+    pub place: Option<Place>,
 }
 
 /// Explains `args` on behalf of `asker`. `complete` adds to the question that a read is decided by what only the asker knows
@@ -96,7 +106,14 @@ pub fn explain<A: Args + ?Sized>(
     };
     let demand = match plan {
         Plan::Read | Plan::Continue { .. } => {
-            shared.shard().demand(reader, level(), (args, intent), (view, commands), &mut Subject::default())
+            let demand = shared.shard().demand(
+                reader,
+                level(),
+                (args, intent),
+                (view, commands),
+                &mut Subject::default(),
+            );
+            asker.place.map_or(demand, |place| place.demand(demand, shared, (intent, policy), (view, now)))
         }
         Plan::Answer | Plan::Refuse(_) | Plan::Primary(_) => Demand::Nothing,
     };
@@ -104,6 +121,9 @@ pub fn explain<A: Args + ?Sized>(
     let mut explained = Explained {
         command: commands.table.name(intent.id).to_owned(),
         access: access(plan, intent),
+        slot: asker.place.and_then(|place| place.slot).map(HashSlot::number),
+        shard: asker.place.and_then(|place| place.shard).map(ShardIndex::index),
+        slot_state: asker.place.and_then(|place| place.slot.and(Some(place.state.name()))),
         policy: policy.name.clone(),
         consistency: policy.consistency.name(),
         decision: "refuse",
@@ -121,7 +141,17 @@ pub fn explain<A: Args + ?Sized>(
         },
         candidates: Vec::new(),
     };
-    complete(&ask, &mut |ask| explained.take(plan, ask));
+    match asker.place.map(|place| place.fate) {
+        Some(Fate::Unowned) => {
+            explained.say("wait", Reason::PrimaryDown, view);
+            "nobody is known to have the hash slot".clone_into(&mut explained.why);
+        }
+        Some(Fate::Refused(why)) => {
+            explained.say("answer", Reason::Local, view);
+            why.clone_into(&mut explained.why);
+        }
+        Some(Fate::Sent) | None => complete(&ask, &mut |ask| explained.take(plan, ask)),
+    }
     explained
 }
 
@@ -211,10 +241,23 @@ fn candidate(node: &Node, plan: Plan, ask: &Ask<'_>) -> Candidate {
 }
 
 impl Explained {
+    /// Where its keys are.
+    fn slot_line(&self) -> Option<String> {
+        match (self.slot, self.slot_state, self.shard) {
+            (Some(slot), Some(state), Some(shard)) => Some(format!("slot {slot} ({state}) of shard {shard}")),
+            (Some(slot), Some(state), None) => Some(format!("slot {slot} ({state})")),
+            (_, _, Some(shard)) => Some(format!("no slot: shard {shard}")),
+            _ => None,
+        }
+    }
+
     /// In lines, for `REDWEIR EXPLAIN`.
     pub fn text(&self) -> String {
         let mut out = String::new();
         let _ = writeln!(out, "{} is a {} command", self.command, self.access);
+        if let Some(line) = self.slot_line() {
+            let _ = writeln!(out, "{line}");
+        }
         let _ = writeln!(out, "policy {}: {}", self.policy, self.consistency);
         let place = self.target.as_deref().map(|t| format!(" to {t}")).unwrap_or_default();
         let _ = writeln!(out, "decision: {}{place}, {} ({})", self.decision, self.why, self.reason);

@@ -9,6 +9,8 @@ pub mod explain;
 pub mod identity;
 pub mod losses;
 pub mod mailbox;
+pub mod overall;
+pub mod place;
 pub mod readiness;
 pub mod report;
 pub mod shared;
@@ -85,6 +87,8 @@ pub struct Shard {
     pub lost_writes: Counter,
     /// Times that another node became the primary than the one before. Counted by the keeper alone.
     pub primary_changes: Counter,
+    /// Times that the primary did not go on from what was there before. Counted by the keeper alone.
+    pub history_restarts: Counter,
     /// What nodes do not let Redweir do.
     pub withheld: Withheld,
     /// What is wrong with the nodes.
@@ -116,6 +120,7 @@ impl Shard {
             losses: Losses::default(),
             lost_writes: Counter::default(),
             primary_changes: Counter::default(),
+            history_restarts: Counter::default(),
             withheld: Withheld::default(),
             doctor: Findings::default(),
         }

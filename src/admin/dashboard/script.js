@@ -191,11 +191,27 @@
   const slots = new Map(); // A colour and a dash for each replica that was ever there.
 
   const nameOf = (node) => text(node.node) ?? "a node without a name";
-  const isPrimary = (node, view) => text(view.primary) !== null && text(node.node) === text(view.primary);
+  const homes = new WeakMap(); // Of a cluster's nodes: the view and the number of their shard.
+
+  /** The view that a node is of: in a cluster that of its shard. */
+  const homeOf = (node, view) => homes.get(node)?.view ?? view;
+  const isPrimary = (node, view) => text(homeOf(node, view).primary) !== null && text(node.node) === text(homeOf(node, view).primary);
+
+  /** The shards of a cluster; none without one. */
+  const shardsOf = (view) => list(view.shards);
+  /** The views that there are: in a cluster one for each shard. */
+  const viewsOf = (view) => (shardsOf(view).length ? shardsOf(view).map((shard) => object(shard.view)) : [view]);
+
+  function nodesOf(view) {
+    for (const shard of shardsOf(view)) {
+      for (const node of list(object(shard.view).nodes)) homes.set(node, { view: object(shard.view), shard: number(shard.shard) });
+    }
+    return viewsOf(view).flatMap((one) => list(one.nodes));
+  }
 
   function replicasOf(view) {
-    const known = text(view.primary) !== null;
-    return list(view.nodes).filter((node) => !isPrimary(node, view) && (node.role === "replica" || (known && node.role !== "primary")));
+    const known = (node) => text(homeOf(node, view).primary) !== null;
+    return nodesOf(view).filter((node) => !isPrimary(node, view) && (node.role === "replica" || (known(node) && node.role !== "primary")));
   }
 
   function slot(name) {
@@ -277,7 +293,7 @@
     const wasLost = lost !== null;
     [report, heardAt, lost] = [news, now, null];
     const view = object(news.view);
-    if (text(view.stream_source) !== null) followed = true;
+    if (viewsOf(view).every((one) => text(one.stream_source) !== null)) followed = true;
 
     const [second, ten] = [rates(900), rates(WINDOW_MS)];
     const nodes = new Map();
@@ -348,7 +364,7 @@
     if (node.link === "down") why = "its replication link is down";
     else if (node.link === "syncing") why = "a full resync is running";
     else if (node.role !== "replica") why = "it has not said what it is";
-    else if (id !== null && text(view.replication_id) !== null && id !== text(view.replication_id)) why = "it holds another history than the primary";
+    else if (id !== null && text(homeOf(node, view).replication_id) !== null && id !== text(homeOf(node, view).replication_id)) why = "it holds another history than the primary";
     else if (number(node.applied_offset) === null) why = "it has not reported enough yet";
     return { level: "warn", word: "no", why: text(said?.text) ?? why };
   }
@@ -375,9 +391,11 @@
   }
 
   function byWhom(view, reads, writes) {
-    const primary = text(view.primary);
+    const primaries = viewsOf(view).map((one) => text(one.primary)).filter(Boolean);
+    const primary = primaries[0] ?? null;
     const parts = [];
-    if (writes && primary) parts.push(`Writes by ${clip(primary, 80)}.`);
+    const more = primaries.length > 3 ? ` and ${primaries.length - 3} more` : "";
+    if (writes && primary) parts.push(`Writes by ${primaries.slice(0, 3).map((name) => clip(name, 80)).join(", ")}${more}.`);
     const replicas = replicasOf(view);
     const serving = replicas.filter((node) => node.answers !== false && node.in_service === true);
     if (reads && serving.length) {
@@ -409,8 +427,8 @@
       add("warn", headline);
       headline = "Redweir is told to end: it drains";
     }
-    const cause = text(view.cause) ?? (writes === false ? said.writes.replace(/^no: /, "") : reads === false ? said.reads.replace(/^no: /, "") : "");
-    if (view.two_primaries === true && !cause.includes("say that they are the primary")) add("bad", "two nodes say that they are the primary, and nothing decides between them");
+    const cause = (shardsOf(view).length ? null : text(view.cause)) ?? (writes === false ? said.writes.replace(/^no: /, "") : reads === false ? said.reads.replace(/^no: /, "") : "");
+    if (viewsOf(view).some((one) => one.two_primaries === true) && !cause.includes("say that they are the primary")) add("bad", "two nodes say that they are the primary, and nothing decides between them");
     add("bad", cause);
     if (refused) add("bad", said.writes);
     if (some) add("warn", `reads ${said.reads}`);
@@ -421,8 +439,10 @@
     const out = replicas.map((node) => [node, serviceOf(node, view)]).filter(([node, service]) => LEVELS.indexOf(service.level) >= 3 && !cause.includes(nameOf(node)));
     for (const [node, { word, why: because }] of out.slice(0, 3)) add("warn", `${clip(nameOf(node), 80)} ${word === "does not answer" ? word : "gets no reads"}${because ? `: ${because}` : ""}`);
     if (out.length > 3) add("warn", `${out.length - 3} more replicas get no reads`, "#nodes");
-    if (!replicas.length && list(view.nodes).length && text(view.primary)) add("info", "no replica is known: the primary answers all reads");
-    if (report.view && text(view.stream_source) === null) add(followed ? "warn" : "info", "the replication stream is not followed");
+    if (!replicas.length && nodesOf(view).length && text(view.primary)) add("info", "no replica is known: the primary answers all reads");
+    const unfollowed = shardsOf(view).filter((shard) => text(object(shard.view).stream_source) === null).map((shard) => `shard ${whole(number(shard.shard))}`);
+    if (unfollowed.length) add(followed ? "warn" : "info", `the replication stream is not followed of ${unfollowed.join(", ")}`);
+    else if (report.view && !shardsOf(view).length && text(view.stream_source) === null) add(followed ? "warn" : "info", "the replication stream is not followed");
     const rules = after("access rules");
     if (rules && rules !== "the same at every replica") add("warn", `access rules: ${rules}`);
     for (const line of body.split("\n").filter((line) => line.startsWith("weaker: ")).slice(0, 3)) add("info", line);
@@ -434,7 +454,7 @@
     if (findings.length > 3) add("warn", `${findings.length - 3} more findings of the doctor`, "#findings");
 
     if (level === "ok" && why.some((one) => one.level !== "info")) level = "warn";
-    const lasting = list(view.nodes).filter((node) => node.answers === false && number(node.last_problem_over_s) === null && cause.includes(nameOf(node))).map((node) => number(node.last_problem_age_s)).filter((age) => age !== null);
+    const lasting = nodesOf(view).filter((node) => node.answers === false && number(node.last_problem_over_s) === null && cause.includes(nameOf(node))).map((node) => number(node.last_problem_age_s)).filter((age) => age !== null);
     const lasts = level === "bad" && lasting.length ? Math.max(...lasting) : null;
     return { level, headline, by: byWhom(view, reads, writes), why, lasts, body };
   }
@@ -507,8 +527,9 @@
 
   function drawNodes() {
     const view = object(report.view);
-    const nodes = list(view.nodes);
-    const order = (node) => (isPrimary(node, view) ? 0 : node.role === "primary" ? 1 : 2);
+    const nodes = nodesOf(view);
+    const shardOf = (node) => homes.get(node)?.shard ?? null;
+    const order = (node) => 3 * (shardOf(node) ?? 0) + (isPrimary(node, view) ? 0 : node.role === "primary" ? 1 : 2);
     const sorted = nodes.map((node, index) => [node, index]).sort((a, b) => order(a[0]) - order(b[0]) || a[1] - b[1]).map(([node]) => node);
     const by = between(WINDOW_MS);
     const reads = (node) => {
@@ -524,7 +545,9 @@
       set(row, "data-node", nameOf(node));
       set(row, "data-role", main ? "primary" : text(node.role) ?? "unknown");
       say(name.firstChild, nameOf(node));
-      const tags = [source !== null && text(node.node) === source ? "stream source" : null, text(node.version)].filter(Boolean).map((tag) => clip(tag, 40));
+      set(row, "data-shard", shardOf(node) === null ? null : String(shardOf(node)));
+      const feeds = text(homeOf(node, view).stream_source) !== null && text(node.node) === text(homeOf(node, view).stream_source);
+      const tags = [shardOf(node) === null ? null : `shard ${shardOf(node)}`, feeds ? "stream source" : null, text(node.version)].filter(Boolean).map((tag) => clip(tag, 40));
       say(name.lastChild, tags.join(" · "));
       say(role, main ? "primary" : node.role === "primary" ? "says primary" : clip(text(node.role) ?? "unknown", 40));
       const state = serviceOf(node, view);
@@ -557,7 +580,14 @@
     const head = number(view.head_offset);
     const asked = number(view.anchor_age_ms);
     const delayed = number(view.stream_delay_ms);
-    const parts = [
+    const shards = shardsOf(view).map((shard) => {
+      const ranges = Array.isArray(shard.slot_ranges) ? shard.slot_ranges.filter((range) => typeof range === "string") : [];
+      const moving = count(shard.slots_moving) > 0 ? `, ${whole(count(shard.slots_moving))} moving` : "";
+      return `Shard ${whole(number(shard.shard))}: ${plural(count(shard.slots), "slot")}${ranges.length ? ` (${clip(ranges.join(", "), 60)})` : ""}${moving}.`;
+    });
+    const unowned = Array.isArray(view.slots_unowned) ? view.slots_unowned.filter((range) => typeof range === "string") : [];
+    if (unowned.length) shards.unshift(`No shard has the slots ${clip(unowned.join(", "), 60)}.`);
+    const parts = shards.length ? shards : [
       text(view.primary) ? null : "No primary answers.",
       source ? `The replication stream is followed from ${clip(source, 80)}${delayed === null ? "" : `, usually ${millis(delayed)} behind`}.` : "The replication stream is not followed.",
       head === null ? null : `Head: offset ${offsetOf(head)}${asked === null ? "" : `, asked ${millis(asked)} ago`}.`,
@@ -657,8 +687,9 @@
       ["Kept off replicas by fences", perSecond(fenced), fenced !== null && reads > 0 ? `${share(fenced / reads)} of reads` : ""],
       ["Optimistic reads", perSecond(proven === null ? null : tried), now.repeated === null ? "" : `${tried > 0 ? `${share(proven / tried)} proven; ` : ""}${whole(now.repeated)} repeated in all`],
       ["Repeats", perSecond(sent), now.sent === null ? "" : `${whole(now.sent)} in all, ${whole(now.over)} over budget`, over > 0 ? "bad" : null],
-      ["Stream", source === null ? "not followed" : number(view.stream_delay_ms) === null ? "followed" : `${millis(view.stream_delay_ms)} behind`,
-        source === null ? "" : `${position === null ? "" : `at offset ${offsetOf(position)}, `}from ${clip(source, 40)}`, source === null && followed ? "warn" : null],
+      ...(shardsOf(view).length ? [["Streams", `${viewsOf(view).filter((one) => text(one.stream_source) !== null).length} followed`, `of ${plural(shardsOf(view).length, "shard")}`]] : []),
+      ...(shardsOf(view).length ? [] : [["Stream", source === null ? "not followed" : number(view.stream_delay_ms) === null ? "followed" : `${millis(view.stream_delay_ms)} behind`,
+        source === null ? "" : `${position === null ? "" : `at offset ${offsetOf(position)}, `}from ${clip(source, 40)}`, source === null && followed ? "warn" : null]]),
       ["Clients", whole(number(report.clients)), ""],
       ["Memory", bytes(number(report.memory_bytes)), ""],
     ]);
@@ -739,7 +770,7 @@
   }
 
   function drawFailovers() {
-    const losses = list(object(report.view).losses).toReversed();
+    const losses = viewsOf(object(report.view)).flatMap((view) => list(view.losses).toReversed()).sort((a, b) => count(a.age_s) - count(b.age_s));
     const lostWrites = number(report.lost_writes);
     figures($("failovers-figures"), [
       ["Changes of the primary", whole(number(report.primary_changes)), "since Redweir was started"],

@@ -9,8 +9,9 @@ mod nodes;
 mod process;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Label, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use self::family::Family;
@@ -19,6 +20,7 @@ use crate::core::reason::Reason;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
 use crate::shard::doctor::DoctorReport;
+use crate::shard::overall;
 use crate::shard::shared::Shared;
 use crate::telemetry::histogram::{Histogram, Total};
 use crate::telemetry::{AccessLabel, Counter, Latency, Stats, Target};
@@ -26,7 +28,7 @@ use crate::telemetry::{AccessLabel, Counter, Latency, Stats, Target};
 /// Sums one counter over all workers.
 type Pick = fn(&Stats) -> &Counter;
 
-const COUNTERS: [(&str, &str, Pick); 12] = [
+const COUNTERS: [(&str, &str, Pick); 13] = [
     ("redweir_clients_accepted_total", "Clients accepted.", |s| &s.accepted),
     ("redweir_clients_too_slow_total", "Clients disconnected at client-output-buffer-limit.", |s| {
         &s.slow_clients
@@ -57,6 +59,11 @@ const COUNTERS: [(&str, &str, Pick); 12] = [
         "redweir_refused_writes_total",
         "Writes that a node refused because it had become a replica, and that went to the next primary.",
         |s| &s.refused_writes,
+    ),
+    (
+        "redweir_redirected_total",
+        "Commands of a cluster's client that a node sent on, and that went to another primary.",
+        |s| &s.redirected,
     ),
     (
         "redweir_upstream_stalled_total",
@@ -98,19 +105,31 @@ impl Metrics {
     }
 
     /// The page.
-    pub fn render(&self, shared: &Shared) -> String {
+    pub fn render(&self, shared: &Arc<Shared>) -> String {
+        let shards = overall::shards(shared);
         publish_counts(shared);
+        publish_shards(&shards);
         publish_panics();
         let mut page = self.handle.render();
-        nodes::write(&mut page, shared, clock::now());
-        write_findings(&mut page, &shared.shard().doctor.report());
+        nodes::write(&mut page, &shards, clock::now());
+        if let Some(holdings) = overall::holdings(shared) {
+            nodes::write_slots(&mut page, &shards, &holdings);
+        }
+        write_findings(&mut page, &overall::doctor(shared));
         write_build(&mut page);
         self.process.write(&mut page);
         write_latency(&mut page, shared, REQUEST, |latency| &latency.request);
         write_latency(&mut page, shared, UPSTREAM, |latency| &latency.upstream);
         let (name, help) = ANCHOR;
         Total::write_head(&mut page, name, help);
-        Total::of(std::iter::once(&shared.shard().anchor_latency)).write(&mut page, name, "");
+        for shared in &shards {
+            let mut labels = nodes::of_shard(shared);
+            if !labels.is_empty() {
+                labels.push(',');
+            }
+            let total = Total::of(std::iter::once(&shared.shard().anchor_latency));
+            total.write(&mut page, name, &labels);
+        }
         page
     }
 }
@@ -138,7 +157,6 @@ fn describe() {
         "redweir_history_restarts_total",
         "Times that the primary did not go on from what was there before: it was emptied, or is another one."
     );
-    counter!("redweir_history_restarts_total").absolute(0);
     describe_counter!("redweir_clients_over_memory_total", "Clients disconnected because of max-memory.");
     counter!("redweir_clients_over_memory_total").absolute(0);
     describe_counter!("redweir_commands_total", "Commands by access, target and reason.");
@@ -181,8 +199,6 @@ fn publish_counts(shared: &Shared) {
     {
         counter!("redweir_repeats_total", "outcome" => outcome).absolute(count);
     }
-    counter!("redweir_lost_writes_total").absolute(shared.shard().lost_writes.value());
-    counter!("redweir_primary_changes_total").absolute(shared.shard().primary_changes.value());
     for access in AccessLabel::ALL {
         for target in Target::ALL {
             for reason in Reason::ALL {
@@ -193,6 +209,21 @@ fn publish_counts(shared: &Shared) {
                     counter!("redweir_commands_total", &labels).absolute(count);
                 }
             }
+        }
+    }
+}
+
+/// What each shard counts; in a cluster with the number of the shard.
+fn publish_shards(shards: &[Arc<Shared>]) {
+    for shared in shards {
+        let shard = shared.shard();
+        for (name, counted) in [
+            ("redweir_lost_writes_total", &shard.lost_writes),
+            ("redweir_primary_changes_total", &shard.primary_changes),
+            ("redweir_history_restarts_total", &shard.history_restarts),
+        ] {
+            let number = overall::label(shared).map(|number| Label::new("shard", number.to_string()));
+            counter!(name, Vec::from_iter(number)).absolute(counted.value());
         }
     }
 }
@@ -241,11 +272,14 @@ fn write_build(page: &mut String) {
 
 /// What the doctor finds: of how many nodes.
 fn write_findings(page: &mut String, report: &DoctorReport) {
-    let mut counts: BTreeMap<(&str, &str), f64> = BTreeMap::new();
+    let mut counts: BTreeMap<(&str, &str, Option<usize>), f64> = BTreeMap::new();
     for finding in &report.findings {
-        *counts.entry((&finding.code, &finding.severity)).or_default() += 1.0;
+        *counts.entry((&finding.code, &finding.severity, finding.shard)).or_default() += 1.0;
     }
-    let labelled = |((code, severity), count)| (format!("code=\"{code}\",severity=\"{severity}\""), count);
+    let labelled = |((code, severity, shard), count): ((&str, &str, Option<usize>), f64)| {
+        let shard = shard.map_or_else(String::new, |shard| format!(",shard=\"{shard}\""));
+        (format!("code=\"{code}\",severity=\"{severity}\"{shard}"), count)
+    };
     Family::gauge("redweir_doctor_finding", "Of how many nodes the doctor finds this.")
         .write(page, counts.into_iter().map(labelled));
 }

@@ -9,7 +9,7 @@ use ratatui::widgets::{Block, Paragraph, Row, Sparkline, Table, Wrap};
 use super::history::History;
 use super::overview::{Latency, Overview};
 use crate::cli::output::may_colour;
-use crate::cli::status::{HEADER, NodeBody, row};
+use crate::cli::status::{NodeBody, header, row};
 use crate::shard::doctor::shown;
 
 /// Below so many columns what stands side by side stands one below the other.
@@ -22,7 +22,7 @@ pub(super) fn screen(
     history: &History,
     problem: Option<&str>,
 ) {
-    let nodes = overview.view.nodes.len() as u16;
+    let nodes = overview.view.all().len() as u16;
     let rows = [
         Constraint::Length(2),
         Constraint::Length(nodes.min(12) + 3),
@@ -82,22 +82,25 @@ fn state(overview: &Overview, problem: Option<&str>) -> Line<'static> {
 }
 
 fn nodes_table(overview: &Overview, width: u16) -> Table<'static> {
-    let source = overview.view.stream_source.as_deref();
+    let (header, nodes) = (header(&overview.view), overview.view.all());
+    // The number of the shard stands before what there is without a cluster.
+    let more = header.len().saturating_sub(9);
     let shown_here: &[usize] =
         if width >= NARROW { &[0, 1, 2, 3, 4, 5, 6, 7, 8] } else { &[0, 1, 3, 5, 6, 8] };
+    let shown_here: Vec<usize> = (0..more).chain(shown_here.iter().map(|column| column + more)).collect();
     let pick =
         |all: &[String]| shown_here.iter().filter_map(|column| all.get(*column).cloned()).collect::<Vec<_>>();
-    let cells = |node: &NodeBody| {
-        let mut cells = pick(&row(node));
-        cells.push(if source == Some(node.node.as_str()) { "stream".to_owned() } else { String::new() });
+    let cells = |(shard, node, feeds): &(Option<usize>, &NodeBody, bool)| {
+        let mut cells = pick(&row(*shard, node));
+        cells.push(if *feeds { "stream".to_owned() } else { String::new() });
         let good = node.answers && node.in_service;
         Row::new(cells).style(if good { Style::new() } else { paint(Color::Yellow) })
     };
-    let rows: Vec<Row<'static>> = overview.view.nodes.iter().map(cells).collect();
-    let widths = [15, 8, 7, 7, 14, 12, 9, 9, 10];
+    let rows: Vec<Row<'static>> = nodes.iter().map(cells).collect();
+    let widths: Vec<u16> = std::iter::repeat_n(5, more).chain([15, 8, 7, 7, 14, 12, 9, 9, 10]).collect();
     let widths = shown_here.iter().filter_map(|column| widths.get(*column).copied());
     let widths = widths.map(Constraint::Min).chain([Constraint::Length(6)]);
-    let header = Row::new(pick(&HEADER.map(str::to_owned)));
+    let header = Row::new(pick(&header));
     Table::new(rows, widths)
         .header(header.style(Style::new().add_modifier(Modifier::BOLD)))
         .block(Block::bordered().title(" servers "))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::net::lookup_host;
 
 use crate::config::Config;
+use crate::control::doctor::cluster;
 use crate::control::doctor::configured;
 use crate::control::doctor::patient::Leave;
 use crate::control::doctor::sentinels::Sentinels;
@@ -30,6 +31,9 @@ pub async fn examine(
     sentinels: Dialer,
     lasts: Duration,
 ) -> (DoctorReport, Look) {
+    if let Some(settings) = &config.upstream.cluster {
+        return cluster::examine(config, settings, dialer, lasts).await;
+    }
     let (mut ward, mut sentinels) = (Ward::new(dialer), Sentinels::new(sentinels));
     let (access, map) = (Access::of(config), &config.upstream.address_map);
     let settings = config.upstream.sentinel.as_ref();

@@ -1,9 +1,11 @@
 //! Looks at all nodes again and again, over connections of its own, and publishes what the doctor finds
 //! ([`crate::core::diagnose`]). It asks seldom, only what changes nothing, and nobody waits for it.
 
+mod cluster;
 pub mod examine;
 mod patient;
 mod sentinels;
+mod shard;
 mod ward;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::net::socket::dial::Dialer;
 use crate::shard::doctor::DoctorReport;
+use crate::shard::overall;
 use crate::shard::shared::Shared;
 use patient::Leave;
 use sentinels::Sentinels;
@@ -49,7 +52,7 @@ pub async fn watch(shared: Arc<Shared>, sentinels: Dialer) {
     loop {
         let begun = clock::now();
         let signs = Signs::of(&shared.shard().view.load());
-        let (access, nodes) = (Access::of(&shared.config()), nodes(&shared.shard().view.load()));
+        let (access, nodes) = (Access::of(&shared.config()), nodes(&shared));
         // Whoever is at the same address now is somebody else: a connection would stay where it is.
         for (node, address) in before.iter().filter(|known| !nodes.contains(known)) {
             tracing::debug!(%node, %address, "the doctor looks at this node no longer");
@@ -62,14 +65,17 @@ pub async fn watch(shared: Arc<Shared>, sentinels: Dialer) {
         let settings = shared.config().upstream.sentinel.clone();
         let map = shared.config().upstream.address_map.clone();
         look.sentinels = sentinels.ask(settings.as_ref(), &map, &access).await;
-        look.denied = Some(shared.stats.iter().map(|stats| stats.denied.value()).sum());
+        // What is refused here is refused for all shards: one tells of it.
+        let for_all = overall::speaks_for_all(&shared);
+        look.denied = for_all.then(|| shared.stats.iter().map(|stats| stats.denied.value()).sum());
+        look.slots = shard::slots(&shared, begun);
         memory.take(look);
         let context = context_of(&shared);
         let (looks, incidents) = memory.all();
         let unseen = |node: &str| looks.last().is_some_and(|now| is_unseen(now, &context, node));
         let changes = record.take(diagnose(looks, incidents, &context), unseen, clock::unix());
         let standing = record.standing();
-        tell(&changes);
+        tell(&changes, &shared);
         if let Some(now) = looks.last() {
             shared.shard().doctor.publish(DoctorReport::of(now, &standing));
         }
@@ -145,8 +151,11 @@ impl Signs {
     }
 }
 
-fn nodes(view: &View) -> Vec<(NodeId, Address)> {
-    view.members().filter_map(|node| Some((node.id, node.address.as_deref().cloned()?))).collect()
+/// Those of a shard that is no more are looked at as those of another.
+fn nodes(shared: &Shared) -> Vec<(NodeId, Address)> {
+    let view = shared.shard().view.load();
+    let members = view.members().filter(|_| overall::is_told_of(shared));
+    members.filter_map(|node| Some((node.id, node.address.as_deref().cloned()?))).collect()
 }
 
 /// What our user may be seen to ask of a node, by what the prober has heard of its rules.
@@ -191,16 +200,17 @@ fn configured(config: &Config) -> Context {
 }
 
 /// One line of the log when something is found, one when it is gone.
-fn tell(changes: &Changes) {
+fn tell(changes: &Changes, shared: &Shared) {
+    let shard = overall::label(shared);
     for Standing { finding, .. } in &changes.appeared {
         let line = finding.sentence();
         match finding.severity {
-            Severity::Error => tracing::error!("doctor: {line}"),
-            Severity::Warning => tracing::warn!("doctor: {line}"),
-            Severity::Info => tracing::info!("doctor: {line}"),
+            Severity::Error => tracing::error!(shard, "doctor: {line}"),
+            Severity::Warning => tracing::warn!(shard, "doctor: {line}"),
+            Severity::Info => tracing::info!(shard, "doctor: {line}"),
         }
     }
     for Cleared { finding, lasted } in &changes.cleared {
-        tracing::info!("doctor: {} is over after {}", finding.title(), in_words(*lasted));
+        tracing::info!(shard, "doctor: {} is over after {}", finding.title(), in_words(*lasted));
     }
 }

@@ -17,8 +17,11 @@ use self::opening::Opening;
 use self::primary::PrimaryStory;
 use self::replicas::ReplicaStories;
 use self::scene::{Line, Scene};
+use crate::core::moment::Moment;
+use crate::core::slots::ShardIndex;
 use crate::core::stream::source::StreamSource;
 use crate::net::runtime::clock;
+use crate::shard::overall;
 use crate::shard::shared::Shared;
 
 /// How often it looks at least: some lines are due by the clock.
@@ -33,13 +36,15 @@ struct Story {
     opening: Opening,
     primary: PrimaryStory,
     replicas: ReplicaStories,
+    /// When it was begun with the nodes that there are.
+    begun: Moment,
 }
 
 impl Story {
     fn look(&mut self, scene: &Scene<'_>) -> Vec<Line> {
         let mut lines = self.primary.look(scene);
         let ready = self.opening.look(scene);
-        let opening = self.opening.is_under_way(scene.now);
+        let opening = self.opening.is_under_way(scene);
         lines.extend(self.replicas.look(scene, opening, ready.is_some()));
         lines.extend(ready);
         lines
@@ -53,11 +58,12 @@ pub async fn tell(shared: Arc<Shared>) {
     loop {
         // An error says that the sender is gone, which this task keeps.
         let _ = timeout(LOOK_EVERY, views.changed()).await;
+        let shard = overall::label(&shared);
         for line in look(&shared, &mut story) {
             match line {
-                Line::Info(text) => tracing::info!("{text}"),
-                Line::Warn(text) => tracing::warn!("{text}"),
-                Line::Error(text) => tracing::error!("{text}"),
+                Line::Info(text) => tracing::info!(shard, "{text}"),
+                Line::Warn(text) => tracing::warn!(shard, "{text}"),
+                Line::Error(text) => tracing::error!(shard, "{text}"),
             }
         }
         sleep(LOOK_GAP).await;
@@ -66,7 +72,13 @@ pub async fn tell(shared: Arc<Shared>) {
 
 fn look(shared: &Shared, story: &mut Story) -> Vec<Line> {
     let view = shared.shard().view.load();
+    if shared.index() != ShardIndex::FIRST && view.members().next().is_none() {
+        // A shard of which no node is known is yet to come, or has gone.
+        *story = Story { begun: clock::now(), ..Story::default() };
+        return Vec::new();
+    }
     story.look(&Scene {
+        begun: story.begun,
         view: &view,
         source: shared.shard().stream.source(),
         follows: shared.config().stream.source != StreamSource::Off,
@@ -80,7 +92,6 @@ mod tests {
     use super::*;
     use crate::core::address::Address;
     use crate::core::fence::AnchorSeq;
-    use crate::core::moment::Moment;
     use crate::core::nodes::node::{Facts, Link, NodeId, Role};
     use crate::core::nodes::trouble::{Problem, ProblemKind};
     use crate::core::nodes::view::{Observation, Patience, Tracker};
@@ -134,7 +145,9 @@ mod tests {
         fn look(&mut self, ms: u64) -> Vec<Line> {
             let view = self.tracker.view();
             let now = Moment::from_millis(ms);
-            self.story.look(&Scene { view, source: Some(REPLICA), follows: true, refused: self.refused, now })
+            let begun = Moment::default();
+            let (source, refused) = (Some(REPLICA), self.refused);
+            self.story.look(&Scene { view, source, follows: true, refused, begun, now })
         }
     }
 

@@ -43,7 +43,7 @@ impl Opening {
             return None;
         }
         self.told = true;
-        let after = if complete { now } else { answered }.since(Moment::default());
+        let after = if complete { now } else { answered }.since(scene.begun);
         let stream = match scene.source.and_then(|id| view.node(id)) {
             Some(node) => format!("stream from {}", node.name()),
             None if scene.follows => "no stream yet".to_owned(),
@@ -62,8 +62,8 @@ impl Opening {
     }
 
     /// Whether it is too early to tell of anything but the primary.
-    pub(super) fn is_under_way(&self, now: Moment) -> bool {
-        !self.told && (self.answered.is_some() || now < Moment::default().after(PATIENCE))
+    pub(super) fn is_under_way(&self, scene: &Scene<'_>) -> bool {
+        !self.told && (self.answered.is_some() || scene.now < scene.begun.after(PATIENCE))
     }
 }
 

@@ -118,7 +118,7 @@ impl PrimaryStory {
     fn miss(&mut self, scene: &Scene<'_>) -> Option<Line> {
         self.hindered = None;
         let silent = scene.view.primary.and_then(|id| scene.view.node(id)).and_then(|node| node.silent_since);
-        let begun = if self.last.is_none() { Moment::default() } else { silent.unwrap_or(scene.now) };
+        let begun = if self.last.is_none() { scene.begun } else { silent.unwrap_or(scene.now) };
         let away = self.away.get_or_insert(Away { since: begun, undecided: false, told: None });
         let cause = Cause::of(scene.view)?;
         let kind = Kind::of(&cause);

@@ -27,6 +27,8 @@ pub(super) struct Scene<'a> {
     pub(super) follows: bool,
     /// Commands that were told `-MASTERDOWN` up to now.
     pub(super) refused: u64,
+    /// When it was begun with these nodes.
+    pub(super) begun: Moment,
     pub(super) now: Moment,
 }
 

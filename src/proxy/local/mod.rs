@@ -27,7 +27,7 @@ use crate::proxy::upstream::at_hand::AtHand;
 use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Phase, Proto};
 use crate::proxy::worker::admission::Verdict;
 use crate::shard::identity::{Credentials, Password};
-use crate::shard::report;
+use crate::shard::overall;
 use crate::wire::reply::ErrorCode;
 use crate::wire::request::Request;
 use crate::wire::say;
@@ -103,7 +103,7 @@ async fn answered(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
 
 /// The section of `INFO` that is about Redweir.
 fn section(connection: &Connection, now: Moment) -> Vec<u8> {
-    let section = report::info_section(&connection.worker.shared, now);
+    let section = overall::info_section(&connection.worker.shared, now);
     say::text(section.trim_start(), connection.who.is_resp3())
 }
 
@@ -314,9 +314,9 @@ fn redweir<A: Args + ?Sized>(
     let word = request.arg(1).to_ascii_lowercase();
     match (word.as_slice(), request.count()) {
         (b"help", 2) => say::lines(say::HELP),
-        (b"view", 2) => say::page(&report::view_text(&connection.worker.shared, view, now), resp3),
+        (b"view", 2) => say::page(&overall::view_text(&connection.worker.shared, view, now), resp3),
         (b"doctor", 2) => say::page(&doctor(connection, view), resp3),
-        (b"losses", 2) => say::page(&report::losses_text(&connection.worker.shared, now), resp3),
+        (b"losses", 2) => say::page(&overall::losses_text(&connection.worker.shared, now), resp3),
         (b"policy", 2) => {
             let name = policies.get(connection.who.policy(policies)).map(|p| p.name.as_bytes());
             say::maybe_bulk(name, resp3)
@@ -344,7 +344,7 @@ fn redweir<A: Args + ?Sized>(
 
 /// What the doctor finds. What servers remember of other users is for those who may see that there.
 fn doctor(connection: &Connection, view: &View) -> String {
-    let report = connection.worker.shared.shard().doctor.report();
+    let report = overall::doctor(&connection.worker.shared);
     if view.rights.plainly_allow(connection.who.user().as_bytes(), b"acl") {
         return report.text(false);
     }

@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 use crate::core::argv::Args;
 use crate::core::command::in_force::Commands;
 use crate::core::command::{CommandId, Intent};
+use crate::core::demand::Reader;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::core::plan::{Admittance, Hold, Plan, Situation, plan};
 use crate::core::policy::Consistency;
 use crate::core::reason::Reason;
+use crate::core::route::Ask;
 use crate::mutant;
 use crate::net::runtime::sparing::Sparing;
 use crate::proxy::session::connection::Connection;
@@ -17,6 +19,8 @@ use crate::proxy::session::exclusive::pin::Pin;
 use crate::proxy::session::exclusive::pinned::end_if_needed;
 use crate::proxy::session::step::Step;
 use crate::shard::explain::{self, Asker};
+use crate::shard::place::{self, Place};
+use crate::shard::shared::Shared;
 use crate::telemetry::{AccessLabel, Target};
 use crate::wire::request::{Request, is_cross_protocol};
 use crate::wire::say;
@@ -52,11 +56,51 @@ impl Connection {
         now: Moment,
     ) -> String {
         let admittance = if self.is_unauthenticated() { Admittance::Guest } else { Admittance::Admitted };
-        let asker =
-            Asker { reader: self.reader(view), situation: Situation { admittance, ..self.situation(now) } };
+        let situation = Situation { admittance, ..self.situation(now) };
         let shared = &self.worker.shared;
+        let asked = place::of(shared, args, commands);
+        let place = asked.as_ref().map(|asked| asked.place);
+        let reader = self.reader(view);
+        if let Some(asked) = asked {
+            let (words, of) = (asked.args.as_slice(), &asked.shared);
+            if of.index() != shared.index() {
+                return self.explain_elsewhere(words, (of, place), situation, commands, now);
+            }
+            let asker = Asker { reader, situation, place };
+            let explained = explain::explain(shared, &asker, words, (view, commands), now, |ask, then| {
+                self.with_ask(ask.policy, ask.policy_id, ask.demand, view, now, |ask| then(ask));
+            });
+            return explained.text();
+        }
+        let asker = Asker { reader, situation, place };
         let explained = explain::explain(shared, &asker, args, (view, commands), now, |ask, then| {
             self.with_ask(ask.policy, ask.policy_id, ask.demand, view, now, |ask| then(ask));
+        });
+        explained.text()
+    }
+
+    /// By another shard than the present one.
+    fn explain_elsewhere(
+        &self,
+        args: &[Vec<u8>],
+        (shared, place): (&Shared, Option<Place>),
+        situation: Situation,
+        commands: &Commands,
+        now: Moment,
+    ) -> String {
+        let view = shared.shard().view.load();
+        let session = self.client.session(shared.index());
+        let policy = self.who.policy(&view.policies);
+        let reader = Reader { policy, session: Some(session), ..self.reader(&view) };
+        let situation = Situation {
+            scripts_flushed: shared.shard().scripts_flushed.load(Ordering::Relaxed),
+            reads_paused: shared.shard().reads_are_paused(now),
+            ..situation
+        };
+        let bars = explain::bars(&view, reader.user);
+        let asker = Asker { reader, situation, place };
+        let explained = explain::explain(shared, &asker, args, (&view, commands), now, |ask, then| {
+            then(&Ask { barred: &bars, ..*ask });
         });
         explained.text()
     }

@@ -23,7 +23,7 @@ use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::proxy::worker::lanes::rewrite;
 use crate::proxy::worker::{Reply, Worker};
 use crate::shard::emptied;
-use crate::shard::report;
+use crate::shard::overall;
 use crate::wire::reply::{ErrorCode, ReplyKind, ReplyScanner};
 use crate::wire::say;
 
@@ -543,7 +543,7 @@ fn deliver_rewritten(
 ) -> bool {
     match pending.rewrite {
         Rewrite::Info if !cut => {
-            let section = report::info_section(&worker.shared, now);
+            let section = overall::info_section(&worker.shared, now);
             let reply = say::append(reply, &section);
             let reply = if lane.in_cluster.get() { say::standalone(&reply) } else { reply };
             pending.client.deliver(pending.seq, &reply, true)
