@@ -10,6 +10,7 @@ mod cli;
 mod client_command;
 mod clients;
 mod cluster;
+mod cluster_seen;
 mod commands_live;
 mod consistency;
 mod corners;
