@@ -9,10 +9,7 @@ use tokio::sync::watch;
 use crate::core::address::Address;
 use crate::core::fence::{FenceTable, Mark};
 use crate::core::nodes::view::View;
-use crate::core::position::Offset;
-use crate::core::reason::Reason;
-use crate::core::route::Demand;
-use crate::core::slots::{Change, Claims, HashSlot, ShardIndex, SlotMap, SlotPlace, SlotState};
+use crate::core::slots::{Change, Claims, Floor, HashSlot, ShardIndex, SlotMap, SlotPlace, SlotState};
 use crate::net::runtime::limits::MOST_SHARDS;
 use crate::shard::common::Common;
 use crate::shard::shared::Shared;
@@ -32,39 +29,6 @@ pub struct Cluster {
     live: ArcSwap<Vec<ShardIndex>>,
     /// Counts reasons to ask the primaries at once.
     looks: watch::Sender<u64>,
-}
-
-/// What a replica must have applied to be asked for keys of a slot: an offset of the history of its shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Floor(u64);
-
-impl Floor {
-    /// Nothing in particular.
-    pub const NONE: Self = Self(0);
-
-    /// No replica may be asked: the slot moves, or what has to be applied is not known yet.
-    pub const PRIMARY: Self = Self(u64::MAX);
-
-    /// This.
-    pub fn at(offset: Offset) -> Self {
-        Self(offset.bytes())
-    }
-
-    /// Whether a replica that has applied `applied` may be asked.
-    #[inline]
-    pub fn is_met_by(self, applied: Offset) -> bool {
-        self.0 <= applied.bytes()
-    }
-
-    /// With what is demanded besides.
-    #[must_use]
-    pub fn and(self, demand: Demand) -> Demand {
-        match self {
-            Self::NONE => demand,
-            Self::PRIMARY => Demand::Unknown(Reason::SlotMoving),
-            Self(bytes) => demand.and_floor(Offset::new(bytes)),
-        }
-    }
 }
 
 impl Cluster {

@@ -158,9 +158,13 @@ impl Shard {
         self.confirmed_at.load(Ordering::SeqCst) > since.as_nanos()
     }
 
-    /// For how long nobody has asked its primary which slots it has: a slot may be elsewhere since then.
-    pub fn unconfirmed_for(&self, now: Moment) -> Duration {
-        Duration::from_nanos(now.as_nanos().saturating_sub(self.confirmed_at.load(Ordering::Relaxed)))
+    /// Whether nobody has asked its primary for longer than `span` which slots it has: a slot may be elsewhere since then.
+    #[inline]
+    pub fn is_unconfirmed_for(&self, span: Duration, now: Moment) -> bool {
+        match self.confirmed_at.load(Ordering::Relaxed) {
+            u64::MAX => false,
+            at => u128::from(now.as_nanos().saturating_sub(at)) > span.as_nanos(),
+        }
     }
 
     /// The address of a node; `None` once it has left.

@@ -12,8 +12,9 @@ use crate::core::nodes::view::View;
 use crate::core::policy::{Consistency, Policy};
 use crate::core::reason::Reason;
 use crate::core::route::Demand;
+use crate::core::slots::Floor;
 use crate::core::slots::{About, HashSlot, ShardIndex, SlotPlace, SlotState, Spread, about, spread};
-use crate::shard::cluster::{Cluster, Floor};
+use crate::shard::cluster::Cluster;
 use crate::shard::shared::Shared;
 
 /// Where a command goes.
@@ -60,7 +61,7 @@ pub fn of<A: Args + ?Sized>(shared: &Arc<Shared>, args: &A, commands: &Commands)
     let whole = || (0..args.count()).map(|at| args.arg(at).to_vec()).collect::<Vec<_>>();
     let place = match what {
         About::Slot { slot, one_key } => at(cluster, slot, one_key),
-        About::Nothing => keyless(shared, spread(intent, &commands.table, false), commands, intent),
+        About::Nothing => keyless(shared, spread(intent, &commands.table, false)),
         About::Several => {
             let step = match spread(intent, &commands.table, true) {
                 Spread::Elements => 0,
@@ -95,7 +96,7 @@ impl Place {
         (view, now): (&View, Moment),
     ) -> Demand {
         let is_bounded = policy.consistency >= Consistency::Bounded;
-        if is_bounded && shared.shard().unconfirmed_for(now) > policy.max_lag {
+        if is_bounded && shared.shard().is_unconfirmed_for(policy.max_lag, now) {
             return Demand::Unknown(Reason::SlotMoving);
         }
         self.floor(shared, intent, view).and(demand)
@@ -118,19 +119,16 @@ fn at(cluster: &Cluster, slot: HashSlot, replicas: bool) -> Place {
     Place { slot: Some(slot), shard: owner, state, replicas, fate }
 }
 
-fn keyless(shared: &Shared, spread: Spread, commands: &Commands, intent: Intent) -> Place {
+fn keyless(shared: &Shared, spread: Spread) -> Place {
     let config = shared.config();
     let refuses = config
         .upstream
         .cluster
         .as_ref()
         .is_some_and(|settings| settings.keyless_scripts == KeylessScripts::Refuse);
-    let name = commands.table.name(intent.id);
-    let is_about_clusters =
-        name.starts_with("cluster") || matches!(name, "readonly" | "readwrite" | "asking");
     match spread {
         Spread::Script if refuses => Place { fate: Fate::Refused(KEYLESS_SCRIPT), ..NOWHERE },
-        Spread::Anywhere if is_about_clusters => Place { fate: Fate::Refused(NO_CLUSTER), ..NOWHERE },
+        Spread::AboutClusters => Place { fate: Fate::Refused(NO_CLUSTER), ..NOWHERE },
         Spread::Anywhere | Spread::Script => Place { shard: Some(shared.index()), ..NOWHERE },
         _ => NOWHERE,
     }

@@ -136,6 +136,10 @@ pub const SLOT_NOT_SERVED: &[u8] = b"-CLUSTERDOWN Hash slot not served\r\n";
 /// What a server says to `CLUSTER` that is no node of one (`cluster.c`, `clusterCommand`).
 pub const NO_CLUSTER: &[u8] = b"-ERR This instance has cluster support disabled\r\n";
 
+/// What a connection to one server can have, and one to several cannot.
+pub const NOT_IN_CLUSTER: &[u8] =
+    b"-ERR CLIENT REPLY OFF or SKIP, CLIENT TRACKING, CACHING, NO-TOUCH and SCRIPT DEBUG are of one server, and a cluster has several\r\n";
+
 /// What a script without keys may read is at several primaries.
 pub const SCRIPT_WITHOUT_KEYS: &[u8] =
     b"-ERR a script without keys may read any key, and each primary of the cluster has only \

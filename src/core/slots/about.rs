@@ -25,6 +25,10 @@ pub enum About {
 pub enum Spread {
     /// Any primary may answer it.
     Anywhere,
+    /// It is about the cluster, of which clients see nothing (`CLUSTER`, `READONLY`).
+    AboutClusters,
+    /// It changes how one server talks to one connection (`CLIENT REPLY`, `CLIENT TRACKING`).
+    OfOneServer,
     /// It is asked key by key, and the replies are one array (`MGET`).
     Elements,
     /// It is asked slot by slot, and the replies are added up (`DEL`, `UNLINK`, `EXISTS`, `TOUCH`).
@@ -91,9 +95,12 @@ pub fn spread(intent: Intent, table: &CommandTable, several: bool) -> Spread {
         Handling::Script | Handling::ReadOnlyScript => return Spread::Script,
         Handling::Scan { .. } => return Spread::Turns,
         Handling::Pin(Stateful::Blocking) => return Spread::Anywhere,
+        Handling::Pin(Stateful::Silence | Stateful::Tracking) => return Spread::OfOneServer,
         _ => {}
     }
     match table.name(intent.id) {
+        "readonly" | "readwrite" | "asking" => Spread::AboutClusters,
+        name if name.starts_with("cluster") => Spread::AboutClusters,
         "dbsize" => Spread::SumOfAll,
         "keys" => Spread::ListOfAll,
         "randomkey" => Spread::Random,
@@ -154,6 +161,10 @@ mod tests {
             ("SCRIPT LOAD s", Spread::All),
             ("SCAN 0", Spread::Turns),
             ("RANDOMKEY", Spread::Random),
+            ("CLUSTER INFO", Spread::AboutClusters),
+            ("READONLY", Spread::AboutClusters),
+            ("CLIENT TRACKING ON", Spread::OfOneServer),
+            ("CLIENT ID", Spread::Anywhere),
             ("PING", Spread::Anywhere),
             ("PUBLISH c m", Spread::Anywhere),
         ] {

@@ -10,7 +10,42 @@ use bytemuck::allocation::zeroed_slice_box;
 
 use crate::core::fence::{AnchorSeq, Mark, read, stamp_pending};
 use crate::core::position::Offset;
+use crate::core::reason::Reason;
+use crate::core::route::Demand;
 use crate::core::slots::hash_slot::{HASH_SLOTS, HashSlot};
+
+/// What a replica must have applied to be asked for keys of a slot: an offset of the history of its shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Floor(u64);
+
+impl Floor {
+    /// Nothing in particular.
+    pub const NONE: Self = Self(0);
+
+    /// No replica may be asked: the slot moves, or what has to be applied is not known yet.
+    pub const PRIMARY: Self = Self(u64::MAX);
+
+    /// This.
+    pub fn at(offset: Offset) -> Self {
+        Self(offset.bytes())
+    }
+
+    /// Whether a replica that has applied `applied` may be asked.
+    #[inline]
+    pub fn is_met_by(self, applied: Offset) -> bool {
+        self.0 <= applied.bytes()
+    }
+
+    /// With what is demanded besides.
+    #[must_use]
+    pub fn and(self, demand: Demand) -> Demand {
+        match self {
+            Self::NONE => demand,
+            Self::PRIMARY => Demand::Unknown(Reason::SlotMoving),
+            Self(bytes) => demand.and_floor(Offset::new(bytes)),
+        }
+    }
+}
 
 /// One for each hash slot, in offsets of one shard.
 #[derive(Debug)]

@@ -34,7 +34,7 @@ pub use about::{About, Spread, about, spread};
 pub use blocking::time_left;
 pub use change::Change;
 pub use claims::{Claims, Rival};
-pub use floors::SlotFloors;
+pub use floors::{Floor, SlotFloors};
 pub use hash_slot::{HASH_SLOTS, HashSlot, SlotRange};
 pub use holdings::{Holding, Holdings, count, in_words};
 pub use map::{ShardIndex, SlotMap, SlotPlace, SlotState};

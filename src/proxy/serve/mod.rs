@@ -8,6 +8,7 @@ mod body;
 pub(crate) mod dispatch;
 mod input;
 pub mod listener;
+mod parts;
 mod permit;
 mod shards;
 pub mod thread;

@@ -8,10 +8,9 @@
 //! what was not executed is asked again. Keys of one command that is atomic on one server have to be in one slot, as on a
 //! cluster. `MULTI` is answered here; the transaction begins at the shard of the first command behind it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -23,13 +22,15 @@ use crate::core::cursor::Cursor;
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::core::plan::{Admittance, Hold, needs_admission, owner};
-use crate::core::slots::{About, HashSlot, ShardIndex, Spread, about, spread, time_left};
+use crate::core::slots::Floor;
+use crate::core::slots::{About, HashSlot, ShardIndex, Spread, about, spread};
 use crate::proxy::downstream::joint::Combine;
+use crate::proxy::serve::parts::{Part, To, about_beginning, again, by_slot, key_part};
 use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::pin::Pin;
 use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::On;
-use crate::shard::cluster::{Cluster, Floor};
+use crate::shard::cluster::Cluster;
 use crate::shard::snapshot::InForce;
 use crate::wire::request::{Request, RequestLimits, RequestScanner, Scan};
 use crate::wire::say;
@@ -66,21 +67,6 @@ struct Side {
 struct Known {
     view: Arc<View>,
     commands: Arc<Commands>,
-}
-
-/// A part of a command.
-struct Part {
-    to: To,
-    bytes: Vec<u8>,
-}
-
-/// Where a command, or a part of one, goes.
-#[derive(Clone, Copy)]
-enum To {
-    /// To whoever has the slot. `replicas`: if it only reads, a replica may answer.
-    Slot { slot: HashSlot, replicas: bool },
-    /// To the primary of this shard.
-    Shard(ShardIndex),
 }
 
 impl Shards {
@@ -172,13 +158,16 @@ impl Shards {
             return self.queue(connection, what, request, intent, now);
         }
         match what {
+            About::Slot { slot, .. } if self.watches_elsewhere(connection, intent, slot) => {
+                cross_slot(connection)
+            }
             About::Slot { slot, one_key } => {
                 let to = To::Slot { slot, replicas: one_key };
                 self.send(connection, to, request, intent, now)
             }
             About::Several | About::Nothing => {
                 let spread = spread(intent, &commands.table, what == About::Several);
-                self.spread(connection, spread, request, (intent, commands), now)
+                self.spread(connection, spread, request, intent, now)
             }
         }
     }
@@ -192,6 +181,13 @@ impl Shards {
             About::Several => true,
             About::Nothing => false,
         }
+    }
+
+    /// Whether it is a `WATCH`, and what is watched already is another shard's: no transaction can be about both.
+    fn watches_elsewhere(&self, connection: &Connection, intent: Intent, slot: HashSlot) -> bool {
+        let owner = self.cluster.place(slot).owner;
+        intent.handling == Handling::Pin(Stateful::Watch)
+            && self.holder(connection).is_some_and(|holder| owner != Some(holder))
     }
 
     /// In a transaction all is for its shard; what has its keys elsewhere is an error in queueing, as on the server.
@@ -217,7 +213,7 @@ impl Shards {
         connection: &mut Box<Connection>,
         spread: Spread,
         request: &Request<'_>,
-        (intent, commands): (Intent, &Commands),
+        intent: Intent,
         now: Moment,
     ) -> Step {
         let config = connection.worker.shared.config();
@@ -230,8 +226,15 @@ impl Shards {
             Ok(is_let_in) => !is_let_in,
             Err(step) => return step,
         };
+        if !own && spread == Spread::OfOneServer && silences_or_tracks(request) {
+            connection.client.answer(say::NOT_IN_CLUSTER);
+            return Step::Done;
+        }
+        if self.begins {
+            return self.queue_first(connection, spread, request, (intent, own), now);
+        }
         match spread {
-            Spread::Anywhere if is_about_clusters(commands.table.name(intent.id)) && !own => {
+            Spread::AboutClusters if !own => {
                 connection.client.answer(say::NO_CLUSTER);
                 Step::Done
             }
@@ -239,7 +242,9 @@ impl Shards {
                 connection.client.answer(say::SCRIPT_WITHOUT_KEYS);
                 Step::Done
             }
-            Spread::Anywhere | Spread::Script => self.keyless(connection, request, (intent, own), now),
+            Spread::Anywhere | Spread::AboutClusters | Spread::OfOneServer | Spread::Script => {
+                self.keyless(connection, request, (intent, own), now)
+            }
             Spread::Random => {
                 let live = self.cluster.live();
                 let one = live.get(connection.worker.roll() as usize % live.len().max(1)).copied();
@@ -258,6 +263,29 @@ impl Shards {
             Spread::ListOfAll => self.begin_everywhere(connection, request, Combine::Concatenated, now),
             Spread::All => self.begin_everywhere(connection, request, Combine::Last, now),
         }
+    }
+
+    /// The first command of a transaction, if it names no key, or too many: then the first shard has it.
+    fn queue_first(
+        &mut self,
+        connection: &mut Box<Connection>,
+        spread: Spread,
+        request: &Request<'_>,
+        (intent, is_stranger): (Intent, bool),
+        now: Moment,
+    ) -> Step {
+        let several = matches!(spread, Spread::Elements | Spread::Sum | Spread::Writes | Spread::Nowhere);
+        if !several {
+            return self.keyless(connection, request, (intent, is_stranger), now);
+        }
+        if let Some(step) = self.switch(connection, ShardIndex::FIRST) {
+            return step;
+        }
+        if let Some(step) = self.begin_transaction(connection, now) {
+            return step;
+        }
+        connection.poison_transaction();
+        cross_slot(connection)
     }
 
     /// A command that any primary answers: the one that holds the client's state, else the first.
@@ -562,51 +590,8 @@ fn cross_slot(connection: &Connection) -> Step {
     Step::Done
 }
 
-/// A blocking command that has waited for so long, to be asked again.
-fn again(bytes: &[u8], waited: Duration, commands: &Commands) -> Option<Part> {
-    let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
-    let Ok(Scan::Command { .. }) = scanner.scan(bytes) else { return None };
-    let request = scanner.request(bytes);
-    let intent = commands.table.classify(&request);
-    let About::Slot { slot, .. } = about(&request, intent, &commands.table) else { return None };
-    let bytes = match time_left(&request, waited) {
-        Some((at, left)) => say::with_argument(&request, at, left.as_bytes()),
-        None => bytes.to_vec(),
-    };
-    Some(Part { to: To::Slot { slot, replicas: false }, bytes })
-}
-
-/// What a command is about of which only the beginning is there.
-fn about_beginning(request: &Request<'_>, intent: Intent, commands: &Commands) -> About {
-    let mut first = None;
-    commands.table.for_each_key(intent.id, request, &mut |key| {
-        first.get_or_insert(HashSlot::of(key));
-    });
-    first.map_or(About::Nothing, |slot| About::Slot { slot, one_key: false })
-}
-
-/// The command with no arguments but these, of which one is the key.
-fn key_part(request: &Request<'_>, arguments: &[usize], key: usize) -> Part {
-    let mut bytes = BytesMut::new();
-    let words: Vec<&[u8]> =
-        std::iter::once(0).chain(arguments.iter().copied()).map(|at| request.arg(at)).collect();
-    say::command(&mut bytes, &words);
-    let to = To::Slot { slot: HashSlot::of(request.arg(key)), replicas: arguments.len() == 1 };
-    Part { to, bytes: bytes.to_vec() }
-}
-
-/// The command slot by slot; each key stands first of so many arguments.
-fn by_slot(request: &Request<'_>, step: usize) -> VecDeque<Part> {
-    let mut slots: BTreeMap<HashSlot, Vec<usize>> = BTreeMap::new();
-    for key in (1..request.count()).step_by(step) {
-        let arguments = slots.entry(HashSlot::of(request.arg(key))).or_default();
-        arguments.extend(key..(key + step).min(request.count()));
-    }
-    let part = |arguments: &Vec<usize>| key_part(request, arguments, arguments.first().copied().unwrap_or(1));
-    slots.values().map(part).collect()
-}
-
-/// What a server says of itself as a node of a cluster: Redweir's clients see none.
-fn is_about_clusters(name: &str) -> bool {
-    name.starts_with("cluster") || matches!(name, "readonly" | "readwrite" | "asking")
+/// Whether it is more than a `CLIENT REPLY ON` or `CLIENT TRACKING OFF`, which change nothing.
+fn silences_or_tracks(request: &Request<'_>) -> bool {
+    let word = |at: usize, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);
+    !(word(1, b"reply") && word(2, b"on") || word(1, b"tracking") && word(2, b"off"))
 }

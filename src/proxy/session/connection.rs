@@ -12,6 +12,7 @@ use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
 use crate::core::session::Home;
+use crate::core::slots::Floor;
 use crate::net::runtime::clock;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::session::exclusive::pin::{Permit, Pin};
@@ -23,7 +24,6 @@ use crate::proxy::session::waiting::{On, Waiting};
 use crate::proxy::session::who::Who;
 use crate::proxy::upstream::lane::Lane;
 use crate::proxy::worker::Worker;
-use crate::shard::cluster::Floor;
 use crate::shard::identity::{Identity, IdentityId};
 
 /// The state of one client connection.

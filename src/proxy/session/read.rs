@@ -130,11 +130,12 @@ impl Connection {
 
     /// With what is demanded for the hash slot of the key.
     fn with_floor(&self, demand: Demand, policy: &Policy, now: Moment) -> Demand {
-        let unconfirmed = || self.worker.shared.shard().unconfirmed_for(now);
         if policy.consistency == Consistency::Strong && !self.is_owner_confirmed() {
             return Demand::Unknown(Reason::BarrierPending);
         }
-        if policy.consistency >= Consistency::Bounded && unconfirmed() > policy.max_lag {
+        if policy.consistency >= Consistency::Bounded
+            && self.worker.shared.shard().is_unconfirmed_for(policy.max_lag, now)
+        {
             return Demand::Unknown(Reason::SlotMoving);
         }
         self.floor.and(demand)
@@ -148,7 +149,7 @@ impl Connection {
         let since = self.waiting.barrier_since();
         let confirmed = since.is_some_and(|since| shared.shard().is_confirmed_since(since));
         // Its answer may have changed what was looked at before.
-        let is_known = confirmed && cluster.generation() == self.map || mutant::is("owner-unconfirmed");
+        let is_known = confirmed && cluster.generation() == self.map;
         if !is_known {
             cluster.look();
         }

@@ -35,6 +35,14 @@ pub(crate) struct HeldCommand {
     pub(crate) refusal: Option<Box<[u8]>>,
 }
 
+/// A command that waits a little before it is sent on to another shard.
+#[derive(Debug)]
+pub(crate) struct Later {
+    pub(crate) pending: Pending,
+    pub(crate) request: BytesMut,
+    pub(crate) key: LaneKey,
+}
+
 impl Held {
     /// Whether nothing is held: else a command would overtake what is.
     pub fn is_empty(&self) -> bool {

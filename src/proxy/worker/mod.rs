@@ -47,11 +47,10 @@ use crate::proxy::upstream::load::Load;
 use crate::proxy::upstream::pending::Pending;
 use crate::proxy::worker::admission::Admission;
 use crate::proxy::worker::fencing::Fencing;
-use crate::proxy::worker::held::Held;
+use crate::proxy::worker::held::{Held, Later};
 use crate::proxy::worker::inquiry::Inquiry;
 use crate::proxy::worker::lanes::Lanes;
 use crate::proxy::worker::peers::Peers;
-use crate::proxy::worker::redirect::Later;
 use crate::proxy::worker::shut_out::ShutOut;
 use crate::shard::identity::IdentityId;
 use crate::shard::shared::Shared;
@@ -324,14 +323,14 @@ impl Worker {
             upstream.record(now.nanos_since(pending.sent));
         }
         if pending.kind == PendingKind::Write {
+            let (dealings, anchors) = (pending.client.with(pending.shard), &self.shared.shard().anchors);
             let era = if lane.demoted.get() { Era(self.era.get().0.wrapping_sub(1)) } else { self.era.get() };
-            pending.client.with(pending.shard).wrote.set(Some((self.shared.shard().anchors.next(), era)));
-        }
-        if pending.kind == PendingKind::Write && pending.stamps != Stamps::None {
-            self.fencing.stamp(&pending.stamps);
-            if pending.client.with(pending.shard).counts_own.get() {
-                let next = self.shared.shard().anchors.next();
-                pending.session().borrow_mut().acknowledged(&pending.stamps, next);
+            dealings.wrote.set(Some((anchors.next(), era)));
+            if pending.stamps != Stamps::None {
+                self.fencing.stamp(&pending.stamps);
+                if dealings.counts_own.get() {
+                    dealings.session.borrow_mut().acknowledged(&pending.stamps, anchors.next());
+                }
             }
         }
     }

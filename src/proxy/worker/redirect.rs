@@ -19,7 +19,7 @@ use crate::net::runtime::task;
 use crate::proxy::upstream::lane::{Lane, LaneKey};
 use crate::proxy::upstream::pending::Pending;
 use crate::proxy::worker::Worker;
-use crate::proxy::worker::held::HeldCommand;
+use crate::proxy::worker::held::{HeldCommand, Later};
 use crate::shard::cluster::Cluster;
 use crate::wire::cluster::Redirection;
 use crate::wire::request::{RequestLimits, RequestScanner, Scan};
@@ -31,14 +31,6 @@ const AT_ONCE: u8 = 4;
 const PAUSE: Duration = Duration::from_millis(20);
 
 const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
-
-/// A command that waits before it is sent on.
-#[derive(Debug)]
-pub(crate) struct Later {
-    pending: Pending,
-    request: BytesMut,
-    key: LaneKey,
-}
 
 impl Worker {
     /// Has a command go on that a primary has answered so. It is answered that in the end, if it never gets anywhere.

@@ -15,6 +15,7 @@ use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
 use crate::core::repeat::{self, Asked, Fate, HowLost, PendingKind};
 use crate::core::route::{Ask, decide};
+use crate::core::slots::Floor;
 use crate::core::slots::{About, about};
 use crate::mutant;
 use crate::net::runtime::clock;
@@ -25,7 +26,6 @@ use crate::proxy::upstream::lane::{Closed, Lane, LaneKey, Leftover, Phase, Purpo
 use crate::proxy::upstream::pending::Pending;
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::held::HeldCommand;
-use crate::shard::cluster::Floor;
 use crate::shard::identity::IdentityId;
 use crate::wire::alone as wire;
 use crate::wire::request::{Request, RequestLimits, RequestScanner, Scan};

@@ -1,6 +1,6 @@
 //! Transactions: whole in one slot, refused over two.
 
-use super::{Rig, SESSION, Twins, keys};
+use super::{Rig, SESSION, Twins, assert_crossslot, keys};
 use crate::support::cluster::key_in;
 use crate::support::{Conn, Value, sleep_ms};
 
@@ -80,6 +80,30 @@ fn a_transaction_over_two_slots_is_refused_whole() {
 }
 
 /// ASK while it is queued, or MOVED: the client may send it again, so nothing of it may have been executed.
+#[test]
+fn what_only_one_shard_could_keep_is_refused() {
+    let rig = Rig::start(SESSION);
+    let (a, b) = (key_in(0, 0), key_in(9000, 0));
+    let mut conn = rig.connect();
+    assert_eq!(conn.cmd(&["WATCH", &a]), "OK");
+    assert_crossslot(&conn.cmd(&["WATCH", &b]), "WATCH of two shards");
+    assert_eq!(conn.cmd(&["GET", &b]), Value::Null, "reads go on elsewhere");
+    assert_eq!(rig.proxy.cmd(&["SET", &a, "other"]), "OK");
+    for command in [&["MULTI"][..], &["SET", &a, "mine"]] {
+        assert!(!conn.cmd(command).is_error(), "{command:?}");
+    }
+    assert_eq!(conn.cmd(&["EXEC"]), Value::Null, "what was watched has changed");
+    // A transaction whose first command is about several shards never begins.
+    assert_eq!(conn.cmd(&["MULTI"]), "OK");
+    assert_crossslot(&conn.cmd(&["MGET", &a, &b]), "MGET");
+    assert!(conn.cmd(&["EXEC"]).error().starts_with("EXECABORT"));
+    for command in [&["CLIENT", "REPLY", "OFF"][..], &["CLIENT", "TRACKING", "ON"]] {
+        assert!(conn.cmd(command).error().starts_with("ERR CLIENT REPLY"), "{command:?}");
+    }
+    assert_eq!(conn.cmd(&["CLIENT", "REPLY", "ON"]), "OK");
+    assert_eq!(conn.cmd(&["SET", &b, "written"]), "OK");
+}
+
 #[test]
 fn a_transaction_in_a_slot_that_moves_is_executed_once_or_not_at_all() {
     let rig = Rig::start(SESSION);

@@ -441,6 +441,23 @@ fn a_shard_that_has_lost_its_last_slot_retires() {
 }
 
 #[test]
+fn whoever_is_no_more_is_waited_for_by_nobody() {
+    let mut world = World::settled();
+    let all = report(line(name(B, 0), 4, &[(0, 199)]), &[]);
+    world.hear(B, &all, 10);
+    let changes = world.claims.retire(shard(A));
+    world.publish(changes);
+    world.hear(B, &all, 20);
+    assert_eq!(world.place(150), stable(B));
+    // What its stream, by now that of a replica of B, had yet to tell.
+    world.write(A, 150, 30);
+    assert_eq!(world.place(150), moving(B));
+    world.hear(B, &all, 40);
+    world.hear(C, &clean(C), 40);
+    assert_eq!(world.place(150), stable(B), "all who are there have said that it is over");
+}
+
+#[test]
 fn an_earlier_question_s_answer_counts_for_nothing_once_a_later_one_s_was_heard() {
     let mut world = World::settled();
     world.hear(A, &clean(A), 50);

@@ -121,7 +121,8 @@ impl Connection {
         let shared = &self.worker.shared;
         // Of another edition it is decided anew.
         let Some(policy) = view.policies.get(cached_route.policy) else { return };
-        if policy.consistency >= Consistency::Bounded && shared.shard().unconfirmed_for(now) > policy.max_lag
+        if policy.consistency >= Consistency::Bounded
+            && shared.shard().is_unconfirmed_for(policy.max_lag, now)
         {
             return;
         }

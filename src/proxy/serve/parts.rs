@@ -1,0 +1,72 @@
+//! The parts of a command whose keys are at several shards: each is a command like any other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::core::argv::Args as _;
+use crate::core::command::Intent;
+use crate::core::command::in_force::Commands;
+use crate::core::slots::{About, HashSlot, ShardIndex, about, time_left};
+use crate::wire::request::{Request, RequestLimits, RequestScanner, Scan};
+use crate::wire::say;
+
+/// A part of a command.
+pub(super) struct Part {
+    pub(super) to: To,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Where a command, or a part of one, goes.
+#[derive(Clone, Copy)]
+pub(super) enum To {
+    /// To whoever has the slot. `replicas`: if it only reads, a replica may answer.
+    Slot { slot: HashSlot, replicas: bool },
+    /// To the primary of this shard.
+    Shard(ShardIndex),
+}
+
+/// A blocking command that has waited for so long, to be asked again.
+pub(super) fn again(bytes: &[u8], waited: Duration, commands: &Commands) -> Option<Part> {
+    let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
+    let Ok(Scan::Command { .. }) = scanner.scan(bytes) else { return None };
+    let request = scanner.request(bytes);
+    let intent = commands.table.classify(&request);
+    let About::Slot { slot, .. } = about(&request, intent, &commands.table) else { return None };
+    let bytes = match time_left(&request, waited) {
+        Some((at, left)) => say::with_argument(&request, at, left.as_bytes()),
+        None => bytes.to_vec(),
+    };
+    Some(Part { to: To::Slot { slot, replicas: false }, bytes })
+}
+
+/// The command with no arguments but these, of which one is the key.
+pub(super) fn key_part(request: &Request<'_>, arguments: &[usize], key: usize) -> Part {
+    let mut bytes = BytesMut::new();
+    let words: Vec<&[u8]> =
+        std::iter::once(0).chain(arguments.iter().copied()).map(|at| request.arg(at)).collect();
+    say::command(&mut bytes, &words);
+    let to = To::Slot { slot: HashSlot::of(request.arg(key)), replicas: arguments.len() == 1 };
+    Part { to, bytes: bytes.to_vec() }
+}
+
+/// The command slot by slot; each key stands first of so many arguments.
+pub(super) fn by_slot(request: &Request<'_>, step: usize) -> VecDeque<Part> {
+    let mut slots: BTreeMap<HashSlot, Vec<usize>> = BTreeMap::new();
+    for key in (1..request.count()).step_by(step) {
+        let arguments = slots.entry(HashSlot::of(request.arg(key))).or_default();
+        arguments.extend(key..(key + step).min(request.count()));
+    }
+    let part = |arguments: &Vec<usize>| key_part(request, arguments, arguments.first().copied().unwrap_or(1));
+    slots.values().map(part).collect()
+}
+
+/// What a command is about of which only the beginning is there.
+pub(super) fn about_beginning(request: &Request<'_>, intent: Intent, commands: &Commands) -> About {
+    let mut first = None;
+    commands.table.for_each_key(intent.id, request, &mut |key| {
+        first.get_or_insert(HashSlot::of(key));
+    });
+    first.map_or(About::Nothing, |slot| About::Slot { slot, one_key: false })
+}
