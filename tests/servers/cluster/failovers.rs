@@ -8,7 +8,7 @@ use super::{BOUND, FENCED, Rig, SESSION, WRITE_HOLD};
 use crate::support::cluster::counters::{Counter, Counters};
 use crate::support::cluster::registers::Plan;
 use crate::support::cluster::{Cluster, Shape, key_in};
-use crate::support::{Setup, eventually, secs, sleep_ms};
+use crate::support::{Setup, eventually, ms, secs, sleep_ms};
 
 /// Clients that count in slots of one shard each, and as many that count in all of them in pipelines.
 const CLIENTS: u16 = 6;
@@ -97,17 +97,20 @@ fn a_primary_that_dies_leaves_eventual_reads_as_they_were() {
     rig.cluster.await_sync();
     rig.await_replicas();
     rig.cluster.kill(0);
-    let (mut conn, killed, mut slowest) = (rig.connect(), Instant::now(), secs(0));
-    let mut reads = 0;
+    let (mut conn, killed, mut served) = (rig.connect(), Instant::now(), 0);
     while killed.elapsed() < secs(4) {
-        let asked = Instant::now();
-        assert_eq!(conn.cmd(&["GET", &key]), "v");
-        slowest = slowest.max(asked.elapsed());
-        reads += 1;
+        match conn.patience(ms(300)).try_cmd(&["GET", &key]) {
+            Ok(value) => {
+                assert_eq!(value, "v");
+                served += usize::from(killed.elapsed() > ms(500));
+            }
+            // It was sent to the primary before anybody knew that this was dead, and waits for the next.
+            Err(_) => conn = rig.connect(),
+        }
         sleep_ms(1);
     }
-    println!("{reads} reads, the slowest {slowest:?}");
-    assert!(slowest < secs(1), "{slowest:?}");
+    println!("{served} reads meanwhile");
+    assert!(served > 200, "{served}");
     rig.cluster.await_successor_of(0, 0);
 }
 

@@ -197,30 +197,24 @@ impl Connection {
 
     /// Whether the key makes no difference. If so, the session takes the command as sent.
     fn may_follow(&self, fast_path: FastPath, stamps: &Stamps, view: &View) -> bool {
-        if fast_path.read.is_some() && !matches!(stamps, Stamps::One(_)) {
-            return true;
-        }
+        // Where no key matters there is nothing to be remembered of one.
+        let Stamps::One(slot) = stamps else { return true };
         let (seq, oldest) = self.client.next_and_oldest();
         let mut session = self.client.session(self.worker.shard).borrow_mut();
-        match (fast_path.read, stamps) {
-            (Some(cached_route), Stamps::One(slot)) => {
-                let writes = self.worker.shared.shard().writes(view);
-                let level = || level_of(view, cached_route.policy);
-                let free = writes.may_follow(&mut session, (*slot, level), cached_route.applied, oldest);
-                if free {
-                    session.reads(seq, &[*slot], cached_route.node, oldest);
-                }
-                free
+        let Some(cached_route) = fast_path.read else {
+            let waits = session.overtakes(stamps, oldest) && !mutant::is("followed-blindly");
+            if !waits {
+                session.sent(seq, stamps, oldest);
             }
-            (Some(_), _) => true,
-            (None, stamps) => {
-                let waits = session.overtakes(stamps, oldest) && !mutant::is("followed-blindly");
-                if !waits && *stamps != Stamps::None {
-                    session.sent(seq, stamps, oldest);
-                }
-                !waits
-            }
+            return !waits;
+        };
+        let writes = self.worker.shared.shard().writes(view);
+        let level = || level_of(view, cached_route.policy);
+        let free = writes.may_follow(&mut session, (*slot, level), cached_route.applied, oldest);
+        if free {
+            session.reads(seq, &[*slot], cached_route.node, oldest);
         }
+        free
     }
 }
 
