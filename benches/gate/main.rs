@@ -41,6 +41,8 @@ const KEYS: usize = 10_000;
 const WARM_UP: usize = 4;
 /// A debug build takes many times the instructions: it does less, so that there are fewer requests per timer.
 const DEBUG_SHARE: usize = 5;
+/// How often what is too many is counted anew.
+const RECOUNTS: usize = 3;
 
 fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -62,10 +64,13 @@ fn main() -> anyhow::Result<ExitCode> {
     let figures = Figures::read()?;
     let is_good =
         |(name, count): &(String, f64)| matches!(figures.judge(name, *count), Verdict::Same | Verdict::Lower);
-    if !counted.iter().all(is_good) {
+    for _ in 0..RECOUNTS {
+        if counted.iter().all(is_good) {
+            break;
+        }
         // A machine that is busy with something else wakes clients one by one: that only adds. What the program has too many of it
         // has each time.
-        say("\nSome are too many: all is counted once more, and the lower of both counts.")?;
+        say("\nSome are too many: all is counted once more, and the lowest count is taken.")?;
         let again = figures_of(&measure_all(binary, share)?);
         for ((_, count), (_, other)) in counted.iter_mut().zip(again) {
             *count = count.min(other);
