@@ -7,8 +7,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::core::address::Address;
-use crate::core::fence::{FenceTable, Mark};
+use crate::core::fence::{AnchorSeq, FenceTable, Mark};
 use crate::core::nodes::view::View;
+use crate::core::position::Offset;
 use crate::core::slots::{Change, Claims, Floor, HashSlot, ShardIndex, SlotMap, SlotPlace, SlotState};
 use crate::net::runtime::limits::MOST_SHARDS;
 use crate::shard::common::Common;
@@ -104,12 +105,38 @@ impl Cluster {
         self.map.generation()
     }
 
-    /// What a replica of `shard` must have applied under `view` to be asked for keys of a slot that was found at `place`.
-    pub fn floor(&self, slot: HashSlot, place: SlotPlace, shard: &Shared, view: &View) -> Floor {
+    /// What a replica of `shard` must have applied under `view` to be asked for keys of a slot that was found at `place`: no
+    /// less than that, and no more than one has that is `likely` to be asked.
+    #[inline]
+    pub fn floor(
+        &self,
+        (slot, place): (HashSlot, SlotPlace),
+        shard: &Shared,
+        view: &View,
+        likely: Option<Offset>,
+    ) -> Floor {
         if place.state != SlotState::Stable {
             return Floor::PRIMARY;
         }
         let anchored = view.head.map(|head| (view.anchor, head.offset));
+        let top = likely
+            .and_then(|applied| shard.shard().floors.top(anchored).filter(|top| top.is_met_by(applied)));
+        match top {
+            // It is in the offsets of the owner of the place.
+            Some(top) if self.map.load(slot) == place => top,
+            _ => self.floor_of_slot(slot, place, shard, anchored),
+        }
+    }
+
+    /// The same, by what is known of the slot itself.
+    #[cold]
+    fn floor_of_slot(
+        &self,
+        slot: HashSlot,
+        place: SlotPlace,
+        shard: &Shared,
+        anchored: Option<(AnchorSeq, Offset)>,
+    ) -> Floor {
         let floor = match shard.shard().floors.of(slot, anchored) {
             Mark::Clear => Floor::NONE,
             Mark::At(offset) => Floor::at(offset),

@@ -106,7 +106,7 @@ impl Place {
         match (shared.cluster(), self.slot, self.shard) {
             _ if intent.access != Access::Read => Floor::NONE,
             (Some(cluster), Some(slot), owner @ Some(_)) if self.replicas => {
-                cluster.floor(slot, SlotPlace { owner, state: self.state }, shared, view)
+                cluster.floor((slot, SlotPlace { owner, state: self.state }), shared, view, None)
             }
             _ => Floor::PRIMARY,
         }

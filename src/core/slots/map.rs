@@ -1,7 +1,7 @@
 //! What workers read of the slots, without a lock.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use crate::core::slots::hash_slot::{HASH_SLOTS, HashSlot};
 
@@ -13,7 +13,7 @@ impl ShardIndex {
     /// The first.
     pub const FIRST: Self = Self(0);
 
-    /// The most that there can be: the last number of 16 bits stands for nobody.
+    /// The most that there can be: the last number of 14 bits stands for nobody.
     pub const MOST: usize = NOBODY as usize;
 
     /// The shard at this place; `None` beyond [`Self::MOST`].
@@ -82,18 +82,18 @@ impl SlotPlace {
         self.owner.filter(|_| self.state == SlotState::Stable)
     }
 
-    fn encode(self) -> u32 {
+    fn encode(self) -> u16 {
         let owner = self.owner.map_or(NOBODY, |owner| owner.0);
         let state = match self.state {
             SlotState::Stable => STABLE,
             SlotState::Moving => MOVING,
             SlotState::Unowned => return UNOWNED,
         };
-        state << STATE_SHIFT | u32::from(owner)
+        state << STATE_SHIFT | owner
     }
 
-    fn decode(word: u32) -> Self {
-        let owner = word as u16;
+    fn decode(word: u16) -> Self {
+        let owner = word & NOBODY;
         let owner = (owner != NOBODY).then_some(ShardIndex(owner));
         Self::of(owner, word >> STATE_SHIFT != STABLE)
     }
@@ -101,9 +101,14 @@ impl SlotPlace {
 
 /// Owner and state of each slot, in one word, because they must be read together. One writes
 /// ([`Claims::apply`](super::Claims::apply)), everybody reads.
+///
+/// Keys are anywhere: whoever looks up their slots one by one waits for memory each time. So neighbours that have one place, as
+/// most have, have one word for all of them, and those words stay in the cache that is nearest.
 #[derive(Debug)]
 pub struct SlotMap {
-    words: Box<[AtomicU32]>,
+    words: Box<[AtomicU16]>,
+    /// One for every [`NEIGHBOURS`]: theirs, or [`MIXED`].
+    common: Box<[AtomicU16]>,
     generation: AtomicU64,
 }
 
@@ -114,13 +119,24 @@ impl SlotMap {
     }
 
     pub(super) fn with_slots(count: u16) -> Self {
-        let words = (0..count).map(|_| AtomicU32::new(UNOWNED)).collect();
-        Self { words, generation: AtomicU64::new(0) }
+        let all = |count: usize| (0..count).map(|_| AtomicU16::new(UNOWNED)).collect();
+        let words = usize::from(count);
+        let common = all(words.div_ceil(NEIGHBOURS));
+        Self { words: all(words), common, generation: AtomicU64::new(0) }
     }
 
     /// Where the keys of this slot are.
     #[inline]
     pub fn load(&self, slot: HashSlot) -> SlotPlace {
+        let common = self.common.get(slot.index() / NEIGHBOURS).map(|word| word.load(Ordering::SeqCst));
+        match common {
+            Some(MIXED) | None => self.load_own(slot),
+            Some(word) => SlotPlace::decode(word),
+        }
+    }
+
+    /// The same, where neighbours differ.
+    fn load_own(&self, slot: HashSlot) -> SlotPlace {
         self.words
             .get(slot.index())
             .map_or(SlotPlace::UNOWNED, |word| SlotPlace::decode(word.load(Ordering::SeqCst)))
@@ -135,11 +151,36 @@ impl SlotMap {
     }
 
     pub(super) fn store(&self, slots: impl Iterator<Item = HashSlot>, place: SlotPlace) {
-        for word in slots.filter_map(|slot| self.words.get(slot.index())) {
-            word.store(place.encode(), Ordering::SeqCst);
+        let mut open = None;
+        for slot in slots {
+            let neighbours = slot.index() / NEIGHBOURS;
+            if open != Some(neighbours) {
+                open.replace(neighbours).into_iter().for_each(|before| self.share(before));
+                // Whoever does not see this yet has the place from before, all of it.
+                if let Some(common) = self.common.get(neighbours) {
+                    common.store(MIXED, Ordering::SeqCst);
+                }
+            }
+            if let Some(word) = self.words.get(slot.index()) {
+                word.store(place.encode(), Ordering::SeqCst);
+            }
         }
+        open.into_iter().for_each(|last| self.share(last));
         // Behind the words: whoever sees it finds them.
         self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// If all of these neighbours have one place, they have one word from now on.
+    fn share(&self, neighbours: usize) {
+        let begin = neighbours * NEIGHBOURS;
+        let end = (begin + NEIGHBOURS).min(self.words.len());
+        let Some(words) = self.words.get(begin..end) else { return };
+        let mut places = words.iter().map(|word| word.load(Ordering::SeqCst));
+        if let Some((first, common)) = places.next().zip(self.common.get(neighbours))
+            && places.all(|place| place == first)
+        {
+            common.store(first, Ordering::SeqCst);
+        }
     }
 }
 
@@ -149,15 +190,21 @@ impl Default for SlotMap {
     }
 }
 
-/// In the low 16 bits of a word: there is no owner.
-const NOBODY: u16 = u16::MAX;
+/// In the low 14 bits of a word: there is no owner.
+const NOBODY: u16 = (1 << STATE_SHIFT) - 1;
 
-const STATE_SHIFT: u32 = 16;
-const STABLE: u32 = 0;
-const MOVING: u32 = 1;
+const STATE_SHIFT: u32 = 14;
+const STABLE: u16 = 0;
+const MOVING: u16 = 1;
 
 /// A word of a slot that nobody has.
-const UNOWNED: u32 = 2 << STATE_SHIFT | NOBODY as u32;
+const UNOWNED: u16 = 2 << STATE_SHIFT | NOBODY;
+
+/// How many slots may have one word.
+const NEIGHBOURS: usize = 64;
+
+/// No word of a slot: its neighbours have others.
+const MIXED: u16 = 3 << STATE_SHIFT;
 
 #[cfg(test)]
 mod tests {
@@ -180,5 +227,30 @@ mod tests {
             }
         }
         assert_eq!(ShardIndex::new(ShardIndex::MOST), None, "that number means nobody");
+    }
+
+    #[test]
+    fn neighbours_of_one_place_have_one_word() {
+        let map = SlotMap::with_slots(1000);
+        let slots = |range: std::ops::Range<u16>| range.map(|number| HashSlot::new(number).unwrap());
+        let own = |map: &SlotMap| slots(0..1000).map(|slot| map.load_own(slot)).collect::<Vec<_>>();
+        let loaded = |map: &SlotMap| slots(0..1000).map(|slot| map.load(slot)).collect::<Vec<_>>();
+        let mixed =
+            |map: &SlotMap| map.common.iter().filter(|common| common.load(Ordering::SeqCst) == MIXED).count();
+        let place = |shard| SlotPlace::of(ShardIndex::new(shard), false);
+        for (range, shard, are_mixed) in [
+            (0..1000, 1, 0),
+            (500..700, 2, 2),
+            (640..641, 3, 2),
+            (512..704, 2, 2),
+            (0..1000, 4, 0),
+            (999..1000, 5, 1),
+            (960..1000, 5, 0),
+        ] {
+            map.store(slots(range.clone()), place(shard));
+            assert_eq!(loaded(&map), own(&map), "{range:?}");
+            assert!(slots(range.clone()).all(|slot| map.load(slot) == place(shard)), "{range:?}");
+            assert_eq!(mixed(&map), are_mixed, "{range:?}");
+        }
     }
 }

@@ -13,6 +13,11 @@ use std::task::{Poll, Waker};
 pub trait Flush {
     /// Writes what the socket takes. Called once for each time that it was added to its [`DirtyList`].
     fn flush(&self);
+
+    /// Whether more is about to come that had better be written with it. True only once for each time that it was added.
+    fn waits_for_more(&self) -> bool {
+        false
+    }
 }
 
 /// When the task that flushes has something to do. One per worker, shared by its lists.
@@ -29,6 +34,15 @@ impl Schedule {
         {
             waker.wake_by_ref();
         }
+    }
+
+    /// Lets the sockets be looked at that are ready by now, and what has come there be taken in.
+    ///
+    /// Cancel safe: what has become dirty meanwhile is noted.
+    pub async fn next_round(&self) {
+        // Nobody wakes the task before that.
+        self.due.set(true);
+        tokio::task::yield_now().await;
     }
 
     /// Waits until something is dirty.
@@ -69,15 +83,31 @@ impl<T: Flush> DirtyList<T> {
 
     /// Flushes each of them once; what becomes dirty meanwhile waits for the next round.
     pub fn flush(&self) {
+        self.flush_unless(|_| false);
+    }
+
+    /// The same, but for those that [wait for more](Flush::waits_for_more): they are left for the [next
+    /// round](Schedule::next_round). True if there are any.
+    pub fn flush_ripe(&self) -> bool {
+        self.flush_unless(T::waits_for_more)
+    }
+
+    fn flush_unless(&self, waits: impl Fn(&T) -> bool) -> bool {
         if self.dirty.borrow().is_empty() {
-            return;
+            return false;
         }
-        let mut round = self.spare.take();
+        let (mut round, mut any) = (self.spare.take(), false);
         std::mem::swap(&mut round, &mut *self.dirty.borrow_mut());
         for dirty in round.drain(..) {
-            dirty.flush();
+            if waits(&dirty) {
+                any = true;
+                self.dirty.borrow_mut().push(dirty);
+            } else {
+                dirty.flush();
+            }
         }
         self.spare.replace(round);
+        any
     }
 }
 

@@ -42,6 +42,9 @@ pub const CLIENT_WINDOW: usize = 1024 * 1024;
 /// Bytes that may wait for a client whatever `reply-budget` says.
 pub const CLIENT_OUTPUT_LEAST: usize = 256 * 1024;
 
+/// Bytes for a client that may wait for more replies to come, for a round.
+pub const GATHERED: usize = 16 * 1024;
+
 /// Room for outstanding replies that an idle client keeps.
 pub const SLOTS_KEPT: usize = 128;
 

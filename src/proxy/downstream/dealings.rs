@@ -23,7 +23,17 @@ pub struct Dealings {
 #[derive(Debug, Default)]
 pub(super) struct AllDealings {
     first: Dealings,
-    others: OnceCell<Box<[OnceCell<Box<Dealings>>]>>,
+    others: OnceCell<Others>,
+}
+
+#[derive(Debug, Default)]
+struct Others {
+    /// By the place of the shard, the first left out.
+    by_shard: Box<[OnceCell<Box<Dealings>>]>,
+    /// Those that there are any with.
+    met: RefCell<Vec<ShardIndex>>,
+    /// Counts how often it was to be looked whether they have much room.
+    looks: Cell<u8>,
 }
 
 impl AllDealings {
@@ -36,26 +46,44 @@ impl AllDealings {
         }
     }
 
-    #[cold]
     fn with_other(&self, other: usize) -> &Dealings {
-        let others = self.others.get_or_init(|| (1..MOST_SHARDS).map(|_| OnceCell::new()).collect());
-        others.get(other).map_or(&self.first, |dealings| dealings.get_or_init(Box::default))
+        let known = self.others.get().and_then(|others| others.by_shard.get(other)?.get());
+        known.map_or_else(|| self.meet(other), |dealings| &**dealings)
     }
 
-    /// Whether a burst has left much room.
+    #[cold]
+    fn meet(&self, other: usize) -> &Dealings {
+        let by_shard = || (1..MOST_SHARDS).map(|_| OnceCell::new()).collect();
+        let others = self.others.get_or_init(|| Others { by_shard: by_shard(), ..Others::default() });
+        others.by_shard.get(other).map_or(&self.first, |dealings| {
+            dealings.get_or_init(|| {
+                others.met.borrow_mut().extend(ShardIndex::new(other + 1));
+                Box::default()
+            })
+        })
+    }
+
+    /// Whether a burst has left much room. With others than the first that is looked at now and then only: it is not very much,
+    /// and they are many.
     #[inline]
     pub(super) fn are_roomy(&self) -> bool {
         self.first.session.borrow().is_roomy() || self.others.get().is_some() && self.are_others_roomy()
     }
 
-    #[cold]
     fn are_others_roomy(&self) -> bool {
-        self.all().any(|(_, dealings)| dealings.session.borrow().is_roomy())
+        self.others.get().is_some_and(|others| {
+            others.looks.set(others.looks.get().wrapping_add(1));
+            if others.looks.get() % 16 > 0 {
+                return false;
+            }
+            let met = others.met.borrow();
+            met.iter().any(|shard| self.with(*shard).session.borrow().is_roomy())
+        })
     }
 
     /// With each that there were any with.
     pub(super) fn all(&self) -> impl Iterator<Item = (ShardIndex, &Dealings)> {
-        let others = self.others.get().into_iter().flatten().enumerate();
+        let others = self.others.get().into_iter().flat_map(|others| others.by_shard.iter().enumerate());
         let others =
             others.filter_map(|(other, dealings)| Some((ShardIndex::new(other + 1)?, &**dealings.get()?)));
         std::iter::once((ShardIndex::FIRST, &self.first)).chain(others)

@@ -47,6 +47,8 @@ pub struct Output {
     pub buffers: Rc<Buffers>,
     /// What may wait for clients whose sockets take nothing, in all.
     pub budget: Arc<Budget>,
+    /// Their replies come from several shards, one behind the other: they are gathered for a moment.
+    pub gathers: bool,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +60,8 @@ struct ClientState {
     /// Bytes that those keep.
     joined: usize,
     dirty: bool,
+    /// It waits a round for more replies.
+    gathering: bool,
     blocked: bool,
     /// Of what it has yet to take, what counts in the budget of all.
     held: usize,
@@ -470,6 +474,21 @@ impl Client {
 }
 
 impl Flush for Client {
+    /// Whether replies are outstanding that may be there in a moment: a client that has asked several shards would be written
+    /// to, and woken, once for each.
+    #[inline]
+    fn waits_for_more(&self) -> bool {
+        self.output.gathers && {
+            let mut inner = self.inner.borrow_mut();
+            let waits = !inner.gathering
+                && inner.queue.outstanding() > 0
+                && inner.queue.output_len() < limits::GATHERED
+                && inner.gone.is_none();
+            inner.gathering = waits;
+            waits
+        }
+    }
+
     /// Writes what the socket takes; the rest goes out when it is writable again.
     fn flush(&self) {
         let mut inner = self.inner.borrow_mut();

@@ -25,9 +25,10 @@ impl Server {
         }
         let input = &mut self.input;
         let request = input.scanner.beginning(&input.buffer[input.at..]);
+        let intent = self.connection.last.classify(&request, commands);
         let step = match &mut self.shards {
-            None => self.connection.dispatch(&request, view, commands, now),
-            Some(shards) => shards.dispatch(&mut self.connection, &request, now),
+            None => self.connection.dispatch(&request, intent, view, commands, now),
+            Some(shards) => shards.dispatch(&mut self.connection, &request, intent, commands, now),
         };
         match step {
             Step::Done => {

@@ -31,12 +31,18 @@ use crate::wire::request::Request;
 use crate::wire::say;
 
 impl Connection {
-    /// Decides where one command goes and sends it there.
-    pub fn dispatch(&mut self, request: &Request<'_>, view: &View, commands: &Commands, now: Moment) -> Step {
+    /// Decides where one command goes, which is what `intent` says by these `commands`, and sends it there.
+    pub fn dispatch(
+        &mut self,
+        request: &Request<'_>,
+        intent: Intent,
+        view: &View,
+        commands: &Commands,
+        now: Moment,
+    ) -> Step {
         if mutant::is("allocates-per-command") {
             drop(std::hint::black_box(Box::new(now)));
         }
-        let intent = self.last.classify(request, commands);
         if let Some(step) = self.follow_fast_path(request, intent, view, now) {
             return step;
         }

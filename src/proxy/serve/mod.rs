@@ -65,7 +65,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     let _registered = Registered::new(&worker, &client, entry);
     worker.stats.accepted.add(1);
     let connection = Box::new(Connection::new(Rc::clone(&worker), Rc::clone(&client), listener));
-    let shards = worker.shared.cluster().map(|cluster| Box::new(Shards::new(cluster)));
+    let commands = || worker.shared.commands.load_full();
+    let shards = worker.shared.cluster().map(|cluster| Box::new(Shards::new(cluster, commands())));
     // The answer will be there when the first command is.
     worker.admission.verdict(client.status.anonymous_since.get(), clock::now());
     let input = Input::new();
@@ -261,9 +262,10 @@ impl Server {
             }
             let request = input.scanner.request(rest);
             task::provoke("worker", || request.arg(1) == b"panic!");
+            let intent = self.connection.last.classify(&request, commands);
             let step = match &mut self.shards {
-                None => self.connection.dispatch(&request, view, commands, now),
-                Some(shards) => shards.dispatch(&mut self.connection, &request, now),
+                None => self.connection.dispatch(&request, intent, view, commands, now),
+                Some(shards) => shards.dispatch(&mut self.connection, &request, intent, commands, now),
             };
             match step {
                 Step::Done => {

@@ -44,6 +44,8 @@ pub(super) struct Shards {
     generation: u64,
     /// Counts arrivals: what a shard knows is looked at anew with each.
     arrival: u64,
+    /// By which the commands of the present one are what they are said to be.
+    commands: Arc<Commands>,
     /// What is left of the present command.
     parts: Option<VecDeque<Part>>,
     /// `MULTI` was said, and answered, and no server has heard of it yet.
@@ -59,25 +61,45 @@ pub(super) struct Shards {
 struct Side {
     /// `None`: it is the present one, or there is none.
     connection: Option<Box<Connection>>,
-    /// What was known with the arrival of this number.
-    known: Option<(u64, Rc<Known>)>,
+    /// What the shard knew when it was last looked at, which is once for all that has arrived together.
+    known: Option<Known>,
 }
 
-/// What a shard knows: the same for all that has arrived together.
+/// What a shard knows.
 struct Known {
+    /// The number of that arrival.
+    arrival: u64,
     view: Arc<View>,
     commands: Arc<Commands>,
 }
 
+impl Known {
+    fn new(known: &InForce, arrival: u64) -> Self {
+        Self { arrival, view: Arc::clone(&known.view), commands: Arc::clone(&known.commands) }
+    }
+
+    /// With the arrival of this number as well, as it mostly is.
+    fn renew(&mut self, known: &InForce, arrival: u64) {
+        self.arrival = arrival;
+        if !Arc::ptr_eq(&self.view, &known.view) {
+            self.view = Arc::clone(&known.view);
+        }
+        if !Arc::ptr_eq(&self.commands, &known.commands) {
+            self.commands = Arc::clone(&known.commands);
+        }
+    }
+}
+
 impl Shards {
     /// Of a client that has just come, and is with the first.
-    pub(super) fn new(cluster: &Arc<Cluster>) -> Self {
+    pub(super) fn new(cluster: &Arc<Cluster>, commands: Arc<Commands>) -> Self {
         Self {
             cluster: Arc::clone(cluster),
             sides: Vec::new(),
             current: ShardIndex::FIRST,
             generation: cluster.generation(),
             arrival: 0,
+            commands,
             parts: None,
             begins: false,
             blocks: None,
@@ -94,12 +116,13 @@ impl Shards {
         now: Moment,
     ) -> Option<Step> {
         self.arrival += 1;
-        let known = Known { view: Arc::clone(&known.view), commands: Arc::clone(&known.commands) };
-        self.note(&Rc::new(known));
+        if !Arc::ptr_eq(&self.commands, &known.commands) {
+            self.commands = Arc::clone(&known.commands);
+        }
+        note(&mut self.sides, self.current, known, self.arrival);
         if connection.client.status.asks_again.take() {
             let (bytes, begun) = self.blocks.clone()?;
-            let known = self.known(connection);
-            self.parts = Some(VecDeque::from([again(&bytes, now.since(begun), &known.commands)?]));
+            self.parts = Some(VecDeque::from([again(&bytes, now.since(begun), &self.commands)?]));
             self.again = true;
         }
         if !self.again {
@@ -119,11 +142,13 @@ impl Shards {
         self.sides.iter_mut().filter_map(|side| side.connection.as_mut()).for_each(|side| side.close());
     }
 
-    /// Sends a command where it belongs.
+    /// Sends a command where it belongs, which is what `intent` says by these `commands`, which were looked at last.
     pub(super) fn dispatch(
         &mut self,
         connection: &mut Box<Connection>,
         request: &Request<'_>,
+        intent: Intent,
+        commands: &Commands,
         now: Moment,
     ) -> Step {
         let generation = self.cluster.generation();
@@ -138,9 +163,6 @@ impl Shards {
         if self.parts.is_some() {
             return self.go_on(connection, now);
         }
-        let known = self.known(connection);
-        let commands = &*known.commands;
-        let intent = classify(connection, request, commands);
         let hold = connection.pin.as_ref().map_or(Hold::Nothing, Pin::hold);
         let what = if request.is_partial() {
             about_beginning(request, intent, commands)
@@ -185,9 +207,8 @@ impl Shards {
 
     /// Whether it is a `WATCH`, and what is watched already is another shard's: no transaction can be about both.
     fn watches_elsewhere(&self, connection: &Connection, intent: Intent, slot: HashSlot) -> bool {
-        let owner = self.cluster.place(slot).owner;
         intent.handling == Handling::Pin(Stateful::Watch)
-            && self.holder(connection).is_some_and(|holder| owner != Some(holder))
+            && self.holder(connection).is_some_and(|holder| self.cluster.place(slot).owner != Some(holder))
     }
 
     /// In a transaction all is for its shard; what has its keys elsewhere is an error in queueing, as on the server.
@@ -397,7 +418,7 @@ impl Shards {
             let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
             let Ok(Scan::Command { .. }) = scanner.scan(&part.bytes) else { return Step::Close };
             let request = scanner.request(&part.bytes);
-            let intent = self.known(connection).commands.table.classify(&request);
+            let intent = self.commands.table.classify(&request);
             match self.send(connection, part.to, &request, intent, now) {
                 Step::Done => connection.waiting.is_done(),
                 other => {
@@ -443,22 +464,31 @@ impl Shards {
         {
             return step;
         }
-        let known = self.known(connection);
+        let Some(known) = known(&mut self.sides, self.current, self.arrival, connection, now) else {
+            return Step::Close;
+        };
         let (view, commands) = (&*known.view, &*known.commands);
+        let intent =
+            if commands.version == self.commands.version { intent } else { commands.table.classify(request) };
+        let cached = connection.routing.fast_path().and_then(|fast_path| fast_path.read);
+        let likely = cached.map(|cached| cached.applied);
         connection.floor = match place {
             _ if intent.access != Access::Read => Floor::NONE,
-            Some((slot, place, true)) => self.cluster.floor(slot, place, &connection.worker.shared, view),
+            Some((slot, place, true)) => {
+                self.cluster.floor((slot, place), &connection.worker.shared, view, likely)
+            }
             Some(_) | None => Floor::PRIMARY,
         };
         connection.map = map;
-        let cached = connection.routing.fast_path().and_then(|fast_path| fast_path.read);
-        let is_met = cached.is_none_or(|cached| connection.floor.is_met_by(cached.applied));
+        let is_met = likely.is_none_or(|applied| connection.floor.is_met_by(applied));
         if self.parts.is_some() || !is_met {
             connection.routing.follow(None);
         }
-        let step = connection.dispatch(request, view, commands, now);
-        let blocks = intent.handling == Handling::Pin(Stateful::Blocking) && !self.again;
-        if blocks && matches!(step, Step::Done) && !request.is_partial() {
+        if intent.handling != Handling::Pin(Stateful::Blocking) || self.again {
+            return connection.dispatch(request, intent, view, commands, now);
+        }
+        let step = connection.dispatch(request, intent, view, commands, now);
+        if matches!(step, Step::Done) && !request.is_partial() {
             let mut bytes = BytesMut::new();
             request.encode_into(&mut bytes);
             self.blocks = Some((bytes.to_vec(), now));
@@ -472,12 +502,14 @@ impl Shards {
         let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
         let Ok(Scan::Command { .. }) = scanner.scan(MULTI) else { return Some(Step::Close) };
         let request = scanner.request(MULTI);
-        let known = self.known(connection);
+        let known = known(&mut self.sides, self.current, self.arrival, connection, now);
+        let Some(known) = known else { return Some(Step::Close) };
         let (view, commands) = (&*known.view, &*known.commands);
+        let intent = commands.table.classify(&request);
         let next = connection.client.next();
         connection.client.expect_parts(1, Combine::Silent);
         connection.floor = Floor::NONE;
-        let step = connection.dispatch(&request, view, commands, now);
+        let step = connection.dispatch(&request, intent, view, commands, now);
         if connection.client.next() == next {
             connection.client.expect_no_parts();
         }
@@ -515,7 +547,7 @@ impl Shards {
         };
         next.follow_who(&connection.who);
         connection.waiting.is_done();
-        next.waiting.arrive();
+        next.waiting.arrive_as(&connection.waiting);
         std::mem::swap(connection, &mut next);
         if let Some(left) = self.sides.get_mut(self.current.index()) {
             left.connection = Some(next);
@@ -523,34 +555,41 @@ impl Shards {
         self.current = to;
         None
     }
+}
 
-    /// What the present shard knows.
-    fn known(&mut self, connection: &mut Connection) -> Rc<Known> {
-        let known = self.sides.get(self.current.index()).and_then(|side| side.known.as_ref());
-        if let Some((_, known)) = known.filter(|(arrival, _)| *arrival == self.arrival) {
-            return Rc::clone(known);
-        }
-        let worker = Rc::clone(&connection.worker);
-        let known = {
-            let fresh = worker.snapshot.look();
-            Rc::new(Known { view: Arc::clone(&fresh.view), commands: Arc::clone(&fresh.commands) })
-        };
-        // Where it went before is decided anew: looking whether that may go on takes as long.
-        connection.routing.cache(None);
-        connection.routing.follow(None);
-        self.note(&known);
-        known
+/// What the present shard knows: it is looked at once for each arrival.
+#[inline]
+fn known<'a>(
+    sides: &'a mut Vec<Side>,
+    current: ShardIndex,
+    arrival: u64,
+    connection: &mut Connection,
+    now: Moment,
+) -> Option<&'a Known> {
+    let is_known = |side: &Side| side.known.as_ref().is_some_and(|known| known.arrival == arrival);
+    if !sides.get(current.index()).is_some_and(is_known) {
+        look(sides, current, arrival, connection, now);
     }
+    sides.get(current.index())?.known.as_ref()
+}
 
-    /// This is what the present shard knows.
-    fn note(&mut self, known: &Rc<Known>) {
-        let at = self.current.index();
-        if self.sides.len() <= at {
-            self.sides.resize_with(at + 1, Side::default);
-        }
-        if let Some(side) = self.sides.get_mut(at) {
-            side.known = Some((self.arrival, Rc::clone(known)));
-        }
+/// Looks at what the present shard knows, and whether what was said there before may go on.
+fn look(sides: &mut Vec<Side>, current: ShardIndex, arrival: u64, connection: &mut Connection, now: Moment) {
+    let worker = Rc::clone(&connection.worker);
+    let fresh = worker.snapshot.look();
+    note(sides, current, &fresh, arrival);
+    connection.resume_fast_path(&fresh.view, &fresh.commands, now);
+}
+
+/// This is what the present shard knows.
+fn note(sides: &mut Vec<Side>, current: ShardIndex, known: &InForce, arrival: u64) {
+    if sides.len() <= current.index() {
+        sides.resize_with(current.index() + 1, Side::default);
+    }
+    let Some(side) = sides.get_mut(current.index()) else { return };
+    match &mut side.known {
+        Some(side) => side.renew(known, arrival),
+        none => *none = Some(Known::new(known, arrival)),
     }
 }
 
@@ -566,12 +605,6 @@ fn is_let_in(
     }
     let view = connection.worker.shared.shard().view.load_full();
     Ok(connection.admit(request, intent, &view, now)? == Admittance::Admitted && needs_admission(intent))
-}
-
-/// As for a client of one primary, where it is a part of what it is called from.
-#[inline(never)]
-fn classify(connection: &mut Connection, request: &Request<'_>, commands: &Commands) -> Intent {
-    connection.last.classify(request, commands)
 }
 
 /// Nobody is known to have the slot: it is waited for, as for a primary.

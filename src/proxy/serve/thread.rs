@@ -49,12 +49,15 @@ pub fn serve_thread(
     Ok(cut_off)
 }
 
-/// Writes what became dirty, at the end of each round: first what servers get, for they take longer. Runs as long as the
-/// worker.
+/// Writes what became dirty, at the end of each round: first what servers get, for they take longer. A client of which several
+/// have asked something waits one round more for all of them. Runs as long as the worker.
 async fn flush(worker: Rc<Worker>) {
     loop {
         worker.schedule.due().await;
         worker.dirty_lanes.flush();
-        worker.output.dirty.flush();
+        while worker.output.dirty.flush_ripe() {
+            worker.schedule.next_round().await;
+            worker.dirty_lanes.flush();
+        }
     }
 }

@@ -119,6 +119,11 @@ impl Waiting {
         self.arrivals += 1;
     }
 
+    /// What the present command had arrived with is what `other` has counted: that of the same client at another shard.
+    pub const fn arrive_as(&mut self, other: &Self) {
+        self.arrivals = other.arrivals;
+    }
+
     /// What arrives now had been sent while the command before it waited for a primary in vain.
     pub fn arrive_late(&mut self) {
         self.gave_up = self.gave_up.map(|arrival| arrival + u64::from(arrival == self.arrivals));

@@ -374,6 +374,14 @@ impl Lane {
         })
     }
 
+    /// Whether a reply is all right that is no error, though replies are looked at more closely: that of a replica of a cluster
+    /// which shows its key.
+    #[inline]
+    pub(crate) fn shows(&self, pending: &Pending, reply: &[u8]) -> bool {
+        let of_replica = self.in_cluster.get() && !pending.at_primary && !self.demoted.get();
+        of_replica && !pending.is_unconfirmed_by(reply)
+    }
+
     /// Whether a replica of a cluster has said nothing yet, by the beginning of its reply, that speaks for the key.
     pub(crate) fn front_is_unconfirmed(&self, reply: &[u8]) -> bool {
         let inner = self.inner.borrow();

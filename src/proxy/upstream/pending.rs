@@ -127,8 +127,11 @@ impl Pending {
     }
 
     /// Whether it asks a replica, which says, as far as it has said anything, that there is no such key.
+    #[inline]
     pub fn is_unconfirmed_by(&self, reply: &[u8]) -> bool {
-        self.kind == PendingKind::Read && !self.at_primary && looks_absent(reply, Expected::Single)
+        // As most are that show their key.
+        let is_string = matches!(reply, [b'$', b'1'..=b'9', ..]);
+        !self.at_primary && !is_string && self.asked().may_move() && looks_absent(reply, Expected::Single)
     }
 
     /// Whether it needs more than the last `ROLE` on its lane proved.

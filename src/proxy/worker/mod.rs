@@ -152,7 +152,8 @@ impl Worker {
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let schedule = Rc::<Schedule>::default();
         let (dirty, budget) = (DirtyList::new(&schedule), Arc::clone(&shared.replies));
-        let output = Output { dirty, buffers: Rc::<Buffers>::default(), budget };
+        let gathers = shared.cluster().is_some();
+        let output = Output { dirty, buffers: Rc::<Buffers>::default(), budget, gathers };
         let thread = OfThread {
             stats: shared.stats.get(index).cloned().unwrap_or_default(),
             dirty_lanes: DirtyList::new(&schedule),

@@ -31,27 +31,40 @@ use crate::wire::alone as wire;
 use crate::wire::request::{Request, RequestLimits, RequestScanner, Scan};
 use crate::wire::say;
 
+/// Why a read is asked again elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepeatedFor {
+    /// It was not answered at all: of those no more are asked for than the budget has, and the others are answered that.
+    Loss,
+    /// Its node could not answer it.
+    Inability,
+    /// A replica of a cluster says that there is no such key. So may another one, which would make it no truer.
+    Absence,
+}
+
 impl Worker {
     /// A replica could not answer a read: asks the primary instead, or, when that does not answer either, another
-    /// replica that may serve it. Gives the command back when nobody can be asked. With `lost` the
-    /// replica has not answered at all: of those no more are asked for than the budget has, and the others are answered that.
+    /// replica that may serve it. Gives the command back when nobody can be asked.
     pub fn repeat(
         self: &Rc<Self>,
         mut pending: Pending,
         request: &[u8],
         failed: &Lane,
-        lost: bool,
+        why: RepeatedFor,
     ) -> Result<(), Pending> {
         self.fencing.stamp_fresh();
         let before = pending.session().borrow().repeats_at(pending.seq, &pending.stamps);
         let node = match before {
             // What it was then it may be no longer: the first of them is not answered, or lost.
             Some(node) => node.filter(|node| *node != failed.key.node && self.is_primary(*node)),
+            None if why == RepeatedFor::Absence => {
+                self.shared.shard().view.load().usable_primary(clock::now())
+            }
             None => self.elsewhere(&pending, request, failed),
         };
-        let Some(node) = node else { return Err(pending) };
+        let Some(node) = node.filter(|node| *node != failed.key.node) else { return Err(pending) };
         // What a replica has answered, without being able to, makes no storm: it was sent on hope, or needs a script.
-        if (lost || mutant::is("answers-cost")) && !self.may_repeat(&pending) {
+        if (why == RepeatedFor::Loss || mutant::is("answers-cost")) && !self.may_repeat(&pending) {
             return Ok(());
         }
         if pending.kind == PendingKind::Read {
@@ -149,7 +162,7 @@ impl Worker {
             About::Slot { slot, one_key: true } => {
                 let place = cluster.place(slot);
                 if place.owner == Some(self.shard) {
-                    cluster.floor(slot, place, &self.shared, view)
+                    cluster.floor((slot, place), &self.shared, view, None)
                 } else {
                     Floor::PRIMARY
                 }
@@ -220,7 +233,7 @@ impl Worker {
             _ => (HowLost::Broken, Vec::new()),
         };
         let (error, pending) = match repeat::after_loss(asked, lane.exclusive, sent, loss) {
-            Fate::ElsewhereOrWords => match self.repeat(pending, &request, lane, true) {
+            Fate::ElsewhereOrWords => match self.repeat(pending, &request, lane, RepeatedFor::Loss) {
                 Ok(()) => return,
                 Err(pending) => (words, pending),
             },
@@ -456,7 +469,7 @@ impl Worker {
         lane: &Rc<Lane>,
         why: &Closed,
     ) -> Result<(), Pending> {
-        let mut pending = match self.repeat(pending, request, lane, true) {
+        let mut pending = match self.repeat(pending, request, lane, RepeatedFor::Loss) {
             Ok(()) => return Ok(()),
             Err(pending) => pending,
         };

@@ -93,6 +93,7 @@ impl Model {
             dirty: DirtyList::new(&Rc::<Schedule>::default()),
             buffers: Rc::default(),
             budget: Arc::default(),
+            gathers: false,
         };
         let client = |id| Client::new(id, WriteHalf::nowhere(), output.clone(), usize::MAX);
         let load = Load::new(1);

@@ -19,7 +19,7 @@ use crate::proxy::upstream::pending::{Pending, Rewrite};
 
 fn output() -> Output {
     let dirty = DirtyList::new(&Rc::<Schedule>::default());
-    Output { dirty, buffers: Rc::default(), budget: Arc::default() }
+    Output { dirty, buffers: Rc::default(), budget: Arc::default(), gathers: false }
 }
 
 fn client(id: u64) -> Rc<Client> {

@@ -21,6 +21,7 @@ use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Broken, Closed, Lane, OutOfStep, Proto, Withdrawal};
 use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::proxy::worker::lanes::rewrite;
+use crate::proxy::worker::retry::RepeatedFor;
 use crate::proxy::worker::{Reply, Worker};
 use crate::shard::emptied;
 use crate::shard::overall;
@@ -342,6 +343,8 @@ struct Found {
     lacking: bool,
     /// It counts for nothing.
     doubtful: bool,
+    /// It says that there is no such key, which is the primary's to say.
+    absent: bool,
     /// The primary has not executed the command, because its slot, or some of it, is another primary's.
     is_elsewhere: bool,
     /// What stands for the question that it answers.
@@ -351,7 +354,7 @@ struct Found {
 impl Default for Found {
     fn default() -> Self {
         let (belief, question) = (Belief::Believed, None);
-        Self { belief, lacking: false, doubtful: false, is_elsewhere: false, question }
+        Self { belief, lacking: false, doubtful: false, absent: false, is_elsewhere: false, question }
     }
 }
 
@@ -368,7 +371,8 @@ impl Found {
     ) -> bool {
         self.lacking = pending.lacks_proof(proof);
         self.doubtful = pending.is_doubtful(proof);
-        if kind != ReplyKind::Error && !lane.examined.get() && !self.doubtful {
+        if kind != ReplyKind::Error && !self.doubtful && (!lane.examined.get() || lane.shows(pending, reply))
+        {
             return false;
         }
         self.is_rejected(worker, lane, pending, (reply, kind))
@@ -408,7 +412,8 @@ impl Found {
             && pending.asked().may_move()
             && pending.stamps != Stamps::None
             && pending.client.is_behind_astray(pending.seq, |stamps| stamps.touch_any_of(&pending.stamps));
-        self.doubtful |= pending.is_unconfirmed_by(reply);
+        self.absent = pending.is_unconfirmed_by(reply);
+        self.doubtful |= self.absent;
         self.is_elsewhere
     }
 }
@@ -517,7 +522,8 @@ fn ask_again(
         worker.ask_successor(lane, pending, request, refusal.then_some(reply));
         return Ok(());
     }
-    let pending = match worker.repeat(pending, &request, lane, false) {
+    let why = if found.absent { RepeatedFor::Absence } else { RepeatedFor::Inability };
+    let pending = match worker.repeat(pending, &request, lane, why) {
         Ok(()) => return Ok(()),
         Err(pending) => pending,
     };
