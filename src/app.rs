@@ -260,6 +260,7 @@ fn assemble(config: Config, dialer: Dialer, workers: usize, unused: usize) -> (A
     let primary = config.upstream.primary.as_ref().map(|_| NodeId(0));
     let tracker = Tracker::new(nodes, primary, config.policies.clone(), config.patience());
     let tracker = tracker.in_zones(config.zones());
+    let tracker = if config.upstream.cluster.is_some() { tracker.in_cluster() } else { tracker };
     let slots = if config.policies.fence() { config.stream.fence_slots } else { 1 };
     let (seeds, is_cluster) = (jitter::seeds(), config.upstream.cluster.is_some());
     let common = Arc::new(Common::new(config, dialer, workers, unused / workers));

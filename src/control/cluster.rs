@@ -43,6 +43,9 @@ const POLL_GAP: Duration = Duration::from_millis(2);
 /// While slots move.
 const POLL_MOVING: Duration = Duration::from_millis(100);
 
+/// When no node has answered for so long, whoever is configured is asked again.
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// Pauses between attempts to connect: from the first, doubling up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
@@ -72,6 +75,7 @@ pub fn start(first: &Arc<Shared>, settings: &config::Cluster) -> watch::Receiver
         seeds: settings.addresses.clone(),
         asked: HashMap::new(),
         answers,
+        silent: false,
     };
     watcher.ask_all(&[]);
     task::spawn("cluster", watcher.run(heard));
@@ -95,6 +99,8 @@ struct Watcher {
     seeds: Vec<Address>,
     asked: HashMap<Address, JoinHandle<()>>,
     answers: mpsc::Sender<Answer>,
+    /// No node has answered of late.
+    silent: bool,
 }
 
 impl Watcher {
@@ -105,12 +111,14 @@ impl Watcher {
             tokio::select! {
                 answer = heard.recv() => {
                     let Some(answer) = answer else { return };
+                    self.silent = false;
                     let done = panic::catch_unwind(AssertUnwindSafe(|| self.hear(answer)));
                     if done.is_err() {
                         tracing::error!("what a node says of its cluster was not taken in");
                     }
                 }
                 _ = configured.changed() => self.configure().await,
+                () = tokio::time::sleep(SILENCE) => self.hear_nothing(),
             }
         }
     }
@@ -127,6 +135,18 @@ impl Watcher {
             // A closed channel means that the process ends.
             let _ = keeper.send((configured, clock::now())).await;
         }
+    }
+
+    /// None of those that are known answers: those that are configured may be, or may know, others (all nodes have begun anew
+    /// elsewhere).
+    fn hear_nothing(&mut self) {
+        if !std::mem::replace(&mut self.silent, true) {
+            tracing::warn!("no node of the cluster answers: those of `addresses` are asked again");
+        }
+        let nodes: Vec<Address> = self.topology.addresses(clock::now()).into_keys().collect();
+        let seeds = self.seeds.iter().filter(|seed| !nodes.contains(seed));
+        let all: Vec<Address> = nodes.iter().chain(seeds).cloned().collect();
+        self.ask_all(&all);
     }
 
     fn hear(&mut self, answer: Answer) {
@@ -196,7 +216,7 @@ impl Watcher {
         let (tracker, places) = {
             let config: &Config = &self.first.config();
             let tracker = Tracker::new(Vec::new(), None, config.policies.clone(), config.patience());
-            (tracker.in_zones(config.zones()), self.first.shard().places)
+            (tracker.in_zones(config.zones()).in_cluster(), self.first.shard().places)
         };
         let Some(shared) = self.cluster.add(self.first.common(), places, tracker.view().clone()) else {
             return false;

@@ -46,6 +46,9 @@ pub async fn keep(shared: Arc<Shared>, mut tracker: Tracker, mut heard: mpsc::Re
                 next = heard.try_recv().ok();
                 continue;
             };
+            if let Some(cluster) = shared.cluster().filter(|_| tracker.is_name_wanted(at)) {
+                cluster.look();
+            }
             let restarted = effect == Effect::HistoryRestarted;
             let number = || shared.shard().anchors.next();
             let voided = shared.shard().fences.turn(era, tracker.view().era, restarted, number);

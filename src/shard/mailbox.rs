@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::core::command::CommandId;
 use crate::core::moment::Moment;
+use crate::core::slots::ShardIndex;
 use crate::net::runtime::limits;
 
 /// What changes too often to stand in the shared registry.
@@ -24,8 +25,10 @@ pub struct Report {
     pub input: (usize, usize),
     /// Bytes of replies that wait to be written.
     pub output: usize,
-    /// What the primary calls its exclusive connection.
+    /// What the primary calls its exclusive connection …
     pub server_id: Option<u64>,
+    /// … that of this shard: each counts for itself.
+    pub shard: ShardIndex,
     /// It waits in `WAIT`.
     pub waits: bool,
 }

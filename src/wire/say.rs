@@ -11,6 +11,11 @@ use crate::core::reason::Reason;
 use crate::wire::reply::ErrorCode;
 use crate::wire::request::Request;
 
+/// What a blocking command answers to which nothing has come (`blocked.c`, `replyToBlockedClientTimedOut`).
+pub const fn null_array(is_resp3: bool) -> &'static [u8] {
+    if is_resp3 { b"_\r\n" } else { b"*-1\r\n" }
+}
+
 /// Redis' text for a read that no node may answer (`server.c`, `shared.masterdownerr`).
 const MASTERDOWN: &str = "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 /// The same while two nodes say that they are the primary, and nothing decides.
@@ -129,6 +134,9 @@ pub fn asks_for_another_node(reply: &[u8], at_primary: bool) -> bool {
 
 /// The keys of a command are not in one slot (`cluster.c`, `clusterRedirectClient`).
 pub const CROSSSLOT: &[u8] = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n";
+
+/// To what every shard would have to do, on a connection that is with one of them: in a transaction, or subscribed.
+pub const OF_ALL_SHARDS: &[u8] = b"-CROSSSLOT the command is about all shards of the cluster, and a transaction, or a subscribed connection, is with one of them\r\n";
 
 /// Nobody has the slot (`cluster.c`, `clusterRedirectClient`).
 pub const SLOT_NOT_SERVED: &[u8] = b"-CLUSTERDOWN Hash slot not served\r\n";

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "how much was checked is what one wants to know")]
 
 mod baseline;
+mod blocking;
 mod commands;
 mod failovers;
 mod keyspace;

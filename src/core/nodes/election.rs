@@ -56,9 +56,28 @@ pub struct Election {
     named: Option<NodeId>,
     /// It was named after the present primary was followed.
     named_since: bool,
+    /// Nobody else is followed as long as somebody is called the primary.
+    by_name: bool,
 }
 
 impl Election {
+    /// Whoever is called the primary is the only one that may be, whatever speaks for others: in a cluster that is whoever has the
+    /// slots. A replica that was taken out of it (`CLUSTER RESET`) continues the history and says that it is a primary,
+    /// too.
+    pub fn by_name() -> Self {
+        Self { by_name: true, ..Self::default() }
+    }
+
+    /// Whether somebody who is not called the primary has lately begun to say so, which those should be asked about whose
+    /// business it is.
+    pub fn is_name_wanted(&self, view: &View, now: Moment) -> bool {
+        let is_lately = |since: Moment| now.since(since) < PROMOTION_LASTS;
+        self.by_name
+            && claims(view)
+                .iter()
+                .any(|node| Some(node.id) != self.named && node.primary_since.is_some_and(is_lately))
+    }
+
     /// `node` is called the primary from now on. False: as before.
     pub fn name(&mut self, node: Option<NodeId>) -> bool {
         let is_news = self.named != node;
@@ -81,6 +100,11 @@ impl Election {
     /// of several such the only one that others follow; otherwise the one we had stays; otherwise nobody can tell.
     pub fn elect(&self, view: &View, past: Option<History>, now: Moment) -> Elected {
         let claims = claims(view);
+        if let Some(named) = self.named.filter(|_| self.by_name && !mutant::is("unnamed-leads")) {
+            let claim = if view.primary == Some(named) { Claim::First } else { Claim::Named };
+            let is_there = claims.iter().any(|node| node.id == named);
+            return if is_there { Elected::Node(named, claim) } else { Elected::Nobody };
+        }
         let ours = view.history.map(|h| h.id);
         let kept = claims.iter().find(|n| Some(n.id) == view.primary);
         let promoted = |n: &&&Node| match (ours, n.history()) {

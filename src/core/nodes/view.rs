@@ -257,6 +257,18 @@ impl Tracker {
         }
     }
 
+    /// Of a shard of a cluster, where it is not for its nodes to say who leads it.
+    #[must_use]
+    pub fn in_cluster(mut self) -> Self {
+        self.election = Election::by_name();
+        self
+    }
+
+    /// Whether it is to be asked at once who leads it.
+    pub fn is_name_wanted(&self, now: Moment) -> bool {
+        self.election.is_name_wanted(&self.view, now)
+    }
+
     /// In these zones.
     #[must_use]
     pub fn in_zones(mut self, zones: Zones) -> Self {

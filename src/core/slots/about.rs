@@ -51,6 +51,13 @@ pub enum Spread {
     Nowhere,
 }
 
+impl Spread {
+    /// Whether each primary has a part in it, so that one of them is not enough.
+    pub const fn is_of_all(self) -> bool {
+        matches!(self, Self::SumOfAll | Self::ListOfAll | Self::All | Self::Turns)
+    }
+}
+
 /// What a command is about.
 pub fn about<A: Args + ?Sized>(args: &A, intent: Intent, table: &CommandTable) -> About {
     if intent.handling == Handling::Shared && table.has_one_key(intent.id) && args.count() > 1 {

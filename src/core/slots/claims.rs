@@ -232,7 +232,9 @@ impl Claims {
             let other = |of: Option<ShardIndex>| of.filter(|of| *of != shard);
             // Whoever holds it by its own word is where commands go, if nobody else has been pointed at.
             let holder = other(claim.holder);
-            self.slots[slot.index()] = Claim { owner: other(claim.owner).or(holder), holder, ..claim };
+            // With it goes its epoch: whoever comes next may have begun anew.
+            let epoch = claim.epoch.filter(|_| holder.is_some() || claim.holder != Some(shard));
+            self.slots[slot.index()] = Claim { owner: other(claim.owner).or(holder), holder, epoch };
         }
         self.motions.values_mut().for_each(|motion| motion.leave(shard));
         self.end_motions(&mut touched);
@@ -270,7 +272,10 @@ impl Claims {
         let is_later = self.motions.get(&slot).is_none_or(|motion| motion.is_before(said.asked_at));
         let Some(claim) = self.slots.get_mut(slot.index()) else { return };
         let is_same = claim.holder == Some(shard);
-        let is_higher = Some(epoch) > claim.epoch || claim.holder.is_none() && Some(epoch) == claim.epoch;
+        // Of a slot that nobody holds any longer, the epoch of who did is a limit only for somebody of whom nobody else has said
+        // that the slot is there (`CLUSTER DELSLOTS` and `ADDSLOTS` keep the epochs of both).
+        let is_given = Some(epoch) == claim.epoch || before.owner == Some(shard);
+        let is_higher = Some(epoch) > claim.epoch || claim.holder.is_none() && is_given;
         if !is_same && !is_higher && !mutant::is("lower-epoch-wins") {
             // Somebody has it under a higher epoch, of whom this one has not heard, or under the same (one of the two will get
             // another). Until they agree it takes writes that the other one does not have.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use crate::core::slots::hash_slot::{HASH_SLOTS, HashSlot};
 
-/// A shard's place in the list of shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A shard's place in the list of shards: the first, unless it is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardIndex(u16);
 
 impl ShardIndex {
@@ -155,7 +155,9 @@ impl SlotMap {
         for slot in slots {
             let neighbours = slot.index() / NEIGHBOURS;
             if open != Some(neighbours) {
-                open.replace(neighbours).into_iter().for_each(|before| self.share(before));
+                if let Some(before) = open.replace(neighbours) {
+                    self.share(before);
+                }
                 // Whoever does not see this yet has the place from before, all of it.
                 if let Some(common) = self.common.get(neighbours) {
                     common.store(MIXED, Ordering::SeqCst);
@@ -165,7 +167,9 @@ impl SlotMap {
                 word.store(place.encode(), Ordering::SeqCst);
             }
         }
-        open.into_iter().for_each(|last| self.share(last));
+        if let Some(last) = open {
+            self.share(last);
+        }
         // Behind the words: whoever sees it finds them.
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
@@ -242,7 +246,7 @@ mod tests {
             (0..1000, 1, 0),
             (500..700, 2, 2),
             (640..641, 3, 2),
-            (512..704, 2, 2),
+            (512..704, 2, 1),
             (0..1000, 4, 0),
             (999..1000, 5, 1),
             (960..1000, 5, 0),

@@ -31,7 +31,7 @@ mod report;
 mod topology;
 
 pub use about::{About, Spread, about, spread};
-pub use blocking::time_left;
+pub use blocking::{TimeLeft, time_left};
 pub use change::Change;
 pub use claims::{Claims, Rival};
 pub use floors::{Floor, SlotFloors};

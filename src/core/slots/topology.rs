@@ -2,6 +2,9 @@
 //!
 //! A shard is known by its nodes: whoever follows its primary is of it, and stays so when it becomes the primary. So a shard
 //! keeps its place through failovers, and one whose primary follows that of another shard is no more.
+//!
+//! A replica that is taken out of the cluster (`CLUSTER RESET`) calls itself a primary, without slots: it leaves its shard; and
+//! if none of the others knows it any longer (`CLUSTER FORGET`), it is no node of the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -86,7 +89,7 @@ impl Topology {
         self.heard.retain(|_, heard| now.since(heard.at) < COUNTS_FOR);
         let heard = std::mem::take(&mut self.heard);
         let known = best_lines(&heard, &self.reached, now);
-        self.group(&known);
+        self.group(&known, now);
         let members = (0..self.shards.len()).filter_map(|at| self.members(at, &known)).collect();
         self.heard = heard;
         members
@@ -104,7 +107,7 @@ impl Topology {
         ShardIndex::new(at)
     }
 
-    fn group(&mut self, known: &BTreeMap<NodeName, Known<'_>>) {
+    fn group(&mut self, known: &BTreeMap<NodeName, Known<'_>>, now: Moment) {
         if known.is_empty() {
             return;
         }
@@ -130,6 +133,14 @@ impl Topology {
             // While one takes over from another there may be none that says so: it is who it was.
             let leader = shard.names.iter().filter(leads).max_by_key(rank).copied();
             shard.primary = leader.or(shard.primary.filter(|was| shard.names.contains(was)));
+            let primary = shard.primary;
+            shard.names.retain(|name| {
+                let (is_own_word, ..) = known.get(name).map_or((false, 0, now), |node| node.rank);
+                let leads_nothing = known
+                    .get(name)
+                    .is_some_and(|node| node.line.is_primary() && node.line.slots.is_empty() && is_own_word);
+                Some(*name) == primary || !leads_nothing
+            });
         }
         for (name, node) in known.iter().filter(|(_, node)| !node.line.is_primary()) {
             let Some(master) = node.line.master else { continue };
@@ -204,6 +215,11 @@ fn best_lines<'a>(
             };
             known.insert(line.name, Known { line, address, rank });
         }
+    }
+    let others = heard.values().flat_map(|heard| heard.report.others());
+    let listed: BTreeSet<NodeName> = others.map(|line| line.name).collect();
+    if !listed.is_empty() {
+        known.retain(|name, node| listed.contains(name) || !node.line.slots.is_empty());
     }
     known
 }

@@ -33,7 +33,11 @@ pub(super) enum Joined {
 
 /// The commands of one client that were asked in parts, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Joints(VecDeque<Joint>);
+pub(super) struct Joints {
+    joints: VecDeque<Joint>,
+    /// Bytes that are kept.
+    held: usize,
+}
 
 #[derive(Debug)]
 struct Joint {
@@ -47,29 +51,30 @@ impl Joints {
     /// The slots from `first` on are those of so many parts.
     pub(super) fn expect(&mut self, first: u64, parts: usize, combine: Combine) {
         let replies = (0..parts).map(|_| BytesMut::new()).collect();
-        self.0.push_back(Joint { first, replies, left: parts, combine });
+        self.joints.push_back(Joint { first, replies, left: parts, combine });
     }
 
     /// Nothing came of the last one.
     pub(super) fn forget_last(&mut self) {
-        self.0.pop_back();
+        self.joints.pop_back();
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.joints.is_empty()
     }
 
     /// Bytes that are kept.
     pub(super) fn held(&self) -> usize {
-        self.0.iter().flat_map(|joint| &joint.replies).map(BytesMut::len).sum()
+        self.held
     }
 
     /// Takes the reply of slot `seq`, or a part of it. `None`: it is that of no part.
     pub(super) fn take(&mut self, seq: u64, bytes: &[u8], complete: bool) -> Option<Joined> {
         let of = |joint: &Joint| (joint.first..joint.first + joint.replies.len() as u64).contains(&seq);
-        let at = self.0.iter().position(of)?;
-        let joint = self.0.get_mut(at)?;
+        let at = self.joints.iter().position(of)?;
+        let joint = self.joints.get_mut(at)?;
         joint.replies.get_mut((seq - joint.first) as usize)?.put_slice(bytes);
+        self.held += bytes.len();
         if !complete {
             return Some(Joined::Nothing);
         }
@@ -77,14 +82,15 @@ impl Joints {
         if joint.left > 0 {
             return Some(Joined::Nothing);
         }
-        let joint = self.0.remove(at)?;
+        let joint = self.joints.remove(at)?;
+        self.held -= joint.replies.iter().map(BytesMut::len).sum::<usize>();
         let last = joint.first + joint.replies.len() as u64 - 1;
         Some(joint.combined().map_or(Joined::Broken, |whole| Joined::Whole(last, whole)))
     }
 
     /// Whether slot `seq` is the last of its parts: it gets the whole, whenever that is there.
     pub(super) fn is_last(&self, seq: u64) -> bool {
-        self.0.iter().any(|joint| joint.first + joint.replies.len() as u64 == seq + 1)
+        self.joints.iter().any(|joint| joint.first + joint.replies.len() as u64 == seq + 1)
     }
 }
 

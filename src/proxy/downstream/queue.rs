@@ -70,7 +70,7 @@ impl ReplyQueue {
         let Some(slot) = self.slots.get(index as usize) else { return false };
         match slot {
             ReplySlot::Open if complete && bytes.len() <= SHORT && self.early.len() <= MOST_EARLY => {
-                self.keep(index as usize, bytes)
+                self.keep(index as usize, bytes);
             }
             ReplySlot::Open => {
                 self.slots[index as usize] = ReplySlot::Long;

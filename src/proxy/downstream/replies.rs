@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use crate::core::moment::Moment;
 use crate::core::session::{Session, Stamps};
 use crate::core::slots::ShardIndex;
+use crate::mutant;
 use crate::net::runtime::budget::Budget;
 use crate::net::runtime::buffers::Buffers;
 use crate::net::runtime::flush::{DirtyList, Flush};
@@ -162,15 +163,25 @@ impl Client {
             inner.joints = None;
         }
         inner.joined = held;
+        inner.pace.gives(bytes.len(), complete);
+        if inner.waiting() > self.output_limit {
+            drop(inner);
+            self.leave(Gone::TooSlow);
+            return false;
+        }
         match joined {
-            Joined::Nothing if complete && !is_last => self.hand_on(inner, seq, b"", true),
-            Joined::Nothing => inner.waiting() > limits::LANE_PAUSE,
+            Joined::Nothing if complete && !is_last => {
+                self.settle(inner, seq, b"");
+                false
+            }
+            // Nothing of it goes out before the others are there: no lane waits for that, for it may have to bring them.
+            Joined::Nothing => false,
             Joined::Whole(last, whole) => {
                 if seq != last {
-                    self.hand_on(inner, seq, b"", true);
-                    return self.hand_on(self.inner.borrow_mut(), last, &whole, true);
+                    self.settle(inner, seq, b"");
+                    return self.settle(self.inner.borrow_mut(), last, &whole);
                 }
-                self.hand_on(inner, last, &whole, true)
+                self.settle(inner, last, &whole)
             }
             Joined::Broken => {
                 drop(inner);
@@ -196,6 +207,16 @@ impl Client {
                 inner.joints = None;
             }
         }
+    }
+
+    /// A part is answered, or, with the last, all of them: what has come was weighed as it came.
+    fn settle(self: &Rc<Self>, mut inner: RefMut<'_, ClientState>, seq: u64, bytes: &[u8]) -> bool {
+        if inner.queue.deliver(seq, bytes, true) {
+            inner.pace.wake_lanes();
+        }
+        let waiting = inner.waiting();
+        self.mark_dirty(inner);
+        waiting > limits::LANE_PAUSE
     }
 
     #[cold]
@@ -415,7 +436,7 @@ impl Client {
     /// forgotten, and with it what has to wait for what.
     pub fn has_room(&self) -> bool {
         let inner = self.inner.borrow();
-        let (waiting, outstanding) = (inner.waiting(), inner.queue.outstanding());
+        let (waiting, outstanding) = (inner.waiting_itself(), inner.queue.outstanding());
         inner.gone.is_none()
             && if waiting <= limits::CLIENT_OUTPUT_LEAST {
                 inner.pace.window().is_open(outstanding)
@@ -429,7 +450,7 @@ impl Client {
     /// disconnected, once it has taken nothing for a while.
     #[cold]
     fn may_owe_more(&self, inner: &ClientState) -> bool {
-        let (waiting, outstanding) = (inner.waiting(), inner.queue.outstanding());
+        let (waiting, outstanding) = (inner.waiting_itself(), inner.queue.outstanding());
         let left = self.output.budget.left();
         if inner.stalled.is_some() {
             let room = (self.output_limit.saturating_sub(waiting) + 1).min(left);
@@ -532,7 +553,13 @@ impl Flush for Client {
 impl ClientState {
     /// Bytes that are not written, whether it is their turn or not.
     fn waiting(&self) -> usize {
-        self.queue.output_len() + self.queue.kept_len() + self.joined
+        self.waiting_itself() + self.joined
+    }
+
+    /// Without what waits for other parts of the same command: these have to be asked for before any of it goes out.
+    fn waiting_itself(&self) -> usize {
+        let joined = if mutant::is("parts-wait-for-parts") { self.joined } else { 0 };
+        self.queue.output_len() + self.queue.kept_len() + joined
     }
 
     /// No more of its commands are read before some are answered.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::core::command::CommandId;
 use crate::core::moment::Moment;
 use crate::core::session::Stamps;
+use crate::core::slots::ShardIndex;
 use crate::shard::identity::IdentityId;
 use crate::shard::mailbox::Release;
 
@@ -42,7 +43,9 @@ pub struct Status {
     /// A blocking command of its is outstanding, or was the last on its exclusive connection.
     pub blocking: Cell<bool>,
     /// That has to be asked again, of another primary of the cluster.
-    pub asks_again: Cell<bool>,
+    pub asks_again: Cell<Option<AskAgain>>,
+    /// Nobody takes it: since when, and how often it was refused.
+    pub refused: Cell<Option<(Moment, u8)>>,
     /// It hears what the server says unasked, on a plain relay.
     pub relayed: Cell<bool>,
     /// It wants to be told when it had better connect anew.
@@ -51,6 +54,17 @@ pub struct Status {
     pub pausing: Cell<Duration>,
     /// Of the exclusive connection that it holds.
     server_id: RefCell<Option<ServerId>>,
+    /// The shard at whose primary it has, or had, that.
+    pub pinned_at: Cell<ShardIndex>,
+}
+
+/// How a command that waits on a connection of its own is asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskAgain {
+    /// Not before then.
+    pub at: Moment,
+    /// Of this shard, to which its keys are on their way; `None`: of whoever has the slot.
+    pub asking: Option<ShardIndex>,
 }
 
 impl Default for Status {
@@ -67,11 +81,13 @@ impl Default for Status {
             busy: Cell::new(false),
             astray: RefCell::default(),
             blocking: Cell::new(false),
-            asks_again: Cell::new(false),
+            asks_again: Cell::new(None),
+            refused: Cell::new(None),
             relayed: Cell::new(false),
             hears_of_moves: Cell::new(false),
             pausing: Cell::default(),
             server_id: RefCell::default(),
+            pinned_at: Cell::new(ShardIndex::FIRST),
         }
     }
 }
@@ -83,9 +99,10 @@ impl Status {
         self.anonymous_since.set(now);
     }
 
-    /// It holds the exclusive connection with this ID from now on.
-    pub fn pin(&self, server_id: ServerId) {
+    /// It holds the exclusive connection with this ID from now on, at the primary of this shard.
+    pub fn pin(&self, server_id: ServerId, shard: ShardIndex) {
         self.server_id.replace(Some(server_id));
+        self.pinned_at.set(shard);
     }
 
     /// It holds none any longer.

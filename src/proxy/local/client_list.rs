@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::rc::Rc;
 
 use redis_protocol::resp2::types::BytesFrame;
 
 use crate::core::command::in_force::Commands;
 use crate::core::moment::Moment;
+use crate::core::slots::ShardIndex;
 use crate::net::runtime::clock;
 use crate::proxy::local::answer::Answer;
 use crate::proxy::session::connection::Connection;
@@ -225,8 +227,10 @@ pub(crate) async fn unblock(connection: &Connection, args: &[Vec<u8>]) -> Answer
     let mailboxes = &connection.worker.shared.mailboxes;
     let target = mailboxes.reports().await.into_iter().find(|report| i64::try_from(report.id) == Ok(id));
     let server_id = target.as_ref().and_then(|report| report.server_id).unwrap_or(0).to_string();
+    let shard = target.as_ref().filter(|report| report.server_id.is_some()).map(|report| report.shard);
     let word: &[u8] = if how == Release::Error { b"ERROR" } else { b"TIMEOUT" };
-    let unblocked = ask_primary(connection, &[b"CLIENT", b"UNBLOCK", server_id.as_bytes(), word]).await?;
+    let order: [&[u8]; 4] = [b"CLIENT", b"UNBLOCK", server_id.as_bytes(), word];
+    let unblocked = ask_primary(connection, shard, &order).await?;
     let waits = target.filter(|report| report.waits);
     let released = match waits {
         Some(report) => mailboxes.release(report.id, how).await,
@@ -248,28 +252,33 @@ async fn rows(connection: &Connection, kill: Option<&[&[u8]]>) -> Answer<BTreeMa
             row.report = report;
         }
     }
-    let ids: Vec<String> =
-        rows.values().filter_map(|row| row.report.server_id).map(|id| id.to_string()).collect();
-    let listed = ask_about(connection, kill, &ids).await?;
-    let mut known: BTreeMap<u64, Fields> = listed.lines().filter_map(fields).collect();
-    for row in rows.values_mut() {
-        if let Some(fields) = row.report.server_id.and_then(|id| known.remove(&id)) {
-            row.server = fields;
+    if let Some(user) = kill {
+        let (begin, end): (&[&[u8]], &[&[u8]]) = (&[b"CLIENT", b"KILL"], &[b"ID", NO_SUCH_ID]);
+        let harmless = [begin, user, end].concat();
+        ask_primary(connection, None, &harmless).await?;
+    }
+    let held = |report: &Report| report.server_id.map(|id| (report.shard, id));
+    let mut ids: BTreeMap<ShardIndex, Vec<String>> = BTreeMap::from([(connection.worker.shard, Vec::new())]);
+    for (shard, id) in rows.values().filter_map(|row| held(&row.report)) {
+        ids.entry(shard).or_default().push(id.to_string());
+    }
+    for (shard, ids) in ids {
+        let listed = ask_about(connection, shard, &ids).await?;
+        let mut known: BTreeMap<u64, Fields> = listed.lines().filter_map(fields).collect();
+        for row in rows.values_mut().filter(|row| row.report.shard == shard) {
+            if let Some(fields) = row.report.server_id.and_then(|id| known.remove(&id)) {
+                row.server = fields;
+            }
         }
     }
     Ok(rows)
 }
 
-/// Asks the primary about these connections of its own; an error is its own word on whether the client may.
-async fn ask_about(connection: &Connection, kill: Option<&[&[u8]]>, ids: &[String]) -> Answer<String> {
-    if let Some(user) = kill {
-        let (begin, end): (&[&[u8]], &[&[u8]]) = (&[b"CLIENT", b"KILL"], &[b"ID", NO_SUCH_ID]);
-        let harmless = [begin, user, end].concat();
-        ask_primary(connection, &harmless).await?;
-    }
+/// Asks the primary of a shard about these connections of its own; an error is its own word on whether the client may.
+async fn ask_about(connection: &Connection, shard: ShardIndex, ids: &[String]) -> Answer<String> {
     let mut command: Vec<&[u8]> = vec![b"CLIENT", b"LIST", b"ID", NO_SUCH_ID];
     command.extend(ids.iter().map(String::as_bytes));
-    match ask_primary(connection, &command).await {
+    match ask_primary(connection, Some(shard), &command).await {
         Ok(BytesFrame::BulkString(text)) => Ok(String::from_utf8_lossy(&text).into_owned()),
         Ok(_) => Ok(String::new()),
         // Before 6.2 there is no `ID`: it may, and nothing is known.
@@ -278,11 +287,17 @@ async fn ask_about(connection: &Connection, kill: Option<&[&[u8]]>, ids: &[Strin
     }
 }
 
-/// One command to the primary as the user of this client.
-async fn ask_primary(connection: &Connection, command: &[&[u8]]) -> Answer<BytesFrame> {
+/// One command to the primary as the user of this client: to that of this shard, or of the present one.
+async fn ask_primary(
+    connection: &Connection,
+    shard: Option<ShardIndex>,
+    command: &[&[u8]],
+) -> Answer<BytesFrame> {
+    let worker = shard.and_then(|shard| connection.worker.peer(shard));
+    let worker = worker.unwrap_or_else(|| Rc::clone(&connection.worker));
     let identity = connection.worker.shared.identities.hold(connection.who.identity());
     let credentials = identity.as_ref().map(|identity| &identity.credentials);
-    connection.worker.inquiry.inquire(credentials, command).await
+    worker.inquiry.inquire(credentials, command).await
 }
 
 /// A line of the server's `CLIENT LIST`, by the ID there.

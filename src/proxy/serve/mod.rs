@@ -8,7 +8,6 @@ mod body;
 pub(crate) mod dispatch;
 mod input;
 pub mod listener;
-mod parts;
 mod permit;
 mod shards;
 pub mod thread;
@@ -173,7 +172,8 @@ impl Server {
                 Step::Find(client) => {
                     let reports = Box::pin(self.worker.shared.mailboxes.reports()).await;
                     let there = reports.iter().find(|report| report.id == client);
-                    let server_id = there.and_then(|report| report.server_id).unwrap_or(0);
+                    let here = there.filter(|report| report.shard == self.connection.worker.shard);
+                    let server_id = here.and_then(|report| report.server_id).unwrap_or(0);
                     self.connection.redirect.found(client, server_id);
                     continue;
                 }
@@ -318,7 +318,7 @@ impl Server {
             if self.connection.pin.is_some() {
                 self.connection.release_when_over();
             }
-            if self.worker.draining.get() || self.client.status.asks_again.get() {
+            if self.worker.draining.get() || self.client.status.asks_again.get().is_some() {
                 return Poll::Ready(WaitEnd::Changed);
             }
             let event = self.input.poll(&self.worker, &mut self.read, cx);

@@ -53,6 +53,8 @@ pub struct Connection {
     pub(crate) floor: Floor,
     /// … by the map of this generation.
     pub(crate) map: u64,
+    /// What is said next on its exclusive connection is behind `ASKING`.
+    pub(crate) asking: bool,
 }
 
 impl Connection {
@@ -78,6 +80,7 @@ impl Connection {
             last: LastCommand::default(),
             floor: Floor::NONE,
             map: 0,
+            asking: false,
         }
     }
 
@@ -105,6 +108,7 @@ impl Connection {
             last: LastCommand::default(),
             floor: Floor::NONE,
             map: 0,
+            asking: false,
         }
     }
 

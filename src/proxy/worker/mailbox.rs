@@ -19,6 +19,7 @@ pub(crate) fn report_of(client: &Rc<Client>) -> Report {
         input: status.input.get(),
         output: client.output_len(),
         server_id: status.server_id(),
+        shard: status.pinned_at.get(),
         waits: status.waits.get(),
     }
 }

@@ -14,8 +14,10 @@ use crate::core::cursor::Cursor;
 use crate::core::moment::Moment;
 use crate::core::repeat::PendingKind;
 use crate::core::slots::{About, ShardIndex, about};
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
+use crate::proxy::downstream::status::AskAgain;
 use crate::proxy::upstream::lane::{Lane, LaneKey};
 use crate::proxy::upstream::pending::Pending;
 use crate::proxy::worker::Worker;
@@ -30,7 +32,35 @@ const AT_ONCE: u8 = 4;
 /// Between two attempts then.
 const PAUSE: Duration = Duration::from_millis(20);
 
-const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+/// What a command that waited for so long had been taken before it was refused.
+const TAKEN: Duration = Duration::from_millis(200);
+
+pub(crate) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+/// Has the task of its client ask a command again that waits on a connection of its own: whoever has the slot, or the shard that
+/// is to be asked in the owner's stead. What nobody takes for as long as writes are held is answered that.
+fn ask_again(
+    pending: &Pending,
+    reply: &[u8],
+    (asking, is_known): (Option<ShardIndex>, bool),
+    patience: Duration,
+    now: Moment,
+) {
+    let status = &pending.client.status;
+    let was_taken = now.since(pending.sent) >= TAKEN;
+    let (since, times) = status.refused.get().filter(|_| !was_taken).unwrap_or((now, 0));
+    if now.since(since) >= patience {
+        status.refused.set(None);
+        pending.client.deliver(pending.seq, reply, true);
+        return;
+    }
+    let times = times.saturating_add(1);
+    status.refused.set(Some((since, times)));
+    let at_once = is_known && times <= AT_ONCE || mutant::is("blocked-for-ever");
+    let at = if at_once { now } else { now.after(PAUSE) };
+    status.asks_again.set(Some(AskAgain { at, asking }));
+    pending.client.deliver(pending.seq, b"", true);
+}
 
 impl Worker {
     /// Has a command go on that a primary has answered so. It is answered that in the end, if it never gets anywhere.
@@ -50,6 +80,36 @@ impl Worker {
         }
         pending.redirected = pending.redirected.saturating_add(1);
         self.stats.redirected.add(1);
+        let (redirection, to) = self.learn(&cluster, lane, reply, now);
+        if lane.exclusive {
+            let asking = to.filter(|_| matches!(redirection, Some(Redirection::Ask { .. })));
+            return ask_again(&pending, reply, (asking, to.is_some()), patience, now);
+        }
+        if to == Some(self.shared.index()) && matches!(redirection, Some(Redirection::Moved { .. })) {
+            // Its node is a replica now, of a primary of the same shard.
+            self.depose(lane, now);
+            pending.sent = now;
+            pending.client.goes_astray(pending.seq, &pending.stamps);
+            return self.hold(HeldCommand { since: now, key: lane.key, request, pending, refusal: None });
+        }
+        let asking = matches!(redirection, Some(Redirection::Ask { .. }));
+        let in_order = !pending.client.is_behind_astray(pending.seq, |_| true);
+        match to {
+            Some(to) if in_order && (asking || pending.redirected <= AT_ONCE) => {
+                self.send_to(to, pending, &request, lane.key, asking);
+            }
+            _ => self.send_later(&cluster, pending, request, lane.key),
+        }
+    }
+
+    /// What a primary has said of a slot, and the shard that it has named, is known from now on.
+    fn learn(
+        &self,
+        cluster: &Cluster,
+        lane: &Lane,
+        reply: &[u8],
+        now: Moment,
+    ) -> (Option<Redirection>, Option<ShardIndex>) {
         let redirection = Redirection::parse(reply);
         let to = redirection.as_ref().and_then(|redirection| {
             let asked = self.shared.shard().address(lane.key.node)?;
@@ -66,26 +126,14 @@ impl Worker {
             Some(Redirection::Ask { slot, .. }) => cluster.hear(|claims| claims.ask(*slot, to, now)),
             None => cluster.look(),
         }
-        if lane.exclusive {
-            // It waits on a connection of its own: its client's task says it again, to whoever has the slot.
-            pending.client.status.asks_again.set(true);
-            pending.client.deliver(pending.seq, b"", true);
-            return;
-        }
-        if to == Some(self.shared.index()) && matches!(redirection, Some(Redirection::Moved { .. })) {
-            // Its node is a replica now, of a primary of the same shard.
-            self.depose(lane, now);
-            pending.sent = now;
-            pending.client.goes_astray(pending.seq, &pending.stamps);
-            return self.hold(HeldCommand { since: now, key: lane.key, request, pending, refusal: None });
-        }
-        let asking = matches!(redirection, Some(Redirection::Ask { .. }));
-        let in_order = !pending.client.is_behind_astray(pending.seq, |_| true);
-        match to {
-            Some(to) if in_order && (asking || pending.redirected <= AT_ONCE) => {
-                self.send_to(to, pending, &request, lane.key, asking);
-            }
-            _ => self.send_later(&cluster, pending, request, lane.key),
+        (redirection, to)
+    }
+
+    /// The same, of what is said to a client that has a connection of its own, which gets the words.
+    #[cold]
+    pub(crate) fn learn_by_the_way(&self, lane: &Lane, reply: &[u8], now: Moment) {
+        if let Some(cluster) = self.shared.cluster() {
+            self.learn(cluster, lane, reply, now);
         }
     }
 

@@ -205,3 +205,40 @@ fn a_wait_covers_the_writes_of_all_shards() {
     rig.cluster.resume(paused);
     assert_eq!(conn.cmd(&["WAIT", "1", "5000"]), 1);
 }
+
+/// What comes of one part goes out with the rest of it only: no part waits for that.
+#[test]
+fn a_reply_of_many_large_values_is_complete_and_whoever_leaves_leaves_nothing_behind() {
+    let rig = Rig::start(SESSION);
+    let (value, all) = ("x".repeat(1 << 20), keys(60));
+    for key in &all {
+        assert_eq!(rig.proxy.cmd(&["SET", key, &value]), "OK");
+    }
+    let words: Vec<&str> = std::iter::once("MGET").chain(all.iter().map(String::as_str)).collect();
+    for _ in 0..3 {
+        let mut conn = rig.connect();
+        let values = conn.patience(secs(60)).cmd(&words);
+        assert!(values.items().iter().all(|one| *one == value.as_str()) && values.items().len() == 60);
+        // This one does not wait for it.
+        conn.ask(&words);
+    }
+    eventually("they are gone", secs(20), || rig.proxy.metric("redweir_clients", &[]) < 2.0);
+}
+
+#[test]
+fn a_command_that_is_wrong_is_told_so_as_one_server_does() {
+    let mut twins = Twins::start();
+    let wrong: [&[&str]; 7] = [
+        &["MSET", "a", "1", "b", "2", "c"],
+        &["MSET", "a", "1", "b"],
+        &["EVAL", "return 1", "-1", "k"],
+        &["EVAL", "return 1", "x"],
+        &["EVAL", "return 1", "5", "a"],
+        &["EVAL", "return 1"],
+        &["EVAL"],
+    ];
+    for command in wrong {
+        assert!(twins.say(command).is_error(), "{command:?}");
+    }
+    assert_eq!(twins.say(&["EXISTS", "a"]), 0);
+}

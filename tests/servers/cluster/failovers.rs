@@ -169,3 +169,42 @@ fn the_stream_is_taken_up_again_at_the_promoted_replica() {
     assert_eq!(rig.proxy.cmd(&["GET", &key]), "v");
     assert_eq!(rig.cluster.nodes[promoted].stat("sync_full"), before, "+CONTINUE, never a dump");
 }
+
+/// It continues the history and says that it is a primary: for its shard that means nothing.
+fn takes_nothing_over(is_forgotten: bool) {
+    let rig = Rig::start(SESSION);
+    rig.await_replicas();
+    let (key, replica) = (key_in(0, 0), rig.cluster.replicas_of(0)[0]);
+    assert_eq!(rig.proxy.cmd(&["SET", &key, "v"]), "OK");
+    let id = &rig.cluster.nodes[replica].id;
+    if is_forgotten {
+        // As `redis-cli --cluster del-node` does it.
+        for (n, node) in rig.cluster.running() {
+            if n != replica {
+                assert_eq!(node.cmd(&["CLUSTER", "FORGET", id]), "OK");
+            }
+        }
+    }
+    assert_eq!(rig.cluster.nodes[replica].cmd(&["CLUSTER", "RESET", "SOFT"]), "OK");
+    let (mut conn, reset) = (rig.connect(), Instant::now());
+    while reset.elapsed() < secs(5) {
+        assert_eq!(conn.cmd(&["SET", &key, "v"]), "OK");
+        assert_eq!(conn.cmd(&["GET", &key]), "v");
+        sleep_ms(5);
+    }
+    let address = format!("127.0.0.1:{}", rig.cluster.nodes[0].address);
+    let view = rig.proxy.view();
+    let mut shards = view["shards"].as_array().unwrap().iter();
+    assert!(shards.any(|shard| shard["primary"] == *address), "{view}");
+    assert!(!rig.proxy.log().contains("the primary changed"), "{}", rig.proxy.log());
+}
+
+#[test]
+fn a_replica_that_is_reset_takes_nothing_over() {
+    takes_nothing_over(false);
+}
+
+#[test]
+fn a_replica_that_is_taken_out_of_the_cluster_takes_nothing_over() {
+    takes_nothing_over(true);
+}

@@ -50,3 +50,38 @@ fn messages_of_a_shard_are_heard() {
         assert_eq!(heard(&mut conn), ["smessage", channel, "m"]);
     }
 }
+
+#[test]
+fn who_is_subscribed_no_longer_is_bound_to_no_shard() {
+    let rig = Rig::start(SESSION);
+    for (subscribe, unsubscribe) in [("SUBSCRIBE", "UNSUBSCRIBE"), ("SSUBSCRIBE", "SUNSUBSCRIBE")] {
+        for channel in keys(3) {
+            let mut conn = rig.connect();
+            assert_eq!(conn.cmd(&[subscribe, &channel]).items()[2], 1);
+            assert_eq!(conn.cmd(&[unsubscribe, &channel]).items()[2], 0);
+            for key in keys(6) {
+                assert_eq!(conn.cmd(&["SET", &key, "v"]), "OK", "{subscribe}");
+                assert_eq!(conn.cmd(&["GET", &key]), "v", "{subscribe}");
+            }
+            assert_eq!(conn.cmd(&["DBSIZE"]), 6, "{subscribe}");
+        }
+    }
+}
+
+/// In RESP3 who is subscribed may say anything: what is about other shards is an error, not half an answer.
+#[test]
+fn who_is_subscribed_gets_no_answer_of_one_shard_for_all() {
+    let rig = Rig::start(SESSION);
+    for key in keys(9) {
+        assert_eq!(rig.proxy.cmd(&["SET", &key, "v"]), "OK");
+    }
+    let mut conn = rig.connect();
+    assert!(!conn.cmd(&["HELLO", "3"]).is_error());
+    assert!(!conn.cmd(&["SUBSCRIBE", "a"]).is_error());
+    let all: [&[&str]; 4] = [&["DBSIZE"], &["KEYS", "*"], &["SCAN", "0"], &["FLUSHALL"]];
+    for command in all {
+        let reply = conn.cmd(command);
+        assert!(reply.is_error() && reply.error().starts_with("CROSSSLOT"), "{command:?}: {reply:?}");
+    }
+    assert_eq!(rig.proxy.cmd(&["DBSIZE"]), 9);
+}

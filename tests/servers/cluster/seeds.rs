@@ -1,7 +1,10 @@
 //! The addresses in the configuration are where the proxy begins to look: it finds the rest, and does without any of them.
 
 use super::{FENCED, Rig, keys, setup};
-use crate::support::{Cluster, free_port};
+use std::net::Ipv4Addr;
+
+use crate::support::relay::Relay;
+use crate::support::{Cluster, eventually, free_port, secs};
 
 /// Every shard takes writes, and every replica serves.
 fn assert_complete(rig: &Rig) {
@@ -51,4 +54,26 @@ fn the_first_address_may_die_later() {
     rig.cluster.await_successor_of(0, 0);
     rig.cluster.await_ok();
     assert_complete(&rig);
+}
+
+/// As where addresses change with every start, and one name leads to them.
+#[test]
+fn when_all_nodes_are_gone_the_addresses_are_asked_again() {
+    let (port, mut first) = (free_port(), Cluster::start());
+    let relay = Relay::listening(Ipv4Addr::LOCALHOST, port, &first.addresses()[..1]);
+    let proxy = setup(&[port], FENCED).start_with_any_replicas();
+    for key in keys(6) {
+        assert_eq!(proxy.cmd(&["SET", &key, "v"]), "OK");
+    }
+    drop(relay);
+    for n in 0..first.nodes.len() {
+        first.kill(n);
+    }
+    let second = Cluster::start();
+    let _relay = Relay::listening(Ipv4Addr::LOCALHOST, port, &second.addresses()[..1]);
+    eventually("the others are found", secs(60), || {
+        let mut conn = proxy.connect();
+        conn.patience(secs(2)).try_cmd(&["SET", &keys(1)[0], "v"]).is_ok_and(|reply| reply == "OK")
+    });
+    assert_complete(&Rig { proxy, cluster: second });
 }

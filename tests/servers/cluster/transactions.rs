@@ -141,3 +141,35 @@ fn a_transaction_in_a_slot_that_moves_is_executed_once_or_not_at_all() {
     assert_eq!(counts, [executed, executed]);
     assert!(executed >= 40, "{executed} executed, {aborted} aborted");
 }
+
+/// What is about all shards cannot be done at one of them: it is an error in queueing, and nothing is executed.
+#[test]
+fn what_is_about_all_shards_is_refused_in_a_transaction() {
+    let rig = Rig::start(SESSION);
+    for key in keys(9) {
+        assert_eq!(rig.proxy.cmd(&["SET", &key, "v"]), "OK");
+    }
+    let key = &keys(1)[0];
+    let all: [&[&str]; 6] = [
+        &["FLUSHALL"],
+        &["DBSIZE"],
+        &["KEYS", "*"],
+        &["SCAN", "0"],
+        &["SCRIPT", "LOAD", "return 1"],
+        &["EVAL", "return 1", "0"],
+    ];
+    for first in [true, false] {
+        for command in all {
+            let mut conn = rig.connect();
+            assert_eq!(conn.cmd(&["MULTI"]), "OK");
+            if !first {
+                assert_eq!(conn.cmd(&["SET", key, "changed"]), "QUEUED");
+            }
+            let refused = conn.cmd(command);
+            assert!(refused.is_error(), "{command:?}: {refused:?}");
+            assert!(conn.cmd(&["EXEC"]).error().starts_with("EXECABORT"), "{command:?}");
+            assert_eq!(conn.cmd(&["GET", key]), "v");
+        }
+    }
+    assert_eq!(rig.proxy.cmd(&["DBSIZE"]), 9);
+}

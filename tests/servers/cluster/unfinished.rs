@@ -130,3 +130,22 @@ fn a_shard_that_loses_its_last_slot_is_removed() {
     tally.assert_clean();
     await_served_by_replica(&rig, 0, 1);
 }
+
+/// `CLUSTER ADDSLOTS` raises no epoch: nobody else says that the slot is its own.
+#[test]
+fn a_slot_that_is_given_to_a_primary_of_a_lower_epoch_is_its_own() {
+    let rig = Rig::start(SESSION);
+    let slot = 12_000;
+    let (key, owner) = (key_in(slot, 0), rig.cluster.owner(slot));
+    assert_eq!(owner, 2);
+    for node in &rig.cluster.nodes {
+        assert_eq!(node.cmd(&["CLUSTER", "DELSLOTS", &slot.to_string()]), "OK");
+    }
+    let unserved =
+        |rig: &Rig| rig.proxy.get("/readyz").1.contains("nobody") || rig.proxy.get("/readyz").0 != 200;
+    eventually("it is nobody's", secs(10), || unserved(&rig));
+    assert_eq!(rig.cluster.nodes[0].cmd(&["CLUSTER", "ADDSLOTS", &slot.to_string()]), "OK");
+    eventually("it is served again", secs(20), || rig.proxy.get("/readyz").0 == 200 && !unserved(&rig));
+    assert_eq!(rig.proxy.cmd(&["SET", &key, "v"]), "OK");
+    await_served_by_replica(&rig, slot, 0);
+}

@@ -112,19 +112,15 @@ impl Pin {
         self.raw = true;
     }
 
-    /// Follows what the command leaves behind on the plain relay. `name`: the command's.
-    pub(crate) fn follow_relayed(&mut self, intent: Intent, name: &str) {
+    /// Follows what the command leaves behind on the plain relay.
+    pub(crate) fn follow_relayed(&mut self, intent: Intent) {
         self.other_user |= says_who(intent);
         self.subscribes_only &= match intent.handling {
-            // Shard channels are counted apart.
-            Handling::Pin(Stateful::Subscribe | Stateful::Unsubscribe) => {
-                !matches!(name, "ssubscribe" | "sunsubscribe")
-            }
-            Handling::Shared
+            Handling::Pin(Stateful::Subscribe | Stateful::Unsubscribe | Stateful::Blocking)
+            | Handling::Shared
             | Handling::Scan { .. }
             | Handling::ReadOnlyScript
-            | Handling::Script
-            | Handling::Pin(Stateful::Blocking) => true,
+            | Handling::Script => true,
             Handling::Operation | Handling::Local(_) | Handling::Pin(_) => false,
         };
     }

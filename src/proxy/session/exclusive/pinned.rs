@@ -20,6 +20,7 @@ use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::core::plan::{is_about_redweir, silences, to_primary};
 use crate::core::reason::Reason;
+use crate::core::repeat::PendingKind;
 use crate::core::route::Decision;
 use crate::core::session::Stamps;
 use crate::mutant;
@@ -30,9 +31,10 @@ use crate::proxy::session::exclusive::tracking;
 use crate::proxy::session::oversized;
 use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::On;
-use crate::proxy::upstream::lane::Closed;
+use crate::proxy::upstream::lane::{Closed, Lane};
 use crate::proxy::upstream::outgoing::Bytes;
-use crate::proxy::upstream::pending::Rewrite;
+use crate::proxy::upstream::pending::{Pending, Rewrite};
+use crate::proxy::worker::redirect::ASKING;
 use crate::telemetry::{self, Target};
 use crate::wire::request::Request;
 use crate::wire::say;
@@ -157,7 +159,7 @@ impl Connection {
         self.waiting.end();
         // Whoever monitors would see what a connection that is just being opened says.
         let lane = self.worker.exclusive_lane(self.who.key(primary), !speaks_unasked(intent));
-        self.client.status.pin(lane.server_id());
+        self.client.status.pin(lane.server_id(), self.worker.shard);
         self.pin = Some(Pin::new(lane, place));
         Ok(())
     }
@@ -238,9 +240,18 @@ impl Connection {
             telemetry::AccessLabel::Write
         };
         let lane = Rc::clone(&pin.lane);
+        self.say_asking(&lane, now);
         self.push_pinned(&lane, bytes, access, stamps, rewrite, now);
         self.lanes.pass_rest_to(request.is_partial().then_some(lane));
         Step::Done
+    }
+
+    /// What comes next is to be executed although its slot is another primary's yet.
+    fn say_asking(&mut self, lane: &Rc<Lane>, now: Moment) {
+        if std::mem::take(&mut self.asking) {
+            let own = Pending::own(PendingKind::Check, 0, self.worker.discard(), self.worker.shard, now);
+            lane.push_bytes(ASKING, own);
+        }
     }
 
     fn abort_transaction(&mut self) -> Step {

@@ -129,7 +129,7 @@ impl Connection {
             _ => Stamps::None,
         };
         let Some(pin) = self.pin.as_mut() else { return Step::Close };
-        pin.follow_relayed(intent, commands.table.name(intent.id));
+        pin.follow_relayed(intent);
         let lane = Rc::clone(&pin.lane);
         let changed = match Self::own_cursor(request, intent, &lane, view) {
             Ok(changed) => changed.or_else(|| self.redirect.translate(request, intent, &lane)),

@@ -13,9 +13,30 @@ pub(super) struct Subscriptions {
     scanner: ReplyScanner,
     /// The last bytes of the reply that has come so far.
     tail: [u8; NONE_LEFT.len()],
-    none: bool,
+    /// Channels and patterns.
+    plain: Left,
+    /// Channels of shards, which are counted apart.
+    sharded: Left,
     /// What comes are no replies: nothing is known any more.
     lost: bool,
+}
+
+/// What the server has said last of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Left {
+    /// Nothing.
+    #[default]
+    Unsaid,
+    /// Some are left.
+    Some,
+    /// None are.
+    None,
+}
+
+impl Left {
+    const fn when(none: bool) -> Self {
+        if none { Self::None } else { Self::Some }
+    }
 }
 
 /// How the answer to the last unsubscribing command ends.
@@ -29,7 +50,7 @@ impl Subscriptions {
                 Ok(Some(extent)) => (extent.end, true),
                 Ok(None) => (bytes.len(), false),
                 Err(_) => {
-                    (self.lost, self.none) = (true, false);
+                    self.lost = true;
                     return;
                 }
             };
@@ -43,7 +64,8 @@ impl Subscriptions {
 
     /// Whether the server has said that nothing is left, and nothing else about subscriptions since.
     pub(super) fn are_none(&self) -> bool {
-        self.none
+        let of_all = [self.plain, self.sharded];
+        !self.lost && of_all.contains(&Left::None) && !of_all.contains(&Left::Some)
     }
 
     fn heard(&mut self) {
@@ -52,10 +74,14 @@ impl Subscriptions {
         let Some(about) = head.strip_prefix(b"*3\r\n").or_else(|| head.strip_prefix(b">3\r\n")) else {
             return;
         };
-        if about.starts_with(b"$11\r\nunsubscribe\r\n") || about.starts_with(b"$12\r\npunsubscribe\r\n") {
-            self.none = self.tail == *NONE_LEFT;
-        } else if about.starts_with(b"$9\r\nsubscribe\r\n") || about.starts_with(b"$10\r\npsubscribe\r\n") {
-            self.none = false;
+        let is = |word: &[u8]| about.starts_with(word);
+        let left = Left::when(self.tail == *NONE_LEFT);
+        match () {
+            () if is(b"$11\r\nunsubscribe\r\n") || is(b"$12\r\npunsubscribe\r\n") => self.plain = left,
+            () if is(b"$12\r\nsunsubscribe\r\n") => self.sharded = left,
+            () if is(b"$9\r\nsubscribe\r\n") || is(b"$10\r\npsubscribe\r\n") => self.plain = Left::Some,
+            () if is(b"$10\r\nssubscribe\r\n") => self.sharded = Left::Some,
+            () => {}
         }
     }
 
@@ -100,6 +126,11 @@ mod tests {
         assert!(!after(&[SUBSCRIBED, LEFT, SUBSCRIBED]));
         assert!(!after(&[b"*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:10\r\n"]));
         assert!(after(&[b"*3\r\n$12\r\npunsubscribe\r\n$-1\r\n:0\r\n"]));
+        // Shard channels are counted apart.
+        let sharded = b"*3\r\n$10\r\nssubscribe\r\n$1\r\nc\r\n:1\r\n";
+        let none = b"*3\r\n$12\r\nsunsubscribe\r\n$1\r\nc\r\n:0\r\n";
+        assert!(!after(&[SUBSCRIBED, sharded, LEFT]) && !after(&[SUBSCRIBED, sharded, none]));
+        assert!(after(&[SUBSCRIBED, sharded, none, LEFT]) && after(&[sharded, none]));
         assert!(after(&[
             b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n>3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n"
         ]));

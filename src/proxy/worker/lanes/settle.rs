@@ -390,6 +390,9 @@ impl Found {
         if lane.in_cluster.get() && self.is_of_another_shard(lane, pending, reply) {
             return true;
         }
+        if lane.exclusive && ErrorCode::of(reply).is_some_and(ErrorCode::is_of_cluster) {
+            worker.learn_by_the_way(lane, reply, clock::now());
+        }
         if kind != ReplyKind::Error && !lane.demoted.get() && !self.doubtful {
             return false;
         }

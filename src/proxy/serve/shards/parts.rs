@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use crate::core::argv::Args as _;
 use crate::core::command::Intent;
 use crate::core::command::in_force::Commands;
-use crate::core::slots::{About, HashSlot, ShardIndex, about, time_left};
+use crate::core::slots::{About, HashSlot, ShardIndex, TimeLeft, about, time_left};
 use crate::wire::request::{Request, RequestLimits, RequestScanner, Scan};
 use crate::wire::say;
 
@@ -25,20 +25,29 @@ pub(super) enum To {
     Slot { slot: HashSlot, replicas: bool },
     /// To the primary of this shard.
     Shard(ShardIndex),
+    /// To the primary of this shard, which has what its owner does not have any longer (`ASKING`).
+    Asking(ShardIndex),
 }
 
-/// A blocking command that has waited for so long, to be asked again.
-pub(super) fn again(bytes: &[u8], waited: Duration, commands: &Commands) -> Option<Part> {
+/// A blocking command that has waited for so long, to be asked again: of a shard that is to be asked in the owner's stead, if there
+/// is one. `Err`: it has waited for as long as it wanted.
+pub(super) fn again(
+    bytes: &[u8],
+    waited: Duration,
+    asking: Option<ShardIndex>,
+    commands: &Commands,
+) -> Result<Option<Part>, ()> {
     let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
-    let Ok(Scan::Command { .. }) = scanner.scan(bytes) else { return None };
+    let Ok(Scan::Command { .. }) = scanner.scan(bytes) else { return Ok(None) };
     let request = scanner.request(bytes);
     let intent = commands.table.classify(&request);
-    let About::Slot { slot, .. } = about(&request, intent, &commands.table) else { return None };
+    let About::Slot { slot, .. } = about(&request, intent, &commands.table) else { return Ok(None) };
     let bytes = match time_left(&request, waited) {
-        Some((at, left)) => say::with_argument(&request, at, left.as_bytes()),
-        None => bytes.to_vec(),
+        TimeLeft::Some(at, left) => say::with_argument(&request, at, left.as_bytes()),
+        TimeLeft::AsBefore => bytes.to_vec(),
+        TimeLeft::Over => return Err(()),
     };
-    Some(Part { to: To::Slot { slot, replicas: false }, bytes })
+    Ok(Some(Part { to: asking.map_or(To::Slot { slot, replicas: false }, To::Asking), bytes }))
 }
 
 /// The command with no arguments but these, of which one is the key.
