@@ -138,6 +138,12 @@ pub const CROSSSLOT: &[u8] = b"-CROSSSLOT Keys in request don't hash to the same
 /// To what every shard would have to do, on a connection that is with one of them: in a transaction, or subscribed.
 pub const OF_ALL_SHARDS: &[u8] = b"-CROSSSLOT the command is about all shards of the cluster, and a transaction, or a subscribed connection, is with one of them\r\n";
 
+/// Where a slot is the primaries do not agree for so long, or it has moved away from what was watched.
+pub const SLOT_ON_ITS_WAY: &[u8] = b"-TRYAGAIN the hash slot is on its way to another shard\r\n";
+
+/// To a command in a transaction.
+pub const QUEUED: &[u8] = b"+QUEUED\r\n";
+
 /// Nobody has the slot (`cluster.c`, `clusterRedirectClient`).
 pub const SLOT_NOT_SERVED: &[u8] = b"-CLUSTERDOWN Hash slot not served\r\n";
 

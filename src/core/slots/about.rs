@@ -41,6 +41,10 @@ pub enum Spread {
     ListOfAll,
     /// Every primary does it (`FLUSHALL`, `SCRIPT LOAD`).
     All,
+    /// Every primary is asked, and of each number the least is the one (`SCRIPT EXISTS`).
+    LeastOfAll,
+    /// Every primary is asked, and one that does it is enough (`SCRIPT KILL`).
+    AnyOfAll,
     /// Some primary is asked, one that has keys rather than one that has none (`RANDOMKEY`).
     Random,
     /// One primary after the other (`SCAN`).
@@ -54,7 +58,10 @@ pub enum Spread {
 impl Spread {
     /// Whether each primary has a part in it, so that one of them is not enough.
     pub const fn is_of_all(self) -> bool {
-        matches!(self, Self::SumOfAll | Self::ListOfAll | Self::All | Self::Turns)
+        matches!(
+            self,
+            Self::SumOfAll | Self::ListOfAll | Self::All | Self::LeastOfAll | Self::AnyOfAll | Self::Turns
+        )
     }
 }
 
@@ -110,6 +117,8 @@ pub fn spread(intent: Intent, table: &CommandTable, several: bool) -> Spread {
         name if name.starts_with("cluster") => Spread::AboutClusters,
         "dbsize" => Spread::SumOfAll,
         "keys" => Spread::ListOfAll,
+        "script|exists" => Spread::LeastOfAll,
+        "script|kill" | "function|kill" => Spread::AnyOfAll,
         "randomkey" => Spread::Random,
         "flushall" | "flushdb" | "script|load" | "script|flush" | "function|load" | "function|delete"
         | "function|flush" | "function|restore" => Spread::All,
@@ -166,6 +175,8 @@ mod tests {
             ("KEYS *", Spread::ListOfAll),
             ("FLUSHALL", Spread::All),
             ("SCRIPT LOAD s", Spread::All),
+            ("SCRIPT EXISTS s", Spread::LeastOfAll),
+            ("SCRIPT KILL", Spread::AnyOfAll),
             ("SCAN 0", Spread::Turns),
             ("RANDOMKEY", Spread::Random),
             ("CLUSTER INFO", Spread::AboutClusters),

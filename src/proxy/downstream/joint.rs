@@ -16,8 +16,14 @@ pub enum Combine {
     Sum,
     /// The last of them: they are all the same (`+OK`).
     Last,
+    /// Arrays of as many numbers each: of each place the least (`SCRIPT EXISTS`).
+    Least,
+    /// The first that is no error, else the first error (`SCRIPT KILL`).
+    Any,
     /// Nothing at all: the client has been told already. If it was wrong, it is disconnected.
     Silent,
+    /// Nothing at all, whatever it is: it is told in another way (`EXEC`).
+    Unheard,
 }
 
 /// What is made of a part's reply.
@@ -96,8 +102,14 @@ impl Joints {
 
 impl Joint {
     fn combined(self) -> Option<BytesMut> {
-        let error = self.replies.iter().find(|reply| matches!(reply.first(), Some(b'-' | b'!')));
+        let is_error = |reply: &&BytesMut| matches!(reply.first(), Some(b'-' | b'!'));
+        let error = self.replies.iter().find(is_error);
         match (error, self.combine) {
+            (_, Combine::Unheard) => Some(BytesMut::new()),
+            (_, Combine::Any) => {
+                let done = self.replies.iter().find(|reply| !is_error(reply));
+                done.or(error).cloned()
+            }
             (Some(_), Combine::Silent) => None,
             (Some(error), _) => Some(error.clone()),
             (None, Combine::Silent) => Some(BytesMut::new()),
@@ -106,6 +118,16 @@ impl Joint {
                 let numbers = self.replies.iter().map(|reply| number(reply, b":"));
                 let sum = numbers.sum::<Option<u64>>()?;
                 Some(BytesMut::from(format!(":{sum}\r\n").as_bytes()))
+            }
+            (None, Combine::Least) => {
+                let all: Option<Vec<Vec<u64>>> = self.replies.iter().map(|reply| numbers(reply)).collect();
+                let least = all?.into_iter().reduce(|mut least, other| {
+                    least.truncate(other.len());
+                    least.iter_mut().zip(other).for_each(|(least, other)| *least = other.min(*least));
+                    least
+                })?;
+                let lines: String = least.iter().map(|number| format!(":{number}\r\n")).collect();
+                Some(BytesMut::from(format!("*{}\r\n{lines}", least.len()).as_bytes()))
             }
             (None, Combine::Concatenated) => {
                 let mut elements = 0;
@@ -121,6 +143,13 @@ impl Joint {
             }
         }
     }
+}
+
+/// An array of numbers.
+fn numbers(reply: &[u8]) -> Option<Vec<u64>> {
+    number(reply, b"*")?;
+    let lines = reply.split(|byte| *byte == b'\n').skip(1).filter(|line| !line.is_empty());
+    lines.map(|line| number(line, b":")).collect()
 }
 
 /// The number in the first line of a reply.
@@ -166,6 +195,11 @@ mod tests {
         assert_eq!(whole(Combine::Sum, &[":1\r\n", ":0\r\n", ":20\r\n"]), ":21\r\n");
         assert_eq!(whole(Combine::Last, &["+OK\r\n", "+OK\r\n"]), "+OK\r\n");
         assert_eq!(whole(Combine::Silent, &["+OK\r\n"]), "");
+        assert_eq!(whole(Combine::Unheard, &["-ERR no\r\n"]), "");
+        let least = whole(Combine::Least, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:0\r\n:1\r\n"]);
+        assert_eq!(least, "*2\r\n:0\r\n:1\r\n");
+        assert_eq!(whole(Combine::Any, &["-NOTBUSY a\r\n", "+OK\r\n"]), "+OK\r\n");
+        assert_eq!(whole(Combine::Any, &["-NOTBUSY a\r\n", "-NOTBUSY b\r\n"]), "-NOTBUSY a\r\n");
     }
 
     #[test]

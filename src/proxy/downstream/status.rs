@@ -40,8 +40,10 @@ pub struct Status {
     /// Commands of its that wait somewhere before they are sent on to another node of a cluster, by their numbers, and what
     /// they are about: what comes behind them must not overtake them. They stay until all before them is answered.
     pub astray: RefCell<Vec<(u64, Stamps)>>,
-    /// A blocking command of its is outstanding, or was the last on its exclusive connection.
-    pub blocking: Cell<bool>,
+    /// The last command on its exclusive connection blocks, …
+    pub blocks: Cell<bool>,
+    /// … or may be said again for another reason: nothing depends on it yet.
+    pub repeatable: Cell<bool>,
     /// That has to be asked again, of another primary of the cluster.
     pub asks_again: Cell<Option<AskAgain>>,
     /// Nobody takes it: since when, and how often it was refused.
@@ -80,7 +82,8 @@ impl Default for Status {
             release: Cell::new(None),
             busy: Cell::new(false),
             astray: RefCell::default(),
-            blocking: Cell::new(false),
+            blocks: Cell::new(false),
+            repeatable: Cell::new(false),
             asks_again: Cell::new(None),
             refused: Cell::new(None),
             relayed: Cell::new(false),

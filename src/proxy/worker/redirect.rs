@@ -25,6 +25,7 @@ use crate::proxy::worker::held::{HeldCommand, Later};
 use crate::shard::cluster::Cluster;
 use crate::wire::cluster::Redirection;
 use crate::wire::request::{RequestLimits, RequestScanner, Scan};
+use crate::wire::say;
 
 /// So many times a command follows at once where it is sent; after that it waits a little each time: the nodes have yet to agree.
 const AT_ONCE: u8 = 4;
@@ -36,6 +37,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 const TAKEN: Duration = Duration::from_millis(200);
 
 pub(crate) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+/// What a client is told in the end. It knows of no other nodes.
+fn last_words(reply: &[u8]) -> &[u8] {
+    if Redirection::parse(reply).is_some() { say::SLOT_ON_ITS_WAY } else { reply }
+}
 
 /// Has the task of its client ask a command again that waits on a connection of its own: whoever has the slot, or the shard that
 /// is to be asked in the owner's stead. What nobody takes for as long as writes are held is answered that.
@@ -51,7 +57,7 @@ fn ask_again(
     let (since, times) = status.refused.get().filter(|_| !was_taken).unwrap_or((now, 0));
     if now.since(since) >= patience {
         status.refused.set(None);
-        pending.client.deliver(pending.seq, reply, true);
+        pending.client.deliver(pending.seq, last_words(reply), true);
         return;
     }
     let times = times.saturating_add(1);
@@ -60,6 +66,7 @@ fn ask_again(
     let at = if at_once { now } else { now.after(PAUSE) };
     status.asks_again.set(Some(AskAgain { at, asking }));
     pending.client.deliver(pending.seq, b"", true);
+    pending.client.wake();
 }
 
 impl Worker {
@@ -75,7 +82,7 @@ impl Worker {
         let Some(cluster) = self.shared.cluster().cloned() else { return };
         let patience = self.shared.config().upstream.write_hold;
         if now.since(pending.begun) >= patience && !lane.exclusive {
-            pending.client.deliver(pending.seq, reply, true);
+            pending.client.deliver(pending.seq, last_words(reply), true);
             return;
         }
         pending.redirected = pending.redirected.saturating_add(1);

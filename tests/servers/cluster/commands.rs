@@ -3,7 +3,7 @@
 
 use super::{Rig, SESSION, Twins, assert_crossslot, keys};
 use crate::support::cluster::{key_in, slot};
-use crate::support::{Value, eventually, secs};
+use crate::support::{Value, eventually, secs, sleep_ms};
 
 #[test]
 fn commands_with_one_key_answer_as_one_server_does_in_every_slot() {
@@ -241,4 +241,31 @@ fn a_command_that_is_wrong_is_told_so_as_one_server_does() {
         assert!(twins.say(command).is_error(), "{command:?}");
     }
     assert_eq!(twins.say(&["EXISTS", "a"]), 0);
+}
+
+/// A script is there if every primary has it, and whichever runs one is told to end it.
+#[test]
+fn scripts_are_looked_for_and_ended_everywhere() {
+    let rig = Rig::start(SESSION);
+    let mut conn = rig.connect();
+    let script = "return redis.call('GET', KEYS[1])";
+    let sha = conn.cmd(&["SCRIPT", "LOAD", script]).text();
+    assert_eq!(
+        conn.cmd(&["SCRIPT", "EXISTS", &sha, "0".repeat(40).as_str()]).items(),
+        [Value::Int(1), Value::Int(0)]
+    );
+    rig.cluster.nodes[1].cmd(&["SCRIPT", "FLUSH"]);
+    assert_eq!(conn.cmd(&["SCRIPT", "EXISTS", &sha]).items(), [Value::Int(0)]);
+    let idle = conn.cmd(&["SCRIPT", "KILL"]);
+    assert!(idle.error().starts_with("NOTBUSY"), "{idle:?}");
+    for node in &rig.cluster.nodes {
+        assert_eq!(node.cmd(&["CONFIG", "SET", "busy-reply-threshold", "50"]), "OK");
+    }
+    for key in keys(3) {
+        let mut busy = rig.connect();
+        busy.patience(secs(20)).ask(&["EVAL", "while true do end", "1", &key]);
+        sleep_ms(300);
+        assert_eq!(conn.cmd(&["SCRIPT", "KILL"]), "OK");
+        assert!(busy.read().is_error());
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Rig, SESSION, Twins, assert_crossslot, keys};
 use crate::support::cluster::key_in;
-use crate::support::{Conn, Value, sleep_ms};
+use crate::support::{Conn, Value, ms, sleep_ms};
 
 #[test]
 fn a_transaction_in_one_slot_is_executed_as_one_server_does() {
@@ -172,4 +172,67 @@ fn what_is_about_all_shards_is_refused_in_a_transaction() {
         }
     }
     assert_eq!(rig.proxy.cmd(&["DBSIZE"]), 9);
+}
+
+/// What names no key waits for what does: the transaction is where that is.
+#[test]
+fn a_transaction_is_at_the_shard_of_its_first_key() {
+    let mut twins = Twins::start();
+    for key in keys(9) {
+        assert_eq!(twins.say(&["MULTI"]), "OK");
+        assert_eq!(twins.say(&["PUBLISH", "channel", "message"]), "QUEUED");
+        assert_eq!(twins.say(&["PING"]), "QUEUED");
+        assert_eq!(twins.say(&["SET", &key, "v"]), "QUEUED");
+        assert_eq!(twins.say(&["ECHO", "text"]), "QUEUED");
+        assert_eq!(twins.say(&["GET", &key]), "QUEUED");
+        assert_eq!(twins.say(&["EXEC"]).items().len(), 5);
+    }
+    // Without any key it is executed as well, and what is wrong is told at once.
+    twins.say(&["MULTI"]);
+    twins.say(&["PUBLISH", "channel", "message"]);
+    assert_eq!(twins.say(&["EXEC"]).items().len(), 1);
+    twins.say(&["MULTI"]);
+    assert!(twins.say(&["PUBLISH", "channel"]).is_error());
+    assert!(twins.say(&["EXEC"]).is_error());
+    twins.say(&["MULTI"]);
+    twins.say(&["PUBLISH", "channel", "message"]);
+    twins.say(&["DISCARD"]);
+    assert_eq!(twins.say(&["PING"]), "PONG");
+}
+
+/// Whoever watches keys while their slots move is not told where they are.
+#[test]
+fn keys_are_watched_where_they_are() {
+    let rig = Rig::start(SESSION);
+    let key = key_in(7, 0);
+    let to = (rig.cluster.owner(7) + 1) % 3;
+    // Nobody has heard of it.
+    rig.cluster.move_slot(7, to);
+    let mut conn = rig.connect();
+    for value in ["1", "2"] {
+        assert_eq!(conn.cmd(&["WATCH", &key]), "OK");
+        assert!(!conn.cmd(&["GET", &key]).is_error());
+        assert_eq!(conn.cmd(&["MULTI"]), "OK");
+        assert_eq!(conn.cmd(&["SET", &key, value]), "QUEUED");
+        assert_eq!(conn.cmd(&["EXEC"]).items().len(), 1);
+    }
+    // In an open slot a key that is not there waits for that to be over.
+    let (back, other) = (rig.cluster.open(7, (to + 1) % 3), key_in(7, 1));
+    conn.ask(&["WATCH", &other]);
+    assert!(conn.is_silent_for(ms(300)));
+    back.finish();
+    rig.cluster.await_ok();
+    assert_eq!(conn.read(), "OK");
+    assert_eq!(conn.cmd(&["MULTI"]), "OK");
+    assert_eq!(conn.cmd(&["SET", &other, "3"]), "QUEUED");
+    assert_eq!(conn.cmd(&["EXEC"]).items().len(), 1);
+    // What is watched goes while it is watched: that is no mistake of the client.
+    assert_eq!(conn.cmd(&["WATCH", &key]), "OK");
+    rig.cluster.move_slot(7, to);
+    assert!(!rig.proxy.cmd(&["GET", &key]).is_error());
+    assert_eq!(conn.cmd(&["MULTI"]), "OK");
+    let told = conn.cmd(&["SET", &key, "4"]);
+    assert!(told.error().starts_with("TRYAGAIN"), "{told:?}");
+    assert!(conn.cmd(&["EXEC"]).error().starts_with("EXECABORT"));
+    assert_eq!(conn.cmd(&["GET", &key]), "2");
 }

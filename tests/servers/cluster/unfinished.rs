@@ -149,3 +149,28 @@ fn a_slot_that_is_given_to_a_primary_of_a_lower_epoch_is_its_own() {
     assert_eq!(rig.proxy.cmd(&["SET", &key, "v"]), "OK");
     await_served_by_replica(&rig, slot, 0);
 }
+
+/// No primary has all keys of a slot that is half moved: they are asked for one by one.
+#[test]
+fn keys_of_a_slot_that_is_half_moved_are_found() {
+    let rig = Rig::start(SESSION);
+    let all: Vec<String> = (0..KEYS).map(|n| key_in(0, n)).collect();
+    let words =
+        |name: &str| -> Vec<String> { std::iter::once(name.to_owned()).chain(all.iter().cloned()).collect() };
+    for key in &all {
+        assert_eq!(rig.proxy.cmd(&["SET", key, "v"]), "OK");
+    }
+    let step = rig.cluster.open(0, 1);
+    step.carry(KEYS / 2);
+    let mut conn = rig.connect();
+    // One of them tells that the slot is open.
+    for key in &all {
+        assert_eq!(conn.cmd(&["GET", key]), "v");
+    }
+    let values = conn.cmd(&words("MGET"));
+    assert!(values.items().iter().all(|value| *value == "v") && values.items().len() == KEYS, "{values:?}");
+    assert_eq!(conn.cmd(&words("EXISTS")), KEYS as i64);
+    assert_eq!(conn.cmd(&words("UNLINK")), KEYS as i64);
+    assert_eq!(conn.cmd(&words("EXISTS")), 0);
+    step.finish();
+}

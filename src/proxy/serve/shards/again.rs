@@ -12,7 +12,7 @@ use crate::proxy::session::waiting::On;
 use crate::wire::say;
 
 impl Shards {
-    /// A blocking command was refused where it was asked: it is asked again, unless it has waited for as long as it wanted. `Some`:
+    /// A blocking command, or a `WATCH`, was refused where it was asked: it is asked again, unless it has waited for as long as it wanted. `Some`:
     /// not yet.
     pub(super) fn begin_again(&mut self, connection: &mut Connection, now: Moment) -> Option<Step> {
         let AskAgain { at, asking } = connection.client.status.asks_again.take()?;
@@ -24,6 +24,10 @@ impl Shards {
             }
             Ok(Some(part)) => {
                 connection.waiting.end();
+                // Of a `WATCH`: what is watched there is nothing.
+                if !connection.client.status.blocks.get() {
+                    connection.release_pin(false);
+                }
                 self.parts = Some(VecDeque::from([part]));
                 self.again = true;
             }

@@ -24,8 +24,9 @@ use crate::core::command::{Access, Handling, Intent, Stateful};
 use crate::core::moment::Moment;
 use crate::core::plan::Hold;
 use crate::core::slots::Floor;
-use crate::core::slots::{About, ShardIndex, Spread, about, spread};
+use crate::core::slots::{About, HashSlot, ShardIndex, SlotState, Spread, about, spread};
 use crate::mutant;
+use crate::proxy::downstream::joint::Combine;
 use crate::proxy::session::connection::Connection;
 use crate::proxy::session::exclusive::pin::Pin;
 use crate::proxy::session::step::Step;
@@ -50,9 +51,13 @@ pub(super) struct Shards {
     commands: Arc<Commands>,
     /// What is left of the present command.
     parts: Option<VecDeque<Part>>,
-    /// `MULTI` was said, and answered, and no server has heard of it yet.
+    /// `MULTI` was said, and answered, and no server has heard of it yet …
     begins: bool,
-    /// The last blocking command, and since when it waits.
+    /// … nor of these, which name no key, and were answered that they are queued.
+    queued: Vec<Vec<u8>>,
+    /// The slot of what was watched last.
+    watched: Option<HashSlot>,
+    /// The last command that may be asked again (it blocks, or is a `WATCH`), and since when it waits.
     blocks: Option<(Vec<u8>, Moment)>,
     /// That is being asked again.
     again: bool,
@@ -70,6 +75,8 @@ impl Shards {
             commands,
             parts: None,
             begins: false,
+            queued: Vec::new(),
+            watched: None,
             blocks: None,
             again: false,
         }
@@ -152,7 +159,17 @@ impl Shards {
             About::Slot { slot, .. } if self.watches_elsewhere(connection, intent, slot) => {
                 cross_slot(connection)
             }
+            About::Slot { slot, one_key: false }
+                if self.cluster.place(slot).state == SlotState::Moving
+                    && !connection.is_unauthenticated()
+                    && let Some(combine) = by_key(spread(intent, &commands.table, true)) =>
+            {
+                self.split(connection, combine, request, now)
+            }
             About::Slot { slot, one_key } => {
+                if intent.handling == Handling::Pin(Stateful::Watch) {
+                    self.watched = Some(slot);
+                }
                 let to = To::Slot { slot, replicas: one_key };
                 self.send(connection, to, request, intent, now)
             }
@@ -236,7 +253,7 @@ impl Shards {
         if let Some(step) = self.switch(connection, shard) {
             return step;
         }
-        if self.begins
+        if (self.begins || !self.queued.is_empty())
             && let Some(step) = self.begin_transaction(connection, now)
         {
             return step;
@@ -261,7 +278,7 @@ impl Shards {
         if self.parts.is_some() || !is_met {
             connection.routing.follow(None);
         }
-        if intent.handling != Handling::Pin(Stateful::Blocking) {
+        if !matches!(intent.handling, Handling::Pin(Stateful::Blocking | Stateful::Watch)) {
             return connection.dispatch(request, intent, view, commands, now);
         }
         connection.asking = matches!(to, To::Asking(_));
@@ -327,4 +344,13 @@ fn unserved(connection: &mut Connection, now: Moment) -> Step {
 fn cross_slot(connection: &Connection) -> Step {
     connection.client.answer(say::CROSSSLOT);
     Step::Done
+}
+
+/// What comes of a command that may be asked key by key.
+const fn by_key(spread: Spread) -> Option<Combine> {
+    match spread {
+        Spread::Elements => Some(Combine::Concatenated),
+        Spread::Sum => Some(Combine::Sum),
+        _ => None,
+    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::core::argv::Args as _;
-use crate::core::command::Intent;
 use crate::core::command::in_force::Commands;
+use crate::core::command::{Handling, Intent, Stateful};
 use crate::core::slots::{About, HashSlot, ShardIndex, TimeLeft, about, time_left};
 use crate::wire::request::{Request, RequestLimits, RequestScanner, Scan};
 use crate::wire::say;
@@ -42,7 +42,14 @@ pub(super) fn again(
     let request = scanner.request(bytes);
     let intent = commands.table.classify(&request);
     let About::Slot { slot, .. } = about(&request, intent, &commands.table) else { return Ok(None) };
-    let bytes = match time_left(&request, waited) {
+    let blocks = intent.handling == Handling::Pin(Stateful::Blocking);
+    let (left, asking) = if blocks {
+        (time_left(&request, waited), asking)
+    } else {
+        // What is said behind it is said to the owner.
+        (TimeLeft::AsBefore, None)
+    };
+    let bytes = match left {
         TimeLeft::Some(at, left) => say::with_argument(&request, at, left.as_bytes()),
         TimeLeft::AsBefore => bytes.to_vec(),
         TimeLeft::Over => return Err(()),

@@ -65,16 +65,27 @@ impl Shards {
             }
             Spread::Writes if !splits_writes(connection) => cross_slot(connection),
             Spread::Nowhere => cross_slot(connection),
-            Spread::Elements => {
-                let parts = (1..request.count()).map(|at| key_part(request, &[at], at)).collect();
-                self.begin(connection, parts, Combine::Concatenated, now)
-            }
+            Spread::Elements => self.split(connection, Combine::Concatenated, request, now),
             Spread::Sum => self.begin(connection, by_slot(request, 1), Combine::Sum, now),
             Spread::Writes => self.begin(connection, by_slot(request, 2), Combine::Last, now),
             Spread::SumOfAll => self.begin_everywhere(connection, request, Combine::Sum, now),
             Spread::ListOfAll => self.begin_everywhere(connection, request, Combine::Concatenated, now),
             Spread::All => self.begin_everywhere(connection, request, Combine::Last, now),
+            Spread::LeastOfAll => self.begin_everywhere(connection, request, Combine::Least, now),
+            Spread::AnyOfAll => self.begin_everywhere(connection, request, Combine::Any, now),
         }
+    }
+
+    /// A command whose keys are in one slot, some of which may be at its next owner already: no primary has all of them.
+    pub(super) fn split(
+        &mut self,
+        connection: &mut Box<Connection>,
+        combine: Combine,
+        request: &Request<'_>,
+        now: Moment,
+    ) -> Step {
+        let parts = (1..request.count()).map(|at| key_part(request, &[at], at)).collect();
+        self.begin(connection, parts, combine, now)
     }
 
     /// A command that any primary answers: the one that holds the client's state, else the first.

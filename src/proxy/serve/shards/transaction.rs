@@ -1,11 +1,13 @@
 //! A transaction of a client of a cluster: it is at one shard, that of the first command behind `MULTI` that names a key.
 
+use bytes::BytesMut;
+
 use super::Shards;
 use super::parts::To;
 use super::sides::known;
 use crate::config::KeylessScripts;
 use crate::core::argv::Args as _;
-use crate::core::command::{Handling, Intent, Stateful};
+use crate::core::command::{Access, Handling, Intent, Stateful};
 use crate::core::moment::Moment;
 use crate::core::slots::Floor;
 use crate::core::slots::{About, HashSlot, ShardIndex, Spread};
@@ -33,6 +35,9 @@ impl Shards {
         now: Moment,
     ) -> Step {
         let refusal = match what {
+            About::Slot { slot, .. } if self.is_elsewhere(what) && self.watched == Some(slot) => {
+                Some(say::SLOT_ON_ITS_WAY)
+            }
             _ if self.is_elsewhere(what) => Some(say::CROSSSLOT),
             About::Nothing => self.refusal_in_transaction(connection, spread, request),
             _ => None,
@@ -62,7 +67,8 @@ impl Shards {
         }
     }
 
-    /// The first command of a transaction, if it names no key, or too many: then the first shard has it.
+    /// The first command of a transaction, if it names no key, or too many. What names none waits for one that does; if none comes,
+    /// or too much waits, the first shard has it all.
     pub(super) fn queue_first(
         &mut self,
         connection: &mut Box<Connection>,
@@ -74,6 +80,20 @@ impl Shards {
         let several = matches!(spread, Spread::Elements | Spread::Sum | Spread::Writes | Spread::Nowhere);
         let refusal = self.refusal_in_transaction(connection, spread, request).filter(|_| !is_stranger);
         if !several && refusal.is_none() {
+            let waits = spread == Spread::Anywhere
+                && matches!(intent.handling, Handling::Shared | Handling::Operation)
+                && intent.access != Access::Unknown
+                && self.commands.table.arity(intent.id).allows(request.count())
+                && !is_stranger
+                && !request.is_partial()
+                && self.queued.len() < MOST_QUEUED;
+            if waits {
+                let mut bytes = BytesMut::new();
+                request.encode_into(&mut bytes);
+                self.queued.push(bytes.to_vec());
+                connection.client.answer(say::QUEUED);
+                return Step::Done;
+            }
             return self.keyless(connection, request, (intent, is_stranger), now);
         }
         if let Some(step) = self.switch(connection, ShardIndex::FIRST) {
@@ -87,22 +107,49 @@ impl Shards {
         Step::Done
     }
 
-    /// Tells the shard of the `MULTI` that was answered already.
+    /// Tells the shard of the `MULTI` that was answered already, and of what was queued behind it.
     pub(super) fn begin_transaction(
         &mut self,
         connection: &mut Box<Connection>,
         now: Moment,
     ) -> Option<Step> {
         const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+        if self.begins {
+            if let Some(step) = self.tell(connection, MULTI, Combine::Silent, now) {
+                return Some(step);
+            }
+            self.begins = false;
+        }
+        while let Some(bytes) = self.queued.first().cloned() {
+            if !connection.client.has_room() {
+                return Some(Step::Room);
+            }
+            // If it is wrong `EXEC` says so.
+            if let Some(step) = self.tell(connection, &bytes, Combine::Unheard, now) {
+                return Some(step);
+            }
+            self.queued.remove(0);
+        }
+        None
+    }
+
+    /// Sends what the client has been answered already.
+    fn tell(
+        &mut self,
+        connection: &mut Box<Connection>,
+        bytes: &[u8],
+        combine: Combine,
+        now: Moment,
+    ) -> Option<Step> {
         let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
-        let Ok(Scan::Command { .. }) = scanner.scan(MULTI) else { return Some(Step::Close) };
-        let request = scanner.request(MULTI);
+        let Ok(Scan::Command { .. }) = scanner.scan(bytes) else { return Some(Step::Close) };
+        let request = scanner.request(bytes);
         let known = known(&mut self.sides, self.current, self.arrival, connection, now);
         let Some(known) = known else { return Some(Step::Close) };
         let (view, commands) = (&*known.view, &*known.commands);
         let intent = commands.table.classify(&request);
         let next = connection.client.next();
-        connection.client.expect_parts(1, Combine::Silent);
+        connection.client.expect_parts(1, combine);
         connection.floor = Floor::NONE;
         let step = connection.dispatch(&request, intent, view, commands, now);
         if connection.client.next() == next {
@@ -112,10 +159,12 @@ impl Shards {
             return Some(step);
         }
         connection.waiting.is_done();
-        self.begins = false;
         None
     }
 }
+
+/// Commands without keys that wait for the first with one.
+const MOST_QUEUED: usize = 64;
 
 /// Whether scripts without keys are refused (`keyless-scripts`).
 pub(super) fn refuses_keyless(connection: &Connection) -> bool {

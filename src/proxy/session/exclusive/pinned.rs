@@ -211,8 +211,10 @@ impl Connection {
         let bytes = changed.as_deref().map_or(Bytes::Request(request), Bytes::Own);
         let was_multi = pin.multi;
         pin.raw_after |= speaks_unasked;
+        let watches_first = intent.handling == Handling::Pin(Stateful::Watch) && !pin.holds_state();
         pin.follow(intent, request);
-        self.client.status.blocking.set(pin.blocking);
+        self.client.status.blocks.set(pin.blocking);
+        self.client.status.repeatable.set(pin.blocking || watches_first);
         // In a transaction the cursor comes with the reply to `EXEC`, bare.
         let rewrite = match intent.handling {
             Handling::Scan { .. } if !was_multi => Rewrite::Cursor { all: false },

@@ -406,7 +406,9 @@ impl Found {
         let asks =
             pending.kind == PendingKind::Write || pending.asked().may_move() || pending.rewrite.is_cursor();
         let refused = || ErrorCode::of(reply).is_some_and(ErrorCode::is_of_cluster);
-        let alone = lane.exclusive && !pending.client.status.blocking.get();
+        // Nothing is behind it that counts on it.
+        let is_last = || pending.client.next() == pending.seq + 1;
+        let alone = lane.exclusive && !(pending.client.status.repeatable.get() && is_last());
         self.is_elsewhere = asks && pending.at_primary && !alone && refused();
         // A read that was sent behind another one that has yet to be sent on would show what is older than that.
         self.is_elsewhere |= asks
