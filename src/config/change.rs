@@ -126,10 +126,11 @@ fn follow_upstream(changes: &mut Changes, old: &Upstream, new: &mut Upstream) {
 }
 
 fn follow_cluster(changes: &mut Changes, old: &Cluster, new: &mut Cluster) {
-    let Cluster { addresses, split_writes, keyless_scripts } = old;
+    let Cluster { addresses, split_writes, keyless_scripts, present_as } = old;
     changes.keep("upstream.cluster.addresses", addresses, &mut new.addresses);
     changes.take("upstream.cluster.split-writes", split_writes, &new.split_writes);
     changes.take("upstream.cluster.keyless-scripts", keyless_scripts, &new.keyless_scripts);
+    changes.take("upstream.cluster.present-as", present_as, &new.present_as);
 }
 
 fn follow_sentinel(changes: &mut Changes, old: &Sentinel, new: &mut Sentinel) {

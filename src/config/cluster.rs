@@ -11,6 +11,31 @@ pub struct Cluster {
     pub split_writes: bool,
     /// `keyless-scripts`
     pub keyless_scripts: KeylessScripts,
+    /// `present-as`
+    pub present_as: PresentAs,
+}
+
+/// What clients take Redweir for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PresentAs {
+    /// One server, that is in no cluster.
+    #[default]
+    Standalone,
+    /// A cluster of one node, which has all slots: clients that know nothing else than clusters find their way.
+    Cluster,
+}
+
+impl PresentAs {
+    /// All choices.
+    pub const ALL: [Self; 2] = [Self::Standalone, Self::Cluster];
+
+    /// The name in the config file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Standalone => "standalone",
+            Self::Cluster => "cluster",
+        }
+    }
 }
 
 /// What becomes of a script that names no keys.

@@ -24,7 +24,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use cluster::{Cluster, KeylessScripts};
+pub use cluster::{Cluster, KeylessScripts, PresentAs};
 pub use error::{ConfigError, Position, Problem, shown};
 pub use tls::{ListenTls, UpstreamTls};
 

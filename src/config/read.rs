@@ -10,8 +10,8 @@ use super::document::Document;
 use super::error::{ConfigError, Problem};
 use super::section::{At, Replicas, Section, did_you_mean};
 use super::{
-    Admin, Cluster, Config, KeylessScripts, Listen, Log, LogFormat, LogLevel, ProxyConfig, ReplicaAcl,
-    Security, Sentinel, SessionScope, Stream, Upstream, file, names, tls,
+    Admin, Cluster, Config, KeylessScripts, Listen, Log, LogFormat, LogLevel, PresentAs, ProxyConfig,
+    ReplicaAcl, Security, Sentinel, SessionScope, Stream, Upstream, file, names, tls,
 };
 use crate::core::address::Address;
 use crate::core::policy::{Consistency, DEFAULT, Policies, Policy, PolicyId, Route, WhenBehind};
@@ -337,6 +337,7 @@ fn read_cluster(section: &Section<'_>, places: &mut Places) -> Option<Cluster> {
             &KeylessScripts::ALL,
             KeylessScripts::name,
         ),
+        present_as: section.choice("present-as", PresentAs::default(), &PresentAs::ALL, PresentAs::name),
     })
 }
 

@@ -51,7 +51,11 @@ pub const TABLES: &[Table] = &[
         keys: &["master-name", "addresses", "username", "password-file", "tls"],
         later: &[],
     },
-    Table { name: "upstream.cluster", keys: &["addresses", "split-writes", "keyless-scripts"], later: &[] },
+    Table {
+        name: "upstream.cluster",
+        keys: &["addresses", "split-writes", "keyless-scripts", "present-as"],
+        later: &[],
+    },
     Table { name: "upstream.sentinel.tls", keys: &["ca", "cert", "key", "server-name"], later: &[] },
     Table {
         name: "policy.*",

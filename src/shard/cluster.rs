@@ -11,6 +11,7 @@ use crate::core::fence::{AnchorSeq, FenceTable, Mark};
 use crate::core::nodes::view::View;
 use crate::core::position::Offset;
 use crate::core::slots::{Change, Claims, Floor, HashSlot, ShardIndex, SlotMap, SlotPlace, SlotState};
+use crate::net::runtime::jitter;
 use crate::net::runtime::limits::MOST_SHARDS;
 use crate::shard::common::Common;
 use crate::shard::shared::Shared;
@@ -30,6 +31,8 @@ pub struct Cluster {
     live: ArcSwap<Vec<ShardIndex>>,
     /// Counts reasons to ask the primaries at once.
     looks: watch::Sender<u64>,
+    /// The name of the one node that clients are shown (`present-as`): 40 hexadecimal characters.
+    pub name: String,
 }
 
 impl Cluster {
@@ -43,6 +46,8 @@ impl Cluster {
             fences: (fences, seeds),
             live: ArcSwap::default(),
             looks: watch::Sender::new(0),
+            name: jitter::seeds().iter().map(|seed| format!("{seed:016x}")).collect::<String>()[..40]
+                .to_owned(),
         }
     }
 

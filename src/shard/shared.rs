@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::config::PresentAs;
 use crate::core::fence::FenceTable;
 use crate::core::nodes::view::View;
 use crate::core::slots::ShardIndex;
@@ -36,6 +37,12 @@ impl Shared {
     #[inline]
     pub fn cluster(&self) -> Option<&Arc<Cluster>> {
         self.cluster.as_ref()
+    }
+
+    /// What clients take Redweir for.
+    pub fn presented_as(&self) -> PresentAs {
+        let config = self.common.config();
+        config.upstream.cluster.as_ref().map_or(PresentAs::Standalone, |cluster| cluster.present_as)
     }
 
     /// Which of the shards it is.

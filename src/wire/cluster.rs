@@ -4,6 +4,7 @@
 //! unreadable: a slot that was passed over because it is open in a new way would look as if it were closed. Flags that
 //! are not known, and what is added to addresses, is passed over.
 
+pub mod presented;
 mod redirection;
 
 use redis_protocol::resp2::types::BytesFrame;

@@ -11,6 +11,7 @@ mod failovers;
 mod keyspace;
 mod messages;
 mod pipelines;
+mod presented;
 mod replicas;
 mod reshards;
 mod seeds;

@@ -65,11 +65,13 @@ impl AllDealings {
 
     /// Whether a burst has left much room. With others than the first that is looked at now and then only: it is not very much,
     /// and they are many.
-    #[inline]
+    #[allow(clippy::inline_always, reason = "measured: 1 % of the instructions of a small command")]
+    #[inline(always)]
     pub(super) fn are_roomy(&self) -> bool {
         self.first.session.borrow().is_roomy() || self.others.get().is_some() && self.are_others_roomy()
     }
 
+    #[inline(never)]
     fn are_others_roomy(&self) -> bool {
         self.others.get().is_some_and(|others| {
             others.looks.set(others.looks.get().wrapping_add(1));

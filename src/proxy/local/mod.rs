@@ -223,7 +223,8 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     let version =
         view.primary.and_then(|id| view.node(id)).and_then(|node| node.facts.as_ref()?.version.clone());
     let version = version.unwrap_or_else(|| "7.0.0".to_owned());
-    Ok(say::hello(&version, proto == Proto::Resp3, connection.client.id))
+    let mode = connection.worker.shared.presented_as().name();
+    Ok(say::hello(&version, proto == Proto::Resp3, connection.client.id, mode))
 }
 
 /// Waits until it is known whether the client may go on without a password, if it has given none.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::PresentAs;
 use crate::core::argv::Args as _;
 use crate::core::command::alone::alone;
 use crate::core::command::in_force::Commands;
@@ -314,7 +315,8 @@ impl Connection {
         let is_info = request.count() == 1 || (1..request.count()).any(asked);
         let rewrite = match self.worker.shared.cluster() {
             _ if is_info => Rewrite::Info,
-            Some(_) => Rewrite::Standalone,
+            Some(_) if self.worker.shared.presented_as() == PresentAs::Standalone => Rewrite::Standalone,
+            Some(_) => Rewrite::None,
             None => Rewrite::None,
         };
         self.operate(request, Outgoing { reason, rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)

@@ -145,7 +145,9 @@ impl Connection {
     /// arrived: what another one has acknowledged before then would be older. If not, it is asked.
     fn is_owner_confirmed(&self) -> bool {
         let shared = &self.worker.shared;
-        let Some(cluster) = shared.cluster() else { return true };
+        let Some(cluster) = shared.cluster().filter(|_| !mutant::is("owner-unconfirmed")) else {
+            return true;
+        };
         let since = self.waiting.barrier_since();
         let confirmed = since.is_some_and(|since| shared.shard().is_confirmed_since(since));
         // Its answer may have changed what was looked at before.

@@ -83,10 +83,14 @@ impl Connection {
     }
 
     /// Whether its user is barred from a node.
+    #[allow(clippy::inline_always, reason = "measured: 1 % of the instructions of a small command")]
+    #[inline(always)]
     pub(crate) fn is_barred(&mut self, node: NodeId, view: &View, now: Moment) -> bool {
-        if self.is_free(view) {
-            return false;
-        }
+        !self.is_free(view) && self.is_barred_by_rule(node, view, now)
+    }
+
+    #[cold]
+    fn is_barred_by_rule(&mut self, node: NodeId, view: &View, now: Moment) -> bool {
         if view.rights.bars(self.who.user().as_bytes()).is_empty() {
             self.who.be_free_under(&view.rights);
         }

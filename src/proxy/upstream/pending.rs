@@ -147,6 +147,8 @@ impl Pending {
     }
 
     /// Whether a read of its keys that was sent before it is being repeated elsewhere.
+    #[allow(clippy::inline_always, reason = "measured: 1 % of the instructions of a small command")]
+    #[inline(always)]
     fn follows_repeated(&self) -> bool {
         // One that the primary answers is no older than what any other node answers before it.
         self.kind == PendingKind::Read

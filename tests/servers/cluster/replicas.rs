@@ -1,7 +1,8 @@
 //! Reads go to replicas, of every shard, at every level.
 
-use super::{BOUNDED, EVENTUAL, FENCED, Promise, Rig, SESSION, STRONG, keys};
-use crate::support::{eventually, secs};
+use super::{BOUND, BOUNDED, EVENTUAL, FENCED, Promise, Rig, SESSION, STRONG, keys};
+use crate::support::cluster::key_in;
+use crate::support::{eventually, secs, sleep_ms};
 
 fn serves_at_replicas(promise: Promise) {
     let rig = Rig::start(promise);
@@ -69,4 +70,41 @@ fn a_replica_that_stands_still_is_not_asked_for_what_it_has_not() {
     for key in keys(30) {
         assert_eq!(conn.cmd(&["GET", &key]), "fresh");
     }
+}
+
+/// What is known of the slots ages: who does not say any longer what is its own may have lost it.
+fn serves_only_while_the_owner_says_so(promise: Promise) {
+    let rig = Rig::start(promise);
+    rig.await_replicas();
+    let (key, replica) = (key_in(0, 0), rig.cluster.replicas_of(0));
+    let mut conn = rig.connect();
+    assert_eq!(conn.cmd(&["SET", &key, "v"]), "OK");
+    // At both alike: who may do more at a replica than at its primary reads nothing there.
+    let rights = |rule: &str| {
+        for n in [0, replica[0]] {
+            assert_eq!(rig.cluster.nodes[n].cmd(&["ACL", "SETUSER", "default", rule]), "OK");
+        }
+    };
+    rights("-cluster|nodes");
+    sleep_ms(2 * BOUND.as_millis() as u64);
+    let before = rig.cluster.calls(&replica, &["get"]);
+    for _ in 0..20 {
+        assert_eq!(conn.cmd(&["GET", &key]), "v");
+    }
+    assert_eq!(rig.cluster.calls(&replica, &["get"]), before);
+    rights("+cluster|nodes");
+    eventually("its replica serves again", secs(15), || {
+        assert_eq!(conn.cmd(&["GET", &key]), "v");
+        rig.cluster.calls(&replica, &["get"]) > before
+    });
+}
+
+#[test]
+fn bounded_reads_are_served_by_replicas_only_while_the_owner_says_so() {
+    serves_only_while_the_owner_says_so(BOUNDED);
+}
+
+#[test]
+fn strong_reads_are_served_by_replicas_only_while_the_owner_says_so() {
+    serves_only_while_the_owner_says_so(STRONG);
 }

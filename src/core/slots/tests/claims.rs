@@ -508,7 +508,19 @@ proptest! {
                         let opening = if importing { Opening::Importing } else { Opening::Migrating };
                         said.lines[0].open.push(open(number, opening, name(peer, 0)));
                     }
-                    world.claims.report(shard(from), &said, ms(now - age), ms(now))
+                    let mut all = Vec::new();
+                    // What is passed over because it was said before would have changed nothing.
+                    for _ in 0..2 {
+                        let mut anew = world.claims.clone();
+                        anew.heard.clear();
+                        let changes = anew.report(shard(from), &said, ms(now - age), ms(now));
+                        all.extend(world.claims.report(shard(from), &said, ms(now - age), ms(now)));
+                        prop_assert!(all.ends_with(&changes));
+                        prop_assert_eq!(&anew.slots, &world.claims.slots);
+                        let motions = [&anew, &world.claims].map(|claims| format!("{:?}", claims.motions));
+                        prop_assert_eq!(&motions[0], &motions[1]);
+                    }
+                    all
                 }
                 Heard::Ask(number, to) => world.claims.ask(slot(number), to.map(shard), ms(now)),
                 Heard::Moved(number, to) => world.claims.moved(slot(number), shard(to), ms(now)),

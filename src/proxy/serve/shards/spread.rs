@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use super::parts::{Part, To, by_slot, key_part};
 use super::transaction::{has_no_keys, refuses_keyless};
 use super::{Shards, cross_slot, unserved};
+use crate::config::PresentAs;
 use crate::core::argv::Args as _;
 use crate::core::command::{Handling, Intent, Local, Stateful};
 use crate::core::cursor::Cursor;
@@ -16,6 +17,7 @@ use crate::core::slots::{ShardIndex, Spread};
 use crate::proxy::downstream::joint::Combine;
 use crate::proxy::session::connection::Connection;
 use crate::proxy::session::step::Step;
+use crate::wire::cluster::presented::Presented;
 use crate::wire::request::{Request, RequestLimits, RequestScanner, Scan};
 use crate::wire::say;
 
@@ -42,7 +44,7 @@ impl Shards {
         }
         match spread {
             Spread::AboutClusters if !own => {
-                connection.client.answer(say::NO_CLUSTER);
+                connection.client.answer(&self.about_clusters(connection, request));
                 Step::Done
             }
             Spread::Script if !own && refuses_keyless(connection) && has_no_keys(request) => {
@@ -74,6 +76,17 @@ impl Shards {
             Spread::LeastOfAll => self.begin_everywhere(connection, request, Combine::Least, now),
             Spread::AnyOfAll => self.begin_everywhere(connection, request, Combine::Any, now),
         }
+    }
+
+    /// What a client is told of the cluster: that there is none, or that it is one node.
+    fn about_clusters(&self, connection: &Connection, request: &Request<'_>) -> Vec<u8> {
+        let shared = &connection.worker.shared;
+        if shared.presented_as() == PresentAs::Standalone {
+            return say::NO_CLUSTER.to_vec();
+        }
+        let local = shared.clients.get(&connection.client.id).map(|entry| entry.local.clone());
+        let shown = Presented { name: &self.cluster.name, address: &local.unwrap_or_default() };
+        shown.answer(request, connection.who.is_resp3())
     }
 
     /// A command whose keys are in one slot, some of which may be at its next owner already: no primary has all of them.

@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
 
+use crate::config::PresentAs;
 use crate::core::moment::Moment;
 use crate::core::position::Offset;
 use crate::core::repeat::{Answered, AskedOn, Belief, PendingKind, judge};
@@ -556,7 +557,8 @@ fn deliver_rewritten(
         Rewrite::Info if !cut => {
             let section = overall::info_section(&worker.shared, now);
             let reply = say::append(reply, &section);
-            let reply = if lane.in_cluster.get() { say::standalone(&reply) } else { reply };
+            let alone = lane.in_cluster.get() && worker.shared.presented_as() == PresentAs::Standalone;
+            let reply = if alone { say::standalone(&reply) } else { reply };
             pending.client.deliver(pending.seq, &reply, true)
         }
         Rewrite::Standalone if !cut => pending.client.deliver(pending.seq, &say::standalone(reply), true),
