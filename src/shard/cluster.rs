@@ -46,8 +46,10 @@ impl Cluster {
             fences: (fences, seeds),
             live: ArcSwap::default(),
             looks: watch::Sender::new(0),
-            name: jitter::seeds().iter().map(|seed| format!("{seed:016x}")).collect::<String>()[..40]
-                .to_owned(),
+            name: {
+                let [a, b, c, _] = jitter::seeds();
+                format!("{a:016x}{b:016x}{:08x}", c as u32)
+            },
         }
     }
 

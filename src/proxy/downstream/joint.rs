@@ -105,14 +105,13 @@ impl Joint {
         let is_error = |reply: &&BytesMut| matches!(reply.first(), Some(b'-' | b'!'));
         let error = self.replies.iter().find(is_error);
         match (error, self.combine) {
-            (_, Combine::Unheard) => Some(BytesMut::new()),
+            (_, Combine::Unheard) | (None, Combine::Silent) => Some(BytesMut::new()),
             (_, Combine::Any) => {
                 let done = self.replies.iter().find(|reply| !is_error(reply));
                 done.or(error).cloned()
             }
             (Some(_), Combine::Silent) => None,
             (Some(error), _) => Some(error.clone()),
-            (None, Combine::Silent) => Some(BytesMut::new()),
             (None, Combine::Last) => self.replies.into_iter().next_back(),
             (None, Combine::Sum) => {
                 let numbers = self.replies.iter().map(|reply| number(reply, b":"));
@@ -126,8 +125,11 @@ impl Joint {
                     least.iter_mut().zip(other).for_each(|(least, other)| *least = other.min(*least));
                     least
                 })?;
-                let lines: String = least.iter().map(|number| format!(":{number}\r\n")).collect();
-                Some(BytesMut::from(format!("*{}\r\n{lines}", least.len()).as_bytes()))
+                let mut whole = BytesMut::from(format!("*{}\r\n", least.len()).as_bytes());
+                for number in least {
+                    whole.put_slice(format!(":{number}\r\n").as_bytes());
+                }
+                Some(whole)
             }
             (None, Combine::Concatenated) => {
                 let mut elements = 0;

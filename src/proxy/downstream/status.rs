@@ -108,6 +108,12 @@ impl Status {
         self.pinned_at.set(shard);
     }
 
+    /// What was said last on it blocks, or is the first that is watched: it may be said again.
+    pub fn may_repeat(&self, blocks: bool, watches_first: bool) {
+        self.blocks.set(blocks);
+        self.repeatable.set(blocks || watches_first);
+    }
+
     /// It holds none any longer.
     pub fn unpin(&self) {
         self.relayed.set(false);

@@ -313,11 +313,12 @@ impl Connection {
         let ours: [&[u8]; 4] = [b"redweir", b"default", b"all", b"everything"];
         let asked = |index| ours.iter().any(|name| request.arg(index).eq_ignore_ascii_case(name));
         let is_info = request.count() == 1 || (1..request.count()).any(asked);
-        let rewrite = match self.worker.shared.cluster() {
-            _ if is_info => Rewrite::Info,
-            Some(_) if self.worker.shared.presented_as() == PresentAs::Standalone => Rewrite::Standalone,
-            Some(_) => Rewrite::None,
-            None => Rewrite::None,
+        let shared = &self.worker.shared;
+        let poses = shared.cluster().is_some() && shared.presented_as() == PresentAs::Standalone;
+        let rewrite = match () {
+            () if is_info => Rewrite::Info,
+            () if poses => Rewrite::Standalone,
+            () => Rewrite::None,
         };
         self.operate(request, Outgoing { reason, rewrite, ..Outgoing::read(Reason::PrimaryOnly, now) }, view)
     }
