@@ -27,6 +27,7 @@ SOAK_COMMANDS ?= 1000000
 SOAK_FAILOVERS ?= 10
 SOAK_CLUSTER_FAILOVERS ?= 50
 SOAK_CLUSTER_DEATHS ?= 10
+SOAK_CLUSTER_SLOTS ?= 1500
 # Promotions by hand and rolling restarts under an application on redis-py.
 SOAK_POOL_ROUNDS ?= 50
 SOAK_LARGE_MIB ?= 512
@@ -163,6 +164,8 @@ soak: deps-test ## The consistency of SOAK_READS reads under faults, SOAK_DISCON
 	REDWEIR_FAILOVERS=$(SOAK_FAILOVERS) cargo test --locked --test servers failovers:: -- --nocapture --skip support --skip cluster::
 	REDWEIR_CLUSTER_FAILOVERS=$(SOAK_CLUSTER_FAILOVERS) REDWEIR_CLUSTER_DEATHS=$(SOAK_CLUSTER_DEATHS) \
 		cargo test --locked --test servers cluster::failovers:: -- --nocapture --skip support --test-threads 1
+	REDWEIR_CLUSTER_SLOTS=$(SOAK_CLUSTER_SLOTS) \
+		cargo test --locked --test servers reads_are_right_while_slots_move -- --nocapture --skip support --test-threads 1
 	REDWEIR_POOL_ROUNDS=$(SOAK_POOL_ROUNDS) cargo test --locked --test servers pools:: -- --nocapture
 	REDWEIR_DISCONNECTS=$(SOAK_DISCONNECTS) cargo test --locked --test servers disconnects:: -- --nocapture --skip support
 	REDWEIR_LARGE_MIB=$(SOAK_LARGE_MIB) REDWEIR_IDLE_CLIENTS=9000 \

@@ -135,7 +135,7 @@ impl StreamSink for Stamper {
         self.recent.attached(id);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).served(source);
         self.shared.shard().stream.follow(Some(source));
-        self.shared.shard().withheld.note(source, Wanted::Psync, false);
+        self.shared.shard().withheld.is_had(Wanted::Psync);
         let result = if resumed { "resumed" } else { "attached" };
         self.count(result);
         let name =

@@ -61,6 +61,12 @@ impl Withheld {
         if refused { known.insert((node, wanted)) } else { known.remove(&(node, wanted)) }
     }
 
+    /// One node lets it be done, which is enough: who else has refused it makes nothing weaker.
+    pub fn is_had(&self, wanted: Wanted) {
+        let mut known = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(_, refused)| *refused != wanted);
+    }
+
     /// By the names of the nodes that there are.
     pub fn list(&self, view: &View) -> Vec<(String, Wanted)> {
         let known = self.refused.lock().unwrap_or_else(PoisonError::into_inner);

@@ -30,6 +30,11 @@ const WRITE_HOLD: &str = "write-hold = \"20s\"";
 /// What `bounded` allows. The cluster is on a busy machine, and a reshard makes replicas late.
 const BOUND: Duration = secs(1);
 
+/// How many slots move there and back: few by default, `REDWEIR_CLUSTER_SLOTS=1500` of them.
+fn moving() -> u16 {
+    std::env::var("REDWEIR_CLUSTER_SLOTS").map_or(24, |count| count.parse().expect("a number"))
+}
+
 /// A consistency level, as a policy is called and as the checker knows it.
 #[derive(Clone, Copy)]
 struct Promise {

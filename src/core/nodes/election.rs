@@ -102,7 +102,8 @@ impl Election {
         let claims = claims(view);
         if let Some(named) = self.named.filter(|_| self.by_name && !mutant::is("unnamed-leads")) {
             let claim = if view.primary == Some(named) { Claim::First } else { Claim::Named };
-            let is_there = claims.iter().any(|node| node.id == named);
+            // It may be known by two addresses.
+            let is_there = view.node(named).is_some_and(|node| node.role == Some(Role::Primary));
             return if is_there { Elected::Node(named, claim) } else { Elected::Nobody };
         }
         let ours = view.history.map(|h| h.id);

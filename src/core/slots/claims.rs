@@ -53,8 +53,10 @@ pub(super) struct Claim {
     pub(super) owner: Option<ShardIndex>,
     /// Who has said last that it owns the slot, under the highest epoch; `None` once it has said that it does not.
     pub(super) holder: Option<ShardIndex>,
-    /// The highest config epoch under which any primary has said that it owns the slot.
+    /// The highest config epoch under which any primary has said that it owns the slot, since nobody did.
     pub(super) epoch: Option<u64>,
+    /// The highest ever: what others say of it under no higher one is old.
+    pub(super) seen: Option<u64>,
 }
 
 /// What is known of a shard.
@@ -264,8 +266,9 @@ impl Claims {
             // Whoever holds it by its own word is where commands go, if nobody else has been pointed at.
             let holder = other(claim.holder);
             // With it goes its epoch: whoever comes next may have begun anew.
-            let epoch = claim.epoch.filter(|_| holder.is_some() || claim.holder != Some(shard));
-            self.slots[slot.index()] = Claim { owner: other(claim.owner).or(holder), holder, epoch };
+            let is_kept = holder.is_some() || claim.holder != Some(shard);
+            let (epoch, seen) = (claim.epoch.filter(|_| is_kept), claim.seen.filter(|_| is_kept));
+            self.slots[slot.index()] = Claim { owner: other(claim.owner).or(holder), holder, epoch, seen };
         }
         self.motions.values_mut().for_each(|motion| motion.leave(shard));
         self.end_motions(&mut touched);
@@ -323,7 +326,7 @@ impl Claims {
             }
             return;
         }
-        (claim.holder, claim.epoch) = (Some(shard), Some(epoch));
+        (claim.holder, claim.epoch, claim.seen) = (Some(shard), Some(epoch), claim.seen.max(Some(epoch)));
         // Who has said so before may have said it before a `MOVED` that was heard since.
         if before.owner == Some(shard) || is_same && !is_later {
             return;
@@ -365,7 +368,7 @@ impl Claims {
             let shard = self.shard_of(&line.name);
             for slot in line.slots.iter().flat_map(|range| range.iter()) {
                 let Some(claim) = self.slots.get(slot.index()) else { continue };
-                if Some(line.epoch) <= claim.epoch || shard == claim.owner {
+                if Some(line.epoch) <= claim.seen || shard == claim.owner {
                     continue;
                 }
                 match shard {

@@ -218,9 +218,12 @@ fn best_lines<'a>(
     }
     let others = heard.values().flat_map(|heard| heard.report.others());
     let listed: BTreeSet<NodeName> = others.map(|line| line.name).collect();
-    if !listed.is_empty() {
-        known.retain(|name, node| listed.contains(name) || !node.line.slots.is_empty());
-    }
+    let said = heard.values().filter_map(|heard| heard.report.myself().map(|mine| mine.name));
+    let heard: BTreeSet<NodeName> = said.collect();
+    known.retain(|name, node| {
+        let is_alone = heard.iter().all(|other| other == name);
+        listed.contains(name) || is_alone || !node.line.slots.is_empty()
+    });
     known
 }
 
@@ -357,5 +360,29 @@ mod tests {
         let mut topology = topology();
         says(&mut topology, 'a', "a@1:0-5 b@2:6-9 c>a d>b", 1000);
         assert_eq!(shown(&says(&mut topology, 'a', "a@1:0-5 b@2:6-9 c>b d>b", 2000)), "10 11+12+13");
+    }
+
+    #[test]
+    fn a_replica_that_is_taken_out_leaves_its_shard() {
+        let mut topology = topology();
+        says(&mut topology, 'a', "a@1:0-5 b@2:6-9 c>a d>b", 1000);
+        // It is reset: the others have yet to hear of that.
+        let after = says(&mut topology, 'c', "c@1", 1100);
+        assert_eq!(shown(&after), "10 11+13");
+        // They have.
+        assert_eq!(shown(&says(&mut topology, 'a', "a@1:0-5 b@2:6-9 c@1 d>b", 1200)), "10 11+13 12");
+        // It is forgotten: it is no node of the cluster.
+        assert_eq!(shown(&says(&mut topology, 'a', "a@1:0-5 b@2:6-9 d>b", 1300)), "10 11+13 ");
+        // It comes back.
+        says(&mut topology, 'c', "a@1:0-5 b@2:6-9 c>a d>b", 1400);
+        assert_eq!(shown(&says(&mut topology, 'a', "a@1:0-5 b@2:6-9 c>a d>b", 1500)), "10+12 11+13 ");
+    }
+
+    #[test]
+    fn a_replica_that_alone_answers_stays_where_it_is() {
+        let mut topology = topology();
+        says(&mut topology, 'a', "a@1:0-9 c>a", 1000);
+        says(&mut topology, 'c', "a@1:0-9 c>a", 1000);
+        assert_eq!(shown(&says(&mut topology, 'c', "a@1:0-9! c>a", 60_000)), "10+12");
     }
 }

@@ -67,9 +67,9 @@ impl ReplyQueue {
             }
             return complete;
         }
-        let Some(slot) = self.slots.get(index as usize) else { return false };
+        let Some(slot) = self.slots.get(index as usize).copied() else { return false };
         match slot {
-            ReplySlot::Open if complete && bytes.len() <= SHORT && self.early.len() <= MOST_EARLY => {
+            ReplySlot::Open if complete && bytes.len() <= SHORT && self.has_room_for_early() => {
                 self.keep(index as usize, bytes);
             }
             ReplySlot::Open => {
@@ -85,6 +85,14 @@ impl ReplyQueue {
         }
         self.kept += bytes.len();
         false
+    }
+
+    /// Whether one more may lie with the early ones: if not, what has gone out since takes too much room.
+    fn has_room_for_early(&mut self) -> bool {
+        if self.early.len() > MOST_EARLY && self.kept < MOST_EARLY / 2 {
+            self.close_up();
+        }
+        self.early.len() <= MOST_EARLY
     }
 
     /// Keeps a short reply for this slot.

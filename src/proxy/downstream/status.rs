@@ -40,9 +40,7 @@ pub struct Status {
     /// Commands of its that wait somewhere before they are sent on to another node of a cluster, by their numbers, and what
     /// they are about: what comes behind them must not overtake them. They stay until all before them is answered.
     pub astray: RefCell<Vec<(u64, Stamps)>>,
-    /// The last command on its exclusive connection blocks, …
-    pub blocks: Cell<bool>,
-    /// … or may be said again for another reason: nothing depends on it yet.
+    /// The last command on its exclusive connection may be said again: it blocks, or is a `WATCH` on which nothing depends yet.
     pub repeatable: Cell<bool>,
     /// That has to be asked again, of another primary of the cluster.
     pub asks_again: Cell<Option<AskAgain>>,
@@ -82,7 +80,6 @@ impl Default for Status {
             release: Cell::new(None),
             busy: Cell::new(false),
             astray: RefCell::default(),
-            blocks: Cell::new(false),
             repeatable: Cell::new(false),
             asks_again: Cell::new(None),
             refused: Cell::new(None),
@@ -108,10 +105,9 @@ impl Status {
         self.pinned_at.set(shard);
     }
 
-    /// What was said last on it blocks, or is the first that is watched: it may be said again.
-    pub fn may_repeat(&self, blocks: bool, watches_first: bool) {
-        self.blocks.set(blocks);
-        self.repeatable.set(blocks || watches_first);
+    /// What was said last on it blocks, or is the first that is watched: it may be said again, if all of it is there.
+    pub fn may_repeat(&self, blocks: bool, watches_first: bool, is_partial: bool) {
+        self.repeatable.set((blocks || watches_first) && !is_partial);
     }
 
     /// It holds none any longer.

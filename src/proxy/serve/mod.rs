@@ -284,6 +284,9 @@ impl Server {
 
     /// Waits for bytes; ends when there will be none, or when the process drains and nothing is owed.
     async fn input_or_end(&mut self) -> WaitEnd {
+        if self.client.status.asks_again.get().is_some() {
+            return WaitEnd::Changed;
+        }
         let draining = self.worker.draining.get();
         if self.input.ended && self.connection.is_abandoned() {
             return WaitEnd::Gone(Gone::Left);
@@ -454,6 +457,10 @@ impl Server {
                 WaitEnd::Input(0) => self.input.ended = true,
                 WaitEnd::Input(_) | WaitEnd::Changed => {}
             }
+        }
+        if self.client.status.asks_again.get().is_some() {
+            // What is before it is answered only in appearance.
+            return Some(WaitEnd::Changed);
         }
         let Self { worker, client, read, input, connection, .. } = self;
         let (mut arrived, patience) = (false, patience(args));

@@ -191,3 +191,32 @@ impl Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::net::runtime::flush::{DirtyList, Schedule};
+    use crate::proxy::downstream::replies::Output;
+
+    #[test]
+    fn what_a_replica_denies_is_the_primarys_to_say_however_often_it_was_asked() {
+        let dirty = DirtyList::new(&Rc::<Schedule>::default());
+        let output = Output { dirty, buffers: Rc::default(), budget: Arc::default(), gathers: false };
+        let client = Client::drain(output);
+        let asked = |kind, at_primary| {
+            let own = Pending::own(kind, 0, Rc::clone(&client), ShardIndex::FIRST, Moment::default());
+            Pending { at_primary, ..own }
+        };
+        for kind in [PendingKind::Read, PendingKind::Final, PendingKind::Last] {
+            assert!(asked(kind, false).is_unconfirmed_by(b"$-1\r\n"), "{kind:?}");
+            assert!(asked(kind, false).is_unconfirmed_by(b"$0\r\n\r\n"), "{kind:?}");
+            assert!(!asked(kind, false).is_unconfirmed_by(b"$1\r\nv\r\n"), "{kind:?}");
+            // Of a long one only the beginning is there.
+            assert!(!asked(kind, false).is_unconfirmed_by(b"$70000\r\nv"), "{kind:?}");
+            assert!(!asked(kind, true).is_unconfirmed_by(b"$-1\r\n"), "{kind:?}");
+        }
+        assert!(!asked(PendingKind::Write, false).is_unconfirmed_by(b"$-1\r\n"));
+    }
+}

@@ -89,6 +89,9 @@ impl Worker {
         self.stats.redirected.add(1);
         let (redirection, to) = self.learn(&cluster, lane, reply, now);
         if lane.exclusive {
+            if to == Some(self.shared.index()) && matches!(redirection, Some(Redirection::Moved { .. })) {
+                self.depose(lane, now);
+            }
             let asking = to.filter(|_| matches!(redirection, Some(Redirection::Ask { .. })));
             return ask_again(&pending, reply, (asking, to.is_some()), patience, now);
         }

@@ -1,22 +1,22 @@
 //! What the other tests stand on, without the proxy: the checker sees what replicas tell while slots move, and has nothing
 //! to say where primaries are asked.
 
+use super::moving;
 use crate::support::checker::Level;
 use crate::support::cluster::counters::Counters;
 use crate::support::cluster::registers::{Outcome, Plan};
 use crate::support::cluster::{Access, Via, key_in};
 use crate::support::{Cluster, Server, secs};
 
-/// Slots that move there and back, and keys in each of them.
-const MOVING: u16 = 24;
+/// Keys in each of the slots that move there and back.
 const KEYS: usize = 8;
 
 /// Reads at nodes of this kind while slots move there and back.
 fn resharded(cluster: &Cluster, access: Access) -> Outcome {
-    let load = Plan::over(Via::Nodes(cluster.addresses(), access), 0..MOVING, KEYS).start(cluster);
+    let load = Plan::over(Via::Nodes(cluster.addresses(), access), 0..moving(), KEYS).start(cluster);
     load.await_reads(200);
-    cluster.reshard(MOVING, 0, 1);
-    for slot in 0..MOVING {
+    cluster.reshard(moving(), 0, 1);
+    for slot in 0..moving() {
         cluster.move_slot(slot, 0);
     }
     cluster.await_ok();

@@ -115,3 +115,49 @@ fn they_are_released_by_other_clients_whatever_shard_they_wait_at() {
     }
     assert!(stranger.is_silent_for(ms(200)), "somebody else was released");
 }
+
+/// What is behind one that is asked again is answered behind it.
+#[test]
+fn what_is_behind_them_stays_behind_them() {
+    let rig = Rig::start(SESSION);
+    let (key, all) = (key_in(7, 0), keys(6));
+    for key in &all {
+        assert_eq!(rig.proxy.cmd(&["SET", key, key]), "OK");
+    }
+    let (from, to) = (rig.cluster.owner(7), (rig.cluster.owner(7) + 1) % 3);
+    let mut waiting = rig.connect();
+    waiting.ask(&["BLPOP", &key, "30"]);
+    let over: Vec<&str> = std::iter::once("MGET").chain(all.iter().map(String::as_str)).collect();
+    waiting.ask(&over);
+    waiting.ask(&["CLIENT", "LIST"]);
+    waiting.ask(&["GET", &all[0]]);
+    let blocked = |node: usize| rig.cluster.nodes[node].info("clients")["blocked_clients"] != "0";
+    eventually("it waits", secs(5), || blocked(from));
+    rig.cluster.move_slot(7, to);
+    eventually("it waits where the slot is now", secs(10), || blocked(to));
+    assert_eq!(rig.proxy.cmd(&["RPUSH", &key, "element"]), 1);
+    assert_eq!(waiting.read().items()[1].text(), "element");
+    let values = waiting.read();
+    assert_eq!(values.items().iter().map(Value::text).collect::<Vec<_>>(), all);
+    assert!(waiting.read().text().contains("id="));
+    assert_eq!(waiting.read(), all[0].as_str());
+}
+
+/// The old primary is a replica of the same shard.
+#[test]
+fn they_follow_a_failover_of_their_shard() {
+    let rig = Rig::start(SESSION);
+    rig.await_replicas();
+    let key = key_in(7, 0);
+    let (owner, mut waiting) = (rig.cluster.owner(7), rig.connect());
+    waiting.ask(&["BLPOP", &key, "30"]);
+    let blocked = |node: usize| rig.cluster.nodes[node].info("clients")["blocked_clients"] != "0";
+    eventually("it waits", secs(5), || blocked(owner));
+    let replica = rig.cluster.replicas_of(owner)[0];
+    rig.cluster.fail_over_to(replica);
+    assert_eq!(rig.proxy.cmd(&["RPUSH", &key, "element"]), 1);
+    let told = waiting.patience(secs(35)).read();
+    // As a server tells whoever blocks when it becomes a replica, or the element.
+    assert!(told.is_error() || told.items()[1] == "element", "{told:?}");
+    println!("{told:?}");
+}

@@ -3,21 +3,20 @@
 
 use std::thread;
 
-use super::{BOUND, BOUNDED, EVENTUAL, FENCED, Promise, Rig, SESSION, STRONG};
+use super::{BOUND, BOUNDED, EVENTUAL, FENCED, Promise, Rig, SESSION, STRONG, moving};
 use crate::support::checker::Level;
 use crate::support::cluster::registers::Plan;
 use crate::support::cluster::{Access, Shape, Via};
 use crate::support::{Direction, Server, ms, sleep_ms};
 
-/// Slots that move there and back, and keys in each of them.
-const MOVING: u16 = 24;
+/// Keys in each of the slots that move there and back.
 const KEYS: usize = 8;
 /// By how much a replica is behind, in the tests that have it so.
 const BEHIND: u64 = 300;
 
 /// There by `redis-cli`, and back key by key with pauses between the steps. The load is held to what the proxy promises.
 fn resharded(rig: &Rig, promise: Promise) {
-    let load = Plan::over(rig.via(), 0..MOVING, KEYS);
+    let load = Plan::over(rig.via(), 0..moving(), KEYS);
     resharded_under(rig, load, promise);
 }
 
@@ -26,8 +25,8 @@ fn resharded_under(rig: &Rig, load: Plan, held_to: Promise) {
     let load = load.start(&rig.cluster);
     load.await_reads(200);
     let before = rig.cluster.replica_calls(&["get", "mget"]);
-    rig.cluster.reshard(MOVING, 0, 1);
-    for slot in 0..MOVING {
+    rig.cluster.reshard(moving(), 0, 1);
+    for slot in 0..moving() {
         rig.cluster.move_slot_pausing(slot, 0, || thread::sleep(ms(1)));
     }
     rig.cluster.await_ok();
@@ -100,10 +99,10 @@ fn fenced_reads_are_right_while_slots_move_from_a_shard_whose_replica_is_late() 
 fn fenced_reads_are_right_while_slots_move_and_a_replica_stands_still_in_bursts() {
     let rig = Rig::start(FENCED);
     rig.await_replicas();
-    let load = Plan::over(rig.via(), 0..MOVING, KEYS).start(&rig.cluster);
+    let load = Plan::over(rig.via(), 0..moving(), KEYS).start(&rig.cluster);
     load.await_reads(200);
     let replica = rig.cluster.replicas_of(1)[0];
-    for slot in 0..MOVING {
+    for slot in 0..moving() {
         // Shorter than the time after which nodes call it dead.
         rig.cluster.pause(replica);
         rig.cluster.move_slot_pausing(slot, 1, || thread::sleep(ms(2)));
@@ -128,7 +127,7 @@ fn fenced_reads_are_right_while_slots_of_valkey_move() {
 fn resharded_while_others_write(promise: Promise, held_to: Level) {
     let rig = Rig::start(promise);
     let others = Via::Nodes(rig.cluster.addresses(), Access::Primary);
-    let load = Plan::over(rig.via(), 0..MOVING, KEYS).writing_via(others);
+    let load = Plan::over(rig.via(), 0..moving(), KEYS).writing_via(others);
     resharded_under(&rig, load, Promise { level: held_to, ..promise });
 }
 

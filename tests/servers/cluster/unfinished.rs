@@ -174,3 +174,25 @@ fn keys_of_a_slot_that_is_half_moved_are_found() {
     assert_eq!(conn.cmd(&words("EXISTS")), 0);
     step.finish();
 }
+
+/// A transaction has them all at one primary, and a command that is too long to be held goes there whole.
+#[test]
+fn keys_of_a_slot_that_is_open_stay_together_where_they_have_to() {
+    let rig = Rig::start(SESSION);
+    let (a, b) = (key_in(0, 0), key_in(0, 1));
+    assert_eq!(rig.proxy.cmd(&["SET", &a, "v"]), "OK");
+    assert_eq!(rig.proxy.cmd(&["SET", &b, "v"]), "OK");
+    let step = rig.cluster.open(0, 1);
+    let mut conn = rig.connect();
+    eventually("it is known to be open", secs(10), || rig.proxy.explain(&["GET", &a])["slot_state"] == "moving");
+    assert_eq!(conn.cmd(&["MULTI"]), "OK");
+    assert_eq!(conn.cmd(&["MGET", &a, &b]), "QUEUED");
+    assert_eq!(conn.cmd(&["EXISTS", &a, &b]), "QUEUED");
+    assert_eq!(conn.cmd(&["EXEC"]).items().len(), 2);
+    let many: Vec<String> = (0..60_000).map(|n| if n % 2 == 0 { a.clone() } else { b.clone() }).collect();
+    let words: Vec<&str> = std::iter::once("MGET").chain(many.iter().map(String::as_str)).collect();
+    let values = conn.patience(secs(60)).cmd(&words);
+    assert!(values.items().len() == many.len() && values.items().iter().all(|value| *value == "v"));
+    assert_eq!(conn.cmd(&["PING"]), "PONG");
+    step.cancel();
+}

@@ -16,7 +16,14 @@ impl Shards {
     /// not yet.
     pub(super) fn begin_again(&mut self, connection: &mut Connection, now: Moment) -> Option<Step> {
         let AskAgain { at, asking } = connection.client.status.asks_again.take()?;
-        let (bytes, begun) = self.blocks.as_ref()?;
+        if !self.again && self.parts.take().is_some() && std::mem::take(&mut self.joins) {
+            // Of the command behind it nothing was sent: it begins anew.
+            connection.client.expect_no_parts();
+        }
+        let Some((bytes, begun)) = &self.blocks else {
+            connection.client.answer(say::SLOT_ON_ITS_WAY);
+            return None;
+        };
         match again(bytes, now.since(*begun), asking, &self.commands) {
             Ok(Some(_)) if now < at => {
                 connection.client.status.asks_again.set(Some(AskAgain { at, asking }));
@@ -24,10 +31,10 @@ impl Shards {
             }
             Ok(Some(part)) => {
                 connection.waiting.end();
-                // Of a `WATCH`: what is watched there is nothing.
-                if !connection.client.status.blocks.get() {
-                    connection.release_pin(false);
-                }
+                // What is watched there is nothing, and its node may be a replica now.
+                let at = connection.client.status.pinned_at.get();
+                let side = self.sides.get_mut(at.index()).and_then(|side| side.connection.as_deref_mut());
+                side.filter(|_| at != self.current).unwrap_or(connection).release_pin(true);
                 self.parts = Some(VecDeque::from([part]));
                 self.again = true;
             }

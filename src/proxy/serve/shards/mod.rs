@@ -49,8 +49,10 @@ pub(super) struct Shards {
     arrival: u64,
     /// By which the commands of the present one are what they are said to be.
     commands: Arc<Commands>,
-    /// What is left of the present command.
+    /// What is left of the present command …
     parts: Option<VecDeque<Part>>,
+    /// … whose parts have one reply.
+    joins: bool,
     /// `MULTI` was said, and answered, and no server has heard of it yet …
     begins: bool,
     /// … nor of these, which name no key, and were answered that they are queued.
@@ -74,6 +76,7 @@ impl Shards {
             arrival: 0,
             commands,
             parts: None,
+            joins: false,
             begins: false,
             queued: Vec::new(),
             watched: None,
@@ -161,6 +164,9 @@ impl Shards {
             }
             About::Slot { slot, one_key: false }
                 if self.cluster.place(slot).state == SlotState::Moving
+                    && hold == Hold::Nothing
+                    && !self.begins
+                    && !request.is_partial()
                     && !connection.is_unauthenticated()
                     && let Some(combine) = by_key(spread(intent, &commands.table, true)) =>
             {
@@ -283,7 +289,9 @@ impl Shards {
         }
         connection.asking = matches!(to, To::Asking(_));
         let step = connection.dispatch(request, intent, view, commands, now);
-        if matches!(step, Step::Done) && !self.again && !request.is_partial() {
+        if request.is_partial() {
+            self.blocks = None;
+        } else if matches!(step, Step::Done) && !self.again {
             connection.client.status.refused.set(None);
             let mut bytes = BytesMut::new();
             request.encode_into(&mut bytes);

@@ -179,13 +179,13 @@ impl Shards {
             return unserved(connection, now);
         }
         connection.client.expect_parts(parts.len(), combine);
-        self.parts = Some(parts);
+        (self.parts, self.joins) = (Some(parts), true);
         self.go_on(connection, now)
     }
 
     /// With a command that is sent in other words.
     pub(super) fn begin_one(&mut self, connection: &mut Box<Connection>, part: Part, now: Moment) -> Step {
-        self.parts = Some(VecDeque::from([part]));
+        (self.parts, self.joins) = (Some(VecDeque::from([part])), false);
         self.go_on(connection, now)
     }
 
@@ -207,7 +207,7 @@ impl Shards {
                 }
             }
         }
-        self.parts = None;
+        (self.parts, self.joins) = (None, false);
         Step::Done
     }
 

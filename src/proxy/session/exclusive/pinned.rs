@@ -213,7 +213,7 @@ impl Connection {
         pin.raw_after |= speaks_unasked;
         let watches_first = intent.handling == Handling::Pin(Stateful::Watch) && !pin.holds_state();
         pin.follow(intent, request);
-        self.client.status.may_repeat(pin.blocking, watches_first);
+        self.client.status.may_repeat(pin.blocking, watches_first, request.is_partial());
         // In a transaction the cursor comes with the reply to `EXEC`, bare.
         let rewrite = match intent.handling {
             Handling::Scan { .. } if !was_multi => Rewrite::Cursor { all: false },
