@@ -184,7 +184,9 @@ fn keys_of_a_slot_that_is_open_stay_together_where_they_have_to() {
     assert_eq!(rig.proxy.cmd(&["SET", &b, "v"]), "OK");
     let step = rig.cluster.open(0, 1);
     let mut conn = rig.connect();
-    eventually("it is known to be open", secs(10), || rig.proxy.explain(&["GET", &a])["slot_state"] == "moving");
+    eventually("it is known to be open", secs(10), || {
+        rig.proxy.explain(&["GET", &a])["slot_state"] == "moving"
+    });
     assert_eq!(conn.cmd(&["MULTI"]), "OK");
     assert_eq!(conn.cmd(&["MGET", &a, &b]), "QUEUED");
     assert_eq!(conn.cmd(&["EXISTS", &a, &b]), "QUEUED");
