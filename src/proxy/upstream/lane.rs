@@ -5,6 +5,7 @@
 //! Replies are cut, not parsed, and handed on as they came. Whatever does not add up (a reply nobody asked for, bytes
 //! that are no reply) closes the lane: a connection that is out of step must never answer another command.
 
+mod cluster;
 mod detour;
 
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
@@ -201,19 +202,6 @@ impl Lane {
         self.mark_dirty(inner);
     }
 
-    /// Has the node of a cluster answer as the primary from now on, or as a replica: whoever was the primary, and is a replica now,
-    /// is to say so rather than to show what is older than what the next primary has acknowledged. Nobody gets the reply to `own`.
-    pub(crate) fn face(self: &Rc<Self>, as_primary: bool, own: impl FnOnce() -> Pending) {
-        if !self.in_cluster.get() || self.exclusive || self.readonly.get() != as_primary || !self.is_usable()
-        {
-            return;
-        }
-        let words: &[u8] =
-            if as_primary { b"*1\r\n$9\r\nREADWRITE\r\n" } else { b"*1\r\n$8\r\nREADONLY\r\n" };
-        self.readonly.set(!as_primary);
-        self.push_bytes(words, own());
-    }
-
     /// Takes what `write` appends of the command that is passed on as it comes; it says how much it has used, and whether
     /// that was the last of it.
     pub fn stream<E>(
@@ -372,21 +360,6 @@ impl Lane {
         inner.connection.queue().front().is_some_and(|front| {
             front.is_doubtful(inner.proof) || self.demoted.get() && front.asked().is_for_successor()
         })
-    }
-
-    /// Whether a reply is all right that is no error, though replies are looked at more closely: that of a replica of a cluster
-    /// which shows its key.
-    #[inline]
-    pub(crate) fn shows(&self, pending: &Pending, reply: &[u8]) -> bool {
-        let of_replica = self.in_cluster.get() && !pending.at_primary && !self.demoted.get();
-        of_replica && !pending.is_unconfirmed_by(reply)
-    }
-
-    /// Whether a replica of a cluster has said nothing yet, by the beginning of its reply, that speaks for the key.
-    pub(crate) fn front_is_unconfirmed(&self, reply: &[u8]) -> bool {
-        let inner = self.inner.borrow();
-        let front = inner.connection.queue().front();
-        front.is_some_and(|front| front.is_unconfirmed_by(reply))
     }
 
     /// The oldest command is asked again elsewhere, whatever the node answers.

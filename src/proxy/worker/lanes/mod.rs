@@ -7,6 +7,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod detour;
+mod found;
 pub(crate) mod rewrite;
 pub(crate) mod settle;
 pub(crate) mod stalled;

@@ -9,8 +9,7 @@ use bytes::BytesMut;
 
 use crate::config::PresentAs;
 use crate::core::moment::Moment;
-use crate::core::position::Offset;
-use crate::core::repeat::{Answered, AskedOn, Belief, PendingKind, judge};
+use crate::core::repeat::{Belief, PendingKind};
 use crate::core::session::Stamps;
 use crate::mutant;
 use crate::net::runtime::buffer::drop_front;
@@ -21,6 +20,7 @@ use crate::net::socket::halves::ReadHalf;
 use crate::proxy::downstream::replies::Gone;
 use crate::proxy::upstream::lane::{Broken, Closed, Lane, OutOfStep, Proto, Withdrawal};
 use crate::proxy::upstream::pending::{Pending, Rewrite};
+use crate::proxy::worker::lanes::found::Found;
 use crate::proxy::worker::lanes::rewrite;
 use crate::proxy::worker::retry::RepeatedFor;
 use crate::proxy::worker::{Reply, Worker};
@@ -337,93 +337,6 @@ fn announced(head: &[u8]) -> Option<usize> {
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
-/// What was found of a reply.
-struct Found {
-    belief: Belief,
-    /// The proof that was asked for together with the read was not enough.
-    lacking: bool,
-    /// It counts for nothing.
-    doubtful: bool,
-    /// It says that there is no such key, which is the primary's to say.
-    absent: bool,
-    /// The primary has not executed the command, because its slot, or some of it, is another primary's.
-    is_elsewhere: bool,
-    /// What stands for the question that it answers.
-    question: Option<u64>,
-}
-
-impl Default for Found {
-    fn default() -> Self {
-        let (belief, question) = (Belief::Believed, None);
-        Self { belief, lacking: false, doubtful: false, absent: false, is_elsewhere: false, question }
-    }
-}
-
-impl Found {
-    /// Looks at a reply. True if somebody else has to be asked.
-    #[allow(clippy::inline_always, reason = "measured: 3 % of the instructions of a small command")]
-    #[inline(always)]
-    fn is_to_be_asked_again(
-        &mut self,
-        worker: &Worker,
-        lane: &Lane,
-        (pending, proof): (&Pending, Option<Offset>),
-        (reply, kind): (&[u8], ReplyKind),
-    ) -> bool {
-        self.lacking = pending.lacks_proof(proof);
-        self.doubtful = pending.is_doubtful(proof);
-        if kind != ReplyKind::Error && !self.doubtful && (!lane.examined.get() || lane.shows(pending, reply))
-        {
-            return false;
-        }
-        self.is_rejected(worker, lane, pending, (reply, kind))
-    }
-
-    /// The same, of a reply that is an error, is doubtful, or is of a node whose word is not enough.
-    #[cold]
-    fn is_rejected(
-        &mut self,
-        worker: &Worker,
-        lane: &Lane,
-        pending: &Pending,
-        (reply, kind): (&[u8], ReplyKind),
-    ) -> bool {
-        if lane.in_cluster.get() && self.is_of_another_shard(lane, pending, reply) {
-            return true;
-        }
-        if lane.exclusive && ErrorCode::of(reply).is_some_and(ErrorCode::is_of_cluster) {
-            worker.learn_by_the_way(lane, reply, clock::now());
-        }
-        if kind != ReplyKind::Error && !lane.demoted.get() && !self.doubtful {
-            return false;
-        }
-        self.belief = examine(worker, lane, pending, self.doubtful, reply);
-        matches!(self.belief, Belief::Elsewhere | Belief::Successor)
-    }
-
-    /// The same, of what only nodes of a cluster answer. A replica may not have heard of a key that has come to its shard, or
-    /// still be without one that has come back: that there is no such key is the primary's to say.
-    fn is_of_another_shard(&mut self, lane: &Lane, pending: &Pending, reply: &[u8]) -> bool {
-        let asks =
-            pending.kind == PendingKind::Write || pending.asked().may_move() || pending.rewrite.is_cursor();
-        let refused = || ErrorCode::of(reply).is_some_and(ErrorCode::is_of_cluster);
-        // Nothing is behind it that counts on it.
-        let is_last = || pending.client.next() == pending.seq + 1;
-        let alone = lane.exclusive && !(pending.client.status.repeatable.get() && is_last());
-        self.is_elsewhere = asks && pending.at_primary && !alone && refused();
-        // A read that was sent behind another one that has yet to be sent on would show what is older than that.
-        self.is_elsewhere |= asks
-            && pending.at_primary
-            && !lane.exclusive
-            && pending.asked().may_move()
-            && pending.stamps != Stamps::None
-            && pending.client.is_behind_astray(pending.seq, |stamps| stamps.touch_any_of(&pending.stamps));
-        self.absent = pending.is_unconfirmed_by(reply);
-        self.doubtful |= self.absent;
-        self.is_elsewhere
-    }
-}
-
 /// One whole reply, or its last part, to the oldest command. True when its client has much to take.
 fn answer<const SHARES: bool>(
     worker: &Rc<Worker>,
@@ -489,24 +402,6 @@ fn answer<const SHARES: bool>(
         return Ok(pending.client.deliver(pending.seq, reply, true));
     }
     Ok(deliver_rewritten(worker, lane, &pending, reply, (kind, cut), now))
-}
-
-/// What to think of a reply that is an error, is doubtful, or is a former primary's.
-#[cold]
-fn examine(worker: &Worker, lane: &Lane, pending: &Pending, doubtful: bool, reply: &[u8]) -> Belief {
-    let refuses = ErrorCode::of(reply).is_some() && say::refuses_writes(reply);
-    let not_here = || say::asks_for_another_node(reply, pending.at_primary);
-    let answered = if refuses && pending.at_primary {
-        Answered::ReadOnly
-    } else if pending.kind == PendingKind::Read
-        && (not_here() || worker.shut_out.differs(lane, reply, &worker.shared.shard().view.load()))
-    {
-        Answered::NotHere
-    } else {
-        Answered::Value
-    };
-    let on = AskedOn { exclusive: lane.exclusive, demoted: lane.demoted.get() };
-    judge(pending.asked(), doubtful, answered, on)
 }
 
 /// Asks somebody else. Gives the command back when the reply is the best that there is.
