@@ -12,6 +12,10 @@ use crate::mutant;
 /// nothing of the kind and nobody follows either.
 pub const PROMOTION_LASTS: Duration = Duration::from_secs(1);
 
+/// How long whoever was the primary of a shard of a cluster has to say that it is none any longer, once another one is named: a few
+/// polls.
+pub const HANDED_OVER_WITHIN: Duration = Duration::from_millis(400);
+
 /// What it comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Elected {
@@ -58,6 +62,8 @@ pub struct Election {
     named_since: bool,
     /// Nobody else is followed as long as somebody is called the primary.
     by_name: bool,
+    /// When somebody else was called so.
+    named_at: Moment,
 }
 
 impl Election {
@@ -66,6 +72,14 @@ impl Election {
     /// too.
     pub fn by_name() -> Self {
         Self { by_name: true, ..Self::default() }
+    }
+
+    /// Whether the primary before, which answers, has yet to be heard that it is none any longer. It may hold writes until then
+    /// (`CLUSTER FAILOVER` pauses clients), and says what becomes of them; who takes its connections away never knows.
+    fn is_handed_over(&self, view: &View, named: NodeId, now: Moment) -> bool {
+        let before = view.primary.filter(|before| *before != named).and_then(|before| view.node(before));
+        let holds = |node: &Node| node.role == Some(Role::Primary) && node.silent_since.is_none();
+        before.is_some_and(holds) && now.since(self.named_at) < HANDED_OVER_WITHIN
     }
 
     /// Whether somebody who is not called the primary has lately begun to say so, which those should be asked about whose
@@ -79,10 +93,10 @@ impl Election {
     }
 
     /// `node` is called the primary from now on. False: as before.
-    pub fn name(&mut self, node: Option<NodeId>) -> bool {
+    pub fn name(&mut self, node: Option<NodeId>, now: Moment) -> bool {
         let is_news = self.named != node;
         if is_news {
-            (self.named, self.named_since) = (node, true);
+            (self.named, self.named_since, self.named_at) = (node, true, now);
         }
         is_news
     }
@@ -104,7 +118,8 @@ impl Election {
             let claim = if view.primary == Some(named) { Claim::First } else { Claim::Named };
             // It may be known by two addresses.
             let is_there = view.node(named).is_some_and(|node| node.role == Some(Role::Primary));
-            return if is_there { Elected::Node(named, claim) } else { Elected::Nobody };
+            let is_led = is_there && !self.is_handed_over(view, named, now);
+            return if is_led { Elected::Node(named, claim) } else { Elected::Nobody };
         }
         let ours = view.history.map(|h| h.id);
         let kept = claims.iter().find(|n| Some(n.id) == view.primary);

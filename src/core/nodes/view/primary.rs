@@ -19,7 +19,7 @@ impl Tracker {
     }
 
     pub(super) fn hear_named(&mut self, node: Option<NodeId>, now: Moment) -> Effect {
-        if !self.election.name(node) {
+        if !self.election.name(node, now) {
             return Effect::None;
         }
         let (primary, effect) = (self.view.primary, self.elect(now));
