@@ -845,3 +845,36 @@ fn whoever_is_called_the_primary_is_it_once_it_says_so_itself() {
     let _ = world.info(S, unrelated, 301 + 2 * HOLD.as_millis() as u64);
     assert_eq!(world.view().primary, Some(P));
 }
+
+/// In a cluster the history says nothing: a replica that was taken out of it continues that, too.
+#[test]
+fn in_a_cluster_nobody_leads_who_is_not_called_the_primary() {
+    let in_cluster = || {
+        let mut world = World::settled();
+        world.tracker = world.tracker.in_cluster();
+        assert_eq!(world.name(P, 200), Effect::None);
+        // Nobody follows it any longer.
+        world.lose(S, 201);
+        let _ = world.promote_r(promoted(b'b', b'a', 1001), 1000, 301);
+        let lasts = 301 + PROMOTION_LASTS.as_millis() as u64 + 1;
+        let _ = world.primary(P, 1000, lasts);
+        let _ = world.primary(R, 1000, lasts);
+        assert_eq!(world.view().primary, Some(P));
+        (world, lasts + 100)
+    };
+    // It is called so: the one before says first that it is none any longer …
+    let (mut world, now) = in_cluster();
+    let _ = world.name(R, now);
+    let _ = world.primary(R, 1001, now + 50);
+    assert_eq!(world.view().primary, Some(P), "it may hold writes yet");
+    let _ = world.replica(P, Link::Up, "r", Some(1001), now + 60);
+    assert_eq!(world.view().primary, Some(R));
+    // … or has had the time.
+    let (mut world, now) = in_cluster();
+    let _ = world.name(R, now);
+    let _ = world.primary(P, 1001, now + 399);
+    let _ = world.primary(R, 1001, now + 399);
+    assert_eq!(world.view().primary, Some(P));
+    let _ = world.primary(R, 1001, now + 400);
+    assert_eq!(world.view().primary, Some(R));
+}
