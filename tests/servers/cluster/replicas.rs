@@ -2,7 +2,7 @@
 
 use super::{BOUND, BOUNDED, EVENTUAL, FENCED, Promise, Rig, SESSION, STRONG, keys};
 use crate::support::cluster::key_in;
-use crate::support::{eventually, secs, sleep_ms};
+use crate::support::{Cluster, Setup, eventually, secs, sleep_ms};
 
 fn serves_at_replicas(promise: Promise) {
     let rig = Rig::start(promise);
@@ -73,8 +73,7 @@ fn a_replica_that_stands_still_is_not_asked_for_what_it_has_not() {
 }
 
 /// What is known of the slots ages: who does not say any longer what is its own may have lost it.
-fn serves_only_while_the_owner_says_so(promise: Promise) {
-    let rig = Rig::start(promise);
+fn serves_only_while_the_owner_says_so(rig: &Rig) {
     rig.await_replicas();
     let (key, replica) = (key_in(0, 0), rig.cluster.replicas_of(0));
     let mut conn = rig.connect();
@@ -101,10 +100,14 @@ fn serves_only_while_the_owner_says_so(promise: Promise) {
 
 #[test]
 fn bounded_reads_are_served_by_replicas_only_while_the_owner_says_so() {
-    serves_only_while_the_owner_says_so(BOUNDED);
+    serves_only_while_the_owner_says_so(&Rig::start(BOUNDED));
 }
 
 #[test]
 fn strong_reads_are_served_by_replicas_only_while_the_owner_says_so() {
-    serves_only_while_the_owner_says_so(STRONG);
+    // Nothing else keeps them away from replicas for so long.
+    let strong = "consistency = \"strong\"\nmax-lag = \"60s\"\nwait-timeout = \"400ms\"";
+    let cluster = Cluster::start();
+    let setup = Setup::by_cluster(&cluster.addresses()).policy("default", strong);
+    serves_only_while_the_owner_says_so(&Rig { proxy: setup.start_with_any_replicas(), cluster });
 }
