@@ -13,7 +13,9 @@ use crate::core::policy::{Consistency, Policy};
 use crate::core::reason::Reason;
 use crate::core::route::Demand;
 use crate::core::slots::Floor;
-use crate::core::slots::{About, HashSlot, ShardIndex, SlotPlace, SlotState, Spread, about, spread};
+use crate::core::slots::{
+    About, Expected, HashSlot, ShardIndex, SlotPlace, SlotState, Spread, about, spread,
+};
 use crate::shard::cluster::Cluster;
 use crate::shard::shared::Shared;
 
@@ -60,7 +62,7 @@ pub fn of<A: Args + ?Sized>(shared: &Arc<Shared>, args: &A, commands: &Commands)
     let what = about(args, intent, &commands.table);
     let whole = || (0..args.count()).map(|at| args.arg(at).to_vec()).collect::<Vec<_>>();
     let place = match what {
-        About::Slot { slot, one_key } => at(cluster, slot, one_key),
+        About::Slot { slot, expected } => at(cluster, slot, expected != Expected::Unseen),
         About::Nothing => keyless(shared, spread(intent, &commands.table, false)),
         About::Several => {
             let step = match spread(intent, &commands.table, true) {
@@ -73,7 +75,7 @@ pub fn of<A: Args + ?Sized>(shared: &Arc<Shared>, args: &A, commands: &Commands)
             };
             let args = first_part(args, step);
             let slot = HashSlot::of(args.get(1).map_or(&[], Vec::as_slice));
-            let place = at(cluster, slot, args.len() == 2);
+            let place = at(cluster, slot, true);
             return Some(here(shared, place, args));
         }
     };

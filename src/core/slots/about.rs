@@ -13,11 +13,24 @@ pub enum About {
     Slot {
         /// Which.
         slot: HashSlot,
-        /// Whether it names one key only, and can be about no other.
-        one_key: bool,
+        /// What its reply has to show for it to be known that they were all there.
+        expected: Expected,
     },
     /// Its keys are in several.
     Several,
+}
+
+/// What a reply has to show for it to be known that all its keys were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Of one key, or of several without each of which there is nothing (`SINTER`): anything at all (`GET`, `LRANGE`, `TTL`).
+    Anything,
+    /// One element for each key, in an array: something in each (`MGET`, `JSON.MGET`).
+    EachElement,
+    /// A number of keys that are there: no less than this (`EXISTS`, `TOUCH`).
+    Count(u32),
+    /// It does not show which of its keys were there (`SUNION`, `SDIFF`, `PFCOUNT` and `XREAD` of several, `EVAL_RO`).
+    Unseen,
 }
 
 /// What becomes of a command that is about several slots, or about none.
@@ -68,7 +81,7 @@ impl Spread {
 /// What a command is about.
 pub fn about<A: Args + ?Sized>(args: &A, intent: Intent, table: &CommandTable) -> About {
     if intent.handling == Handling::Shared && table.has_one_key(intent.id) && args.count() > 1 {
-        return About::Slot { slot: HashSlot::of(args.arg(1)), one_key: true };
+        return About::Slot { slot: HashSlot::of(args.arg(1)), expected: Expected::Anything };
     }
     let (mut first, mut differs, mut count) = (None, false, 0);
     let keys = table.for_each_key(intent.id, args, &mut |key| {
@@ -80,9 +93,21 @@ pub fn about<A: Args + ?Sized>(args: &A, intent: Intent, table: &CommandTable) -
         None => of_channel(args, intent, table),
         Some(_) if differs => About::Several,
         Some(slot) => {
-            let one_key = count == 1 && keys != Keys::Unknowable && intent.handling == Handling::Shared;
-            About::Slot { slot, one_key }
+            let is_known = keys != Keys::Unknowable && intent.handling == Handling::Shared;
+            let expected = if is_known { expected(table.name(intent.id), count) } else { Expected::Unseen };
+            About::Slot { slot, expected }
         }
+    }
+}
+
+/// What the reply to a read of so many keys shows of them.
+fn expected(command: &str, keys: u32) -> Expected {
+    match command {
+        "mget" | "json.mget" => Expected::EachElement,
+        "exists" | "touch" => Expected::Count(keys),
+        "sinter" | "zinter" | "sintercard" | "zintercard" => Expected::Anything,
+        _ if keys == 1 => Expected::Anything,
+        _ => Expected::Unseen,
     }
 }
 
@@ -90,7 +115,7 @@ pub fn about<A: Args + ?Sized>(args: &A, intent: Intent, table: &CommandTable) -
 fn of_channel<A: Args + ?Sized>(args: &A, intent: Intent, table: &CommandTable) -> About {
     let of_shards = matches!(table.name(intent.id), "spublish" | "ssubscribe" | "sunsubscribe");
     if of_shards && args.count() > 1 {
-        return About::Slot { slot: HashSlot::of(args.arg(1)), one_key: false };
+        return About::Slot { slot: HashSlot::of(args.arg(1)), expected: Expected::Unseen };
     }
     About::Nothing
 }
@@ -141,19 +166,29 @@ mod tests {
     #[test]
     fn keys_of_one_slot_are_together() {
         let slot = HashSlot::of(b"a");
-        let at = |one_key| About::Slot { slot, one_key };
-        for (command, one_key) in [
-            ("GET a", true),
-            ("SET a 1", true),
-            ("MGET {a}1 {a}2", false),
-            ("MGET a", true),
-            ("EVAL script 1 a", false),
-            ("BLPOP a 0", false),
-            ("XREAD STREAMS a 0", true),
-            ("SPUBLISH a m", false),
-            ("HSCAN a 0", false),
+        let at = |expected| About::Slot { slot, expected };
+        for (command, expected) in [
+            ("GET a", Expected::Anything),
+            ("SET a 1", Expected::Anything),
+            ("MGET {a}1 {a}2", Expected::EachElement),
+            ("MGET a", Expected::EachElement),
+            ("EXISTS {a}1 {a}2 {a}1", Expected::Count(3)),
+            ("SINTER {a}1 {a}2", Expected::Anything),
+            ("SINTERCARD 2 {a}1 {a}2 LIMIT 1", Expected::Anything),
+            // `LCS … IDX` says something of keys that are not there.
+            ("LCS {a}1 {a}2", Expected::Unseen),
+            ("SUNION {a}1 {a}2", Expected::Unseen),
+            ("SUNION a", Expected::Anything),
+            ("PFCOUNT {a}1 {a}2", Expected::Unseen),
+            ("EVAL script 1 a", Expected::Unseen),
+            ("EVAL_RO script 1 a", Expected::Unseen),
+            ("BLPOP a 0", Expected::Unseen),
+            ("XREAD STREAMS a 0", Expected::Anything),
+            ("XREAD STREAMS {a}1 {a}2 0 0", Expected::Unseen),
+            ("SPUBLISH a m", Expected::Unseen),
+            ("HSCAN a 0", Expected::Unseen),
         ] {
-            assert_eq!(of(command).0, at(one_key), "{command}");
+            assert_eq!(of(command).0, at(expected), "{command}");
         }
     }
 

@@ -30,7 +30,7 @@ mod motion;
 mod report;
 mod topology;
 
-pub use about::{About, Spread, about, spread};
+pub use about::{About, Expected, Spread, about, spread};
 pub use blocking::{TimeLeft, time_left};
 pub use change::Change;
 pub use claims::{Claims, Rival};

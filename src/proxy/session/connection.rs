@@ -12,7 +12,7 @@ use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
 use crate::core::reason::Reason;
 use crate::core::session::Home;
-use crate::core::slots::Floor;
+use crate::core::slots::{Expected, Floor};
 use crate::net::runtime::clock;
 use crate::proxy::downstream::replies::Client;
 use crate::proxy::session::exclusive::pin::{Permit, Pin};
@@ -51,6 +51,8 @@ pub struct Connection {
     pub(crate) last: LastCommand,
     /// What is demanded for the hash slot of the present command …
     pub(crate) floor: Floor,
+    /// … and what a replica's reply to it has to show.
+    pub(crate) expected: Expected,
     /// … by the map of this generation.
     pub(crate) map: u64,
     /// What is said next on its exclusive connection is behind `ASKING`.
@@ -79,6 +81,7 @@ impl Connection {
             permit: Permit::No,
             last: LastCommand::default(),
             floor: Floor::NONE,
+            expected: Expected::Unseen,
             map: 0,
             asking: false,
         }
@@ -107,6 +110,7 @@ impl Connection {
             permit: Permit::No,
             last: LastCommand::default(),
             floor: Floor::NONE,
+            expected: Expected::Unseen,
             map: 0,
             asking: false,
         }

@@ -102,6 +102,7 @@ impl Connection {
             stamps: outgoing.stamps,
             at_primary: outgoing.at_primary,
             sees_all: outgoing.sees_all,
+            expected: self.expected,
             need: outgoing.need,
             void: false,
             redirected: 0,

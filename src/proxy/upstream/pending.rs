@@ -9,10 +9,10 @@ use crate::core::policy::PolicyId;
 use crate::core::position::Offset;
 use crate::core::repeat::{Asked, PendingKind};
 use crate::core::session::{Session, Stamps};
-use crate::core::slots::ShardIndex;
+use crate::core::slots::{Expected, ShardIndex};
 use crate::proxy::downstream::replies::Client;
 use crate::telemetry::AccessLabel;
-use crate::wire::absent::{Expected, looks_absent};
+use crate::wire::absent::looks_absent;
 
 /// What Redweir changes in a reply, or takes note of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct Pending {
     pub at_primary: bool,
     /// The reply can tell of any key.
     pub sees_all: bool,
+    /// Of a read of a cluster, what a replica's reply has to show for it to be believed.
+    pub expected: Expected,
     /// What the replica must prove to have applied, or the read is repeated.
     pub need: Option<Offset>,
     /// The node may have gone back since it was sent there: whatever it answers, the read is repeated elsewhere.
@@ -100,6 +102,7 @@ impl Pending {
             stamps: Stamps::None,
             at_primary: false,
             sees_all: false,
+            expected: Expected::Unseen,
             need: None,
             void: false,
             redirected: 0,
@@ -126,12 +129,12 @@ impl Pending {
         Asked { kind: self.kind, at_primary: self.at_primary, scans: self.rewrite.is_cursor() }
     }
 
-    /// Whether it asks a replica, which says, as far as it has said anything, that there is no such key.
+    /// Whether it asks a replica, which says, as far as it has said anything, that a key is not there.
     #[inline]
     pub fn is_unconfirmed_by(&self, reply: &[u8]) -> bool {
         // As most are that show their key.
         let is_string = matches!(reply, [b'$', b'1'..=b'9', ..]);
-        !self.at_primary && !is_string && self.asked().may_move() && looks_absent(reply, Expected::Single)
+        !self.at_primary && !is_string && self.asked().may_move() && looks_absent(reply, self.expected)
     }
 
     /// Whether it needs more than the last `ROLE` on its lane proved.
@@ -182,6 +185,7 @@ impl Pending {
             stamps: Stamps::None,
             at_primary: self.at_primary,
             sees_all: false,
+            expected: self.expected,
             need: None,
             void: false,
             redirected: 0,
@@ -207,7 +211,7 @@ mod tests {
         let client = Client::drain(output);
         let asked = |kind, at_primary| {
             let own = Pending::own(kind, 0, Rc::clone(&client), ShardIndex::FIRST, Moment::default());
-            Pending { at_primary, ..own }
+            Pending { at_primary, expected: Expected::Anything, ..own }
         };
         for kind in [PendingKind::Read, PendingKind::Final, PendingKind::Last] {
             assert!(asked(kind, false).is_unconfirmed_by(b"$-1\r\n"), "{kind:?}");

@@ -16,7 +16,7 @@ use crate::core::reason::Reason;
 use crate::core::repeat::{self, Asked, Fate, HowLost, PendingKind};
 use crate::core::route::{Ask, decide};
 use crate::core::slots::Floor;
-use crate::core::slots::{About, about};
+use crate::core::slots::{About, Expected, about};
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
@@ -159,7 +159,7 @@ impl Worker {
     fn floor_of(&self, request: &Request<'_>, intent: Intent, view: &View, commands: &Commands) -> Floor {
         let Some(cluster) = self.shared.cluster() else { return Floor::NONE };
         match about(request, intent, &commands.table) {
-            About::Slot { slot, one_key: true } => {
+            About::Slot { slot, expected } if expected != Expected::Unseen => {
                 let place = cluster.place(slot);
                 if place.owner == Some(self.shard) {
                     cluster.floor((slot, place), &self.shared, view, None)

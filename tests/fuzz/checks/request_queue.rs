@@ -12,7 +12,7 @@ use redweir::core::nodes::node::NodeId;
 use redweir::core::policy::PolicyId;
 use redweir::core::repeat::PendingKind;
 use redweir::core::session::Stamps;
-use redweir::core::slots::ShardIndex;
+use redweir::core::slots::{Expected, ShardIndex};
 use redweir::net::runtime::flush::{DirtyList, Schedule};
 use redweir::net::socket::halves::WriteHalf;
 use redweir::proxy::downstream::replies::{Client, Gone, Output};
@@ -144,6 +144,7 @@ impl Model {
             stamps: entry.slot.map_or(Stamps::None, Stamps::One),
             at_primary: false,
             sees_all: false,
+            expected: Expected::Anything,
             need: None,
             void: false,
             shares: false,

@@ -53,6 +53,39 @@ fn strong_reads_are_served_by_replicas_of_all_shards() {
     serves_at_replicas(STRONG);
 }
 
+/// What is about several keys of one slot is asked of a replica as well, where its reply shows each key; where it shows one to
+/// be missing, or nothing of that, the primary has the word.
+#[test]
+fn several_keys_of_a_slot_are_read_at_replicas_if_the_reply_shows_them() {
+    let rig = Rig::start(EVENTUAL);
+    let mut conn = rig.connect();
+    let keys: Vec<String> = (0..3).map(|n| key_in(0, n)).collect();
+    let [a, b, c] = [&keys[0], &keys[1], &keys[2]];
+    let set = key_in(0, 3);
+    assert_eq!(conn.cmd(&["MSET", a, "1", b, "2"]), "OK");
+    assert_eq!(conn.cmd(&["SADD", &set, "x"]), 1);
+    rig.cluster.await_sync();
+    rig.await_replicas();
+    let replicas = rig.cluster.replicas_of(0);
+    for (command, expected, shown) in [
+        (vec!["MGET", a, b], r#"["1", "2"]"#, true),
+        (vec!["MGET", a, c, b], r#"["1", null, "2"]"#, false),
+        (vec!["EXISTS", a, b, a], ":3", true),
+        (vec!["EXISTS", a, b, c], ":2", false),
+        (vec!["SINTER", &set, &set], r#"["x"]"#, true),
+        (vec!["SINTER", &set, c], "[]", false),
+        (vec!["SUNION", &set, c], r#"["x"]"#, false),
+    ] {
+        let calls = |at: &[usize]| rig.cluster.calls(at, &[&command[0].to_lowercase()]);
+        eventually(&format!("{command:?} is answered where it may be"), secs(10), || {
+            let before = (calls(&[0]), calls(&replicas));
+            assert_eq!(format!("{:?}", conn.cmd(&command)), expected, "{command:?}");
+            let (primary, replica) = (calls(&[0]) - before.0, calls(&replicas) - before.1);
+            if shown { (primary, replica) == (0, 1) } else { primary == 1 }
+        });
+    }
+}
+
 /// In a fresh cluster every offset is low, and one that stands still is as good as any at a glance.
 #[test]
 fn a_replica_that_stands_still_is_not_asked_for_what_it_has_not() {

@@ -24,7 +24,7 @@ use crate::core::command::{Access, Handling, Intent, Stateful};
 use crate::core::moment::Moment;
 use crate::core::plan::Hold;
 use crate::core::slots::Floor;
-use crate::core::slots::{About, HashSlot, ShardIndex, SlotState, Spread, about, spread};
+use crate::core::slots::{About, Expected, HashSlot, ShardIndex, SlotState, Spread, about, spread};
 use crate::mutant;
 use crate::proxy::downstream::joint::Combine;
 use crate::proxy::session::connection::Connection;
@@ -162,7 +162,7 @@ impl Shards {
             About::Slot { slot, .. } if self.watches_elsewhere(connection, intent, slot) => {
                 cross_slot(connection)
             }
-            About::Slot { slot, one_key: false }
+            About::Slot { slot, .. }
                 if self.cluster.place(slot).state == SlotState::Moving
                     && hold == Hold::Nothing
                     && !self.begins
@@ -172,11 +172,11 @@ impl Shards {
             {
                 self.split(connection, combine, request, now)
             }
-            About::Slot { slot, one_key } => {
+            About::Slot { slot, expected } => {
                 if intent.handling == Handling::Pin(Stateful::Watch) {
                     self.watched = Some(slot);
                 }
-                let to = To::Slot { slot, replicas: one_key };
+                let to = To::Slot { slot, expected };
                 self.send(connection, to, request, intent, now)
             }
             About::Several | About::Nothing => {
@@ -249,11 +249,11 @@ impl Shards {
         let mut map = 0;
         let (shard, place) = match to {
             To::Shard(shard) | To::Asking(shard) => (shard, None),
-            To::Slot { slot, replicas } => {
+            To::Slot { slot, expected } => {
                 map = self.cluster.generation();
                 let place = self.cluster.place(slot);
                 let Some(owner) = place.owner else { return unserved(connection, now) };
-                (owner, Some((slot, place, replicas)))
+                (owner, Some((slot, place, expected)))
             }
         };
         if let Some(step) = self.switch(connection, shard) {
@@ -274,11 +274,12 @@ impl Shards {
         let likely = cached.map(|cached| cached.applied);
         connection.floor = match place {
             _ if intent.access != Access::Read => Floor::NONE,
-            Some((slot, place, true)) => {
+            None | Some((_, _, Expected::Unseen)) => Floor::PRIMARY,
+            Some((slot, place, _)) => {
                 self.cluster.floor((slot, place), &connection.worker.shared, view, likely)
             }
-            Some(_) | None => Floor::PRIMARY,
         };
+        connection.expected = place.map_or(Expected::Unseen, |(_, _, expected)| expected);
         connection.map = map;
         let is_met = likely.is_none_or(|applied| connection.floor.is_met_by(applied));
         if self.parts.is_some() || !is_met {

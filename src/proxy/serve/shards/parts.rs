@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use crate::core::argv::Args as _;
 use crate::core::command::in_force::Commands;
 use crate::core::command::{Handling, Intent, Stateful};
-use crate::core::slots::{About, HashSlot, ShardIndex, TimeLeft, about, time_left};
+use crate::core::slots::{About, Expected, HashSlot, ShardIndex, TimeLeft, about, time_left};
 use crate::wire::request::{Request, RequestLimits, RequestScanner, Scan};
 use crate::wire::say;
 
@@ -21,8 +21,8 @@ pub(super) struct Part {
 /// Where a command, or a part of one, goes.
 #[derive(Clone, Copy)]
 pub(super) enum To {
-    /// To whoever has the slot. `replicas`: if it only reads, a replica may answer.
-    Slot { slot: HashSlot, replicas: bool },
+    /// To whoever has the slot; if it only reads, to a replica, of whose reply so much is expected.
+    Slot { slot: HashSlot, expected: Expected },
     /// To the primary of this shard.
     Shard(ShardIndex),
     /// To the primary of this shard, which has what its owner does not have any longer (`ASKING`).
@@ -54,7 +54,7 @@ pub(super) fn again(
         TimeLeft::AsBefore => bytes.to_vec(),
         TimeLeft::Over => return Err(()),
     };
-    Ok(Some(Part { to: asking.map_or(To::Slot { slot, replicas: false }, To::Asking), bytes }))
+    Ok(Some(Part { to: asking.map_or(To::Slot { slot, expected: Expected::Unseen }, To::Asking), bytes }))
 }
 
 /// The command with no arguments but these, of which one is the key.
@@ -63,7 +63,10 @@ pub(super) fn key_part(request: &Request<'_>, arguments: &[usize], key: usize) -
     let words: Vec<&[u8]> =
         std::iter::once(0).chain(arguments.iter().copied()).map(|at| request.arg(at)).collect();
     say::command(&mut bytes, &words);
-    let to = To::Slot { slot: HashSlot::of(request.arg(key)), replicas: arguments.len() == 1 };
+    // If it reads at all, several are counted.
+    let several = u32::try_from(arguments.len()).ok().filter(|keys| *keys != 1);
+    let expected = several.map_or(Expected::Anything, Expected::Count);
+    let to = To::Slot { slot: HashSlot::of(request.arg(key)), expected };
     Part { to, bytes: bytes.to_vec() }
 }
 
@@ -84,5 +87,5 @@ pub(super) fn about_beginning(request: &Request<'_>, intent: Intent, commands: &
     commands.table.for_each_key(intent.id, request, &mut |key| {
         first.get_or_insert(HashSlot::of(key));
     });
-    first.map_or(About::Nothing, |slot| About::Slot { slot, one_key: false })
+    first.map_or(About::Nothing, |slot| About::Slot { slot, expected: Expected::Unseen })
 }

@@ -184,6 +184,7 @@ impl Connection {
             stamps,
             at_primary: fast_path.read.is_none(),
             sees_all: false,
+            expected: self.expected,
             need: None,
             void: false,
             redirected: 0,

@@ -10,7 +10,7 @@ use crate::core::nodes::node::NodeId;
 use crate::core::policy::PolicyId;
 use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
-use crate::core::slots::ShardIndex;
+use crate::core::slots::{Expected, ShardIndex};
 use crate::net::runtime::flush::{DirtyList, Schedule};
 use crate::net::socket::halves::WriteHalf;
 use crate::proxy::downstream::replies::{Client, Gone, Output};
@@ -40,6 +40,7 @@ fn pending(client: &Rc<Client>, seq: u64, kind: PendingKind, slot: Option<Slot>)
         stamps: slot.map_or(Stamps::None, Stamps::One),
         at_primary: false,
         sees_all: false,
+        expected: Expected::Anything,
         need: None,
         void: false,
         shares: false,

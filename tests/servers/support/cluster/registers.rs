@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::link::{Command, Link, Via};
 use super::probes::{Presence, presence, some_probe};
-use super::{Access, Cluster, Direct, SLOTS, key_in};
+use super::{Access, Cluster, Direct, SLOTS, key_in, slot};
 use crate::support::checker::{self, History, Level, Read, Write};
 use crate::support::resp::Value;
 use crate::support::rng::Rng;
@@ -315,7 +315,10 @@ impl Client {
         while self.goes_on() {
             let keys: Vec<usize> = (0..self.length()).map(|_| self.some_key()).collect();
             match self.rng.below(4) {
-                0 if matches!(self.via, Via::Proxy(_)) => self.read_together(&keys),
+                0 if matches!(self.via, Via::Proxy(_)) => {
+                    let keys = if self.rng.below(2) == 0 { keys } else { self.neighbours() };
+                    self.read_together(&keys);
+                }
                 1 => self.probe(&keys),
                 _ => self.read_each(&keys),
             }
@@ -332,6 +335,13 @@ impl Client {
         for (n, reply) in keys.iter().zip(&replies) {
             self.note(*n, session, start, reply);
         }
+    }
+
+    /// Some of one slot.
+    fn neighbours(&mut self) -> Vec<usize> {
+        let first = self.some_key();
+        let hash_slot = slot(&self.plan.keys[first]);
+        (first..self.plan.keys.len()).take_while(|n| slot(&self.plan.keys[*n]) == hash_slot).take(4).collect()
     }
 
     /// MGET, or EXISTS, over whatever slots.
