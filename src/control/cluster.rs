@@ -15,10 +15,11 @@ use tokio::task::JoinHandle;
 
 use crate::config::{self, Config};
 use crate::control::engine;
-use crate::control::prober::Heard;
+use crate::control::prober::{Heard, is_withheld};
 use crate::core::address::Address;
 use crate::core::moment::Moment;
 use crate::core::nodes::members::{Membership, Places};
+use crate::core::nodes::node::Node;
 use crate::core::nodes::view::{Observation, Tracker};
 use crate::core::policy::Consistency;
 use crate::core::slots::{Members, NodeLine, NodesReport, ShardIndex, Topology};
@@ -29,6 +30,7 @@ use crate::net::runtime::task;
 use crate::net::socket::call::{ControlError, ControlLink};
 use crate::shard::cluster::Cluster;
 use crate::shard::shared::Shared;
+use crate::shard::withheld::Wanted;
 use crate::wire::cluster;
 
 /// Between two questions to a node that is no primary, and to a primary if nobody wants its replicas to be fresh.
@@ -42,6 +44,9 @@ const POLL_GAP: Duration = Duration::from_millis(2);
 
 /// While slots move.
 const POLL_MOVING: Duration = Duration::from_millis(100);
+
+/// `CLUSTER NODES` that was refused is not asked for again for so long.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
 
 /// When no node has answered for so long, whoever is configured is asked again.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -167,7 +172,7 @@ impl Watcher {
         let myself = report.myself().filter(|mine| mine.is_primary()).map(|mine| mine.name);
         if let Some(shard) = myself.and_then(|name| self.topology.led_by(name)) {
             self.cluster.hear(|claims| claims.report(shard, &report, asked_at, heard_at));
-            if let Some(shared) = self.cluster.shard(shard) {
+            if let Some(shared) = self.cluster.shard(shard).filter(|_| report.shows_open) {
                 shared.shard().confirm(asked_at);
             }
         }
@@ -311,19 +316,16 @@ impl Asker {
             Err(problem) => return problem,
         };
         let mut looks = self.cluster.looks();
+        let mut refused_at = None;
         loop {
             let within = self.shared.config().upstream.probe_timeout;
             looks.mark_unchanged();
             let asked_at = clock::now();
-            let answer = match link.call(&[b"CLUSTER", b"NODES"], within).await {
-                Ok(answer) => answer,
+            let report = match self.ask(&mut link, &mut refused_at, within).await {
+                Ok(report) => report,
                 Err(problem) => return problem,
             };
             let heard_at = clock::now();
-            let report = match cluster::nodes(&answer) {
-                Ok(report) => report,
-                Err(problem) => return ControlError::Malformed(problem.to_string()),
-            };
             told.clear();
             let leads = report.myself().is_some_and(NodeLine::is_primary);
             let answer = Answer { asked: self.address.clone(), report, asked_at, heard_at };
@@ -338,6 +340,47 @@ impl Asker {
                 () = tokio::time::sleep(jitter::slightly_less(pause)) => {}
                 _ = looks.changed() => {}
             }
+        }
+    }
+
+    /// What it says of its cluster, by `CLUSTER SLOTS` while it refuses `NODES`, which it is asked for again once in a while.
+    async fn ask(
+        &self,
+        link: &mut ControlLink,
+        refused_at: &mut Option<Moment>,
+        within: Duration,
+    ) -> Result<NodesReport, ControlError> {
+        if refused_at.is_none_or(|at| clock::now().since(at) >= REFUSED_FOR) {
+            match link.call(&[b"CLUSTER", b"NODES"], within).await {
+                Ok(answer) => {
+                    *refused_at = None;
+                    self.note(false);
+                    let report = cluster::nodes(&answer);
+                    return report.map_err(|problem| ControlError::Malformed(problem.to_string()));
+                }
+                Err(ControlError::Refused(text)) if is_withheld(&text) => {
+                    *refused_at = Some(clock::now());
+                    self.note(true);
+                }
+                Err(problem) => return Err(problem),
+            }
+        }
+        let myid = link.call(&[b"CLUSTER", b"MYID"], within).await?;
+        let info = link.call(&[b"CLUSTER", b"INFO"], within).await?;
+        let slots = link.call(&[b"CLUSTER", b"SLOTS"], within).await?;
+        let report = cluster::by_slots(&myid, &info, &slots);
+        report.map_err(|problem| ControlError::Malformed(problem.to_string()))
+    }
+
+    /// It has refused `CLUSTER NODES`, or has let it be asked.
+    fn note(&self, refused: bool) {
+        let shared = self.cluster.shard_at(&self.address).and_then(|shard| self.cluster.shard(shard));
+        let Some(shared) = shared else { return };
+        let view = shared.shard().view.load();
+        let is_it = |node: &&Node| node.address.as_deref() == Some(&self.address);
+        let Some(node) = view.nodes.iter().find(is_it).map(|node| node.id) else { return };
+        if shared.shard().withheld.note(node, Wanted::Nodes, refused) && refused {
+            tracing::warn!("{} refuses {}: {}", self.address, Wanted::Nodes.name(), Wanted::Nodes.without());
         }
     }
 

@@ -421,7 +421,7 @@ fn turns_away(error: &str) -> bool {
 }
 
 /// Whether an error says that our user may not ask this, or nobody may.
-fn is_withheld(error: &str) -> bool {
+pub(super) fn is_withheld(error: &str) -> bool {
     ErrorCode::of_text(error.as_bytes()) == ErrorCode::NoPerm || error.starts_with("ERR unknown command")
 }
 

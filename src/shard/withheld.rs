@@ -20,6 +20,8 @@ pub enum Wanted {
     Tracking,
     /// `PSYNC`
     Psync,
+    /// `CLUSTER NODES`
+    Nodes,
 }
 
 impl Wanted {
@@ -31,6 +33,7 @@ impl Wanted {
             Self::Command => "command",
             Self::Tracking => "client|tracking",
             Self::Psync => "psync",
+            Self::Nodes => "cluster|nodes",
         }
     }
 
@@ -43,6 +46,9 @@ impl Wanted {
             Self::Tracking => "that it goes back is noticed by polls only",
             Self::Psync => {
                 "the replication stream is not followed there; without one, writes of others are not fenced"
+            }
+            Self::Nodes => {
+                "CLUSTER SLOTS is asked, which does not show what moves: its shard is read at the primary"
             }
         }
     }

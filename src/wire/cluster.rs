@@ -2,10 +2,11 @@
 //!
 //! Slots are read at replicas because of what stands here, so that a line which cannot be read makes the whole answer
 //! unreadable: a slot that was passed over because it is open in a new way would look as if it were closed. Flags that
-//! are not known, and what is added to addresses, is passed over.
+//! are not known, and what is added to addresses, is passed over. Where it is refused, `CLUSTER SLOTS` says the half of it.
 
 pub mod presented;
 mod redirection;
+mod slots;
 
 use redis_protocol::resp2::types::BytesFrame;
 
@@ -16,6 +17,7 @@ use crate::core::slots::{
     Endpoint, HASH_SLOTS, HashSlot, NodeFlags, NodeLine, NodeName, NodesReport, OpenSlot, Opening, SlotRange,
 };
 pub use redirection::Redirection;
+pub use slots::by_slots;
 
 /// Nodes of a cluster that are looked at, at most: as many as Redis recommends.
 pub const MOST_NODES: usize = 1000;

@@ -27,6 +27,8 @@ pub struct Claims {
     names: BTreeMap<NodeName, ShardIndex>,
     /// By who has said so last: slots of another one that it claims under the same config epoch. Nothing is decided by this.
     rivals: BTreeMap<ShardIndex, BTreeMap<ShardIndex, Rival>>,
+    /// Of which primaries nobody knows what slots they have open: their replicas are left alone.
+    blind: BTreeSet<ShardIndex>,
     /// Counts what may have changed anything.
     revision: u64,
     /// By who has said it last: a digest of it, and the revision that it left. Primaries are asked many times a second and nearly always
@@ -94,6 +96,7 @@ impl Claims {
             shards: BTreeMap::new(),
             names: BTreeMap::new(),
             rivals: BTreeMap::new(),
+            blind: BTreeSet::new(),
             revision: 0,
             heard: BTreeMap::new(),
             digests: RandomState::new(),
@@ -103,7 +106,8 @@ impl Claims {
     /// Where the keys of this slot are, as far as everything goes that was heard.
     pub fn place(&self, slot: HashSlot) -> SlotPlace {
         let owner = self.slots.get(slot.index()).and_then(|claim| claim.owner);
-        SlotPlace::of(owner, self.motions.contains_key(&slot))
+        let is_blind = owner.is_some_and(|owner| self.blind.contains(&owner));
+        SlotPlace::of(owner, is_blind || self.motions.contains_key(&slot))
     }
 
     /// The shard of the node that is called so.
@@ -186,6 +190,7 @@ impl Claims {
         self.rivals.remove(&shard);
         let said = Said::new(shard, mine, report, self.slots.len(), (asked_at, heard_at));
         let mut touched = Touched::default();
+        self.see_or_not(shard, report.shows_open, &mut touched);
         for slot in mine.slots.iter().flat_map(|range| range.iter()) {
             self.hear_claim(&said, slot, &mut touched);
         }
@@ -206,6 +211,7 @@ impl Claims {
     /// Stands for all that counts in a report.
     fn digest(&self, report: &NodesReport) -> u64 {
         let mut hasher = self.digests.build_hasher();
+        report.shows_open.hash(&mut hasher);
         for line in &report.lines {
             (line.name, line.flags.myself, line.is_primary(), line.master, line.epoch).hash(&mut hasher);
             (&line.slots, &line.open).hash(&mut hasher);
@@ -256,6 +262,7 @@ impl Claims {
         self.heard.remove(&shard);
         self.shards.remove(&shard);
         self.rivals.remove(&shard);
+        self.blind.remove(&shard);
         self.names.retain(|_, of| *of != shard);
         for slot in all_slots(self.slots.len()) {
             let claim = self.slots[slot.index()];
@@ -287,6 +294,23 @@ impl Claims {
         }
         *known = Shard { epoch, asked_at };
         true
+    }
+
+    /// Whether its primary shows which slots it has open.
+    fn see_or_not(&mut self, shard: ShardIndex, shows_open: bool, touched: &mut Touched) {
+        if shows_open != self.blind.contains(&shard) || mutant::is("blind-is-stable") {
+            return;
+        }
+        for slot in all_slots(self.slots.len()) {
+            if self.slots[slot.index()].owner == Some(shard) {
+                touched.note(slot, self.place(slot));
+            }
+        }
+        if shows_open {
+            self.blind.remove(&shard);
+        } else {
+            self.blind.insert(shard);
+        }
     }
 
     fn learn_names(&mut self, shard: ShardIndex, mine: &NodeLine, report: &NodesReport) {
@@ -397,6 +421,7 @@ impl Claims {
             let owner = self.slots.get(slot.index()).and_then(|claim| claim.owner);
             let over = motion.is_over(owner);
             if over {
+                // It is moving until then.
                 touched.note(*slot, SlotPlace::of(owner, true));
             }
             !over

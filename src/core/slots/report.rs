@@ -61,10 +61,18 @@ impl Endpoint {
 }
 
 /// All that a node says of its cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodesReport {
     /// One line for each node that it knows, itself included.
     pub lines: Vec<NodeLine>,
+    /// Whether it would show which of its slots are open: `CLUSTER SLOTS`, which stands in for `NODES`, does not.
+    pub shows_open: bool,
+}
+
+impl Default for NodesReport {
+    fn default() -> Self {
+        Self { lines: Vec::new(), shows_open: true }
+    }
 }
 
 impl NodesReport {

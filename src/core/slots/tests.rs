@@ -56,5 +56,5 @@ fn open(number: u16, opening: Opening, peer: NodeName) -> OpenSlot {
 /// What a primary says of itself and of others.
 fn report(mut mine: NodeLine, others: &[NodeLine]) -> NodesReport {
     mine.flags.myself = true;
-    NodesReport { lines: [&[mine], others].concat() }
+    NodesReport { lines: [&[mine], others].concat(), shows_open: true }
 }

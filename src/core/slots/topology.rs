@@ -279,7 +279,7 @@ mod tests {
     }
 
     fn says(topology: &mut Topology, who: char, lines: &str, millis: u64) -> Vec<Members> {
-        let mut report = NodesReport { lines: lines.split(' ').map(line).collect() };
+        let mut report = NodesReport { lines: lines.split(' ').map(line).collect(), shows_open: true };
         for line in &mut report.lines {
             line.flags.myself = line.name == name(who);
         }

@@ -1,8 +1,9 @@
 //! The addresses in the configuration are where the proxy begins to look: it finds the rest, and does without any of them.
 
-use super::{FENCED, Rig, keys, setup};
+use super::{EVENTUAL, FENCED, Rig, keys, setup};
 use std::net::Ipv4Addr;
 
+use crate::support::cluster::SLOTS;
 use crate::support::relay::Relay;
 use crate::support::{Cluster, eventually, free_port, secs};
 
@@ -42,6 +43,49 @@ fn a_node_that_was_down_at_the_start_is_found_when_it_comes() {
     cluster.restart(3);
     cluster.await_ok();
     assert_complete(&Rig { proxy, cluster });
+}
+
+/// Where `CLUSTER NODES` is refused, `SLOTS` tells where keys are, but not what moves: reads go to primaries until it is allowed.
+#[test]
+fn where_nodes_is_refused_commands_find_their_shards_all_the_same() {
+    let mut cluster = Cluster::start();
+    let rights = |cluster: &Cluster, rule: &str| {
+        for (_, node) in cluster.running() {
+            let set = ["ACL", "SETUSER", "redweir", "on", ">pw", "~*", "&*", "+@all", rule];
+            assert_eq!(node.cmd(&set), "OK");
+        }
+    };
+    rights(&cluster, "-cluster|nodes");
+    let setup = setup(&cluster.addresses(), EVENTUAL).upstream("username = \"redweir\"\npassword = \"pw\"");
+    let proxy = setup.start_with_any_replicas();
+    for key in keys(30) {
+        assert_eq!(proxy.cmd(&["SET", &key, "v"]), "OK");
+        assert_eq!(proxy.cmd(&["GET", &key]), "v");
+    }
+    eventually("it is said what is weaker", secs(5), || {
+        proxy.metrics().contains("command=\"cluster|nodes\"")
+            && proxy.get("/readyz").1.contains("refuses cluster|nodes: CLUSTER SLOTS is asked")
+    });
+    let replicas = cluster.replicas();
+    let by_replicas = |cluster: &Cluster| cluster.calls(&replicas, &["get"]);
+    assert_eq!(by_replicas(&cluster), 0);
+    // Another primary is found, and slots that move.
+    cluster.fail_over_to(cluster.replicas_of(1)[0]);
+    cluster.kill(2);
+    let _ = cluster.await_successor_of(2, SLOTS - 1);
+    for key in keys(30) {
+        eventually("it takes writes", secs(5), || proxy.cmd(&["SET", &key, "w"]) == "OK");
+        assert_eq!(proxy.cmd(&["GET", &key]), "w");
+    }
+    cluster.restart(2);
+    rights(&cluster, "+cluster|nodes");
+    cluster.await_ok();
+    let rig = Rig { proxy, cluster };
+    assert_complete(&rig);
+    eventually("replicas serve", secs(15), || {
+        assert_eq!(rig.proxy.cmd(&["GET", &keys(30)[0]]), "v");
+        by_replicas(&rig.cluster) > 0
+    });
 }
 
 #[test]

@@ -118,6 +118,22 @@ fn after_the_move(index: usize) -> NodesReport {
 }
 
 #[test]
+fn a_shard_that_does_not_show_what_it_has_open_is_read_at_its_primary() {
+    let mut world = World::settled();
+    let blind = |index| NodesReport { shows_open: false, ..clean(index) };
+    world.hear(A, &blind(A), 10);
+    assert_eq!((world.place(7), world.place(150)), (moving(A), stable(B)));
+    // It tells where they go, all the same.
+    world.hear(B, &after_the_move(B), 20);
+    world.hear(A, &NodesReport { shows_open: false, ..after_the_move(A) }, 30);
+    world.hear(B, &after_the_move(B), 40);
+    assert_eq!((world.place(7), world.place(8)), (stable(B), moving(A)));
+    // What it may have hidden is over when it says so.
+    world.hear(A, &after_the_move(A), 50);
+    assert_eq!(world.place(8), stable(A));
+}
+
+#[test]
 fn rivals_of_one_epoch_are_known_until_one_has_another() {
     let mut world = World::settled();
     // B has gone to the epoch of A, of which it has not heard.
