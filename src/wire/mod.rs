@@ -12,6 +12,7 @@ pub mod inline;
 pub mod inspect;
 pub mod number;
 pub mod psync;
+pub mod pubsub;
 pub mod reply;
 pub mod request;
 pub mod role;

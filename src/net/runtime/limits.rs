@@ -89,6 +89,12 @@ pub const FORGET_AT: usize = 32;
 /// … and how often it is asked about fewer.
 pub const FORGET_EVERY: Duration = Duration::from_millis(100);
 
+/// Before a channel is asked for anew that was refused.
+pub const RENEW_AFTER: Duration = Duration::from_millis(20);
+
+/// How often shards are looked for whose keyspace events a client does not hear yet.
+pub const SHARDS_EVERY: Duration = Duration::from_secs(1);
+
 /// How long the node may take nothing, or not come to the end, of what a plain relay has taken from a client that is
 /// gone.
 pub const RELAY_LINGER: Duration = Duration::from_secs(5);

@@ -16,6 +16,7 @@ use crate::core::slots::ShardIndex;
 use crate::mutant;
 use crate::net::runtime::budget::Budget;
 use crate::net::runtime::buffers::Buffers;
+use crate::net::runtime::clock;
 use crate::net::runtime::flush::{DirtyList, Flush};
 use crate::net::runtime::limits;
 use crate::net::socket::halves::WriteHalf;
@@ -276,6 +277,19 @@ impl Client {
             return;
         }
         self.mark_dirty(inner);
+    }
+
+    /// Whether so much may be kept for it that it cannot have yet.
+    pub fn may_hold(&self, bytes: usize) -> bool {
+        bytes <= self.output_limit
+    }
+
+    /// What it is subscribed to has lost its server: its task asks for it anew, at once or after a moment.
+    #[cold]
+    pub fn renews_channels(&self, waits: bool) {
+        let now = clock::now();
+        self.status.renews.set(Some(if waits { now.after(limits::RENEW_AFTER) } else { now }));
+        self.wake();
     }
 
     /// Its socket takes nothing: what waits for it counts in the budget of all.

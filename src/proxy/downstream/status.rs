@@ -9,6 +9,7 @@ use crate::core::command::CommandId;
 use crate::core::moment::Moment;
 use crate::core::session::Stamps;
 use crate::core::slots::ShardIndex;
+use crate::proxy::downstream::channels::Channels;
 use crate::shard::identity::IdentityId;
 use crate::shard::mailbox::Release;
 
@@ -46,6 +47,10 @@ pub struct Status {
     pub asks_again: Cell<Option<AskAgain>>,
     /// Nobody takes it: since when, and how often it was refused.
     pub refused: Cell<Option<(Moment, u8)>>,
+    /// What it is subscribed to at the shards of a cluster.
+    pub channels: RefCell<Channels>,
+    /// When some of that is to be asked for anew.
+    pub renews: Cell<Option<Moment>>,
     /// It hears what the server says unasked, on a plain relay.
     pub relayed: Cell<bool>,
     /// It wants to be told when it had better connect anew.
@@ -83,6 +88,8 @@ impl Default for Status {
             repeatable: Cell::new(false),
             asks_again: Cell::new(None),
             refused: Cell::new(None),
+            channels: RefCell::default(),
+            renews: Cell::new(None),
             relayed: Cell::new(false),
             hears_of_moves: Cell::new(false),
             pausing: Cell::default(),
@@ -93,6 +100,11 @@ impl Default for Status {
 }
 
 impl Status {
+    /// Whether its task has something to ask in its name.
+    pub fn is_called(&self) -> bool {
+        self.asks_again.get().is_some() || self.renews.get().is_some()
+    }
+
     /// Whether it may act as nobody in particular is to be found out anew.
     pub fn put_out(&self, now: Moment) {
         self.auth_epoch.set(0);

@@ -284,7 +284,7 @@ impl Server {
 
     /// Waits for bytes; ends when there will be none, or when the process drains and nothing is owed.
     async fn input_or_end(&mut self) -> WaitEnd {
-        if self.client.status.asks_again.get().is_some() {
+        if self.client.status.is_called() {
             return WaitEnd::Changed;
         }
         let draining = self.worker.draining.get();
@@ -321,7 +321,7 @@ impl Server {
             if self.connection.pin.is_some() {
                 self.connection.release_when_over();
             }
-            if self.worker.draining.get() || self.client.status.asks_again.get().is_some() {
+            if self.worker.draining.get() || self.client.status.is_called() {
                 return Poll::Ready(WaitEnd::Changed);
             }
             let event = self.input.poll(&self.worker, &mut self.read, cx);
@@ -458,7 +458,7 @@ impl Server {
                 WaitEnd::Input(_) | WaitEnd::Changed => {}
             }
         }
-        if self.client.status.asks_again.get().is_some() {
+        if self.client.status.is_called() {
             // What is before it is answered only in appearance.
             return Some(WaitEnd::Changed);
         }

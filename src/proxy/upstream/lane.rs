@@ -19,6 +19,7 @@ use crate::core::moment::Moment;
 use crate::core::position::Offset;
 use crate::core::repeat::PendingKind;
 use crate::core::session::Stamps;
+use crate::core::slots::ShardIndex;
 use crate::mutant;
 use crate::net::runtime::flush::{DirtyList, Flush};
 use crate::net::runtime::limits;
@@ -33,8 +34,8 @@ use crate::proxy::upstream::outgoing::Bytes;
 use crate::proxy::upstream::pending::{Pending, Rewrite};
 pub use crate::proxy::upstream::phase::{Broken, Closed, OutOfStep, Phase, Process, Unreachable, Withdrawal};
 pub use crate::proxy::upstream::queue::Leftover;
-use crate::proxy::upstream::relay::Relay;
 pub(crate) use crate::proxy::upstream::relay::Said;
+use crate::proxy::upstream::relay::{Ear, Relay};
 use crate::shard::identity::Identity;
 use crate::wire::say;
 
@@ -439,12 +440,16 @@ impl Lane {
     }
 
     /// From now on replies are not counted: whatever comes is the client's.
-    pub fn relay(&self, client: Rc<Client>) {
+    pub fn relay(&self, client: Rc<Client>, shard: ShardIndex) {
         client.status.relayed.set(true);
+        let ear = self.in_cluster.get().then(|| {
+            client.status.channels.borrow_mut().main.get_or_insert(shard);
+            Ear::new(shard, self.key.proto == Proto::Resp3)
+        });
         let mut inner = self.inner.borrow_mut();
         inner.listener = Some(client);
         inner.connection.stop_counting();
-        inner.relay.get_or_insert_with(|| Box::new(Relay::new()));
+        inner.relay.get_or_insert_with(|| Box::new(Relay::new(ear)));
     }
 
     /// Whether what comes next answers no counted command.
@@ -497,6 +502,11 @@ impl Lane {
     /// The same, if the client is subscribed to nothing by then. If it is, the relay goes on behind the command.
     pub(crate) fn end_relay_if_unsubscribed(self: &Rc<Self>, seq: u64) {
         self.mark(|relay| Some(relay.mark_if_unsubscribed(seq)));
+    }
+
+    /// Command `seq` of the client waits until all that the relay took is answered.
+    pub(crate) fn await_relay(self: &Rc<Self>, seq: u64) {
+        self.mark(|relay| Some(relay.mark_to_wait(seq)));
     }
 
     /// Whether the node has said that the client is subscribed to nothing, as far as was read.

@@ -3,6 +3,7 @@
 //! What Redweir itself has to say among them, and what it has to know of them, stands where a [mark](marks) is
 //! answered: an answer of its own, the end of the relay, or that whatever was written before has been executed.
 
+mod ear;
 mod marks;
 mod subscriptions;
 
@@ -14,6 +15,7 @@ use crate::mutant;
 use crate::net::runtime::jitter;
 use crate::net::runtime::limits;
 use crate::proxy::downstream::replies::Client;
+pub(super) use ear::Ear;
 use marks::{Found, Marks};
 use subscriptions::Subscriptions;
 
@@ -39,6 +41,8 @@ pub(super) struct Relay {
     is_opaque: bool,
     /// What its replies have said of its client's subscriptions.
     subscriptions: Subscriptions,
+    /// Of a cluster: its client may hear other shards as well.
+    ear: Option<Ear>,
 }
 
 /// What is done where a mark is answered.
@@ -50,6 +54,8 @@ struct RelayMark {
     ends: Option<u64>,
     /// It ends only if the client is subscribed to nothing; what has waited is over in any case.
     if_unsubscribed: bool,
+    /// It goes on in any case.
+    stays: bool,
     /// What had been written since the mark before it: it was executed.
     covers: Stamps,
     forgets: bool,
@@ -88,7 +94,7 @@ pub(super) struct HandedOn {
 }
 
 impl Relay {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(ear: Option<Ear>) -> Self {
         let [key, ..] = jitter::seeds();
         Self {
             written: Stamps::None,
@@ -101,6 +107,7 @@ impl Relay {
             odd: false,
             is_opaque: false,
             subscriptions: Subscriptions::default(),
+            ear,
         }
     }
 
@@ -130,6 +137,11 @@ impl Relay {
     /// there.
     pub(super) fn mark_if_unsubscribed(&mut self, ends: u64) -> Vec<u8> {
         self.put(RelayMark { ends: Some(ends), if_unsubscribed: true, ..RelayMark::default() })
+    }
+
+    /// Puts a mark where command `seq` of the client is over, which waits until all before it is answered.
+    pub(super) fn mark_to_wait(&mut self, seq: u64) -> Vec<u8> {
+        self.put(RelayMark { ends: Some(seq), stays: true, ..RelayMark::default() })
     }
 
     /// Whether the server has said that the client is subscribed to nothing, as far as was read.
@@ -167,7 +179,11 @@ impl Relay {
                 Found::Mark { before, len, mark } => (before, Some((len, mark))),
             };
             if let Some(client) = client {
-                client.push_raw(&bytes[done.used..done.used + plain]);
+                let plain = &bytes[done.used..done.used + plain];
+                match &mut self.ear {
+                    Some(ear) if !self.is_opaque => ear.hear(plain, client),
+                    _ => client.push_raw(plain),
+                }
             }
             self.subscriptions.read(&bytes[done.used..done.used + plain]);
             done.used += plain;
@@ -177,7 +193,8 @@ impl Relay {
             self.forgetting = self.marks.iter().any(|mark| mark.forgets);
             let (Some(mark), Some(to)) = (mark, client) else { continue };
             to.push_raw(&mark.text);
-            if mark.if_unsubscribed && !self.is_unsubscribed() && !mutant::is("relay-left-early") {
+            let stays = mark.if_unsubscribed && !self.is_unsubscribed() && !mutant::is("relay-left-early");
+            if mark.stays || stays {
                 done.stays = mark.ends;
             } else if mark.ends.is_some() {
                 // What comes now is nothing that the client has asked for.

@@ -1,12 +1,18 @@
 //! Publish and subscribe: whoever publishes wherever, who subscribed hears it, once.
 
+use std::thread;
+
 use super::{Rig, SESSION, keys};
-use crate::support::cluster::slot;
-use crate::support::{Conn, Value, ms};
+use crate::support::cluster::key_in;
+use crate::support::{Conn, Proxy, Value, eventually, ms, secs};
 
 /// The words of the next message.
 fn heard(conn: &mut Conn) -> Vec<String> {
-    conn.read().items().iter().map(Value::text).collect()
+    words(&conn.read())
+}
+
+fn words(value: &Value) -> Vec<String> {
+    value.items().iter().map(Value::text).collect()
 }
 
 #[test]
@@ -33,21 +39,160 @@ fn what_is_published_is_heard_once_by_everybody() {
     assert!(first.is_silent_for(ms(200)) && second.is_silent_for(ms(200)), "something was heard twice");
 }
 
-/// A connection hears the channels of one shard: those of another are another primary's.
+/// As one server tells it: with how many there are in all.
 #[test]
-fn messages_of_a_shard_are_heard() {
+fn messages_of_all_shards_are_heard() {
     let rig = Rig::start(SESSION);
     let mut conn = rig.connect();
-    let here = rig.cluster.owner(slot("a"));
-    let (channels, others): (Vec<_>, Vec<_>) =
-        keys(9).into_iter().partition(|channel| rig.cluster.owner(slot(channel)) == here);
-    for channel in &channels {
-        assert_eq!(conn.cmd(&["SSUBSCRIBE", channel]).items()[0].text(), "ssubscribe");
+    let channels = keys(9);
+    let told = |conn: &mut Conn, what: &str, channel: &str, count: usize| {
+        assert_eq!(heard(conn), [what, channel, &count.to_string()]);
+    };
+    // One by one, and several in one command, which a server that is in no cluster takes.
+    for (n, channel) in channels[..4].iter().enumerate() {
+        conn.ask(&["SSUBSCRIBE", channel]);
+        told(&mut conn, "ssubscribe", channel, n + 1);
     }
-    assert!(conn.cmd(&["SSUBSCRIBE", &others[0]]).text().starts_with("CROSSSLOT"));
+    let mut rest: Vec<&str> = channels[4..].iter().map(String::as_str).collect();
+    conn.ask(&[&["SSUBSCRIBE"], rest.as_slice()].concat());
+    let mut named: Vec<String> = (5..=9)
+        .map(|n| {
+            let words = heard(&mut conn);
+            assert_eq!((words[0].as_str(), words[2].as_str()), ("ssubscribe", n.to_string().as_str()));
+            words[1].clone()
+        })
+        .collect();
+    named.sort_unstable();
+    rest.sort_unstable();
+    assert_eq!(named, rest);
+    conn.ask(&["SUBSCRIBE", "news"]);
+    told(&mut conn, "subscribe", "news", 1);
     for channel in &channels {
-        rig.proxy.cmd(&["SPUBLISH", channel, "m"]);
+        assert_eq!(rig.proxy.cmd(&["SPUBLISH", channel, "m"]), 1);
         assert_eq!(heard(&mut conn), ["smessage", channel, "m"]);
+        rig.proxy.cmd(&["PUBLISH", "news", "n"]);
+        assert_eq!(heard(&mut conn), ["message", "news", "n"]);
+    }
+    conn.ask(&["SUNSUBSCRIBE", &channels[0]]);
+    told(&mut conn, "sunsubscribe", &channels[0], 8);
+    assert_eq!(rig.proxy.cmd(&["SPUBLISH", &channels[0], "m"]), 0);
+    conn.ask(&["PING"]);
+    assert_eq!(heard(&mut conn), ["pong", ""]);
+    conn.ask(&["SUNSUBSCRIBE"]);
+    let last = (0..8).map(|_| heard(&mut conn)).last().unwrap();
+    assert_eq!((last[0].as_str(), last[2].as_str()), ("sunsubscribe", "0"));
+    conn.ask(&["UNSUBSCRIBE", "news"]);
+    told(&mut conn, "unsubscribe", "news", 0);
+    assert!(conn.is_silent_for(ms(200)), "something was heard twice");
+    // It is a client like any other again.
+    for key in keys(6) {
+        assert_eq!(conn.cmd(&["SET", &key, "v"]), "OK");
+    }
+    assert_eq!(conn.cmd(&["DBSIZE"]), 6);
+}
+
+#[test]
+fn channels_of_a_slot_that_moves_are_heard_all_the_same() {
+    let rig = Rig::start(SESSION);
+    for resp3 in [false, true] {
+        let mut conn = rig.connect();
+        if resp3 {
+            assert!(!conn.cmd(&["HELLO", "3"]).is_error());
+        }
+        let channels: Vec<String> = (0..3).map(|slot| key_in(slot, 0)).collect();
+        for channel in &channels {
+            assert_eq!(words(&conn.cmd(&["SSUBSCRIBE", channel]))[0], "ssubscribe");
+        }
+        for to in [1, 2, 0] {
+            for slot in 0..2 {
+                rig.cluster.move_slot_pausing(slot, to, || {});
+            }
+            for channel in &channels {
+                eventually("it is heard again", secs(5), || rig.proxy.cmd(&["SPUBLISH", channel, "m"]) == 1);
+                assert_eq!(heard(&mut conn), ["smessage", channel, "m"]);
+            }
+        }
+        assert!(conn.is_silent_for(ms(200)), "it has heard of the move");
+        assert_eq!(words(&conn.cmd(&["SUNSUBSCRIBE", &channels[0]])), ["sunsubscribe", &channels[0], "2"]);
+        if resp3 {
+            // It may say what it likes.
+            assert_eq!(conn.cmd(&["SET", &channels[2], "v"]), "OK");
+        }
+        assert_eq!(conn.cmd(&["RESET"]), "RESET");
+        rig.proxy.cmd(&["SPUBLISH", &channels[1], "m"]);
+        assert_eq!(conn.cmd(&["PING"]), "PONG");
+        assert!(conn.is_silent_for(ms(200)), "it hears of what it has left");
+        assert_eq!(conn.cmd(&["SET", &key_in(16000, 0), "v"]), "OK");
+    }
+}
+
+#[test]
+fn keyspace_events_of_all_primaries_are_heard_once() {
+    let rig = Rig::start(SESSION);
+    for (_, node) in rig.cluster.running() {
+        assert_eq!(node.cmd(&["CONFIG", "SET", "notify-keyspace-events", "KEA"]), "OK");
+    }
+    let (mut some, mut all) = (rig.connect(), rig.connect());
+    assert_eq!(
+        words(&some.cmd(&["PSUBSCRIBE", "__keyevent@0__:set"])),
+        ["psubscribe", "__keyevent@0__:set", "1"]
+    );
+    assert_eq!(words(&all.cmd(&["PSUBSCRIBE", "*"]))[0], "psubscribe");
+    let hears = |some: &mut Conn, all: &mut Conn, proxy: &Proxy, key: &str| {
+        proxy.cmd(&["SET", key, "v"]);
+        let event = "__keyevent@0__:set";
+        assert_eq!(heard(some), ["pmessage", event, event, key]);
+        assert_eq!(heard(all), ["pmessage", "*", &format!("__keyspace@0__:{key}"), "set"]);
+        assert_eq!(heard(all), ["pmessage", "*", event, key]);
+        proxy.cmd(&["PUBLISH", "news", "n"]);
+        assert_eq!(heard(all), ["pmessage", "*", "news", "n"]);
+    };
+    for key in keys(9) {
+        hears(&mut some, &mut all, &rig.proxy, &key);
+    }
+    assert!(some.is_silent_for(ms(200)) && all.is_silent_for(ms(10)), "something was heard twice");
+    // A primary that comes is heard as well.
+    let newcomer = rig.cluster.replicas_of(2)[0];
+    assert_eq!(rig.cluster.nodes[newcomer].cmd(&["CLUSTER", "RESET", "SOFT"]), "OK");
+    rig.cluster.meet(newcomer);
+    rig.cluster.nodes[newcomer].cmd(&["CONFIG", "SET", "notify-keyspace-events", "KEA"]);
+    rig.cluster.move_slot_pausing(0, newcomer, || {});
+    let key = key_in(0, 0);
+    eventually("it is heard", secs(10), || {
+        rig.proxy.cmd(&["SET", &key, "v"]);
+        !some.is_silent_for(ms(100))
+    });
+    while !some.is_silent_for(ms(100)) {
+        assert_eq!(heard(&mut some).pop().unwrap(), key);
+    }
+    some.ask(&["PUNSUBSCRIBE"]);
+    assert_eq!(heard(&mut some), ["punsubscribe", "__keyevent@0__:set", "0"]);
+    for key in keys(3) {
+        assert_eq!(some.cmd(&["SET", &key, "v"]), "OK");
+    }
+}
+
+/// A long message comes in pieces: nothing of another shard is said in its middle.
+#[test]
+fn messages_of_several_shards_do_not_mix() {
+    let rig = Rig::start(SESSION);
+    let mut conn = rig.connect();
+    let channels = keys(6);
+    for channel in &channels {
+        assert_eq!(words(&conn.cmd(&["SSUBSCRIBE", channel]))[0], "ssubscribe");
+    }
+    let (long, many) = ("x".repeat(300_000), 20);
+    let publish = |channel: &String| {
+        let (mut conn, channel, long) = (rig.connect(), channel.clone(), long.clone());
+        thread::spawn(move || (0..many).for_each(|_| assert_eq!(conn.cmd(&["SPUBLISH", &channel, &long]), 1)))
+    };
+    let threads: Vec<_> = channels.iter().map(publish).collect();
+    for _ in 0..channels.len() * many {
+        let words = heard(&mut conn);
+        assert!(words[0] == "smessage" && channels.contains(&words[1]) && words[2] == long);
+    }
+    for thread in threads {
+        thread.join().unwrap();
     }
 }
 

@@ -200,6 +200,17 @@ impl Cluster {
         self.await_sync();
     }
 
+    /// A node that was reset comes back, as a primary without slots.
+    pub(crate) fn meet(&self, n: usize) {
+        let bus = self.nodes[n].cmd(&["CONFIG", "GET", "cluster-port"]).items()[1].text();
+        let address = self.nodes[n].address.to_string();
+        assert_eq!(self.nodes[0].cmd(&["CLUSTER", "MEET", "127.0.0.1", &address, &bus]), "OK");
+        eventually("a node has come back", AGREED_WITHIN, || {
+            let is_up = self.nodes[n].cmd(&["CLUSTER", "INFO"]).text().contains("cluster_state:ok");
+            is_up && self.nodes[n].lines().len() == self.nodes.len() && self.agrees()
+        });
+    }
+
     /// Whether all running nodes see the same owners, and the same replicas.
     fn agrees(&self) -> bool {
         let view = |node: &Node| -> BTreeSet<String> {

@@ -9,6 +9,7 @@
 //! cluster. `MULTI` is answered here; the transaction begins at the shard of the first command behind it.
 
 mod again;
+mod listen;
 mod parts;
 mod sides;
 mod spread;
@@ -35,6 +36,7 @@ use crate::shard::cluster::Cluster;
 use crate::shard::snapshot::InForce;
 use crate::wire::request::Request;
 use crate::wire::say;
+use listen::listens;
 use parts::{Part, To, about_beginning};
 use sides::{Side, known, note};
 
@@ -53,6 +55,8 @@ pub(super) struct Shards {
     parts: Option<VecDeque<Part>>,
     /// … whose parts have one reply.
     joins: bool,
+    /// These begin or end subscriptions: each is answered before the next is sent.
+    listens: bool,
     /// `MULTI` was said, and answered, and no server has heard of it yet …
     begins: bool,
     /// … nor of these, which name no key, and were answered that they are queued.
@@ -77,6 +81,7 @@ impl Shards {
             commands,
             parts: None,
             joins: false,
+            listens: false,
             begins: false,
             queued: Vec::new(),
             watched: None,
@@ -99,6 +104,9 @@ impl Shards {
         }
         note(&mut self.sides, self.current, known, self.arrival);
         if let Some(step) = self.begin_again(connection, now) {
+            return Some(step);
+        }
+        if let Some(step) = self.renew(connection, now) {
             return Some(step);
         }
         if !self.again {
@@ -145,6 +153,9 @@ impl Shards {
         } else {
             about(request, intent, &commands.table)
         };
+        if listens(intent) && self.may_listen(connection, hold, request) {
+            return self.listen(connection, request, intent, now);
+        }
         let hold = if hold == Hold::Relay {
             match self.relay(connection, what, intent, commands) {
                 Ok(true) => return self.send(connection, To::Shard(self.current), request, intent, now),
@@ -200,12 +211,13 @@ impl Shards {
     /// Whether a command goes to the shard that its client is subscribed at. `Ok(false)`: it is subscribed to nothing any longer, and
     /// its commands go their own ways.
     fn relay(
-        &self,
+        &mut self,
         connection: &mut Connection,
         what: About,
         intent: Intent,
         commands: &Commands,
     ) -> Result<bool, Step> {
+        self.hang_up_others(connection, intent);
         let is_of_all = what == About::Nothing && self.is_of_all(spread(intent, &commands.table, false));
         if !is_of_all && !self.is_elsewhere(what) {
             return Ok(true);

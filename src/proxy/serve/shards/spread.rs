@@ -195,16 +195,37 @@ impl Shards {
                 self.put_back(part);
                 return Step::Room;
             }
+            if self.listens {
+                if !connection.client.is_drained() {
+                    self.put_back(part);
+                    return Step::Drain;
+                }
+                self.announce(connection, &part.bytes);
+            }
             let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
             let Ok(Scan::Command { .. }) = scanner.scan(&part.bytes) else { return Step::Close };
             let request = scanner.request(&part.bytes);
             let intent = self.commands.table.classify(&request);
             match self.send(connection, part.to, &request, intent, now) {
-                Step::Done => connection.waiting.is_done(),
+                Step::Done => {
+                    connection.waiting.is_done();
+                    if self.listens {
+                        connection.await_relay();
+                    }
+                }
                 other => {
                     self.put_back(part);
                     return other;
                 }
+            }
+        }
+        if self.listens {
+            if !connection.client.is_drained() {
+                return Step::Drain;
+            }
+            match self.end_listening(connection) {
+                Step::Done => {}
+                other => return other,
             }
         }
         (self.parts, self.joins) = (None, false);

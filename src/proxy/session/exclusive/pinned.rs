@@ -225,7 +225,7 @@ impl Connection {
         }
         if pin.raw_after && intent.handling == Handling::Pin(Stateful::Exec) {
             // What the subscription brings may come right behind the reply.
-            pin.lane.relay(Rc::clone(&self.client));
+            pin.lane.relay(Rc::clone(&self.client), self.worker.shard);
         }
         let stamps = match intent.handling {
             Handling::Pin(Stateful::Exec) => std::mem::take(&mut pin.queued),

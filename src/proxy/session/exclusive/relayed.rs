@@ -16,7 +16,9 @@ use crate::core::session::Stamps;
 use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
+use crate::proxy::downstream::channels::Channels;
 use crate::proxy::session::connection::Connection;
+use crate::proxy::session::exclusive::pin::Pin;
 use crate::proxy::session::exclusive::reply_mode;
 use crate::proxy::session::step::Step;
 use crate::proxy::session::waiting::On;
@@ -96,7 +98,8 @@ impl Connection {
             Handling::Pin(Stateful::Subscribe | Stateful::Unsubscribe)
                 | Handling::Local(Local::Reset | Local::Quit)
         );
-        if needs_relay || !pin.may_return() || !pin.lane.is_usable() || !pin.lane.has_room() {
+        let hears_others = self.client.status.channels.borrow().hears_others();
+        if needs_relay || hears_others || !pin.may_return() || !pin.lane.is_usable() || !pin.lane.has_room() {
             return None;
         }
         pin.returning = true;
@@ -108,7 +111,15 @@ impl Connection {
     pub(crate) fn begin_relay(&mut self) {
         if let Some(pin) = &mut self.pin {
             pin.become_relay();
-            pin.lane.relay(Rc::clone(&self.client));
+            pin.lane.relay(Rc::clone(&self.client), self.worker.shard);
+        }
+    }
+
+    /// The next command waits until all that was said on the plain relay, if there is one, is answered.
+    pub(crate) fn await_relay(&self) {
+        let relay = |pin: &&Pin| pin.raw && pin.lane.takes_marks() && pin.lane.is_usable();
+        if let Some(pin) = self.pin.as_ref().filter(relay) {
+            pin.lane.await_relay(self.client.open());
         }
     }
 
@@ -195,6 +206,11 @@ impl Connection {
             self.client.session(self.worker.shard).borrow_mut().seen.everything(next);
         }
         self.client.with(self.worker.shard).wrote.set(Some((next, self.worker.era.get())));
+        let mut channels = self.client.status.channels.borrow_mut();
+        if channels.main == Some(self.worker.shard) {
+            *channels = Channels::default();
+        }
+        drop(channels);
         lane.unlisten();
         if mutant::is("relay-cut-off") {
             lane.close(Closed::Idle);
