@@ -4,6 +4,7 @@
 //! unreadable: a slot that was passed over because it is open in a new way would look as if it were closed. Flags that
 //! are not known, and what is added to addresses, is passed over. Where it is refused, `CLUSTER SLOTS` says the half of it.
 
+mod common;
 pub mod presented;
 mod redirection;
 mod slots;
@@ -14,38 +15,12 @@ use super::info::Info;
 use super::number::integer;
 use crate::core::address::Address;
 use crate::core::slots::{
-    Endpoint, HASH_SLOTS, HashSlot, NodeFlags, NodeLine, NodeName, NodesReport, OpenSlot, Opening, SlotRange,
+    Endpoint, HashSlot, NodeFlags, NodeLine, NodeName, NodesReport, OpenSlot, Opening, SlotRange,
 };
+pub use common::{ClusterError, MOST_NODES, my_name};
+use common::{Room, text};
 pub use redirection::Redirection;
 pub use slots::by_slots;
-
-/// Nodes of a cluster that are looked at, at most: as many as Redis recommends.
-pub const MOST_NODES: usize = 1000;
-
-/// Why an answer says nothing. The node is at fault, or something that poses as one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ClusterError {
-    /// It is no text.
-    #[error("the answer is no text")]
-    NotText,
-    /// A field is missing, or nothing that it can be.
-    #[error("the answer lacks `{0}`")]
-    Lacks(&'static str),
-    /// No line, or more than one, is about the node itself.
-    #[error("there is not one line that is `myself`")]
-    NotMyself,
-    /// More than [`MOST_NODES`].
-    #[error("there are more than {MOST_NODES} nodes")]
-    TooManyNodes,
-    /// More slots than there are, so that some are told twice.
-    #[error("there are more than {HASH_SLOTS} slots")]
-    TooManySlots,
-}
-
-/// What `CLUSTER MYID` answers.
-pub fn my_name(answer: &BytesFrame) -> Result<NodeName, ClusterError> {
-    NodeName::parse(text(answer)?).ok_or(ClusterError::Lacks("id"))
-}
 
 /// What `CLUSTER NODES` answers.
 pub fn nodes(answer: &BytesFrame) -> Result<NodesReport, ClusterError> {
@@ -65,25 +40,6 @@ pub fn nodes_of_text(text: &[u8]) -> Result<NodesReport, ClusterError> {
     match report.lines.iter().filter(|line| line.flags.myself).count() {
         1 => Ok(report),
         _ => Err(ClusterError::NotMyself),
-    }
-}
-
-/// How many more there may be in the whole answer: a node knows one owner of each slot, and opens each in one direction.
-struct Room {
-    slots: usize,
-    open: usize,
-}
-
-impl Default for Room {
-    fn default() -> Self {
-        Self { slots: usize::from(HASH_SLOTS), open: usize::from(HASH_SLOTS) }
-    }
-}
-
-impl Room {
-    fn take(left: &mut usize, count: usize) -> Result<(), ClusterError> {
-        *left = left.checked_sub(count).ok_or(ClusterError::TooManySlots)?;
-        Ok(())
     }
 }
 
@@ -218,13 +174,6 @@ fn name_of(text: &str, field: &'static str) -> Result<NodeName, ClusterError> {
 
 fn number(text: &str, field: &'static str) -> Result<u64, ClusterError> {
     integer(text.as_bytes()).and_then(|number| u64::try_from(number).ok()).ok_or(ClusterError::Lacks(field))
-}
-
-fn text(frame: &BytesFrame) -> Result<&[u8], ClusterError> {
-    match frame {
-        BytesFrame::BulkString(bytes) | BytesFrame::SimpleString(bytes) => Ok(bytes),
-        _ => Err(ClusterError::NotText),
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Tests of what a node answers about its cluster, with what real ones have answered.
 
+use crate::core::slots::HASH_SLOTS;
 use proptest::prelude::*;
 
 use super::*;
