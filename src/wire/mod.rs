@@ -10,6 +10,7 @@ pub mod cursor;
 pub mod info;
 pub mod inline;
 pub mod inspect;
+pub mod joined;
 pub mod number;
 pub mod psync;
 pub mod pubsub;

@@ -56,9 +56,15 @@ pub enum Spread {
     All,
     /// Every primary is asked, and of each number the least is the one (`SCRIPT EXISTS`).
     LeastOfAll,
+    /// Every primary is asked, and of the arrays each string is told once (`PUBSUB CHANNELS`).
+    DistinctOfAll,
+    /// Every primary is asked, and in the arrays the numbers are added up (`PUBSUB NUMSUB`).
+    AddedOfAll,
+    /// Every primary is asked, and the greatest number is the one (`PUBSUB NUMPAT`).
+    MostOfAll,
     /// Every primary is asked, and one that does it is enough (`SCRIPT KILL`).
     AnyOfAll,
-    /// Some primary is asked, one that has keys rather than one that has none (`RANDOMKEY`).
+    /// Every primary is asked, and one that has keys answers: more often who has more slots (`RANDOMKEY`).
     Random,
     /// One primary after the other (`SCAN`).
     Turns,
@@ -73,7 +79,15 @@ impl Spread {
     pub const fn is_of_all(self) -> bool {
         matches!(
             self,
-            Self::SumOfAll | Self::ListOfAll | Self::All | Self::LeastOfAll | Self::AnyOfAll | Self::Turns
+            Self::SumOfAll
+                | Self::ListOfAll
+                | Self::All
+                | Self::LeastOfAll
+                | Self::DistinctOfAll
+                | Self::AddedOfAll
+                | Self::MostOfAll
+                | Self::AnyOfAll
+                | Self::Turns
         )
     }
 }
@@ -142,6 +156,9 @@ pub fn spread(intent: Intent, table: &CommandTable, several: bool) -> Spread {
         name if name.starts_with("cluster") => Spread::AboutClusters,
         "dbsize" => Spread::SumOfAll,
         "keys" => Spread::ListOfAll,
+        "pubsub|channels" | "pubsub|shardchannels" => Spread::DistinctOfAll,
+        "pubsub|numsub" | "pubsub|shardnumsub" => Spread::AddedOfAll,
+        "pubsub|numpat" => Spread::MostOfAll,
         "script|exists" => Spread::LeastOfAll,
         "script|kill" | "function|kill" => Spread::AnyOfAll,
         "randomkey" => Spread::Random,
@@ -212,6 +229,9 @@ mod tests {
             ("SCRIPT LOAD s", Spread::All),
             ("SCRIPT EXISTS s", Spread::LeastOfAll),
             ("SCRIPT KILL", Spread::AnyOfAll),
+            ("PUBSUB CHANNELS", Spread::DistinctOfAll),
+            ("PUBSUB SHARDNUMSUB a", Spread::AddedOfAll),
+            ("PUBSUB NUMPAT", Spread::MostOfAll),
             ("SCAN 0", Spread::Turns),
             ("RANDOMKEY", Spread::Random),
             ("CLUSTER INFO", Spread::AboutClusters),

@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut, BytesMut};
 
+use crate::wire::joined;
+
 /// What the replies of the parts come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Combine {
@@ -18,8 +20,16 @@ pub enum Combine {
     Last,
     /// Arrays of as many numbers each: of each place the least (`SCRIPT EXISTS`).
     Least,
+    /// Arrays of strings: each string once (`PUBSUB CHANNELS`).
+    Distinct,
+    /// Arrays that differ in their numbers only: of each place all of theirs added up (`PUBSUB NUMSUB`).
+    Added,
+    /// A number: the greatest (`PUBSUB NUMPAT`).
+    Most,
     /// The first that is no error, else the first error (`SCRIPT KILL`).
     Any,
+    /// The first that is there, else the first (`RANDOMKEY`).
+    Present,
     /// Nothing at all: the client has been told already. If it was wrong, it is disconnected.
     Silent,
     /// Nothing at all, whatever it is: it is told in another way (`EXEC`).
@@ -102,63 +112,34 @@ impl Joints {
 
 impl Joint {
     fn combined(self) -> Option<BytesMut> {
-        let is_error = |reply: &&BytesMut| matches!(reply.first(), Some(b'-' | b'!'));
-        let error = self.replies.iter().find(is_error);
+        let replies = &self.replies;
+        let error = replies.iter().find(|reply| is_error(reply));
         match (error, self.combine) {
             (_, Combine::Unheard) | (None, Combine::Silent) => Some(BytesMut::new()),
-            (_, Combine::Any) => {
-                let done = self.replies.iter().find(|reply| !is_error(reply));
-                done.or(error).cloned()
+            (_, Combine::Any) => replies.iter().find(|reply| !is_error(reply)).or(error).cloned(),
+            (_, Combine::Present) => {
+                let is_there = |reply: &&BytesMut| !is_error(reply) && !is_null(reply);
+                replies.iter().find(is_there).or(error).or(replies.first()).cloned()
             }
             (Some(_), Combine::Silent) => None,
             (Some(error), _) => Some(error.clone()),
             (None, Combine::Last) => self.replies.into_iter().next_back(),
-            (None, Combine::Sum) => {
-                let numbers = self.replies.iter().map(|reply| number(reply, b":"));
-                let sum = numbers.sum::<Option<u64>>()?;
-                Some(BytesMut::from(format!(":{sum}\r\n").as_bytes()))
-            }
-            (None, Combine::Least) => {
-                let all: Option<Vec<Vec<u64>>> = self.replies.iter().map(|reply| numbers(reply)).collect();
-                let least = all?.into_iter().reduce(|mut least, other| {
-                    least.truncate(other.len());
-                    least.iter_mut().zip(other).for_each(|(least, other)| *least = other.min(*least));
-                    least
-                })?;
-                let mut whole = BytesMut::from(format!("*{}\r\n", least.len()).as_bytes());
-                for number in least {
-                    whole.put_slice(format!(":{number}\r\n").as_bytes());
-                }
-                Some(whole)
-            }
-            (None, Combine::Concatenated) => {
-                let mut elements = 0;
-                for reply in &self.replies {
-                    elements += number(reply, b"*").or_else(|| number(reply, b"~"))?;
-                }
-                let mut whole = BytesMut::from(format!("*{elements}\r\n").as_bytes());
-                for reply in &self.replies {
-                    let head = memchr::memchr(b'\n', reply)?;
-                    whole.put_slice(&reply[head + 1..]);
-                }
-                Some(whole)
-            }
+            (None, Combine::Sum) => joined::sum(replies),
+            (None, Combine::Most) => joined::most(replies),
+            (None, Combine::Least) => joined::least(replies),
+            (None, Combine::Distinct) => joined::distinct(replies),
+            (None, Combine::Added) => joined::added(replies),
+            (None, Combine::Concatenated) => joined::concatenated(replies),
         }
     }
 }
 
-/// An array of numbers.
-fn numbers(reply: &[u8]) -> Option<Vec<u64>> {
-    number(reply, b"*")?;
-    let lines = reply.split(|byte| *byte == b'\n').skip(1).filter(|line| !line.is_empty());
-    lines.map(|line| number(line, b":")).collect()
+fn is_error(reply: &[u8]) -> bool {
+    matches!(reply.first(), Some(b'-' | b'!'))
 }
 
-/// The number in the first line of a reply.
-fn number(reply: &[u8], sigil: &[u8]) -> Option<u64> {
-    let text = reply.strip_prefix(sigil)?;
-    let end = memchr::memchr(b'\r', text)?;
-    std::str::from_utf8(&text[..end]).ok()?.parse().ok()
+fn is_null(reply: &[u8]) -> bool {
+    reply.starts_with(b"_") || reply.starts_with(b"$-1")
 }
 
 #[cfg(test)]
@@ -200,6 +181,15 @@ mod tests {
         assert_eq!(whole(Combine::Unheard, &["-ERR no\r\n"]), "");
         let least = whole(Combine::Least, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:0\r\n:1\r\n"]);
         assert_eq!(least, "*2\r\n:0\r\n:1\r\n");
+        let channels = ["*2\r\n$1\r\na\r\n$3\r\n\r\nb\r\n", "*0\r\n", "*2\r\n$1\r\nc\r\n$1\r\na\r\n"];
+        assert_eq!(whole(Combine::Distinct, &channels), "*3\r\n$1\r\na\r\n$3\r\n\r\nb\r\n$1\r\nc\r\n");
+        let numbers = ["*2\r\n$2\r\n:9\r\n:1\r\n", "*2\r\n$2\r\n:9\r\n:2\r\n"];
+        assert_eq!(whole(Combine::Added, &numbers), "*2\r\n$2\r\n:9\r\n:3\r\n");
+        assert_eq!(whole(Combine::Added, &["*0\r\n", "*0\r\n"]), "*0\r\n");
+        assert_eq!(whole(Combine::Added, &["*1\r\n$900\r\na\r\n", "*0\r\n"]), "broken");
+        assert_eq!(whole(Combine::Most, &[":1\r\n", ":3\r\n", ":2\r\n"]), ":3\r\n");
+        assert_eq!(whole(Combine::Present, &["$-1\r\n", "$1\r\nk\r\n"]), "$1\r\nk\r\n");
+        assert_eq!(whole(Combine::Present, &["_\r\n", "_\r\n"]), "_\r\n");
         assert_eq!(whole(Combine::Any, &["-NOTBUSY a\r\n", "+OK\r\n"]), "+OK\r\n");
         assert_eq!(whole(Combine::Any, &["-NOTBUSY a\r\n", "-NOTBUSY b\r\n"]), "-NOTBUSY a\r\n");
     }
@@ -210,5 +200,6 @@ mod tests {
         assert_eq!(whole(Combine::Concatenated, &["-MASTERDOWN x\r\n", "*1\r\n:1\r\n"]), "-MASTERDOWN x\r\n");
         assert_eq!(whole(Combine::Silent, &["-NOPERM no\r\n"]), "broken");
         assert_eq!(whole(Combine::Sum, &["+OK\r\n", ":1\r\n"]), "broken", "it is no number");
+        assert_eq!(whole(Combine::Sum, &[":18446744073709551615\r\n", ":1\r\n"]), "broken");
     }
 }

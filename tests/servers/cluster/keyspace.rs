@@ -53,6 +53,12 @@ fn keys_and_their_number_are_those_of_all_shards() {
     let rig = Rig::start(SESSION);
     let mut conn = rig.connect();
     assert_eq!((conn.cmd(&["DBSIZE"]), conn.cmd(&["RANDOMKEY"])), (Value::Int(0), Value::Null));
+    // Most primaries have none.
+    assert_eq!(conn.cmd(&["SET", "alone", "v"]), "OK");
+    for _ in 0..20 {
+        assert_eq!(conn.cmd(&["RANDOMKEY"]), "alone");
+    }
+    assert_eq!(conn.cmd(&["DEL", "alone"]), 1);
     let all = fill(&mut conn, 120);
     assert_eq!(conn.cmd(&["DBSIZE"]), 120);
     let found: BTreeSet<String> = conn.cmd(&["KEYS", "*"]).items().iter().map(Value::text).collect();

@@ -73,6 +73,13 @@ fn messages_of_all_shards_are_heard() {
         rig.proxy.cmd(&["PUBLISH", "news", "n"]);
         assert_eq!(heard(&mut conn), ["message", "news", "n"]);
     }
+    let all = rig.proxy.cmd(&["PUBSUB", "SHARDCHANNELS"]);
+    assert_eq!(all.items().len(), 9);
+    let counted = rig.proxy.cmd(&["PUBSUB", "SHARDNUMSUB", &channels[0], &channels[8], "none"]);
+    let counted: Vec<String> = words(&counted);
+    assert_eq!(counted, [&channels[0], "1", &channels[8], "1", "none", "0"]);
+    assert_eq!(words(&rig.proxy.cmd(&["PUBSUB", "CHANNELS"])), ["news"]);
+    assert_eq!(words(&rig.proxy.cmd(&["PUBSUB", "NUMSUB", "news"])), ["news", "1"]);
     conn.ask(&["SUNSUBSCRIBE", &channels[0]]);
     told(&mut conn, "sunsubscribe", &channels[0], 8);
     assert_eq!(rig.proxy.cmd(&["SPUBLISH", &channels[0], "m"]), 0);

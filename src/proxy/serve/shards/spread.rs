@@ -13,7 +13,7 @@ use crate::core::command::{Handling, Intent, Local, Stateful};
 use crate::core::cursor::Cursor;
 use crate::core::moment::Moment;
 use crate::core::plan::{Admittance, needs_admission, owner};
-use crate::core::slots::{ShardIndex, Spread};
+use crate::core::slots::{HASH_SLOTS, HashSlot, ShardIndex, Spread};
 use crate::proxy::downstream::joint::Combine;
 use crate::proxy::session::connection::Connection;
 use crate::proxy::session::step::Step;
@@ -55,9 +55,8 @@ impl Shards {
                 self.keyless(connection, request, (intent, own), now)
             }
             Spread::Random => {
-                let live = self.cluster.live();
-                let one = live.get(connection.worker.roll() as usize % live.len().max(1)).copied();
-                self.send(connection, To::Shard(one.unwrap_or(ShardIndex::FIRST)), request, intent, now)
+                let parts = self.everywhere(request, self.of_some_slot(connection));
+                self.begin(connection, parts, Combine::Present, now)
             }
             Spread::Turns => self.scan(connection, request, intent, now),
             // As the server would, which looks at the slots before it looks at that.
@@ -74,6 +73,9 @@ impl Shards {
             Spread::ListOfAll => self.begin_everywhere(connection, request, Combine::Concatenated, now),
             Spread::All => self.begin_everywhere(connection, request, Combine::Last, now),
             Spread::LeastOfAll => self.begin_everywhere(connection, request, Combine::Least, now),
+            Spread::DistinctOfAll => self.begin_everywhere(connection, request, Combine::Distinct, now),
+            Spread::AddedOfAll => self.begin_everywhere(connection, request, Combine::Added, now),
+            Spread::MostOfAll => self.begin_everywhere(connection, request, Combine::Most, now),
             Spread::AnyOfAll => self.begin_everywhere(connection, request, Combine::Any, now),
         }
     }
@@ -160,11 +162,24 @@ impl Shards {
         combine: Combine,
         now: Moment,
     ) -> Step {
+        let parts = self.everywhere(request, None);
+        self.begin(connection, parts, combine, now)
+    }
+
+    /// The command for each primary, this one first.
+    fn everywhere(&self, request: &Request<'_>, first: Option<ShardIndex>) -> VecDeque<Part> {
         let mut bytes = BytesMut::new();
         request.encode_into(&mut bytes);
         let part = |shard: &ShardIndex| Part { to: To::Shard(*shard), bytes: bytes.to_vec() };
-        let parts = self.cluster.live().iter().map(part).collect();
-        self.begin(connection, parts, combine, now)
+        let live = self.cluster.live();
+        let (some, others): (Vec<_>, Vec<_>) = live.iter().partition(|shard| Some(**shard) == first);
+        some.into_iter().chain(others).map(part).collect()
+    }
+
+    /// The shard that has one of the slots, whichever: who has more of them has more of the keys.
+    fn of_some_slot(&self, connection: &Connection) -> Option<ShardIndex> {
+        let slot = HashSlot::new((connection.worker.roll() % u32::from(HASH_SLOTS)) as u16)?;
+        self.cluster.place(slot).owner
     }
 
     /// Begins with the parts of a command.
