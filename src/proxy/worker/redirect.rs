@@ -39,7 +39,7 @@ const TAKEN: Duration = Duration::from_millis(200);
 pub(crate) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 /// What a client is told in the end. It knows of no other nodes.
-fn last_words(reply: &[u8]) -> &[u8] {
+pub(crate) fn last_words(reply: &[u8]) -> &[u8] {
     if Redirection::parse(reply).is_some() { say::SLOT_ON_ITS_WAY } else { reply }
 }
 

@@ -198,3 +198,21 @@ fn keys_of_a_slot_that_is_open_stay_together_where_they_have_to() {
     assert_eq!(conn.cmd(&["PING"]), "PONG");
     step.cancel();
 }
+
+/// What is too long to be kept cannot be sent again. Its client knows of no other nodes: it is told to try again.
+#[test]
+fn a_long_write_to_a_key_that_is_elsewhere_is_to_be_tried_again() {
+    let rig = Rig::start(SESSION);
+    let key = key_in(5, 0);
+    let mut conn = rig.connect();
+    assert_eq!(conn.cmd(&["SET", &key, "v"]), "OK");
+    let step = rig.cluster.open(5, 1);
+    step.carry(1);
+    let long = "x".repeat(3 << 20);
+    let reply = conn.cmd(&["SET", &key, &long]);
+    assert!(reply.error().starts_with("TRYAGAIN"), "{reply:?}");
+    assert_eq!(conn.cmd(&["GET", &key]), "v");
+    step.finish();
+    eventually("it is written", secs(5), || conn.cmd(&["SET", &key, &long]) == "OK");
+    assert_eq!(conn.cmd(&["STRLEN", &key]), 3 << 20);
+}

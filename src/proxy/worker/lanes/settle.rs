@@ -22,6 +22,7 @@ use crate::proxy::upstream::lane::{Broken, Closed, Lane, OutOfStep, Proto, Withd
 use crate::proxy::upstream::pending::{Pending, Rewrite};
 use crate::proxy::worker::lanes::found::Found;
 use crate::proxy::worker::lanes::rewrite;
+use crate::proxy::worker::redirect::last_words;
 use crate::proxy::worker::retry::RepeatedFor;
 use crate::proxy::worker::{Reply, Worker};
 use crate::shard::emptied;
@@ -379,8 +380,12 @@ fn answer<const SHARES: bool>(
             Err(back) => pending = back,
         }
     }
-    if kind == ReplyKind::Error && lane.exclusive && !mutant::is("errors-forgotten") {
-        lane.tainted.set(true);
+    if kind == ReplyKind::Error && lane.exclusive {
+        lane.tainted.set(!mutant::is("errors-forgotten"));
+        if lane.in_cluster.get() && !cut && ErrorCode::of(reply).is_some_and(ErrorCode::is_of_cluster) {
+            worker.acknowledged(&pending, lane, now);
+            return Ok(pending.client.deliver(pending.seq, last_words(reply), true));
+        }
     }
     if found.belief == Belief::Ends {
         worker.shared.shard().attention.look_now();
