@@ -64,16 +64,30 @@ impl Channels {
         self.asked = (channels, by_client);
     }
 
-    /// It wants to hear these shard channels no longer, or any (`None`). Returns those that are known, by where they are.
-    pub fn leave(&mut self, channels: Option<Vec<Vec<u8>>>) -> Vec<(Option<ShardIndex>, Vec<u8>)> {
+    /// It wants to hear these shard channels no longer, or any (`None`). Returns those of which a server has to hear that, and what the
+    /// client is told of the others.
+    pub fn leave(
+        &mut self,
+        channels: Option<Vec<Vec<u8>>>,
+        resp3: bool,
+    ) -> (Vec<(ShardIndex, Vec<u8>)>, Vec<u8>) {
+        let (mut heard, mut told) = (Vec::new(), Vec::new());
+        let all = channels.is_none();
         let channels = channels.unwrap_or_else(|| self.sharded.keys().cloned().collect());
-        let at = |channel: Vec<u8>| (self.sharded.get(&channel).copied().flatten(), channel);
-        let at: Vec<_> = channels.into_iter().map(at).collect();
-        for (_, channel) in &at {
-            self.wanted.remove(channel);
-            self.leaving.insert(channel.clone());
+        if all && channels.is_empty() {
+            told = told_of(b"sunsubscribe", None, 0, resp3);
         }
-        at
+        for channel in channels {
+            if let Some(at) = self.sharded.get(&channel).copied().flatten() {
+                self.leaving.insert(channel.clone());
+                heard.push((at, channel));
+            } else {
+                self.wanted.remove(&channel);
+                self.sharded.remove(&channel);
+                told.extend(told_of(b"sunsubscribe", Some(&channel), self.sharded.len(), resp3));
+            }
+        }
+        (heard, told)
     }
 
     /// It subscribes to a channel, or a pattern. True: it hears of every primary by that.
@@ -178,7 +192,7 @@ impl Channels {
 
     /// What was asked for is not there.
     fn refused(&mut self, reply: &[u8]) -> Heard {
-        let (asked, _) = std::mem::take(&mut self.asked);
+        let asked = std::mem::take(&mut self.asked.0);
         if !ErrorCode::of(reply).is_some_and(ErrorCode::is_of_cluster) {
             return Heard::Passed;
         }
@@ -255,7 +269,10 @@ mod tests {
         let second = channels.hear(b(), &told("ssubscribe", "y", 1), false);
         assert_eq!(second, Heard::Changed(told("ssubscribe", "y", 2)));
         assert!(channels.hears_others());
-        assert_eq!(channels.leave(None), [(Some(A), b"x".to_vec()), (Some(b()), b"y".to_vec())]);
+        let (heard, said) = channels.leave(None, false);
+        assert_eq!((heard, said), (vec![(A, b"x".to_vec()), (b(), b"y".to_vec())], Vec::new()));
+        let unknown = channels.leave(Some(vec![b"z".to_vec()]), false);
+        assert_eq!(unknown, (Vec::new(), told("sunsubscribe", "z", 2)));
         let left = channels.hear(b(), &told("sunsubscribe", "y", 0), false);
         assert_eq!(left, Heard::Changed(told("sunsubscribe", "y", 1)));
         assert!(!channels.hears_others());

@@ -483,6 +483,11 @@ impl Lane {
         self.inner.borrow().relay.as_ref().is_some_and(|relay| relay.takes_marks())
     }
 
+    /// Whether a plain relay is between `MULTI` and its end.
+    pub(crate) fn relays_transaction(&self) -> bool {
+        self.inner.borrow().relay.as_ref().is_some_and(|relay| relay.is_in_transaction())
+    }
+
     /// Whether marks that nobody will answer have used up the room for them.
     pub(crate) fn is_choked(&self) -> bool {
         self.inner.borrow().relay.as_ref().is_some_and(|relay| relay.is_choked())

@@ -122,6 +122,11 @@ impl Relay {
         !self.is_opaque
     }
 
+    /// Whether it is between `MULTI` and its end.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.multi
+    }
+
     /// Whether marks that nobody will answer have used up the room for them.
     pub(super) fn is_choked(&self) -> bool {
         self.silent && !self.has_room()

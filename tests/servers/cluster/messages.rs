@@ -133,6 +133,33 @@ fn channels_of_a_slot_that_moves_are_heard_all_the_same() {
     }
 }
 
+/// In RESP3 who is subscribed may say anything of the shard at which it has become a subscriber.
+#[test]
+fn a_subscriber_is_answered_in_order() {
+    let rig = Rig::start(SESSION);
+    let (here, there) = (key_in(0, 0), key_in(9000, 0));
+    assert_eq!(rig.proxy.cmd(&["RPUSH", &here, "a"]), 1);
+    let mut conn = rig.connect();
+    assert!(!conn.cmd(&["HELLO", "3"]).is_error());
+    assert_eq!(words(&conn.cmd(&["SSUBSCRIBE", &here])), ["ssubscribe", &here, "1"]);
+    conn.ask(&["GET", &here]).ask(&["SSUBSCRIBE", &there]).ask(&["PING"]).ask(&["SSUBSCRIBE", &there]);
+    assert!(conn.read().error().starts_with("WRONGTYPE"));
+    assert_eq!(heard(&mut conn), ["ssubscribe", &there, "2"]);
+    assert_eq!(conn.read(), "PONG");
+    assert_eq!(heard(&mut conn), ["ssubscribe", &there, "2"]);
+    for command in [&["CLIENT", "REPLY", "OFF"][..], &["CLIENT", "TRACKING", "ON"]] {
+        assert!(conn.cmd(command).error().starts_with("ERR CLIENT REPLY"), "{command:?}");
+    }
+    for (command, expected) in [(&["MULTI"][..], "OK"), (&["LLEN", &here], "QUEUED")] {
+        assert_eq!(conn.cmd(command), expected);
+    }
+    assert!(conn.cmd(&["SSUBSCRIBE", &there]).error().starts_with("CROSSSLOT"));
+    assert!(conn.cmd(&["EXEC"]).is_error() || conn.read().is_error());
+    assert_eq!(words(&conn.cmd(&["SUNSUBSCRIBE", "none"])), ["sunsubscribe", "none", "2"]);
+    assert_eq!(rig.proxy.cmd(&["SPUBLISH", &there, "m"]), 1);
+    assert_eq!(heard(&mut conn), ["smessage", &there, "m"]);
+}
+
 #[test]
 fn keyspace_events_of_all_primaries_are_heard_once() {
     let rig = Rig::start(SESSION);

@@ -57,7 +57,7 @@ impl Shards {
         }
         let main = connection.client.status.channels.borrow().main;
         let main = main.or_else(|| self.holder(connection));
-        let parts = self.parts_of(&connection.client, main, request, intent);
+        let parts = self.parts_of(connection, main, request, intent);
         self.begin_listening(connection, parts, now)
     }
 
@@ -68,13 +68,14 @@ impl Shards {
         now: Moment,
     ) -> Step {
         (self.parts, self.joins, self.listens) = (Some(parts), false, true);
+        connection.await_relay();
         self.go_on(connection, now)
     }
 
     /// Whom the command is said to, and in what words.
     fn parts_of(
         &self,
-        client: &Rc<Client>,
+        connection: &Connection,
         main: Option<ShardIndex>,
         request: &Request<'_>,
         intent: Intent,
@@ -86,20 +87,24 @@ impl Shards {
             Part { to: at_main, bytes: bytes.to_vec() }
         };
         let names = || (1..request.count()).map(|at| request.arg(at).to_vec()).collect::<Vec<_>>();
+        let client = &connection.client;
         let mut channels = client.status.channels.borrow_mut();
         let mut parts = VecDeque::new();
         match self.commands.table.name(intent.id) {
             "ssubscribe" if request.count() > 1 => return by_slot(names()),
             "sunsubscribe" => {
                 let mut slots: BTreeMap<_, Vec<Vec<u8>>> = BTreeMap::new();
-                for (at, channel) in channels.leave((request.count() > 1).then(names)) {
+                let (heard, told) =
+                    channels.leave((request.count() > 1).then(names), connection.who.is_resp3());
+                for (at, channel) in heard {
                     slots.entry((at, HashSlot::of(&channel))).or_default().push(channel);
                 }
-                if slots.is_empty() {
-                    parts.push_back(whole());
+                drop(channels);
+                if !told.is_empty() {
+                    connection.say(&told);
                 }
                 parts.extend(slots.iter().map(|((at, _), names)| Part {
-                    to: at.map_or(at_main, To::Shard),
+                    to: To::Shard(*at),
                     bytes: said(b"SUNSUBSCRIBE", names),
                 }));
             }
@@ -258,7 +263,8 @@ impl Shards {
 
     /// Whether its client listens, so that what begins or ends a subscription is for several shards perhaps.
     pub(super) fn may_listen(&self, connection: &Connection, hold: Hold, request: &Request<'_>) -> bool {
-        let is_plain = connection.pin.as_ref().is_none_or(|pin| !pin.ending && !Pin::is_to_be_raw(pin));
+        let is_plain = |pin: &Pin| !pin.ending && !pin.is_to_be_raw() && !pin.lane.relays_transaction();
+        let is_plain = connection.pin.as_ref().is_none_or(is_plain);
         hold != Hold::Transaction && !self.begins && is_plain && !request.is_partial()
     }
 }

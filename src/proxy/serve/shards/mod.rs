@@ -39,6 +39,7 @@ use crate::wire::say;
 use listen::listens;
 use parts::{Part, To, about_beginning};
 use sides::{Side, known, note};
+use spread::silences_or_tracks;
 
 /// What a client has with the shards.
 pub(super) struct Shards {
@@ -157,7 +158,7 @@ impl Shards {
             return self.listen(connection, request, intent, now);
         }
         let hold = if hold == Hold::Relay {
-            match self.relay(connection, what, intent, commands) {
+            match self.relay(connection, what, (request, intent), commands) {
                 Ok(true) => return self.send(connection, To::Shard(self.current), request, intent, now),
                 Ok(false) => connection.pin.as_ref().map_or(Hold::Nothing, Pin::hold),
                 Err(step) => return step,
@@ -214,11 +215,16 @@ impl Shards {
         &mut self,
         connection: &mut Connection,
         what: About,
-        intent: Intent,
+        (request, intent): (&Request<'_>, Intent),
         commands: &Commands,
     ) -> Result<bool, Step> {
         self.hang_up_others(connection, intent);
-        let is_of_all = what == About::Nothing && self.is_of_all(spread(intent, &commands.table, false));
+        let spread = spread(intent, &commands.table, false);
+        if spread == Spread::OfOneServer && silences_or_tracks(request) {
+            connection.say(say::NOT_IN_CLUSTER);
+            return Err(Step::Done);
+        }
+        let is_of_all = what == About::Nothing && self.is_of_all(spread);
         if !is_of_all && !self.is_elsewhere(what) {
             return Ok(true);
         }
