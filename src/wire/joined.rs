@@ -1,8 +1,10 @@
 //! One reply out of several whole ones, of which none is an error. `None`: they are none of the kind.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::{BufMut, BytesMut};
+
+use crate::wire::say;
 
 /// Numbers, added up.
 pub fn sum(replies: &[BytesMut]) -> Option<BytesMut> {
@@ -50,6 +52,62 @@ pub fn concatenated(replies: &[BytesMut]) -> Option<BytesMut> {
         whole.put_slice(&reply[head + 1..]);
     }
     Some(whole)
+}
+
+/// Replies to `INFO`: the first, with the keys of all in its keyspace section (server.c, `genRedisInfoString`).
+pub fn keyspace(replies: &[BytesMut]) -> Option<BytesMut> {
+    const HEAD: &str = "# Keyspace\r\n";
+    let base = String::from_utf8_lossy(replies.first()?);
+    let Some((before, after)) = base.split_once(HEAD) else { return replies.first().cloned() };
+    let mut all: BTreeMap<u64, Counts> = BTreeMap::new();
+    for reply in replies {
+        for line in String::from_utf8_lossy(reply).split("\r\n") {
+            if let Some((database, counts)) = counts(line) {
+                let sum = all.entry(database).or_default();
+                *sum = sum.with(counts);
+            }
+        }
+    }
+    let mut text = format!("{before}{HEAD}");
+    for (database, Counts { keys, expires, ttl }) in all {
+        let average = ttl.checked_div(expires).unwrap_or(0);
+        let line = format!("db{database}:keys={keys},expires={expires},avg_ttl={average}\r\n");
+        text.push_str(&line);
+    }
+    let rest: Vec<&str> = after.split("\r\n").skip_while(|line| counts(line).is_some()).collect();
+    text.push_str(&rest.join("\r\n"));
+    Some(BytesMut::from(say::append(text.as_bytes(), "").as_slice()))
+}
+
+/// What `INFO` says of one database.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    keys: u64,
+    expires: u64,
+    /// Of all that expire together, in milliseconds.
+    ttl: u64,
+}
+
+impl Counts {
+    fn with(self, other: Self) -> Self {
+        Self {
+            keys: self.keys.saturating_add(other.keys),
+            expires: self.expires.saturating_add(other.expires),
+            ttl: self.ttl.saturating_add(other.ttl),
+        }
+    }
+}
+
+/// `db0:keys=1,expires=0,avg_ttl=0`
+fn counts(line: &str) -> Option<(u64, Counts)> {
+    let (database, fields) = line.strip_prefix("db")?.split_once(':')?;
+    let field = |name: &str| -> u64 {
+        let value = fields.split(',').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+    };
+    let expires = field("expires");
+    let ttl = field("avg_ttl").saturating_mul(expires);
+    Some((database.parse().ok()?, Counts { keys: field("keys"), expires, ttl }))
 }
 
 /// The array of the first, where in the place of a number stands what those of all come to.
@@ -105,4 +163,27 @@ fn number(reply: &[u8], sigil: &[u8]) -> Option<u64> {
     let text = reply.strip_prefix(sigil)?;
     let end = memchr::memchr(b'\r', text)?;
     std::str::from_utf8(&text[..end]).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(body: &str) -> BytesMut {
+        BytesMut::from(format!("${}\r\n{body}\r\n", body.len()).as_bytes())
+    }
+
+    #[test]
+    fn the_keyspace_of_all_is_that_of_one_server() {
+        let some = info("# Server\r\nx:1\r\n\r\n# Keyspace\r\ndb0:keys=3,expires=1,avg_ttl=100\r\n");
+        let more =
+            info("# Keyspace\r\ndb0:keys=4,expires=3,avg_ttl=20\r\ndb1:keys=1,expires=0,avg_ttl=0\r\n");
+        let none = info("# Keyspace\r\n");
+        let lines = "db0:keys=7,expires=4,avg_ttl=40\r\ndb1:keys=1,expires=0,avg_ttl=0\r\n";
+        let joined = keyspace(&[some.clone(), more.clone(), none.clone()]).unwrap();
+        assert_eq!(joined, info(&format!("# Server\r\nx:1\r\n\r\n# Keyspace\r\n{lines}")));
+        assert_eq!(keyspace(&[none, some.clone(), more]).unwrap(), info(&format!("# Keyspace\r\n{lines}")));
+        let other = info("# Server\r\nx:1\r\n");
+        assert_eq!(keyspace(&[other.clone(), some]).unwrap(), other);
+    }
 }

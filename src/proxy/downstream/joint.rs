@@ -26,6 +26,8 @@ pub enum Combine {
     Added,
     /// A number: the greatest (`PUBSUB NUMPAT`).
     Most,
+    /// The first, with the keys of all in its keyspace section (`INFO`).
+    Keyspace,
     /// The first that is no error, else the first error (`SCRIPT KILL`).
     Any,
     /// The first that is there, else the first (`RANDOMKEY`).
@@ -128,6 +130,7 @@ impl Joint {
             (None, Combine::Most) => joined::most(replies),
             (None, Combine::Least) => joined::least(replies),
             (None, Combine::Distinct) => joined::distinct(replies),
+            (None, Combine::Keyspace) => joined::keyspace(replies),
             (None, Combine::Added) => joined::added(replies),
             (None, Combine::Concatenated) => joined::concatenated(replies),
         }

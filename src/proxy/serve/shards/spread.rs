@@ -51,6 +51,12 @@ impl Shards {
                 connection.client.answer(say::SCRIPT_WITHOUT_KEYS);
                 Step::Done
             }
+            Spread::Anywhere
+                if !own && intent.handling == Handling::Local(Local::Info) && shows_keyspace(request) =>
+            {
+                let parts = self.everywhere(request, Some(ShardIndex::FIRST));
+                self.begin(connection, parts, Combine::Keyspace, now)
+            }
             Spread::Anywhere | Spread::AboutClusters | Spread::OfOneServer | Spread::Script => {
                 self.keyless(connection, request, (intent, own), now)
             }
@@ -257,6 +263,14 @@ impl Shards {
 /// Whether `MSET` is executed slot by slot (`split-writes`).
 fn splits_writes(connection: &Connection) -> bool {
     connection.worker.shared.config().upstream.cluster.as_ref().is_some_and(|cluster| cluster.split_writes)
+}
+
+/// Whether an `INFO` asks for the number of keys, of which each primary has some. By itself it is what clients ask for when they
+/// connect, and has to be answered while any shard has no primary.
+fn shows_keyspace(request: &Request<'_>) -> bool {
+    let shown: [&[u8]; 3] = [b"keyspace", b"all", b"everything"];
+    let asks = |at: usize| shown.iter().any(|section| request.arg(at).eq_ignore_ascii_case(section));
+    (1..request.count()).any(asks)
 }
 
 /// Whether it is more than a `CLIENT REPLY ON` or `CLIENT TRACKING OFF`, which change nothing.
