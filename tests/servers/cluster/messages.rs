@@ -4,7 +4,7 @@ use std::thread;
 
 use super::{Rig, SESSION, keys};
 use crate::support::cluster::key_in;
-use crate::support::{Conn, Proxy, Value, eventually, ms, secs};
+use crate::support::{Cluster, Conn, Proxy, Setup, Value, eventually, ms, secs};
 
 /// The words of the next message.
 fn heard(conn: &mut Conn) -> Vec<String> {
@@ -204,6 +204,30 @@ fn keyspace_events_of_all_primaries_are_heard_once() {
     for key in keys(3) {
         assert_eq!(some.cmd(&["SET", &key, "v"]), "OK");
     }
+}
+
+/// What nobody has any longer it is told of, and when a primary dies its connection ends, as with one server.
+#[test]
+fn a_subscriber_is_never_deaf_without_knowing() {
+    let cluster = Cluster::start();
+    let setup = Setup::by_cluster(&cluster.addresses())
+        .policy("default", "consistency = \"session\"")
+        .upstream("write-hold = \"1s\"");
+    let mut rig = Rig { proxy: setup.start_with_any_replicas(), cluster };
+    let mut conn = rig.connect();
+    let channels = [key_in(0, 0), key_in(9000, 0), key_in(16000, 0)];
+    for channel in &channels {
+        assert_eq!(words(&conn.cmd(&["SSUBSCRIBE", channel]))[0], "ssubscribe");
+    }
+    assert_eq!(rig.cluster.nodes[1].cmd(&["CLUSTER", "DELSLOTS", "9000"]), "OK");
+    assert_eq!(heard(&mut conn), ["sunsubscribe", &channels[1], "2"]);
+    assert_eq!(rig.cluster.nodes[1].cmd(&["CLUSTER", "ADDSLOTS", "9000"]), "OK");
+    eventually("it is served again", secs(5), || rig.proxy.cmd(&["SPUBLISH", &channels[1], "m"]) == 0);
+    assert_eq!(words(&conn.cmd(&["SSUBSCRIBE", &channels[1]])), ["ssubscribe", &channels[1], "3"]);
+    rig.proxy.cmd(&["SPUBLISH", &channels[1], "m"]);
+    assert_eq!(heard(&mut conn), ["smessage", &channels[1], "m"]);
+    rig.cluster.kill(2);
+    assert_eq!(conn.read_to_close(), b"");
 }
 
 /// A long message comes in pieces: nothing of another shard is said in its middle.
