@@ -4,7 +4,7 @@
 //! unreadable: a slot that was passed over because it is open in a new way would look as if it were closed. Flags that
 //! are not known, and what is added to addresses, is passed over. Where it is refused, `CLUSTER SLOTS` says the half of it.
 
-mod common;
+mod answer;
 pub mod presented;
 mod redirection;
 mod slots;
@@ -17,8 +17,8 @@ use crate::core::address::Address;
 use crate::core::slots::{
     Endpoint, HashSlot, NodeFlags, NodeLine, NodeName, NodesReport, OpenSlot, Opening, SlotRange,
 };
-pub use common::{ClusterError, MOST_NODES, my_name};
-use common::{Room, text};
+pub use answer::{ClusterError, MOST_NODES, my_name};
+use answer::{Room, text};
 pub use redirection::Redirection;
 pub use slots::by_slots;
 

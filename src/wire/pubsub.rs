@@ -30,10 +30,14 @@ pub fn said(reply: &[u8], resp3: bool) -> Option<Said<'_>> {
     if *aggregate != if resp3 { b'>' } else { b'*' } {
         return None;
     }
-    let (_, rest) = line(rest)?;
+    let (count, rest) = line(rest)?;
     let (word, rest) = string(rest)?;
     let first = string(rest);
-    Some(match word? {
+    let word = word?;
+    if count != if word == b"pmessage" { b"4" } else { b"3" } {
+        return None;
+    }
+    Some(match word {
         b"ssubscribe" => Said::Subscribed { channel: first?.0? },
         b"sunsubscribe" => Said::Unsubscribed { channel: first?.0 },
         b"smessage" => Said::OfShard,

@@ -154,6 +154,13 @@ pub const NO_CLUSTER: &[u8] = b"-ERR This instance has cluster support disabled\
 pub const NOT_IN_CLUSTER: &[u8] =
     b"-ERR CLIENT REPLY OFF or SKIP, CLIENT TRACKING, CACHING, NO-TOUCH and SCRIPT DEBUG are of one server, and a cluster has several\r\n";
 
+/// To `AUTH` or `HELLO` of a client that listens to several shards.
+pub const NOT_WHILE_LISTENING: &[u8] =
+    b"-ERR AUTH and HELLO are not possible while subscribed at several shards of the cluster\r\n";
+
+/// To a client that has subscribed to more shard channels than are followed.
+pub const TOO_MANY_CHANNELS: &[u8] = b"-ERR too many shard channels for one connection\r\n";
+
 /// What a script without keys may read is at several primaries.
 pub const SCRIPT_WITHOUT_KEYS: &[u8] =
     b"-ERR a script without keys may read any key, and each primary of the cluster has only \
@@ -276,6 +283,22 @@ pub fn append(reply: &[u8], more: &str) -> Vec<u8> {
         _ => return reply.to_vec(),
     };
     [head.as_bytes(), body, more.as_bytes(), b"\r\n"].concat()
+}
+
+/// To what a subscriber says in RESP2 (server.c, `processCommand`; `pingCommand`).
+pub fn to_subscriber(request: &Request<'_>) -> Vec<u8> {
+    let name = request.arg(0);
+    if name.eq_ignore_ascii_case(b"ping") && request.count() <= 2 {
+        let text = request.arg(1);
+        let head = format!("*2\r\n$4\r\npong\r\n${}\r\n", text.len());
+        return [head.as_bytes(), text, b"\r\n"].concat();
+    }
+    let name: String = String::from_utf8_lossy(name).chars().take(128).filter(|c| !c.is_control()).collect();
+    format!(
+        "-ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n",
+        name.to_lowercase()
+    )
+    .into_bytes()
 }
 
 /// What a node of a cluster says in `INFO` of its mode, as a server that is none would say it; any other reply stays as it is.

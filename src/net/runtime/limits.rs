@@ -89,6 +89,9 @@ pub const FORGET_AT: usize = 32;
 /// … and how often it is asked about fewer.
 pub const FORGET_EVERY: Duration = Duration::from_millis(100);
 
+/// Shard channels that one client may hear.
+pub const MOST_CHANNELS: usize = 1 << 16;
+
 /// Before a channel is asked for anew that was refused.
 pub const RENEW_AFTER: Duration = Duration::from_millis(20);
 

@@ -11,6 +11,7 @@ use crate::core::slots::ShardIndex;
 use crate::mutant;
 use crate::wire::pubsub::{Said, said};
 use crate::wire::reply::ErrorCode;
+use crate::wire::say;
 
 /// The subscriptions of one client.
 #[derive(Debug, Default)]
@@ -20,18 +21,37 @@ pub struct Channels {
     /// Shard channels that the client knows it hears, and where; `None`: their slot has left its shard, and they are yet to be
     /// asked for anew.
     sharded: BTreeMap<Vec<u8>, Option<ShardIndex>>,
+    /// Those that have no server …
+    lost: BTreeSet<Vec<u8>>,
+    /// … and since when some have none.
+    lost_since: Option<Moment>,
+    /// How many are heard elsewhere than at the main shard.
+    elsewhere: usize,
     /// It wants to hear them no longer.
     leaving: BTreeSet<Vec<u8>>,
-    /// What was asked for last, and whether by the client itself. One is answered before the next is asked for.
-    asked: (Vec<Vec<u8>>, bool),
-    /// What the client has asked for and no server had.
-    wanted: BTreeSet<Vec<u8>>,
-    /// Since when some have no server.
-    lost_since: Option<Moment>,
+    /// What was asked last. It is answered before the next is asked.
+    asked: Asked,
+    /// What no server had that was asked.
+    wanted: Vec<Vec<u8>>,
+    /// What the client has said was refused: nothing more of it is done.
+    pub refused: bool,
     /// Channels and patterns (`true`) of keyspace events.
     keyspace: BTreeSet<(bool, Vec<u8>)>,
-    /// The shards that were asked for those.
+    /// The shards beside the main one at which all of those are heard.
     pub keyspace_at: BTreeSet<ShardIndex>,
+    /// Somebody looks after shards that come meanwhile.
+    pub expects_shards: bool,
+}
+
+/// What a server is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Shard channels to subscribe to.
+    pub channels: BTreeSet<Vec<u8>>,
+    /// Shard channels to leave.
+    pub leaving: Vec<Vec<u8>>,
+    /// By the client itself, who is told of what comes of it.
+    pub by_client: bool,
 }
 
 /// What becomes of something that a server has said to a subscriber.
@@ -53,41 +73,50 @@ impl Channels {
         Self { main, ..Self::default() }
     }
 
+    /// It has left everything, but for the shard at which it is.
+    pub fn clear(&mut self) {
+        *self = Self { main: self.main, expects_shards: self.expects_shards, ..Self::default() };
+    }
+
     /// Whether it hears anything of a shard other than the main one.
     pub fn hears_others(&self) -> bool {
-        let elsewhere = |at: &Option<ShardIndex>| at.is_none() || *at != self.main;
-        self.sharded.values().any(elsewhere) || !self.wanted.is_empty() || !self.keyspace.is_empty()
+        self.elsewhere > 0 || !self.keyspace.is_empty()
     }
 
-    /// The shard channels of one command are asked for, by the client itself or in its name.
-    pub fn ask(&mut self, channels: Vec<Vec<u8>>, by_client: bool) {
-        self.asked = (channels, by_client);
+    /// How many shard channels it hears.
+    pub fn count(&self) -> usize {
+        self.sharded.len()
     }
 
-    /// It wants to hear these shard channels no longer, or any (`None`). Returns those of which a server has to hear that, and what the
-    /// client is told of the others.
-    pub fn leave(
-        &mut self,
-        channels: Option<Vec<Vec<u8>>>,
-        resp3: bool,
-    ) -> (Vec<(ShardIndex, Vec<u8>)>, Vec<u8>) {
-        let (mut heard, mut told) = (Vec::new(), Vec::new());
-        let all = channels.is_none();
-        let channels = channels.unwrap_or_else(|| self.sharded.keys().cloned().collect());
-        if all && channels.is_empty() {
-            told = told_of(b"sunsubscribe", None, 0, resp3);
+    /// All shard channels that it hears.
+    pub fn all(&self) -> Vec<Vec<u8>> {
+        self.sharded.keys().cloned().collect()
+    }
+
+    /// Something is about to be asked.
+    pub fn ask(&mut self, asked: Asked) {
+        self.leaving.extend(asked.leaving.iter().cloned());
+        self.asked = asked;
+    }
+
+    /// All that was asked is answered. What no server had is to be asked again.
+    pub fn is_answered(&mut self) -> Vec<Vec<u8>> {
+        self.asked = Asked::default();
+        self.leaving.clear();
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// The shard that tells of this shard channel. `None`: none does.
+    pub fn place(&self, channel: &[u8]) -> Option<ShardIndex> {
+        self.sharded.get(channel).copied().flatten()
+    }
+
+    /// It wants to hear a shard channel no longer that no server tells of: what it is told of that. `None`: that it hears none at all.
+    pub fn leave(&mut self, channel: Option<&[u8]>, resp3: bool) -> Vec<u8> {
+        if let Some(channel) = channel {
+            self.put(channel, None);
         }
-        for channel in channels {
-            if let Some(at) = self.sharded.get(&channel).copied().flatten() {
-                self.leaving.insert(channel.clone());
-                heard.push((at, channel));
-            } else {
-                self.wanted.remove(&channel);
-                self.sharded.remove(&channel);
-                told.extend(told_of(b"sunsubscribe", Some(&channel), self.sharded.len(), resp3));
-            }
-        }
-        (heard, told)
+        notice(b"sunsubscribe", channel, self.sharded.len(), resp3)
     }
 
     /// It subscribes to a channel, or a pattern. True: it hears of every primary by that.
@@ -120,8 +149,7 @@ impl Channels {
 
     /// The shard channels that have no server.
     pub fn lost(&self) -> Vec<Vec<u8>> {
-        let known = self.sharded.iter().filter(|(_, at)| at.is_none()).map(|(channel, _)| channel);
-        known.chain(&self.wanted).cloned().collect()
+        self.lost.iter().cloned().collect()
     }
 
     /// Since when there are some.
@@ -129,22 +157,17 @@ impl Channels {
         *self.lost_since.get_or_insert(now)
     }
 
-    /// Nobody takes them: the client is told so.
-    pub fn give_up(&mut self, resp3: bool) -> Vec<u8> {
-        let (mut told, mut left) = (Vec::new(), self.sharded.len());
-        for channel in self.lost() {
-            left -= usize::from(self.sharded.remove(&channel).is_some());
-            told.extend(told_of(b"sunsubscribe", Some(&channel), left, resp3));
-        }
-        self.wanted.clear();
-        self.lost_since = None;
-        told
+    /// Nobody takes these: the client is told so.
+    pub fn give_up(&mut self, channels: &[Vec<u8>], resp3: bool) -> Vec<u8> {
+        channels.iter().flat_map(|channel| self.leave(Some(channel), resp3)).collect()
     }
 
     /// The primary of `shard` has said this, all of it.
     pub fn hear(&mut self, shard: ShardIndex, reply: &[u8], resp3: bool) -> Heard {
         let is_main = self.main == Some(shard);
-        let otherwise = if is_main { Heard::Passed } else { Heard::Dropped };
+        if reply.first() == Some(&b'-') {
+            return self.hear_error(shard, reply, resp3);
+        }
         match said(reply, resp3) {
             Some(Said::Subscribed { channel }) => self.subscribed(channel, shard, resp3),
             Some(Said::Unsubscribed { channel }) => self.unsubscribed(channel, shard, resp3),
@@ -154,55 +177,90 @@ impl Channels {
             {
                 Heard::Passed
             }
-            None if reply.first() == Some(&b'-') && !self.asked.0.is_empty() => self.refused(reply),
-            Some(Said::Message { .. } | Said::OfServer) | None => otherwise,
+            Some(Said::Message { .. } | Said::OfServer) | None if is_main => Heard::Passed,
+            Some(Said::Message { .. } | Said::OfServer) | None => Heard::Dropped,
         }
     }
 
     fn subscribed(&mut self, channel: &[u8], shard: ShardIndex, resp3: bool) -> Heard {
-        let before = self.sharded.insert(channel.to_vec(), Some(shard));
-        self.asked.0.retain(|asked| asked != channel);
-        self.wanted.remove(channel);
-        if self.lost().is_empty() {
-            self.lost_since = None;
-        }
-        if before.is_some() && !self.asked.1 {
+        let is_known = self.put(channel, Some(Some(shard)));
+        self.asked.channels.remove(channel);
+        if is_known && !self.asked.by_client {
             return Heard::Dropped;
         }
-        Heard::Changed(told_of(b"ssubscribe", Some(channel), self.sharded.len(), resp3))
+        Heard::Changed(notice(b"ssubscribe", Some(channel), self.sharded.len(), resp3))
     }
 
     fn unsubscribed(&mut self, channel: Option<&[u8]>, shard: ShardIndex, resp3: bool) -> Heard {
         if let Some(channel) = channel {
             if self.leaving.remove(channel) {
-                self.sharded.remove(channel);
-            } else if let Some(at) = self.sharded.get_mut(channel) {
+                self.put(channel, None);
+            } else if let Some(at) = self.sharded.get(channel) {
                 if *at != Some(shard) {
                     // It is heard elsewhere already.
                     return Heard::Dropped;
                 }
-                *at = None;
+                self.put(channel, Some(None));
                 if !mutant::is("channels-left-behind") {
                     return Heard::Lost(false);
                 }
             }
         }
-        Heard::Changed(told_of(b"sunsubscribe", channel, self.sharded.len(), resp3))
+        Heard::Changed(notice(b"sunsubscribe", channel, self.sharded.len(), resp3))
     }
 
-    /// What was asked for is not there.
-    fn refused(&mut self, reply: &[u8]) -> Heard {
-        let asked = std::mem::take(&mut self.asked.0);
-        if !ErrorCode::of(reply).is_some_and(ErrorCode::is_of_cluster) {
-            return Heard::Passed;
+    fn hear_error(&mut self, shard: ShardIndex, reply: &[u8], resp3: bool) -> Heard {
+        let of_cluster = ErrorCode::of(reply).is_some_and(ErrorCode::is_of_cluster);
+        let asked: Vec<Vec<u8>> = std::mem::take(&mut self.asked.channels).into_iter().collect();
+        match (asked.is_empty(), self.asked.by_client) {
+            (false, true) if of_cluster => {
+                self.wanted.extend(asked);
+                Heard::Dropped
+            }
+            (false, false) if of_cluster => Heard::Lost(true),
+            // Whoever has the slot now does not let it be heard.
+            (false, false) => Heard::Changed(self.give_up(&asked, resp3)),
+            (_, true) => {
+                self.refused = true;
+                Heard::Passed
+            }
+            _ if self.main != Some(shard) => {
+                self.keyspace_at.remove(&shard);
+                Heard::Dropped
+            }
+            _ if of_cluster => Heard::Changed(say::SLOT_ON_ITS_WAY.to_vec()),
+            _ => Heard::Passed,
         }
-        self.wanted.extend(asked.into_iter().filter(|channel| !self.sharded.contains_key(channel)));
-        Heard::Lost(true)
+    }
+
+    /// A shard channel is heard there, or nowhere, or (`None`) no longer. True: it was known.
+    #[allow(
+        clippy::option_option,
+        reason = "of a channel that is known it is known, or not, where it is heard"
+    )]
+    fn put(&mut self, channel: &[u8], at: Option<Option<ShardIndex>>) -> bool {
+        let before = match at {
+            Some(at) => self.sharded.insert(channel.to_vec(), at),
+            None => self.sharded.remove(channel),
+        };
+        let is_elsewhere =
+            |at: Option<Option<ShardIndex>>| at.is_some_and(|at| at.is_none() || at != self.main);
+        self.elsewhere += usize::from(is_elsewhere(at));
+        self.elsewhere -= usize::from(is_elsewhere(before));
+        if at == Some(None) {
+            self.lost.insert(channel.to_vec());
+        } else {
+            self.lost.remove(channel);
+        }
+        if self.lost.is_empty() {
+            self.lost_since = None;
+        }
+        before.is_some()
     }
 }
 
 /// What a server says when a subscription has begun or ended.
-fn told_of(what: &[u8], channel: Option<&[u8]>, left: usize, resp3: bool) -> Vec<u8> {
+fn notice(what: &[u8], channel: Option<&[u8]>, left: usize, resp3: bool) -> Vec<u8> {
     let mut out = Vec::new();
     out.extend_from_slice(if resp3 { b">3\r\n" } else { b"*3\r\n" });
     for text in [Some(what), channel] {
@@ -226,8 +284,8 @@ fn is_of_keyspace(channel: &[u8]) -> bool {
     OF_KEYSPACE.iter().any(|prefix| channel.starts_with(prefix))
 }
 
-/// Whether there may be keyspace events under this name.
-fn may_be_of_keyspace(pattern: bool, name: &[u8]) -> bool {
+/// Whether there may be keyspace events under this name of a channel, or this pattern.
+pub fn may_be_of_keyspace(pattern: bool, name: &[u8]) -> bool {
     if !pattern {
         return is_of_keyspace(name);
     }
@@ -247,7 +305,7 @@ mod tests {
     }
 
     fn told(what: &str, channel: &str, count: usize) -> Vec<u8> {
-        told_of(what.as_bytes(), Some(channel.as_bytes()), count, false)
+        notice(what.as_bytes(), Some(channel.as_bytes()), count, false)
     }
 
     fn subscriber() -> Channels {
@@ -255,7 +313,12 @@ mod tests {
     }
 
     fn asks(channels: &mut Channels, names: &[&str], by_client: bool) {
-        channels.ask(names.iter().map(|name| name.as_bytes().to_vec()).collect(), by_client);
+        let names = names.iter().map(|name| name.as_bytes().to_vec()).collect();
+        channels.ask(Asked { channels: names, by_client, ..Asked::default() });
+    }
+
+    fn leaves(channels: &mut Channels, name: &str) {
+        channels.ask(Asked { leaving: vec![name.as_bytes().to_vec()], by_client: true, ..Asked::default() });
     }
 
     #[test]
@@ -268,11 +331,10 @@ mod tests {
         asks(&mut channels, &["y"], true);
         let second = channels.hear(b(), &told("ssubscribe", "y", 1), false);
         assert_eq!(second, Heard::Changed(told("ssubscribe", "y", 2)));
-        assert!(channels.hears_others());
-        let (heard, said) = channels.leave(None, false);
-        assert_eq!((heard, said), (vec![(A, b"x".to_vec()), (b(), b"y".to_vec())], Vec::new()));
-        let unknown = channels.leave(Some(vec![b"z".to_vec()]), false);
-        assert_eq!(unknown, (Vec::new(), told("sunsubscribe", "z", 2)));
+        assert!(channels.hears_others() && channels.is_answered().is_empty());
+        assert_eq!((channels.place(b"y"), channels.place(b"z")), (Some(b()), None));
+        assert_eq!(channels.leave(Some(b"z"), false), told("sunsubscribe", "z", 2));
+        leaves(&mut channels, "y");
         let left = channels.hear(b(), &told("sunsubscribe", "y", 0), false);
         assert_eq!(left, Heard::Changed(told("sunsubscribe", "y", 1)));
         assert!(!channels.hears_others());
@@ -283,8 +345,10 @@ mod tests {
         let mut channels = subscriber();
         asks(&mut channels, &["x"], true);
         channels.hear(A, &told("ssubscribe", "x", 1), false);
+        channels.is_answered();
         assert_eq!(channels.hear(A, &told("sunsubscribe", "x", 0), false), Heard::Lost(false));
         assert_eq!(channels.lost(), [b"x".to_vec()]);
+        assert!(channels.hears_others());
         asks(&mut channels, &["x"], false);
         assert_eq!(channels.hear(A, b"-MOVED 1 h:1\r\n", false), Heard::Lost(true));
         asks(&mut channels, &["x"], false);
@@ -292,30 +356,43 @@ mod tests {
         assert!(channels.lost().is_empty());
         // What the shard before says late is not believed.
         assert_eq!(channels.hear(A, &told("sunsubscribe", "x", 0), false), Heard::Dropped);
-        assert_eq!(channels.give_up(false), b"");
     }
 
     #[test]
     fn a_channel_that_nobody_takes_is_told_to_be_lost() {
-        let mut channels = subscriber();
-        asks(&mut channels, &["x"], true);
-        channels.hear(A, &told("ssubscribe", "x", 1), false);
-        channels.hear(A, &told("sunsubscribe", "x", 0), false);
-        assert_eq!(channels.give_up(false), told("sunsubscribe", "x", 0));
-        assert!(channels.lost().is_empty() && !channels.hears_others());
+        for refusal in [None, Some("-NOPERM no\r\n")] {
+            let mut channels = subscriber();
+            asks(&mut channels, &["x"], true);
+            channels.hear(A, &told("ssubscribe", "x", 1), false);
+            channels.is_answered();
+            channels.hear(A, &told("sunsubscribe", "x", 0), false);
+            asks(&mut channels, &["x"], false);
+            let last = match refusal {
+                Some(refusal) => channels.hear(b(), refusal.as_bytes(), false),
+                None => Heard::Changed(channels.give_up(&[b"x".to_vec()], false)),
+            };
+            assert_eq!(last, Heard::Changed(told("sunsubscribe", "x", 0)));
+            assert!(channels.lost().is_empty() && !channels.hears_others() && channels.lost_since.is_none());
+        }
     }
 
     #[test]
     fn a_channel_that_was_asked_for_where_it_is_not_is_wanted() {
         let mut channels = subscriber();
         asks(&mut channels, &["x"], true);
-        assert_eq!(channels.hear(A, b"-MOVED 1 h:1\r\n", false), Heard::Lost(true));
-        asks(&mut channels, &["x"], false);
+        assert_eq!(channels.hear(A, b"-MOVED 1 h:1\r\n", false), Heard::Dropped);
+        assert_eq!(channels.is_answered(), [b"x".to_vec()]);
+        asks(&mut channels, &["x"], true);
         let heard = channels.hear(b(), &told("ssubscribe", "x", 1), false);
         assert_eq!(heard, Heard::Changed(told("ssubscribe", "x", 1)));
         asks(&mut channels, &["y"], true);
         assert_eq!(channels.hear(b(), b"-NOPERM no\r\n", false), Heard::Passed);
-        assert!(channels.lost().is_empty());
+        assert!(channels.refused && channels.is_answered().is_empty());
+        // Of other commands only the main one tells, and not where else a key is.
+        assert_eq!(channels.hear(A, b"-ERR no\r\n", false), Heard::Passed);
+        assert_eq!(channels.hear(b(), b"-ERR no\r\n", false), Heard::Dropped);
+        let moved = channels.hear(A, b"-MOVED 1 h:1\r\n", false);
+        assert_eq!(moved, Heard::Changed(say::SLOT_ON_ITS_WAY.to_vec()));
     }
 
     #[test]

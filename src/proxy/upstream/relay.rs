@@ -187,7 +187,12 @@ impl Relay {
                 let plain = &bytes[done.used..done.used + plain];
                 match &mut self.ear {
                     Some(ear) if !self.is_opaque => ear.hear(plain, client),
-                    _ => client.push_raw(plain),
+                    ear => {
+                        if let Some(ear) = ear {
+                            ear.end(client);
+                        }
+                        client.push_raw(plain);
+                    }
                 }
             }
             self.subscriptions.read(&bytes[done.used..done.used + plain]);
@@ -207,6 +212,15 @@ impl Relay {
             }
         }
         done
+    }
+
+    /// Its client is told that the node has refused the connection, if that is for it. Returns the commands that wait for an answer.
+    pub(super) fn refuse(&mut self, client: &Rc<Client>, error: &[u8]) -> Vec<u64> {
+        match &mut self.ear {
+            Some(ear) => ear.hear(error, client),
+            None => client.push_raw(error),
+        }
+        self.marks.iter().filter_map(|mark| mark.ends).collect()
     }
 
     /// Whether more marks may be put.

@@ -199,7 +199,7 @@ impl Worker {
         if let Some(client) = lane.listener() {
             match why {
                 Closed::Refused(error) if owes_nothing => {
-                    client.push_raw(&[error, &b"\r\n"[..]].concat());
+                    lane.refuse_relay(&client, &[error, &b"\r\n"[..]].concat());
                 }
                 Closed::Refused(_) => {}
                 _ => client.end(),

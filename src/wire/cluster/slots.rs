@@ -6,7 +6,7 @@
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use super::common::{ClusterError, MOST_NODES, Room, my_name, text};
+use super::answer::{ClusterError, MOST_NODES, Room, my_name, text};
 use crate::core::address::Address;
 use crate::core::slots::{Endpoint, HashSlot, NodeFlags, NodeLine, NodeName, NodesReport, SlotRange};
 use crate::wire::info::Info;

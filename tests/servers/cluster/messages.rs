@@ -4,7 +4,8 @@ use std::thread;
 
 use super::{Rig, SESSION, keys};
 use crate::support::cluster::key_in;
-use crate::support::{Cluster, Conn, Proxy, Setup, Value, eventually, ms, secs};
+use crate::support::resp::is_timeout;
+use crate::support::{Cluster, Conn, Proxy, Setup, Value, eventually, ms, secs, sleep_ms};
 
 /// The words of the next message.
 fn heard(conn: &mut Conn) -> Vec<String> {
@@ -228,6 +229,188 @@ fn a_subscriber_is_never_deaf_without_knowing() {
     assert_eq!(heard(&mut conn), ["smessage", &channels[1], "m"]);
     rig.cluster.kill(2);
     assert_eq!(conn.read_to_close(), b"");
+}
+
+/// A user who may hear `a` everywhere, and `b` at some primaries.
+fn with_user(rig: &Rig, name: &str, at: &[usize], channels: &str) {
+    for n in at {
+        let user = ["ACL", "SETUSER", name, "on", ">pw", "~*", "resetchannels", "+@all"];
+        let rules: Vec<&str> = user.into_iter().chain(channels.split(' ')).collect();
+        assert_eq!(rig.cluster.nodes[*n].cmd(&rules), "OK");
+    }
+}
+
+fn as_user(rig: &Rig, name: &str) -> Conn {
+    let mut conn = rig.connect();
+    assert_eq!(conn.cmd(&["AUTH", name, "pw"]), "OK");
+    conn
+}
+
+/// It may say what it likes, at whatever shard.
+fn assert_free(conn: &mut Conn) {
+    for slot in [1, 9001, 16001] {
+        assert_eq!(conn.cmd(&["SET", &key_in(slot, 0), "v"]), "OK");
+    }
+}
+
+#[test]
+fn what_is_refused_is_refused_once_and_binds_nobody() {
+    let rig = Rig::start(SESSION);
+    let (a, b, c) = (key_in(0, 0), key_in(9000, 0), key_in(16000, 0));
+    with_user(&rig, "some", &[0, 1, 2, 3, 4, 5], &format!("&{a}"));
+    for resp3 in [false, true] {
+        let mut conn = as_user(&rig, "some");
+        if resp3 {
+            assert!(!conn.cmd(&["HELLO", "3"]).is_error());
+        }
+        for refused in [
+            &["SSUBSCRIBE", &b, &c][..],
+            &["PSUBSCRIBE", "__keyevent@0__:*"],
+            &["SUBSCRIBE", "news"],
+            &["SUBSCRIBE"],
+            &["SSUBSCRIBE"],
+            &["PSUBSCRIBE"],
+        ] {
+            conn.ask(refused).ask(&["ECHO", "next"]);
+            assert!(conn.read().is_error(), "{refused:?}");
+            assert_eq!(conn.read(), "next", "{refused:?}");
+            assert_free(&mut conn);
+        }
+        // What came before it stands.
+        conn.ask(&["SSUBSCRIBE", &a, &b, &c]);
+        assert_eq!(heard(&mut conn), ["ssubscribe", &a, "1"]);
+        assert!(conn.read().error().starts_with("NOPERM"));
+        assert_eq!(words(&conn.cmd(&["SUNSUBSCRIBE"])), ["sunsubscribe", &a, "0"]);
+        assert_free(&mut conn);
+        assert!(conn.is_silent_for(ms(100)));
+    }
+    // One primary knows it by another password.
+    with_user(&rig, "stranger", &[0, 1, 2, 3, 4, 5], "allchannels");
+    let mut conn = as_user(&rig, "stranger");
+    assert_eq!(words(&conn.cmd(&["SSUBSCRIBE", &a])), ["ssubscribe", &a, "1"]);
+    let password = ["ACL", "SETUSER", "stranger", "resetpass", ">other"];
+    assert_eq!(rig.cluster.nodes[1].cmd(&password), "OK");
+    let refused = conn.try_cmd(&["SSUBSCRIBE", &b]);
+    assert!(refused.as_ref().is_ok_and(Value::is_error) || refused.is_err_and(|error| !is_timeout(&error)));
+    assert_eq!(conn.read_to_close(), b"", "whoever is not let in any longer has to come again");
+}
+
+#[test]
+fn a_channel_that_moves_to_where_it_may_not_be_heard_is_told_to_be_lost() {
+    let rig = Rig::start(SESSION);
+    let (a, b) = (key_in(0, 0), key_in(9000, 0));
+    with_user(&rig, "some", &[0, 3, 4, 5], &format!("&{a}"));
+    with_user(&rig, "some", &[1, 2], &format!("&{a} &{b}"));
+    let mut conn = as_user(&rig, "some");
+    conn.ask(&["SSUBSCRIBE", &a, &b]);
+    assert_eq!(heard(&mut conn), ["ssubscribe", &a, "1"]);
+    assert_eq!(heard(&mut conn), ["ssubscribe", &b, "2"]);
+    rig.cluster.move_slot_pausing(9000, 0, || {});
+    assert_eq!(heard(&mut conn), ["sunsubscribe", &b, "1"]);
+    assert!(conn.is_silent_for(ms(100)));
+    // Here it may be heard: the client hears of no move.
+    rig.cluster.move_slot_pausing(0, 2, || {});
+    eventually("it is heard again", secs(5), || rig.proxy.cmd(&["SPUBLISH", &a, "m"]) == 1);
+    assert_eq!(heard(&mut conn), ["smessage", &a, "m"]);
+}
+
+#[test]
+fn confirmations_come_in_order() {
+    let rig = Rig::start(SESSION);
+    let (a, b, c) = (key_in(0, 0), key_in(9000, 0), key_in(16000, 0));
+    let again = key_in(0, 1);
+    let mut conn = rig.connect();
+    conn.ask(&["SSUBSCRIBE", &a, &b, &again, &c, &b]);
+    for (channel, count) in [(&a, "1"), (&b, "2"), (&again, "3"), (&c, "4"), (&b, "4")] {
+        assert_eq!(heard(&mut conn), ["ssubscribe", channel, count]);
+    }
+    conn.ask(&["SUNSUBSCRIBE", &c, "none", &a, &c]);
+    for (channel, count) in [(c.as_str(), "3"), ("none", "3"), (&a, "2"), (&c, "2")] {
+        assert_eq!(heard(&mut conn), ["sunsubscribe", channel, count]);
+    }
+    // Where it has become a subscriber it hears nothing any longer, but it is one.
+    conn.ask(&["SUNSUBSCRIBE", &again]);
+    assert_eq!(heard(&mut conn), ["sunsubscribe", &again, "1"]);
+    assert_eq!(words(&conn.cmd(&["PING", "text"])), ["pong", "text"]);
+    assert!(conn.cmd(&["GET", &a]).error().starts_with("ERR Can't execute 'get': only (P|S)SUBSCRIBE"));
+    assert!(conn.cmd(&["AUTH", "default", "x"]).is_error());
+    conn.ask(&["SUNSUBSCRIBE"]);
+    assert_eq!(heard(&mut conn), ["sunsubscribe", &b, "0"]);
+    conn.ask(&["SUNSUBSCRIBE"]);
+    assert_eq!(conn.read().items()[1], Value::Null);
+    assert_free(&mut conn);
+}
+
+/// The server holds state of it at one shard: there it becomes a subscriber, whatever it subscribes to.
+#[test]
+fn what_is_watched_stays_watched() {
+    let rig = Rig::start(SESSION);
+    let (watched, channel) = (key_in(9000, 0), key_in(0, 0));
+    let mut conn = rig.connect();
+    assert_eq!(conn.cmd(&["WATCH", &watched]), "OK");
+    assert_eq!(words(&conn.cmd(&["SSUBSCRIBE", &channel])), ["ssubscribe", &channel, "1"]);
+    assert_eq!(words(&conn.cmd(&["SUNSUBSCRIBE", &channel])), ["sunsubscribe", &channel, "0"]);
+    assert_eq!(rig.proxy.cmd(&["SET", &watched, "other"]), "OK");
+    for (command, expected) in [(&["MULTI"][..], "OK"), (&["SET", &watched, "mine"], "QUEUED")] {
+        assert_eq!(conn.cmd(command), expected);
+    }
+    assert_eq!(conn.cmd(&["EXEC"]), Value::Null);
+    assert_eq!(rig.proxy.cmd(&["GET", &watched]), "other");
+}
+
+#[test]
+fn a_transaction_of_a_subscriber_is_left_alone() {
+    let rig = Rig::start(SESSION);
+    let (a, b, key) = (key_in(0, 0), key_in(9000, 0), key_in(0, 1));
+    let mut conn = rig.connect();
+    assert!(!conn.cmd(&["HELLO", "3"]).is_error());
+    for channel in [&a, &b] {
+        assert_eq!(words(&conn.cmd(&["SSUBSCRIBE", channel]))[0], "ssubscribe");
+    }
+    for refused in [&["HELLO", "2"][..], &["AUTH", "default", "x"]] {
+        assert!(conn.cmd(refused).error().starts_with("ERR AUTH and HELLO"), "{refused:?}");
+    }
+    assert_eq!(conn.cmd(&["MULTI"]), "OK");
+    assert_eq!(conn.cmd(&["SET", &key, "v"]), "QUEUED");
+    rig.cluster.move_slot_pausing(9000, 2, || {});
+    sleep_ms(200);
+    let done = conn.cmd(&["EXEC"]);
+    assert_eq!(done.items(), [Value::Status("OK".to_owned())]);
+    assert_eq!(conn.cmd(&["PING"]), "PONG");
+    eventually("it is heard again", secs(5), || rig.proxy.cmd(&["SPUBLISH", &b, "m"]) == 1);
+    assert_eq!(heard(&mut conn), ["smessage", &b, "m"]);
+    // Of every primary is nothing that a transaction could subscribe to.
+    let mut conn = rig.connect();
+    assert_eq!(conn.cmd(&["MULTI"]), "OK");
+    assert!(conn.cmd(&["PSUBSCRIBE", "__key*"]).error().starts_with("CROSSSLOT"));
+    assert!(conn.cmd(&["EXEC"]).error().starts_with("EXECABORT"));
+}
+
+/// They are heard as soon as it is there, and nobody waits for that.
+#[test]
+fn keyspace_events_of_a_primary_that_was_down_are_heard() {
+    let mut rig = Rig::start(SESSION);
+    let last = rig.cluster.replicas_of(2)[0];
+    rig.cluster.kill(last);
+    rig.cluster.kill(2);
+    sleep_ms(3000);
+    let mut conn = rig.connect();
+    assert!(!conn.cmd(&["HELLO", "3"]).is_error());
+    conn.ask(&["PSUBSCRIBE", "__keyevent@0__:set"]).ask(&["ECHO", "next"]);
+    assert_eq!(heard(&mut conn), ["psubscribe", "__keyevent@0__:set", "1"]);
+    assert_eq!(conn.read(), "next");
+    rig.cluster.restart(2);
+    rig.cluster.restart(last);
+    rig.cluster.await_ok();
+    for n in [0, 1, 2] {
+        assert_eq!(rig.cluster.nodes[n].cmd(&["CONFIG", "SET", "notify-keyspace-events", "KEA"]), "OK");
+    }
+    let key = key_in(16000, 0);
+    eventually("it is heard", secs(15), || {
+        rig.proxy.cmd(&["SET", &key, "v"]);
+        !conn.is_silent_for(ms(100))
+    });
+    assert_eq!(heard(&mut conn).pop().unwrap(), key);
 }
 
 /// A long message comes in pieces: nothing of another shard is said in its middle.

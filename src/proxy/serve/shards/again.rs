@@ -19,7 +19,6 @@ impl Shards {
         if !self.again && self.parts.take().is_some() && std::mem::take(&mut self.joins) {
             // Of the command behind it nothing was sent: it begins anew.
             connection.client.expect_no_parts();
-            self.listens = false;
         }
         let Some((bytes, begun)) = &self.blocks else {
             connection.client.answer(say::SLOT_ON_ITS_WAY);

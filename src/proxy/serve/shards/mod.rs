@@ -11,6 +11,7 @@
 mod again;
 mod listen;
 mod parts;
+mod questions;
 mod sides;
 mod spread;
 mod transaction;
@@ -36,10 +37,9 @@ use crate::shard::cluster::Cluster;
 use crate::shard::snapshot::InForce;
 use crate::wire::request::Request;
 use crate::wire::say;
-use listen::listens;
-use parts::{Part, To, about_beginning};
+use parts::{Part, To, about_beginning, silences_or_tracks};
+use questions::{Listening, listens};
 use sides::{Side, known, note};
-use spread::silences_or_tracks;
 
 /// What a client has with the shards.
 pub(super) struct Shards {
@@ -57,7 +57,8 @@ pub(super) struct Shards {
     /// … whose parts have one reply.
     joins: bool,
     /// These begin or end subscriptions: each is answered before the next is sent.
-    listens: bool,
+    listening: Option<Listening>,
+    postponed: bool,
     /// `MULTI` was said, and answered, and no server has heard of it yet …
     begins: bool,
     /// … nor of these, which name no key, and were answered that they are queued.
@@ -82,7 +83,8 @@ impl Shards {
             commands,
             parts: None,
             joins: false,
-            listens: false,
+            listening: None,
+            postponed: false,
             begins: false,
             queued: Vec::new(),
             watched: None,
@@ -145,6 +147,9 @@ impl Shards {
             self.generation = generation;
             connection.client.status.astray.borrow_mut().clear();
         }
+        if self.listening.is_some() {
+            return self.go_on_listening(connection, now);
+        }
         if self.parts.is_some() {
             return self.go_on(connection, now);
         }
@@ -158,7 +163,7 @@ impl Shards {
             return self.listen(connection, request, intent, now);
         }
         let hold = if hold == Hold::Relay {
-            match self.relay(connection, what, (request, intent), commands) {
+            match self.relay(connection, what, (request, intent), commands, now) {
                 Ok(true) => return self.send(connection, To::Shard(self.current), request, intent, now),
                 Ok(false) => connection.pin.as_ref().map_or(Hold::Nothing, Pin::hold),
                 Err(step) => return step,
@@ -217,8 +222,13 @@ impl Shards {
         what: About,
         (request, intent): (&Request<'_>, Intent),
         commands: &Commands,
+        now: Moment,
     ) -> Result<bool, Step> {
-        self.hang_up_others(connection, intent);
+        self.take_up_again(connection, now);
+        if self.is_refused_as_listener(connection, request, intent) {
+            return Err(Step::Done);
+        }
+        self.hang_up_others(connection);
         let spread = spread(intent, &commands.table, false);
         if spread == Spread::OfOneServer && silences_or_tracks(request) {
             connection.say(say::NOT_IN_CLUSTER);
@@ -241,6 +251,21 @@ impl Shards {
     /// Whether several shards have a part in it.
     fn is_of_all(&self, spread: Spread) -> bool {
         spread.is_of_all() && self.cluster.live().len() > 1 && !mutant::is("one-shard-for-all")
+    }
+
+    /// Whether the primary of this shard may be asked at once.
+    fn has_primary(&self, shard: ShardIndex, now: Moment) -> bool {
+        let shared = self.cluster.shard(shard);
+        shared.is_some_and(|shared| shared.shard().view.load().usable_primary(now).is_some())
+    }
+
+    /// A shard whose primary may be asked at once, if there is one: the first.
+    fn any(&self, now: Moment) -> ShardIndex {
+        if self.has_primary(ShardIndex::FIRST, now) {
+            return ShardIndex::FIRST;
+        }
+        let live = self.cluster.live();
+        live.iter().find(|shard| self.has_primary(**shard, now)).copied().unwrap_or(ShardIndex::FIRST)
     }
 
     /// The shard whose primary holds state of the client.

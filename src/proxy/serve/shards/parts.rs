@@ -89,3 +89,9 @@ pub(super) fn about_beginning(request: &Request<'_>, intent: Intent, commands: &
     });
     first.map_or(About::Nothing, |slot| About::Slot { slot, expected: Expected::Unseen })
 }
+
+/// Whether it is more than a `CLIENT REPLY ON` or `CLIENT TRACKING OFF`, which change nothing.
+pub(super) fn silences_or_tracks(request: &Request<'_>) -> bool {
+    let word = |at: usize, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);
+    !(word(1, b"reply") && word(2, b"on") || word(1, b"tracking") && word(2, b"off"))
+}

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use super::parts::{Part, To, by_slot, key_part};
+use super::parts::{Part, To, by_slot, key_part, silences_or_tracks};
 use super::transaction::{has_no_keys, refuses_keyless};
 use super::{Shards, cross_slot, unserved};
 use crate::config::PresentAs;
@@ -31,6 +31,12 @@ impl Shards {
         intent: Intent,
         now: Moment,
     ) -> Step {
+        if connection.is_unauthenticated() && self.holder(connection).is_none() {
+            let any = self.any(now);
+            if let Some(step) = self.switch(connection, any) {
+                return step;
+            }
+        }
         let own = match is_let_in(connection, request, intent, now) {
             Ok(is_let_in) => !is_let_in,
             Err(step) => return step,
@@ -54,14 +60,20 @@ impl Shards {
             Spread::Anywhere
                 if !own && intent.handling == Handling::Local(Local::Info) && shows_keyspace(request) =>
             {
-                let parts = self.everywhere(request, Some(ShardIndex::FIRST));
+                let parts = self.everywhere(request, Some(self.any(now)));
                 self.begin(connection, parts, Combine::Keyspace, now)
             }
             Spread::Anywhere | Spread::AboutClusters | Spread::OfOneServer | Spread::Script => {
                 self.keyless(connection, request, (intent, own), now)
             }
             Spread::Random => {
-                let parts = self.everywhere(request, self.of_some_slot(connection));
+                let mut parts = self.everywhere(request, self.of_some_slot(connection));
+                // One answer is enough.
+                let is_there =
+                    |part: &Part| matches!(part.to, To::Shard(shard) if self.has_primary(shard, now));
+                if parts.iter().any(is_there) {
+                    parts.retain(is_there);
+                }
                 self.begin(connection, parts, Combine::Present, now)
             }
             Spread::Turns => self.scan(connection, request, intent, now),
@@ -124,7 +136,7 @@ impl Shards {
             self.begins = true;
             return Step::Done;
         }
-        let to = To::Shard(holder.unwrap_or(ShardIndex::FIRST));
+        let to = To::Shard(holder.unwrap_or_else(|| self.any(now)));
         let step = self.send(connection, to, request, intent, now);
         if intent.handling == Handling::Local(Local::Reset) && matches!(step, Step::Done) {
             let others = self.sides.iter_mut().filter_map(|side| side.connection.as_mut());
@@ -216,37 +228,16 @@ impl Shards {
                 self.put_back(part);
                 return Step::Room;
             }
-            if self.listens {
-                if !connection.client.is_drained() {
-                    self.put_back(part);
-                    return Step::Drain;
-                }
-                self.announce(connection, &part.bytes);
-            }
             let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
             let Ok(Scan::Command { .. }) = scanner.scan(&part.bytes) else { return Step::Close };
             let request = scanner.request(&part.bytes);
             let intent = self.commands.table.classify(&request);
             match self.send(connection, part.to, &request, intent, now) {
-                Step::Done => {
-                    connection.waiting.is_done();
-                    if self.listens {
-                        connection.await_relay();
-                    }
-                }
+                Step::Done => connection.waiting.is_done(),
                 other => {
                     self.put_back(part);
                     return other;
                 }
-            }
-        }
-        if self.listens {
-            if !connection.client.is_drained() {
-                return Step::Drain;
-            }
-            match self.end_listening(connection) {
-                Step::Done => {}
-                other => return other,
             }
         }
         (self.parts, self.joins) = (None, false);
@@ -265,18 +256,10 @@ fn splits_writes(connection: &Connection) -> bool {
     connection.worker.shared.config().upstream.cluster.as_ref().is_some_and(|cluster| cluster.split_writes)
 }
 
-/// Whether an `INFO` asks for the number of keys, of which each primary has some. By itself it is what clients ask for when they
-/// connect, and has to be answered while any shard has no primary.
+/// Whether an `INFO` asks for the number of keys, of which each primary has some. Without that word it is what clients ask for when
+/// they connect, and has to be answered while any shard has no primary.
 fn shows_keyspace(request: &Request<'_>) -> bool {
-    let shown: [&[u8]; 3] = [b"keyspace", b"all", b"everything"];
-    let asks = |at: usize| shown.iter().any(|section| request.arg(at).eq_ignore_ascii_case(section));
-    (1..request.count()).any(asks)
-}
-
-/// Whether it is more than a `CLIENT REPLY ON` or `CLIENT TRACKING OFF`, which change nothing.
-pub(super) fn silences_or_tracks(request: &Request<'_>) -> bool {
-    let word = |at: usize, word: &[u8]| request.arg(at).eq_ignore_ascii_case(word);
-    !(word(1, b"reply") && word(2, b"on") || word(1, b"tracking") && word(2, b"off"))
+    (1..request.count()).any(|at| request.arg(at).eq_ignore_ascii_case(b"keyspace"))
 }
 
 /// Whether Redweir may answer its client something in the servers' stead: if not, these have the say. `Err`: not yet.

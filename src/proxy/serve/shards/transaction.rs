@@ -4,6 +4,7 @@ use bytes::BytesMut;
 
 use super::Shards;
 use super::parts::To;
+use super::questions::hears_keyspace;
 use super::sides::known;
 use crate::config::KeylessScripts;
 use crate::core::argv::Args as _;
@@ -59,6 +60,7 @@ impl Shards {
     ) -> Option<&'static [u8]> {
         match spread {
             _ if self.is_of_all(spread) => Some(say::OF_ALL_SHARDS),
+            _ if hears_keyspace(request) => Some(say::OF_ALL_SHARDS),
             Spread::AboutClusters => Some(say::NO_CLUSTER),
             Spread::Script if refuses_keyless(connection) && has_no_keys(request) => {
                 Some(say::SCRIPT_WITHOUT_KEYS)

@@ -123,6 +123,13 @@ impl Connection {
         }
     }
 
+    /// The node has refused the connection of the plain relay: it never held any state.
+    pub(crate) fn give_up_refused(&mut self) {
+        if self.pin.as_ref().is_some_and(|pin| pin.lane.was_refused()) {
+            self.pin = None;
+        }
+    }
+
     /// Sends a command on the plain relay.
     pub(crate) fn push_relayed(
         &mut self,

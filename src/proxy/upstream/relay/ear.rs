@@ -39,8 +39,7 @@ impl Ear {
                     return;
                 }
                 Err(_) => {
-                    self.lost = true;
-                    client.push_raw(&std::mem::take(&mut self.begun));
+                    self.end(client);
                     break;
                 }
             };
@@ -54,6 +53,14 @@ impl Ear {
             bytes = &bytes[used..];
         }
         client.push_raw(bytes);
+    }
+
+    /// What comes now are no replies.
+    pub(super) fn end(&mut self, client: &Rc<Client>) {
+        if !self.lost {
+            self.lost = true;
+            client.push_raw(&std::mem::take(&mut self.begun));
+        }
     }
 
     fn decide(&self, reply: &[u8], client: &Rc<Client>) {
