@@ -9,6 +9,9 @@
 //! While the primary is silent, what it said last counts: if it let newcomers in, or has said nothing yet, a replica that can
 //! be read decides who may read, and nothing else. Such a guest asks again once the primary answers.
 //!
+//! In front of a cluster the primary of the first shard is asked; while that cannot be, one of another shard stands in for it: who
+//! has no keys of the first notices nothing of its end. All primaries of a cluster are taken to have the same users.
+//!
 //! The question is `RESET`, which makes the server decide anew for that connection, and `PING`, which tells the
 //! outcome. A server that does not know `RESET` (before 6.2) gets a new connection each time.
 
@@ -25,6 +28,7 @@ use tokio::sync::futures::Notified;
 use crate::core::moment::Moment;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
+use crate::core::slots::ShardIndex;
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::limits;
@@ -58,6 +62,8 @@ pub struct Admission {
 struct Inquired {
     asked_at: Moment,
     by: NodeId,
+    /// It was that of another shard.
+    stands_in: bool,
     open: bool,
 }
 
@@ -150,10 +156,10 @@ impl Admission {
         let view = self.shared.shard().view.load();
         if let Some(answer) = self.answer.get()
             && (answer.asked_at >= since || mutant::is("admission-left-open"))
-            && askable(&view, now).is_none_or(|primary| primary == answer.by)
+            && askable(&view, now).is_none_or(|primary| primary == answer.by && !answer.stands_in)
         {
             if answer.open {
-                let guest = view.primary != Some(answer.by);
+                let guest = view.primary != Some(answer.by) && !answer.stands_in;
                 return if guest { Verdict::Guest } else { Verdict::Admitted(self.epoch()) };
             }
             if now.since(answer.asked_at) < limits::REFUSAL_KEPT {
@@ -181,25 +187,31 @@ impl Admission {
         let closed = !last_word.unwrap_or_else(|| !self.shared.shard().auth_required.load(Ordering::Relaxed))
             && !mutant::is("dead-primary-forgotten");
         let mut answer = None;
-        if primary.is_none() && closed {
+        if primary.is_none()
+            && let Some((shard, by)) = self.stand_in(asked_at)
+            && let Ok(open) = self.is_open_elsewhere(&shard, by).await
+        {
+            answer = Some(Inquired { asked_at, by, stands_in: true, open });
+        } else if primary.is_none() && closed {
             // What the primary said last counts until it, or another one, says otherwise.
             let by = view.primary.or(self.given_by.get()).unwrap_or(NodeId(0));
-            answer = Some(Inquired { asked_at, by, open: false });
+            answer = Some(Inquired { asked_at, by, stands_in: false, open: false });
         }
-        for by in primary.into_iter().chain(others).filter(|_| !closed || primary.is_some()) {
+        let asks = answer.is_none() && (!closed || primary.is_some());
+        for by in primary.into_iter().chain(others).filter(|_| asks) {
             // Cancel safe: a question that is given up takes its connection along.
             let open = tokio::select! {
                 open = self.is_open(by) => open.ok(),
                 () = self.cannot_ask(by), if primary == Some(by) => None,
             };
             if let Some(open) = open {
-                answer = Some(Inquired { asked_at, by, open });
+                answer = Some(Inquired { asked_at, by, stands_in: false, open });
                 break;
             }
         }
         self.failed_at.set(answer.is_none().then_some(asked_at));
         if let Some(answer) = answer {
-            if primary == Some(answer.by) {
+            if primary == Some(answer.by) && !answer.stands_in {
                 self.is_given_by(answer.by);
                 self.shared.shard().auth_required.store(!answer.open, Ordering::Relaxed);
             }
@@ -228,6 +240,28 @@ impl Admission {
     pub(crate) fn close_unneeded(&self) {
         let view = self.shared.shard().view.load();
         self.link.borrow_mut().take_if(|(of, _)| view.node(*of).is_none());
+    }
+
+    /// The primary of another shard that can be asked, if there is one.
+    fn stand_in(&self, now: Moment) -> Option<(Arc<Shared>, NodeId)> {
+        let cluster = self.shared.cluster()?;
+        let of = |shard: &ShardIndex| {
+            let shared = cluster.shard(*shard)?;
+            let primary = askable(&shared.shard().view.load(), now)?;
+            Some((shared, primary))
+        };
+        cluster.live().iter().find_map(of)
+    }
+
+    /// Asks the primary of another shard.
+    async fn is_open_elsewhere(&self, shard: &Shared, node: NodeId) -> Result<bool, ControlError> {
+        let config = self.shared.config();
+        let (within, connect_within) = (config.upstream.probe_timeout, config.upstream.connect_timeout);
+        drop(config);
+        let address = shard.shard().address(node).ok_or(ControlError::Closed)?;
+        let mut link = ControlLink::connect(&self.shared.dialer, &address, None, connect_within).await?;
+        let answers = link.call_many(&[&[b"PING"]], within).await?;
+        is_let_in(answers.first().ok_or(ControlError::Closed)?)
     }
 
     /// Asks one node.

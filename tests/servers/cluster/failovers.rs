@@ -208,3 +208,28 @@ fn a_replica_that_is_reset_takes_nothing_over() {
 fn a_replica_that_is_taken_out_of_the_cluster_takes_nothing_over() {
     takes_nothing_over(true);
 }
+
+/// Whichever shard is gone for good: whoever comes now has to do with the others as ever.
+#[test]
+fn newcomers_notice_nothing_of_a_shard_that_is_dead() {
+    for dead in 0..3 {
+        let mut rig = Rig::start(SESSION);
+        for (_, node) in rig.cluster.running() {
+            assert_eq!(node.cmd(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]), "OK");
+        }
+        let replica = rig.cluster.replicas_of(dead)[0];
+        rig.cluster.kill(replica);
+        rig.cluster.kill(dead);
+        sleep_ms(3000);
+        let begun = Instant::now();
+        let mut conn = rig.connect();
+        for (n, slot) in [0, 9000, 16000].into_iter().enumerate().filter(|(n, _)| *n != dead) {
+            assert_eq!(conn.cmd(&["SET", &key_in(slot, 0), "v"]), "OK", "{n}");
+        }
+        assert_eq!(conn.cmd(&["ECHO", "x"]), "x");
+        for first in [&["HELLO", "3"][..], &["PUBLISH", "a", "b"], &["CLIENT", "ID"], &["MULTI"]] {
+            assert!(!rig.connect().cmd(first).is_error(), "{first:?}");
+        }
+        assert!(begun.elapsed() < secs(2), "it took {:?}", begun.elapsed());
+    }
+}
