@@ -60,6 +60,7 @@ impl FoundFit {
     }
 
     /// What a replica has applied that is still fresh enough for this policy.
+    #[inline]
     fn at(&self, policy: PolicyId, node: NodeId, now: Moment) -> Option<Offset> {
         let fit = self.0.iter().find(|fit| (fit.policy, fit.node) == (policy, node))?;
         (now <= fit.until || mutant::is("fit-for-ever")).then_some(fit.applied)

@@ -101,6 +101,7 @@ impl Default for Status {
 
 impl Status {
     /// Whether its task has something to ask in its name.
+    #[inline]
     pub fn is_called(&self) -> bool {
         self.asks_again.get().is_some() || self.renews.get().is_some()
     }

@@ -208,6 +208,7 @@ impl Server {
     }
 
     /// Dispatches what is complete. `Done` when more bytes are needed.
+    #[inline]
     fn advance(&mut self) -> Step {
         let worker = Rc::clone(&self.connection.worker);
         let known = worker.snapshot.look();

@@ -21,6 +21,7 @@ use crate::core::command::{Handling, Intent, Local};
 use crate::core::moment::Moment;
 use crate::core::plan::{Admittance, Hold};
 use crate::core::slots::{HashSlot, ShardIndex};
+use crate::mutant;
 use crate::net::runtime::limits;
 use crate::net::runtime::task;
 use crate::proxy::downstream::channels::may_be_of_keyspace;
@@ -95,7 +96,7 @@ impl Shards {
         if connection.client.status.channels.borrow().main.is_some() {
             return None;
         }
-        let holder = self.holder(connection);
+        let holder = self.holder(connection).filter(|_| !mutant::is("watch-left-behind"));
         let of_shards = request.arg(0).eq_ignore_ascii_case(b"ssubscribe");
         let owner = || self.cluster.place(HashSlot::of(request.arg(1))).owner.filter(|_| of_shards);
         let main = holder.or_else(owner).unwrap_or_else(|| self.any(now));

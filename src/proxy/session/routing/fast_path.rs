@@ -130,12 +130,12 @@ impl Connection {
             (shared.shard().writes(view), self.client.session(self.worker.shard).borrow());
         let generation = self.worker.proofs.borrow().generation(cached_route.node);
         let present = Home { node: cached_route.node, generation };
-        let resumed = self
-            .worker
-            .snapshot
-            .fit(cached_route.policy, cached_route.node, now)
-            .filter(|applied| writes.may_resume(&session, present, policy.consistency, *applied))
-            .map(|applied| FastPath { read: Some(CachedRoute { applied, ..cached_route }), ..fast_path });
+        let resumed = match self.worker.snapshot.fit(cached_route.policy, cached_route.node, now) {
+            Some(applied) if writes.may_resume(&session, present, policy.consistency, applied) => {
+                Some(FastPath { read: Some(CachedRoute { applied, ..cached_route }), ..fast_path })
+            }
+            _ => None,
+        };
         drop(session);
         self.routing.follow(resumed);
     }
