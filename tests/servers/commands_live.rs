@@ -181,6 +181,11 @@ fn every_command_of_valkey_8_1_is_classified() {
     check_every_command(&mut Server::start(crate::support::Server::Valkey81), 370);
 }
 
+#[test]
+fn every_command_of_valkey_9_1_is_classified() {
+    check_every_command(&mut Server::start(crate::support::Server::Valkey91), 390);
+}
+
 /// Real command lines of every way to name keys.
 const LINES: &[&str] = &[
     "GET k",

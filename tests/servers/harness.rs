@@ -199,6 +199,7 @@ fn every_server_that_tests_know_is_the_one_it_is_called() {
         (Server::Redis62, "redis_version", "6.2."),
         (Server::Redis74, "redis_version", "7.4."),
         (Server::Valkey81, "valkey_version", "8.1."),
+        (Server::Valkey91, "valkey_version", "9.1."),
     ] {
         let mut server = Redis::start_as(kind, &["--requirepass", "secret"]);
         server.restart();

@@ -523,6 +523,29 @@ fn a_replica_that_does_not_know_a_user_gets_none_of_its_reads() {
     assert!((1..=4).contains(&told), "told of {told} times");
 }
 
+/// From Redis 7.2 on the error of an `AUTH` is lost that is sent together with something else (redis issue 15640).
+#[test]
+fn a_replica_that_does_not_know_a_user_says_so_at_once_whatever_its_version() {
+    for kind in [Server::Redis74, Server::Valkey91] {
+        let topology = Topology::start_as(kind, 1);
+        let proxy = Setup::of(&topology).start();
+        let allowed = ["ACL", "SETUSER", "alice", "on", ">alice-pw", "~*", "+@all"];
+        assert_eq!(topology.primary.cmd(&allowed), "OK");
+        let mut conn = login(&proxy, "alice", "alice-pw");
+        let mut slowest = ms(0);
+        for _ in 0..10 {
+            let begun = Instant::now();
+            assert_eq!(conn.cmd(&["GET", "k"]), Value::Null);
+            slowest = slowest.max(begun.elapsed());
+            sleep_ms(100);
+        }
+        assert!(slowest < ms(700), "{kind:?}: a read took {slowest:?}");
+        assert_eq!(topology.replica_calls("get"), [0], "{kind:?}");
+        let told = proxy.log().lines().filter(|line| line.contains("does not accept a user")).count();
+        assert!((1..=2).contains(&told), "{kind:?}: told of {told} times");
+    }
+}
+
 #[test]
 fn what_a_replica_denies_the_primary_decides() {
     let narrow = [ADMIN, &["--user", "alice", "on", ">alice-pw", "~b:*", "+@all"]].concat();

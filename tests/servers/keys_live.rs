@@ -288,6 +288,11 @@ fn keys_are_those_that_valkey_8_1_tells() {
     check_against(Server::Valkey81, 190);
 }
 
+#[test]
+fn keys_are_those_that_valkey_9_1_tells() {
+    check_against(Server::Valkey91, 190);
+}
+
 /// What tells something else each time, or depends on when; what connects to others; what remembers in the key what it
 /// has counted (`PFCOUNT`).
 const VARYING: &[&str] = &[
@@ -371,4 +376,9 @@ fn what_is_not_told_neither_changes_nor_matters_on_redis_7_4() {
 #[test]
 fn what_is_not_told_neither_changes_nor_matters_on_valkey_8_1() {
     check_by_executing(Server::Valkey81);
+}
+
+#[test]
+fn what_is_not_told_neither_changes_nor_matters_on_valkey_9_1() {
+    check_by_executing(Server::Valkey91);
 }

