@@ -547,50 +547,7 @@ impl Default for ProxyConfig {
 
 impl Default for Security {
     fn default() -> Self {
-        let deny_commands = DENIED.iter().map(|&name| name.to_owned()).collect();
+        let deny_commands = names::DENIED.iter().map(|&name| name.to_owned()).collect();
         Self { deny_commands, replica_acl: ReplicaAcl::default() }
     }
 }
-
-/// What `deny-commands` holds when it is not given: what ends, reconfigures or rewires a server behind the back of
-/// those who run it, or would make Redweir's clients its replicas. Everything else is the business of the server's ACL.
-const DENIED: &[&str] = &[
-    "acl|deluser",
-    "acl|load",
-    "acl|save",
-    "acl|setuser",
-    "bgrewriteaof",
-    "bgsave",
-    "client|pause",
-    "client|unpause",
-    "cluster|addslots",
-    "cluster|addslotsrange",
-    "cluster|bumpepoch",
-    "cluster|delslots",
-    "cluster|delslotsrange",
-    "cluster|failover",
-    "cluster|flushslots",
-    "cluster|forget",
-    "cluster|meet",
-    "cluster|replicate",
-    "cluster|reset",
-    "cluster|saveconfig",
-    "cluster|set-config-epoch",
-    "cluster|setslot",
-    "config|resetstat",
-    "config|rewrite",
-    "config|set",
-    "debug",
-    "failover",
-    "migrate",
-    "module|load",
-    "module|loadex",
-    "module|unload",
-    "psync",
-    "replconf",
-    "replicaof",
-    "save",
-    "shutdown",
-    "slaveof",
-    "sync",
-];

@@ -353,6 +353,7 @@ impl Prober {
             sync_in_progress: info.sync_in_progress.unwrap_or(false),
             link_down: info.link_down,
             version: info.version.clone(),
+            valkey_version: info.valkey_version.clone(),
             run_id: info.run_id.clone(),
             backlog_active: info.backlog_active.unwrap_or(false),
             min_replicas_to_write: self.min_replicas(info),

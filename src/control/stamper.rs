@@ -10,16 +10,17 @@ use tokio::sync::watch;
 use crate::control::follower::{Detached, Source, StreamSink};
 use crate::core::argv::Args;
 use crate::core::command::in_force::{Commands, LastCommand};
-use crate::core::command::{Access, Keys, WriteKeys};
+use crate::core::command::{Access, Intent, Keys, WriteKeys};
 use crate::core::fence::Slot;
 use crate::core::moment::in_words;
 use crate::core::nodes::node::NodeId;
 use crate::core::nodes::view::View;
 use crate::core::position::{Offset, ReplId};
-use crate::core::slots::HashSlot;
+use crate::core::slots::{HashSlot, emptied_slots};
 use crate::core::stream::coverage::Coverage;
 use crate::core::stream::lost::{Loss, LostTail, RecentWrites};
 use crate::core::stream::source::{self, Avoided, Moves, StreamSource, Wish};
+use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::jitter;
 use crate::shard::shared::Shared;
@@ -76,6 +77,20 @@ impl Stamper {
     fn wrote_anything(&mut self, end: Offset) {
         let (ours, next) = (self.ours(), self.shared.shard().anchors.next());
         self.coverage.wrote_anything(&self.shared.shard().fences, end, ours, next);
+    }
+
+    /// Whether the command empties hash slots of a cluster: replicas may be asked for keys in those once they have applied it. That
+    /// may be much later than for others, and is of no concern to them.
+    fn emptied_slots(&self, intent: Intent, command: &StreamCommand<'_>) -> bool {
+        if self.shared.cluster().is_none() || command.is_cut() {
+            return false;
+        }
+        let Some(ranges) = emptied_slots(self.commands.table.name(intent.id), command) else { return false };
+        if !mutant::is("emptied-unfenced") {
+            let shard = self.shared.shard();
+            shard.floors.raise(ranges.iter().flat_map(|range| range.iter()), || shard.anchors.next());
+        }
+        true
     }
 
     /// Tells of hash slots that have come here, or are about to: before anybody hears how far the stream got.
@@ -177,7 +192,9 @@ impl StreamSink for Stamper {
             }
             Access::Write { keys: WriteKeys::Unknowable } | Access::Unknown => {
                 self.recent.wrote(end, true);
-                self.wrote_anything(end);
+                if !self.emptied_slots(intent, command) {
+                    self.wrote_anything(end);
+                }
             }
         }
     }

@@ -315,13 +315,13 @@ pub fn standalone(reply: &[u8]) -> Vec<u8> {
     append(text.as_bytes(), "")
 }
 
-/// The reply to `HELLO` (`networking.c`, `helloCommand`).
-pub fn hello(version: &str, resp3: bool, id: u64, mode: &str) -> Vec<u8> {
+/// The reply to `HELLO` (`networking.c`, `helloCommand`) of this server in this version.
+pub fn hello((server, version): (&str, &str), resp3: bool, id: u64, mode: &str) -> Vec<u8> {
     let proto = if resp3 { 3 } else { 2 };
     let head = if resp3 { "%7" } else { "*14" };
-    let (version_length, mode_length) = (version.len(), mode.len());
+    let (server_length, version_length, mode_length) = (server.len(), version.len(), mode.len());
     format!(
-        "{head}\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${version_length}\r\n{version}\r\n$5\r\nproto\r\n:{proto}\r\n\
+        "{head}\r\n$6\r\nserver\r\n${server_length}\r\n{server}\r\n$7\r\nversion\r\n${version_length}\r\n{version}\r\n$5\r\nproto\r\n:{proto}\r\n\
          $2\r\nid\r\n:{id}\r\n$4\r\nmode\r\n${mode_length}\r\n{mode}\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"
     )
     .into_bytes()

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test has a clock of its own")]
 #![allow(clippy::print_stdout, reason = "how much was checked is what one wants to know")]
 
+mod at_once;
 mod baseline;
 mod blocking;
 mod commands;

@@ -108,6 +108,8 @@ pub struct Facts {
     pub link_down: Option<LinkDown>,
     /// `redis_version`.
     pub version: Option<String>,
+    /// `valkey_version`: what such a server calls itself; its `version` is that of the Redis it is compatible with.
+    pub valkey_version: Option<String>,
     /// `run_id`.
     pub run_id: Option<String>,
     /// `repl_backlog_active:1`: a partial resync is possible.

@@ -220,11 +220,14 @@ async fn hello(connection: &mut Connection, args: &[Vec<u8>]) -> Answer {
     connection.lanes.leave_all();
     connection.register();
     let view = connection.worker.shared.shard().view.load();
-    let version =
-        view.primary.and_then(|id| view.node(id)).and_then(|node| node.facts.as_ref()?.version.clone());
-    let version = version.unwrap_or_else(|| "7.0.0".to_owned());
+    let facts = view.primary.and_then(|id| view.node(id)).and_then(|node| node.facts.as_ref());
+    let server = match facts.map(|facts| (&facts.valkey_version, &facts.version)) {
+        Some((Some(version), _)) => ("valkey", version.as_str()),
+        Some((None, Some(version))) => ("redis", version.as_str()),
+        Some((None, None)) | None => ("redis", "7.0.0"),
+    };
     let mode = connection.worker.shared.presented_as().name();
-    Ok(say::hello(&version, proto == Proto::Resp3, connection.client.id, mode))
+    Ok(say::hello(server, proto == Proto::Resp3, connection.client.id, mode))
 }
 
 /// Waits until it is known whether the client may go on without a password, if it has given none.

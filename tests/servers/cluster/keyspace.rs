@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{Rig, SESSION, Twins, keys};
-use crate::support::cluster::slot;
-use crate::support::{Conn, Value};
+use crate::support::cluster::{Shape, key_in, slot};
+use crate::support::{Conn, Server, Value};
 
 fn fill(conn: &mut Conn, count: usize) -> BTreeSet<String> {
     let all = keys(count);
@@ -119,4 +119,50 @@ fn there_is_one_database() {
     assert!(refused.is_error(), "{refused:?}");
     assert_eq!(conn.cmd(&["SET", "still", "here"]), "OK");
     assert_eq!(conn.cmd(&["GET", "still"]), "here");
+}
+
+/// Valkey 9 has more than one, each over all slots.
+#[test]
+fn a_cluster_of_several_databases_has_them_for_its_clients() {
+    let shape =
+        Shape { kind: Server::Valkey91, options: vec!["--cluster-databases", "4"], ..Shape::default() };
+    let rig = Rig::with(&shape, SESSION);
+    let all = keys(30);
+    let mut conns: Vec<Conn> = (0..4).map(|_| rig.connect()).collect();
+    for (database, conn) in conns.iter_mut().enumerate() {
+        assert_eq!(conn.cmd(&["SELECT", &database.to_string()]), "OK");
+        for key in &all {
+            assert_eq!(conn.cmd(&["SET", key, &format!("{database} {key}")]), "OK");
+        }
+        assert_eq!(conn.cmd(&["SADD", &key_in(7, 0), "only", "here"]), 2);
+        assert_eq!(conn.cmd(&["DBSIZE"]), 31);
+    }
+    rig.cluster.await_sync();
+    rig.await_replicas();
+    let before = rig.cluster.replica_calls(&["get"]);
+    for (database, conn) in conns.iter_mut().enumerate() {
+        let list: Vec<&str> = std::iter::once("MGET").chain(all.iter().map(String::as_str)).collect();
+        let values: Vec<String> = all.iter().map(|key| format!("{database} {key}")).collect();
+        for key in &all {
+            assert_eq!(conn.cmd(&["GET", key]), format!("{database} {key}").as_str());
+        }
+        assert_eq!(conn.cmd(&list).items().iter().map(Value::text).collect::<Vec<_>>(), values);
+    }
+    let served = rig.cluster.replica_calls(&["get"]) - before;
+    assert!(served > 60, "replicas served {served} of 120 reads");
+    // A pipeline over shards and databases.
+    let conn = &mut conns[0];
+    for database in ["1", "3", "0"] {
+        conn.ask(&["SELECT", database]).ask(&["GET", &all[0]]).ask(&["GET", &all[1]]).ask(&["DBSIZE"]);
+    }
+    let replies = conn.read_many(12);
+    for (nth, database) in [1, 3, 0].into_iter().enumerate() {
+        let [select, first, second, size] = &replies[4 * nth..4 * nth + 4] else { panic!("{replies:?}") };
+        assert!(*select == "OK" && *size == 31, "{replies:?}");
+        assert_eq!(*first, format!("{database} {}", all[0]).as_str());
+        assert_eq!(*second, format!("{database} {}", all[1]).as_str());
+    }
+    assert_eq!(conn.cmd(&["FLUSHDB"]), "OK");
+    assert_eq!((conn.cmd(&["DBSIZE"]), conns[3].cmd(&["DBSIZE"])), (Value::Int(0), Value::Int(31)));
+    assert!(conns[3].cmd(&["SELECT", "4"]).error().contains("out of range"));
 }

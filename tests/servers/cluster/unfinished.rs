@@ -10,7 +10,7 @@ use crate::support::{Server, eventually, ms, secs, sleep_ms};
 const KEYS: usize = 10;
 
 /// Waits until a replica of this node serves a key of this slot: it is stable again, for the proxy, too.
-fn await_served_by_replica(rig: &Rig, slot: u16, owner: usize) {
+pub(super) fn await_served_by_replica(rig: &Rig, slot: u16, owner: usize) {
     let replicas = rig.cluster.replicas_of(owner);
     let mut conn = rig.connect();
     eventually("a replica serves the slot again", secs(15), || {

@@ -1,4 +1,4 @@
-//! Moving slots: by `redis-cli --cluster reshard`, or step by step as that does it.
+//! Moving slots: by `redis-cli --cluster reshard`, or step by step as that does it; or whole slots at once, where servers can.
 
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
@@ -7,8 +7,8 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 
 use super::super::redis::end;
-use super::super::{Value, eventually, secs};
-use super::Cluster;
+use super::super::{Server, Value, eventually, secs};
+use super::{Cluster, Node};
 
 /// How long a reshard may take.
 const MOVED_WITHIN: Duration = secs(120);
@@ -45,6 +45,63 @@ impl Cluster {
             step.tell(node);
             pause();
         }
+    }
+
+    /// Has these slots moved by the servers themselves: the source goes on serving until the target has everything. Waits until
+    /// the target says that they are its own.
+    pub(crate) fn move_at_once(&self, slots: std::ops::Range<u16>, to: usize) {
+        let from = self.owner(slots.start);
+        self.start_at_once(slots.clone(), to);
+        eventually("slots are moved at once", MOVED_WITHIN, || {
+            slots.clone().all(|slot| self.owner(slot) == to)
+        });
+        // The source has still to hear of it, and takes no order before.
+        let source = &self.nodes[from];
+        eventually("the source is done", MOVED_WITHIN, || Self::is_done_at(source));
+        eventually("the target is done", MOVED_WITHIN, || Self::is_done_at(&self.nodes[to]));
+    }
+
+    /// Gives up what is on its way from here to there.
+    pub(crate) fn cancel_at_once(&self, from: usize, to: usize) {
+        let reply = match self.nodes[to].kind {
+            Server::Redis86 => self.nodes[to].cmd(&["CLUSTER", "MIGRATION", "CANCEL", "ALL"]),
+            _ => self.nodes[from].cmd(&["CLUSTER", "CANCELSLOTMIGRATIONS"]),
+        };
+        assert!(!reply.is_error(), "{reply:?}");
+    }
+
+    /// Waits until no node has slots on their way, whether they have come or not.
+    pub(crate) fn await_no_moves(&self) {
+        eventually("no slots are on their way", MOVED_WITHIN, || {
+            self.running().all(|(_, node)| Self::is_done_at(node))
+        });
+    }
+
+    fn is_done_at(node: &Node) -> bool {
+        let jobs = match node.kind {
+            Server::Redis86 => node.cmd(&["CLUSTER", "MIGRATION", "STATUS", "ALL"]),
+            _ => node.cmd(&["CLUSTER", "GETSLOTMIGRATIONS"]),
+        };
+        jobs.items().iter().all(|job| {
+            let words: Vec<String> = job.items().iter().map(Value::text).collect();
+            let state = words.windows(2).find(|pair| pair[0] == "state").map(|pair| pair[1].clone());
+            matches!(state.as_deref(), Some("success" | "completed" | "failed" | "cancelled" | "canceled"))
+        })
+    }
+
+    /// The same without waiting.
+    pub(crate) fn start_at_once(&self, slots: std::ops::Range<u16>, to: usize) {
+        let (low, high) = (slots.start.to_string(), (slots.end - 1).to_string());
+        let target = &self.nodes[to];
+        let source = &self.nodes[self.owner(slots.start)];
+        let reply = || {
+            if target.kind == Server::Redis86 {
+                return target.cmd(&["CLUSTER", "MIGRATION", "IMPORT", &low, &high]);
+            }
+            source.cmd(&["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", &low, &high, "NODE", &target.id])
+        };
+        // It waits for moves before it to be over.
+        eventually("a move of slots at once is begun", MOVED_WITHIN, || !reply().is_error());
     }
 
     /// Moves so many slots by `redis-cli`, and waits until all nodes agree.
@@ -211,5 +268,22 @@ mod tests {
     #[test]
     fn slots_of_valkey_move_with_their_keys() {
         moves_slots(Server::Valkey81);
+    }
+
+    #[test]
+    fn slots_of_valkey_9_move_at_once() {
+        let cluster = Cluster::start_as(Server::Valkey91);
+        let mut direct = Direct::new(&cluster.addresses(), Access::Primary);
+        let keys: Vec<String> = (0..40).flat_map(|slot| (0..3).map(move |n| key_in(slot, n))).collect();
+        for key in &keys {
+            assert_eq!(direct.cmd(key, &["SET", key, key]), "OK");
+        }
+        for to in [1, 0, 2] {
+            cluster.move_at_once(0..30, to);
+            assert_eq!((cluster.owner(0), cluster.owner(29), cluster.owner(30)), (to, to, 0));
+            for key in &keys {
+                assert_eq!(direct.cmd(key, &["GET", key]), key.as_str());
+            }
+        }
     }
 }
