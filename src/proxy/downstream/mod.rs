@@ -1,5 +1,6 @@
 //! In which order a client gets its replies, and when it is told to slow down.
 
+pub mod astray;
 pub mod channels;
 pub mod dealings;
 pub mod joint;

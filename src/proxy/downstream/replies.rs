@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 
 use crate::core::moment::Moment;
-use crate::core::session::{Session, Stamps};
+use crate::core::session::Session;
 use crate::core::slots::ShardIndex;
 use crate::mutant;
 use crate::net::runtime::budget::Budget;
@@ -374,22 +374,6 @@ impl Client {
     /// Why the client is gone, if it is.
     pub fn gone(&self) -> Option<Gone> {
         self.inner.borrow().gone
-    }
-
-    /// Command number `seq`, about these keys, waits somewhere before it is sent on.
-    pub fn goes_astray(&self, seq: u64, stamps: &Stamps) {
-        self.status.astray.borrow_mut().push((seq, stamps.clone()));
-    }
-
-    /// Whether a command before number `seq` of which `concerns` is so waits somewhere.
-    pub fn is_behind_astray(&self, seq: u64, concerns: impl Fn(&Stamps) -> bool) -> bool {
-        let mut astray = self.status.astray.borrow_mut();
-        if astray.is_empty() {
-            return false;
-        }
-        let oldest = self.oldest();
-        astray.retain(|(astray, _)| *astray >= oldest);
-        astray.iter().any(|(astray, stamps)| *astray < seq && concerns(stamps))
     }
 
     /// Sequence number of the slot that [`Client::open`] would open.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::core::command::CommandId;
 use crate::core::moment::Moment;
-use crate::core::session::Stamps;
 use crate::core::slots::ShardIndex;
+use crate::proxy::downstream::astray::Astray;
 use crate::proxy::downstream::channels::Channels;
 use crate::shard::identity::IdentityId;
 use crate::shard::mailbox::Release;
@@ -38,9 +38,9 @@ pub struct Status {
     pub release: Cell<Option<Release>>,
     /// Its last command waits for something.
     pub busy: Cell<bool>,
-    /// Commands of its that wait somewhere before they are sent on to another node of a cluster, by their numbers, and what
-    /// they are about: what comes behind them must not overtake them. They stay until all before them is answered.
-    pub astray: RefCell<Vec<(u64, Stamps)>>,
+    /// Commands of its that wait somewhere before they are sent on to another node of a cluster: what comes behind them must
+    /// not overtake them.
+    pub astray: Astray,
     /// The last command on its exclusive connection may be said again: it blocks, or is a `WATCH` on which nothing depends yet.
     pub repeatable: Cell<bool>,
     /// That has to be asked again, of another primary of the cluster.
@@ -84,7 +84,7 @@ impl Default for Status {
             waits: Cell::new(false),
             release: Cell::new(None),
             busy: Cell::new(false),
-            astray: RefCell::default(),
+            astray: Astray::default(),
             repeatable: Cell::new(false),
             asks_again: Cell::new(None),
             refused: Cell::new(None),

@@ -245,6 +245,11 @@ impl RequestQueue {
         self.streaming = Streaming::Nothing;
     }
 
+    /// All that is outstanding, oldest first.
+    pub fn outstanding(&self) -> impl Iterator<Item = &Pending> {
+        self.pending.iter()
+    }
+
     /// The oldest outstanding command: the next reply is its.
     #[inline]
     pub fn front(&self) -> Option<&Pending> {

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -11,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::core::moment::Moment;
 use crate::net::runtime::clock;
-use crate::proxy::upstream::lane::LaneKey;
+use crate::proxy::upstream::lane::{Lane, LaneKey};
 use crate::proxy::upstream::pending::Pending;
 
 /// What is held, oldest first. Bounded by what clients may have under way.
@@ -40,7 +41,8 @@ pub(crate) struct HeldCommand {
 pub(crate) struct Later {
     pub(crate) pending: Pending,
     pub(crate) request: BytesMut,
-    pub(crate) key: LaneKey,
+    /// On which it was refused.
+    pub(crate) lane: Rc<Lane>,
 }
 
 impl Held {

@@ -5,18 +5,22 @@
 //! What such an answer tells of the slot is published before the command goes on, so that whoever has seen its reply finds it in
 //! the map ([`crate::core::slots::Claims`]).
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 
+use crate::core::command::{Access, Keys as Named, WriteKeys};
 use crate::core::cursor::Cursor;
 use crate::core::moment::Moment;
 use crate::core::repeat::PendingKind;
+use crate::core::session::Stamps;
 use crate::core::slots::{About, ShardIndex, about};
 use crate::mutant;
 use crate::net::runtime::clock;
 use crate::net::runtime::task;
+use crate::proxy::downstream::astray::Keys;
 use crate::proxy::downstream::status::AskAgain;
 use crate::proxy::upstream::lane::{Lane, LaneKey};
 use crate::proxy::upstream::pending::Pending;
@@ -69,6 +73,12 @@ fn ask_again(
     pending.client.wake();
 }
 
+/// Whether a command of the same client, said before this one, of which `concerns` is so waits somewhere.
+pub(crate) fn is_behind_astray(pending: &Pending, concerns: impl Fn(&Stamps) -> bool) -> bool {
+    let (client, astray) = (&pending.client, &pending.client.status.astray);
+    !astray.is_empty() && astray.is_any_before(pending.seq, client.oldest(), concerns)
+}
+
 impl Worker {
     /// Has a command go on that a primary has answered so. It is answered that in the end, if it never gets anywhere.
     pub(crate) fn send_on(
@@ -99,16 +109,16 @@ impl Worker {
             // Its node is a replica now, of a primary of the same shard.
             self.depose(lane, now);
             pending.sent = now;
-            pending.client.goes_astray(pending.seq, &pending.stamps);
+            self.goes_astray(&pending, &request);
             return self.hold(HeldCommand { since: now, key: lane.key, request, pending, refusal: None });
         }
         let asking = matches!(redirection, Some(Redirection::Ask { .. }));
-        let in_order = !pending.client.is_behind_astray(pending.seq, |_| true);
+        let in_order = !is_behind_astray(&pending, |_| true);
         match to {
             Some(to) if in_order && (asking || pending.redirected <= AT_ONCE) => {
                 self.send_to(to, pending, &request, lane.key, asking);
             }
-            _ => self.send_later(&cluster, pending, request, lane.key),
+            _ => self.send_later(&cluster, pending, request, lane),
         }
     }
 
@@ -162,7 +172,7 @@ impl Worker {
         (pending.shard, pending.need, pending.void, pending.at_primary) = (shard, None, false, true);
         let primary = worker.shared.shard().view.load().usable_primary(now);
         let Some(node) = primary.filter(|_| worker.held.is_empty()) else {
-            pending.client.goes_astray(pending.seq, &pending.stamps);
+            self.goes_astray(&pending, request);
             return worker.hold(HeldCommand {
                 since: now,
                 key,
@@ -182,25 +192,72 @@ impl Worker {
     }
 
     /// Sends it to whoever has the slot in a moment, behind all that waits for that already.
-    fn send_later(self: &Rc<Self>, cluster: &Cluster, pending: Pending, request: BytesMut, key: LaneKey) {
-        pending.client.goes_astray(pending.seq, &pending.stamps);
+    fn send_later(self: &Rc<Self>, cluster: &Cluster, pending: Pending, request: BytesMut, lane: &Rc<Lane>) {
+        self.goes_astray(&pending, &request);
         cluster.look();
         let is_first = {
             let mut later = self.later.borrow_mut();
-            later.push_back(Later { pending, request, key });
+            later.push_back(Later { pending, request, lane: Rc::clone(lane) });
             later.len() == 1
         };
         if is_first {
-            let worker = Rc::clone(self);
-            task::spawn_local("sent on", async move {
-                tokio::time::sleep(PAUSE).await;
-                for Later { pending, request, key } in worker.later.take() {
-                    if pending.client.gone().is_none() {
-                        worker.send_to_owner(pending, &request, key);
-                    }
-                }
-            });
+            task::spawn_local("sent on", Rc::clone(self).send_on_in_a_moment());
         }
+    }
+
+    /// Sends on what waits, until nothing does. What was said behind a write may have gone to the same node, and been executed
+    /// there after that refused the write: then its time is over, and as long as it is not known whether it is so it waits.
+    async fn send_on_in_a_moment(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            let mut kept: VecDeque<Later> = VecDeque::new();
+            for later in self.later.take() {
+                let (client, seq) = (&later.pending.client, later.pending.seq);
+                if client.gone().is_some() {
+                    continue;
+                }
+                let is_write = later.pending.kind == PendingKind::Write && !mutant::is("overtaken-undoes");
+                if is_write && client.status.astray.is_overtaken(seq) {
+                    client.deliver(seq, say::SLOT_ON_ITS_WAY, true);
+                } else if is_write && later.lane.owes_write_behind(client, seq)
+                    || kept.iter().any(|kept| Rc::ptr_eq(&kept.pending.client, client))
+                {
+                    kept.push_back(later);
+                } else {
+                    self.send_to_owner(later.pending, &later.request, later.lane.key);
+                }
+            }
+            let mut later = self.later.borrow_mut();
+            // Whoever came meanwhile has begun to wait for itself.
+            let is_alone = later.is_empty();
+            later.extend(kept);
+            if !is_alone || later.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// It waits somewhere before it is sent on.
+    fn goes_astray(&self, pending: &Pending, request: &[u8]) {
+        pending.client.status.astray.add(pending.seq, &pending.stamps, || self.keys_of(request));
+    }
+
+    /// A write was executed, whatever its client said before it and waits.
+    #[cold]
+    pub(crate) fn overtakes(&self, pending: &Pending, request: &[u8]) {
+        pending.client.status.astray.is_executed(pending.seq, &self.keys_of(request));
+    }
+
+    fn keys_of(&self, request: &[u8]) -> Keys {
+        let mut scanner = RequestScanner::new(RequestLimits::DEFAULT);
+        let Ok(Scan::Command { .. }) = scanner.scan(request) else { return None };
+        let request = scanner.request(request);
+        let (commands, fences) = (self.shared.commands.load(), &self.shared.shard().fences);
+        let (intent, mut keys) = (commands.table.classify(&request), Vec::new());
+        let named =
+            commands.table.for_each_key(intent.id, &request, &mut |key| keys.push(fences.digest(key)));
+        let is_any = matches!(intent.access, Access::Unknown | Access::Write { keys: WriteKeys::Unknowable });
+        (!is_any && named != Named::Unknowable).then_some(keys)
     }
 
     /// Sends it to whoever has its slot by now.

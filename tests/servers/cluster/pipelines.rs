@@ -5,8 +5,9 @@ use std::process::Command;
 use std::thread;
 
 use super::{FENCED, Promise, Rig, SESSION, STRONG, keys};
+use crate::support::cluster::key_in;
 use crate::support::rng::Rng;
-use crate::support::{Value, encode};
+use crate::support::{Conn, Value, encode, sleep_ms};
 
 /// Commands in one pipeline.
 const LENGTH: usize = 5000;
@@ -99,4 +100,46 @@ fn redis_benchmark_runs_through_the_proxy() {
     let done = text.matches("requests per second").count();
     assert_eq!(done, 2, "{text}");
     assert!(rig.proxy.cmd(&["DBSIZE"]).int() > 10_000);
+}
+
+/// A slot is half moved: who has it executes no write to keys that are here and there, and goes on executing those to keys that are
+/// here. What was said later holds.
+#[test]
+fn a_write_that_has_to_wait_undoes_nothing_that_was_said_behind_it() {
+    let rig = Rig::start(FENCED);
+    let (a, b, other) = (key_in(0, 0), key_in(0, 1), key_in(9000, 0));
+    let mut conn = rig.connect();
+    for key in [&a, &b, &other] {
+        assert_eq!(conn.cmd(&["SET", key, "first"]), "OK");
+    }
+    let step = rig.cluster.open(0, 1);
+    assert_eq!(step.carry(1), 1);
+    let here = if rig.cluster.nodes[0].cmd(&["GET", &a]) == "first" { &a } else { &b };
+    // One client for each, so that all of them wait.
+    let mut behind: Vec<(Conn, &str, bool)> = [(here, true), (&other, false)]
+        .into_iter()
+        .map(|(key, is_overtaken)| {
+            let mut conn = rig.connect();
+            conn.ask(&["MSET", &a, "old", &b, "old"]).ask(&["SET", key, "new"]);
+            // What comes after that does not change it.
+            sleep_ms(100);
+            conn.ask(&["PING"]);
+            (conn, key.as_str(), is_overtaken)
+        })
+        .collect();
+    sleep_ms(200);
+    step.finish();
+    for (conn, key, is_overtaken) in &mut behind {
+        let replies = conn.read_many(3);
+        if *is_overtaken {
+            assert!(replies[0].error().starts_with("TRYAGAIN"), "{replies:?}");
+        } else {
+            assert_eq!(replies[0], "OK", "nothing is in the way of it");
+        }
+        assert!(replies[1] == "OK" && replies[2] == "PONG", "{replies:?}");
+        if !*is_overtaken {
+            assert_eq!(conn.cmd(&["GET", key]), "new");
+            assert!(conn.cmd(&["MGET", &a, &b]).items().iter().all(|value| *value == "old"));
+        }
+    }
 }

@@ -139,13 +139,13 @@ impl Shards {
         now: Moment,
     ) -> Step {
         let generation = self.cluster.generation();
-        let is_astray = || !connection.client.status.astray.borrow().is_empty();
+        let is_astray = || !connection.client.status.astray.is_empty();
         if generation != self.generation || is_astray() {
             if !connection.client.is_drained() {
                 return Step::Drain;
             }
             self.generation = generation;
-            connection.client.status.astray.borrow_mut().clear();
+            connection.client.status.astray.clear();
         }
         if self.listening.is_some() {
             return self.go_on_listening(connection, now);

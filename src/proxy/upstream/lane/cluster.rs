@@ -4,6 +4,8 @@
 use std::rc::Rc;
 
 use super::Lane;
+use crate::core::repeat::PendingKind;
+use crate::proxy::downstream::replies::Client;
 use crate::proxy::upstream::pending::Pending;
 
 impl Lane {
@@ -18,6 +20,14 @@ impl Lane {
             if as_primary { b"*1\r\n$9\r\nREADWRITE\r\n" } else { b"*1\r\n$8\r\nREADONLY\r\n" };
         self.readonly.set(!as_primary);
         self.push_bytes(words, own());
+    }
+
+    /// Whether the node has yet to answer a write that this client said behind its command number `seq`.
+    pub(crate) fn owes_write_behind(&self, client: &Rc<Client>, seq: u64) -> bool {
+        let inner = self.inner.borrow();
+        inner.connection.queue().outstanding().any(|pending| {
+            pending.kind == PendingKind::Write && pending.seq > seq && Rc::ptr_eq(&pending.client, client)
+        })
     }
 
     /// Whether a reply is all right that is no error, though replies are looked at more closely: that of a replica of a cluster

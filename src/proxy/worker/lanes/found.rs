@@ -7,6 +7,7 @@ use crate::net::runtime::clock;
 use crate::proxy::upstream::lane::Lane;
 use crate::proxy::upstream::pending::Pending;
 use crate::proxy::worker::Worker;
+use crate::proxy::worker::redirect::is_behind_astray;
 use crate::wire::reply::{ErrorCode, ReplyKind};
 use crate::wire::say;
 
@@ -90,7 +91,7 @@ impl Found {
             && !lane.exclusive
             && pending.asked().may_move()
             && pending.stamps != Stamps::None
-            && pending.client.is_behind_astray(pending.seq, |stamps| stamps.touch_any_of(&pending.stamps));
+            && is_behind_astray(pending, |stamps| stamps.touch_any_of(&pending.stamps));
         self.absent = pending.is_unconfirmed_by(reply);
         self.doubtful |= self.absent;
         self.is_elsewhere

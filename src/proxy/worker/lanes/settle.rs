@@ -354,7 +354,11 @@ fn answer<const SHARES: bool>(
             found.question = fingerprint(worker, lane, pending, request);
         }
         // Of a reply whose beginning was passed on all this was settled before that: nothing else may follow it.
-        !cut && found.is_to_be_asked_again(worker, lane, (pending, proof), (reply, kind))
+        let again = !cut && found.is_to_be_asked_again(worker, lane, (pending, proof), (reply, kind));
+        if !again && pending.kind == PendingKind::Write && !pending.client.status.astray.is_empty() {
+            worker.overtakes(pending, request);
+        }
+        again
     };
     if SHARES {
         lane.remember_shared();
