@@ -242,10 +242,13 @@ impl Worker {
         pending.client.status.astray.add(pending.seq, &pending.stamps, || self.keys_of(request));
     }
 
-    /// A write was executed, whatever its client said before it and waits.
+    /// A command was answered. If it was a write, what its client said before it and waits may be overtaken.
     #[cold]
-    pub(crate) fn overtakes(&self, pending: &Pending, request: &[u8]) {
-        pending.client.status.astray.is_executed(pending.seq, &self.keys_of(request));
+    pub(crate) fn note_executed(&self, lane: &Lane, pending: &Pending, request: &[u8]) {
+        let astray = &pending.client.status.astray;
+        if lane.in_cluster.get() && pending.kind == PendingKind::Write && !astray.is_empty() {
+            astray.is_executed(pending.seq, &self.keys_of(request));
+        }
     }
 
     fn keys_of(&self, request: &[u8]) -> Keys {

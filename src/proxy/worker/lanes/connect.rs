@@ -222,7 +222,8 @@ fn handshake(lane: &Lane, to_replica: bool, own: Option<&Login>) -> SmallVec<[St
     let mut stages: SmallVec<[Stage; 2]> = smallvec![Stage::default()];
     let db = lane.key.db.to_string();
     let mut say = |part, args: &[&[u8]]| {
-        if part == Part::Login && stages.iter().any(|stage| !stage.parts.is_empty()) {
+        let is_first = stages.iter().all(|stage| stage.parts.is_empty());
+        if part == Part::Login && !is_first && !mutant::is("login-with-others") {
             stages.push(Stage::default());
         }
         if let Some(stage) = stages.last_mut() {

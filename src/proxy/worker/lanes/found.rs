@@ -41,7 +41,7 @@ impl Found {
         &mut self,
         worker: &Worker,
         lane: &Lane,
-        (pending, proof): (&Pending, Option<Offset>),
+        (pending, request, proof): (&Pending, &[u8], Option<Offset>),
         (reply, kind): (&[u8], ReplyKind),
     ) -> bool {
         self.lacking = pending.lacks_proof(proof);
@@ -50,12 +50,26 @@ impl Found {
         {
             return false;
         }
-        self.is_rejected(worker, lane, pending, (reply, kind))
+        self.is_rejected(worker, lane, (pending, request), (reply, kind))
     }
 
     /// The same, of a reply that is an error, is doubtful, or is of a node whose word is not enough.
     #[cold]
     fn is_rejected(
+        &mut self,
+        worker: &Worker,
+        lane: &Lane,
+        (pending, request): (&Pending, &[u8]),
+        (reply, kind): (&[u8], ReplyKind),
+    ) -> bool {
+        let is_rejected = self.counts_for_nothing(worker, lane, pending, (reply, kind));
+        if !is_rejected {
+            worker.note_executed(lane, pending, request);
+        }
+        is_rejected
+    }
+
+    fn counts_for_nothing(
         &mut self,
         worker: &Worker,
         lane: &Lane,

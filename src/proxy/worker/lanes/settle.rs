@@ -353,12 +353,12 @@ fn answer<const SHARES: bool>(
         if pending.at_primary && pending.kind != PendingKind::Write && !cut {
             found.question = fingerprint(worker, lane, pending, request);
         }
-        // Of a reply whose beginning was passed on all this was settled before that: nothing else may follow it.
-        let again = !cut && found.is_to_be_asked_again(worker, lane, (pending, proof), (reply, kind));
-        if !again && pending.kind == PendingKind::Write && !pending.client.status.astray.is_empty() {
-            worker.overtakes(pending, request);
+        if cut {
+            // Its beginning was passed on, all this was settled before that: nothing else may follow it.
+            worker.note_executed(lane, pending, request);
+            return false;
         }
-        again
+        found.is_to_be_asked_again(worker, lane, (pending, request, proof), (reply, kind))
     };
     if SHARES {
         lane.remember_shared();
