@@ -8,6 +8,7 @@ use crate::core::session::Stamps;
 /// They stay until all before them is answered.
 #[derive(Debug, Default)]
 pub struct Astray {
+    /// By their numbers.
     waiting: RefCell<Vec<Waiting>>,
 }
 
@@ -40,21 +41,22 @@ impl Astray {
     /// Command number `seq`, about these keys, waits.
     pub fn add(&self, seq: u64, stamps: &Stamps, keys: impl FnOnce() -> Keys) {
         let mut all = self.waiting.borrow_mut();
-        if !all.iter().any(|waiting| waiting.seq == seq) {
-            all.push(Waiting { seq, stamps: stamps.clone(), keys: keys(), overtaken: false });
+        if let Err(at) = all.binary_search_by_key(&seq, |waiting| waiting.seq) {
+            all.insert(at, Waiting { seq, stamps: stamps.clone(), keys: keys(), overtaken: false });
         }
     }
 
     /// Whether one before number `seq` of which `concerns` is so waits. All before number `oldest` are answered.
     pub fn is_any_before(&self, seq: u64, oldest: u64, concerns: impl Fn(&Stamps) -> bool) -> bool {
         let mut all = self.waiting.borrow_mut();
-        all.retain(|waiting| waiting.seq >= oldest);
-        all.iter().any(|waiting| waiting.seq < seq && concerns(&waiting.stamps))
+        let answered = all.partition_point(|waiting| waiting.seq < oldest);
+        all.drain(..answered);
+        all.iter().take_while(|waiting| waiting.seq < seq).any(|waiting| concerns(&waiting.stamps))
     }
 
     /// Write number `seq` to these keys was executed, whatever waits.
     pub fn is_executed(&self, seq: u64, keys: &Keys) {
-        for waiting in self.waiting.borrow_mut().iter_mut().filter(|waiting| waiting.seq < seq) {
+        for waiting in self.waiting.borrow_mut().iter_mut().take_while(|waiting| waiting.seq < seq) {
             waiting.overtaken |= match (keys, &waiting.keys) {
                 (Some(written), Some(keys)) => written.iter().any(|key| keys.contains(key)),
                 _ => true,
@@ -64,7 +66,9 @@ impl Astray {
 
     /// Whether number `seq`, which waits, would undo what was said behind it and is executed.
     pub fn is_overtaken(&self, seq: u64) -> bool {
-        self.waiting.borrow().iter().any(|waiting| waiting.seq == seq && waiting.overtaken)
+        let all = self.waiting.borrow();
+        let at = all.binary_search_by_key(&seq, |waiting| waiting.seq);
+        at.is_ok_and(|at| all.get(at).is_some_and(|waiting| waiting.overtaken))
     }
 }
 
@@ -75,9 +79,9 @@ mod tests {
     #[test]
     fn what_was_said_behind_a_command_and_executed_before_it_is_known() {
         let astray = Astray::default();
+        astray.add(5, &Stamps::None, || Some(vec![3]));
         astray.add(3, &Stamps::All, || Some(vec![1, 2]));
         astray.add(3, &Stamps::None, || None);
-        astray.add(5, &Stamps::None, || Some(vec![3]));
         assert!(astray.is_any_before(4, 0, |stamps| *stamps == Stamps::All));
         assert!(!astray.is_any_before(3, 0, |_| true));
         astray.is_executed(4, &Some(vec![3]));
