@@ -72,10 +72,14 @@ impl Session {
     }
 
     /// Write number `seq` is on its way. `oldest` is the oldest command that is not answered yet.
+    #[inline]
     pub fn sent(&mut self, seq: u64, stamps: &Stamps, oldest: u64) {
         let Some(slots) = stamps.slots() else { return };
         self.writing.forget(oldest);
-        self.writing.add(seq, slots, None);
+        match stamps {
+            Stamps::One(slot) => self.writing.add_one(seq, *slot, None),
+            _ => self.writing.add(seq, slots, None),
+        }
     }
 
     /// The primary has answered command number `seq`, about these keys, or `any`: no replica may take back what it has
@@ -123,6 +127,13 @@ impl Session {
         self.reading.add(seq, slots, Some(at));
     }
 
+    /// The same of a read of one key.
+    #[inline]
+    pub fn reads_key(&mut self, seq: u64, slot: Slot, at: NodeId, oldest: u64) {
+        self.reading.forget(oldest);
+        self.reading.add_one(seq, slot, Some(at));
+    }
+
     /// Read number `seq` is on its way to the primary, or may yet be: then nobody knows `at` which node. Without slots
     /// it is about any key.
     pub fn reads_ahead(&mut self, seq: u64, slots: &[Slot], at: Option<NodeId>, oldest: u64) {
@@ -149,7 +160,11 @@ impl Session {
     }
 
     /// Where a read of these keys must go.
+    #[inline]
     pub fn follows(&mut self, stamps: &Stamps, oldest: u64) -> Follows {
+        if self.ahead.is_empty() && self.repeated.is_empty() {
+            return Follows::Nothing;
+        }
         self.ahead.forget(oldest);
         self.repeated.forget(oldest);
         if !self.ahead.touches(stamps) || mutant::is("reads-astray") {

@@ -47,7 +47,7 @@ const EVENTUAL: Promise = Promise { name: "eventual", level: Level::Eventual };
 const BOUNDED: Promise = Promise { name: "bounded", level: Level::Bounded };
 const SESSION: Promise = Promise { name: "session", level: Level::Session };
 const FENCED: Promise = Promise { name: "fenced", level: Level::Fenced };
-const STRONG: Promise = Promise { name: "strong", level: Level::Fenced };
+const STRONG: Promise = Promise { name: "strong", level: Level::Strong };
 
 /// A cluster and the proxy in front of it.
 struct Rig {

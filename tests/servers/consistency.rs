@@ -62,7 +62,7 @@ const SESSION: Promise =
 const FENCED: Promise =
     Promise { name: "fenced", ours: Level::Fenced, others: Level::Session, bound: secs(1), percent: 12 };
 const STRONG: Promise =
-    Promise { name: "strong", ours: Level::Fenced, others: Level::Fenced, bound: secs(1), percent: 6 };
+    Promise { name: "strong", ours: Level::Strong, others: Level::Strong, bound: secs(1), percent: 6 };
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug)]

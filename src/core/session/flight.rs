@@ -24,6 +24,18 @@ pub(super) struct Flight {
 }
 
 impl Flight {
+    /// The same as [`Self::add`] of one key, as most commands are about.
+    #[inline]
+    pub(super) fn add_one(&mut self, seq: u64, slot: Slot, at: Option<NodeId>) {
+        if self.keys.len() >= KEYS_KEPT {
+            return self.add(seq, &[slot], at);
+        }
+        if self.at != at {
+            self.at = if self.is_empty() { at } else { None };
+        }
+        self.keys.push_back((seq, slot));
+    }
+
     /// Up to number `seq` one about these keys is on its way to `at`, if that is certain. Without any it is about all.
     pub(super) fn add(&mut self, seq: u64, slots: &[Slot], at: Option<NodeId>) {
         if self.is_empty() {
@@ -46,6 +58,7 @@ impl Flight {
     }
 
     /// Forgets what is answered; `oldest` is the oldest command that is not.
+    #[inline]
     pub(super) fn forget(&mut self, oldest: u64) {
         while self.keys.front().is_some_and(|(read, _)| *read < oldest) {
             self.keys.pop_front();
@@ -55,6 +68,7 @@ impl Flight {
         }
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.all_until.is_none()
     }

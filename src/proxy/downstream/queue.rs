@@ -48,6 +48,7 @@ struct EarlyReply {
 
 impl ReplyQueue {
     /// Opens the next slot and returns its sequence number.
+    #[inline]
     pub fn open(&mut self) -> u64 {
         self.slots.push_back(ReplySlot::Open);
         self.head + self.slots.len() as u64 - 1

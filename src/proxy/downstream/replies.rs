@@ -122,6 +122,7 @@ impl Client {
     }
 
     /// Opens the next slot and returns its sequence number.
+    #[inline]
     pub fn open(&self) -> u64 {
         let mut inner = self.inner.borrow_mut();
         let seq = inner.queue.open();
@@ -320,11 +321,18 @@ impl Client {
 
     /// To be polled by the client's own task: remembers its waker, continues a blocked write, tells whether the
     /// client is gone.
+    #[inline]
     pub fn poll(&self, cx: &mut Context<'_>) -> Option<Gone> {
         let mut inner = self.inner.borrow_mut();
         if inner.task.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
             inner.task = Some(cx.waker().clone());
         }
+        if inner.blocked { self.poll_blocked(inner, cx) } else { inner.gone }
+    }
+
+    /// The same, if its socket took nothing.
+    #[cold]
+    fn poll_blocked<'a>(&'a self, mut inner: RefMut<'a, ClientState>, cx: &mut Context<'_>) -> Option<Gone> {
         while inner.blocked && inner.gone.is_none() {
             match self.write.poll_writable(cx) {
                 Poll::Pending => break,

@@ -144,7 +144,8 @@ impl Pending {
 
     /// Whether its reply counts for nothing: its node has not proven what was needed, may have gone back meanwhile, or
     /// answers after a read that is being repeated elsewhere.
-    #[inline]
+    #[allow(clippy::inline_always, reason = "measured: 1 % of the instructions of a small command")]
+    #[inline(always)]
     pub fn is_doubtful(&self, proof: Option<Offset>) -> bool {
         self.asked().is_doubtful(self.need, proof, self.void) || self.follows_repeated()
     }

@@ -38,9 +38,10 @@ impl<'a> Request<'a> {
     }
 
     /// Appends the command in canonical RESP: its own bytes if they are, else `*N` and `$len` written anew.
+    #[inline]
     pub fn encode_into(&self, out: &mut BytesMut) {
         if let Some(raw) = self.raw {
-            out.put_slice(raw);
+            out.extend_from_slice(raw);
             return;
         }
         put_header(out, b'*', self.spans.len() + self.missing);

@@ -116,7 +116,7 @@ fn fenced_reads_never_go_back_while_others_write_and_slots_move_at_once() {
 
 #[test]
 fn strong_reads_are_right_while_others_write_and_slots_move_at_once() {
-    moved_while_others_write(STRONG, Level::Fenced);
+    moved_while_others_write(STRONG, Level::Strong);
 }
 
 /// Ballast in the first slot, so that it does not move in an instant.

@@ -34,7 +34,7 @@ fn replicas_that_are_asked_directly_deny_keys_while_slots_move() {
         println!("attempt {attempt}: {tally:?}");
         assert_eq!(tally.errors, 0, "{tally:?}");
         if tally.false_nils > 0 {
-            let fenced = outcome.judge(Level::Fenced, secs(1));
+            let fenced = outcome.judge(Level::Strong, secs(1));
             assert!(fenced.violations >= tally.false_nils, "{fenced:?}");
             return;
         }
@@ -45,7 +45,7 @@ fn replicas_that_are_asked_directly_deny_keys_while_slots_move() {
 #[test]
 fn primaries_that_are_asked_directly_are_always_right() {
     let cluster = Cluster::start();
-    let tally = resharded(&cluster, Access::Primary).judge(Level::Fenced, secs(1));
+    let tally = resharded(&cluster, Access::Primary).judge(Level::Strong, secs(1));
     println!("{tally:?}");
     tally.assert_clean();
 }

@@ -143,5 +143,5 @@ fn fenced_reads_never_go_back_while_others_write_and_slots_move() {
 
 #[test]
 fn strong_reads_are_right_while_others_write_and_slots_move() {
-    resharded_while_others_write(STRONG, Level::Fenced);
+    resharded_while_others_write(STRONG, Level::Strong);
 }

@@ -35,6 +35,8 @@ pub(crate) enum Level {
     Session,
     /// Every write that was acknowledged before the read started.
     Fenced,
+    /// Every write that the primary had executed: whatever had been shown to anybody, too.
+    Strong,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,7 @@ pub(crate) enum Broken {
     OwnWriteMissing,
     BackInTime,
     AcknowledgedWriteMissing,
+    ShownWriteMissing,
 }
 
 #[derive(Debug)]
@@ -137,6 +140,20 @@ fn before(events: &[(u64, Instant)], moment: Instant) -> u64 {
     count.checked_sub(1).map_or(0, |last| events[last].0)
 }
 
+/// When each version of each key was first shown to anybody, in that order.
+struct Shown(HashMap<usize, Vec<(u64, Instant)>>);
+
+impl Shown {
+    /// The newest version that had been shown before this read began.
+    fn before(&self, read: &Read) -> u64 {
+        self.0.get(&read.key).map_or(0, |of_key| before(of_key, read.start))
+    }
+
+    fn hides(&self, read: &Read) -> bool {
+        read.version < self.before(read)
+    }
+}
+
 impl Register {
     fn age(&self, read: &Read) -> Duration {
         let missed = self.acked.partition_point(|(version, _)| *version <= read.version);
@@ -154,6 +171,7 @@ impl History {
     pub(crate) fn verify(&self, level: Level, bound: Duration) -> Verdict {
         let registers = self.registers();
         let nothing = Register::default();
+        let shown = self.shown();
         let mut seen: HashMap<(usize, usize), u64> = HashMap::new();
         let mut verdict = Verdict::default();
         let mut reads: Vec<&Read> = self.reads.iter().collect();
@@ -176,6 +194,8 @@ impl History {
                 (Broken::BackInTime, *newest_seen)
             } else if level >= Level::Fenced && read.version < acked {
                 (Broken::AcknowledgedWriteMissing, acked)
+            } else if level >= Level::Strong && shown.hides(read) {
+                (Broken::ShownWriteMissing, shown.before(read))
             } else {
                 *newest_seen = read.version.max(*newest_seen);
                 continue;
@@ -183,6 +203,27 @@ impl History {
             verdict.violations.push(Violation { what, read: *read, expected });
         }
         verdict
+    }
+
+    /// Reads that miss what somebody else had been shown before its writer was told that it was done. A fence is stamped by
+    /// that acknowledgement: only strong reads promise more.
+    pub(crate) fn missing_what_was_shown_early(&self) -> Vec<&Read> {
+        let (registers, shown) = (self.registers(), self.shown());
+        let acked = |read: &Read| registers.get(&read.key).map_or(0, |of_key| before(&of_key.acked, read.start));
+        self.reads.iter().filter(|read| shown.hides(read) && read.version >= acked(read)).collect()
+    }
+
+    fn shown(&self) -> Shown {
+        let mut by_end: Vec<&Read> = self.reads.iter().collect();
+        by_end.sort_by_key(|read| read.end);
+        let mut shown: HashMap<usize, Vec<(u64, Instant)>> = HashMap::new();
+        for read in by_end {
+            let of_key = shown.entry(read.key).or_default();
+            if of_key.last().is_none_or(|(version, _)| *version < read.version) {
+                of_key.push((read.version, read.end));
+            }
+        }
+        Shown(shown)
     }
 
     fn registers(&self) -> HashMap<usize, Register> {
@@ -247,9 +288,31 @@ mod tests {
     #[test]
     fn what_every_level_allows() {
         let reads = [(2, 50, 60, 0), (2, 205, 208, 1), (2, 205, 208, 2), (2, 311, 312, 3), (1, 600, 601, 5)];
-        for level in [Level::Eventual, Level::Bounded, Level::Session, Level::Fenced] {
+        for level in [Level::Eventual, Level::Bounded, Level::Session, Level::Fenced, Level::Strong] {
             assert_eq!(broken(&reads, level, 0), [], "{level:?}");
         }
+    }
+
+    #[test]
+    fn what_was_shown_to_anybody_is_shown_by_strong_reads_from_then_on() {
+        // Version 3 is shown at 305, before it is acknowledged at 310.
+        let reads = [(2, 302, 305, 3), (3, 306, 307, 2)];
+        assert_eq!(broken(&reads, Level::Strong, 1000), [Broken::ShownWriteMissing]);
+        assert_eq!(broken(&reads, Level::Fenced, 1000), []);
+        assert_eq!(broken(&[(2, 302, 305, 3), (3, 304, 307, 2)], Level::Strong, 1000), []);
+    }
+
+    #[test]
+    fn what_is_shown_early_is_told_apart_from_what_was_acknowledged() {
+        let start = Instant::now();
+        let read = |s, version| Read { key: 0, session: s as usize, start: at(start, s), end: at(start, s + 1), version };
+        let count = |reads: &[Read]| {
+            let history = History { writes: five_writes(start), reads: reads.to_vec() };
+            history.missing_what_was_shown_early().len()
+        };
+        assert_eq!(count(&[read(302, 3), read(306, 2)]), 1);
+        assert_eq!(count(&[read(302, 3), read(306, 3)]), 0);
+        assert_eq!(count(&[read(302, 3), read(320, 2)]), 0, "acknowledged by then: another matter");
     }
 
     #[test]

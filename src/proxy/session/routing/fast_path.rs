@@ -19,6 +19,7 @@ use crate::core::command::{Access, Handling, Intent, WriteKeys};
 use crate::core::moment::Moment;
 use crate::core::nodes::view::View;
 use crate::core::policy::{Consistency, Policies, Policy, PolicyId};
+use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::repeat::PendingKind;
 use crate::core::session::{Home, Stamps};
@@ -94,50 +95,50 @@ impl Connection {
     pub(crate) fn resume_fast_path(&mut self, view: &View, commands: &Commands, now: Moment) {
         self.routing.cache(None);
         let Some(fast_path) = self.routing.fast_path() else { return };
-        self.routing.follow(None);
         let same = fast_path.version == commands.version
             && self.pin.is_none()
             && !self.waiting.has_begun()
             && !self.is_unauthenticated()
             && self.lanes.keeps(fast_path.node, &self.client);
-        let Some(cached_route) = fast_path.read else {
-            if same
+        let Some(route) = fast_path.read else {
+            let goes_on = same
                 && view.usable_primary(now) == Some(fast_path.node)
                 && !self.routing.owes_another_primary(fast_path.node, self.client.oldest())
-                && self.worker.held.is_empty()
-            {
-                self.routing.follow(Some(fast_path));
+                && self.worker.held.is_empty();
+            if !goes_on {
+                self.routing.follow(None);
             }
             return;
         };
-        if !same
-            || self.routing.sticky() != Some(cached_route.node)
+        let applied = if same { self.still_applied(route, view, now) } else { None };
+        self.routing.resume(applied);
+    }
+
+    /// What the replica of this route has applied, if it may go on to serve what arrives now.
+    #[allow(clippy::inline_always, reason = "measured: 1 % of the instructions of a small command")]
+    #[inline(always)]
+    fn still_applied(&mut self, route: CachedRoute, view: &View, now: Moment) -> Option<Offset> {
+        if self.routing.sticky() != Some(route.node)
             || self.routing.is_to_balance(now)
-            || self.is_barred(cached_route.node, view, now)
+            || self.is_barred(route.node, view, now)
             || self.worker.shared.shard().reads_are_paused(now)
         {
-            return;
+            return None;
         }
         let shared = &self.worker.shared;
         // Of another edition it is decided anew.
-        let Some(policy) = view.policies.get(cached_route.policy) else { return };
+        let policy = view.policies.get(route.policy)?;
         if policy.consistency >= Consistency::Bounded
             && shared.shard().is_unconfirmed_for(policy.max_lag, now)
         {
-            return;
+            return None;
         }
         let (writes, session) =
             (shared.shard().writes(view), self.client.session(self.worker.shard).borrow());
-        let generation = self.worker.proofs.borrow().generation(cached_route.node);
-        let present = Home { node: cached_route.node, generation };
-        let resumed = match self.worker.snapshot.fit(cached_route.policy, cached_route.node, now) {
-            Some(applied) if writes.may_resume(&session, present, policy.consistency, applied) => {
-                Some(FastPath { read: Some(CachedRoute { applied, ..cached_route }), ..fast_path })
-            }
-            _ => None,
-        };
-        drop(session);
-        self.routing.follow(resumed);
+        let generation = self.worker.proofs.borrow().generation(route.node);
+        let present = Home { node: route.node, generation };
+        let fit = self.worker.snapshot.fit(route.policy, route.node, now);
+        fit.filter(|applied| writes.may_resume(&session, present, policy.consistency, *applied))
     }
 
     /// Sends a command after the one before it. `None`: it has to be decided.
@@ -151,7 +152,7 @@ impl Connection {
         // `XREAD` blocks or does not, as its arguments say.
         let shared = intent.handling == Handling::Shared;
         let fast_path =
-            self.routing.fast_path().filter(|fast_path| shared && fast_path.command == intent.id)?;
+            self.routing.fast_path().filter(|fast_path| shared && fast_path.command == intent.id).copied()?;
         let lane = self.lanes.last_to(fast_path.node)?;
         if request.is_partial() || !fast_path.arity.allows(request.count()) || !lane.has_room() {
             return None;
@@ -213,7 +214,7 @@ impl Connection {
         let level = || level_of(view, cached_route.policy);
         let free = writes.may_follow(&mut session, (*slot, level), cached_route.applied, oldest);
         if free {
-            session.reads(seq, &[*slot], cached_route.node, oldest);
+            session.reads_key(seq, *slot, cached_route.node, oldest);
         }
         free
     }

@@ -12,6 +12,7 @@ use crate::core::moment::Moment;
 use crate::core::nodes::node::{Node, NodeId};
 use crate::core::nodes::zones::Pull;
 use crate::core::policy::PolicyId;
+use crate::core::position::Offset;
 use crate::core::reason::Reason;
 use crate::core::route::{Ask, Demand};
 use crate::mutant;
@@ -114,8 +115,17 @@ impl Routing {
 
     /// What was sent last, if another one like it may follow.
     #[inline]
-    pub(crate) const fn fast_path(&self) -> Option<FastPath> {
-        self.fast_path
+    pub(crate) const fn fast_path(&self) -> Option<&FastPath> {
+        self.fast_path.as_ref()
+    }
+
+    /// Reads like the last one may follow it, to a replica that has applied so much by now; `None`: they have to be decided.
+    #[inline]
+    pub(crate) fn resume(&mut self, applied: Option<Offset>) {
+        match (applied, self.fast_path.as_mut().and_then(|fast_path| fast_path.read.as_mut())) {
+            (Some(applied), Some(route)) => route.applied = applied,
+            _ => self.fast_path = None,
+        }
     }
 
     /// Another one like this may follow; `None`: whatever comes has to be decided.
