@@ -29,6 +29,7 @@ pub type Keys = Option<Vec<u64>>;
 
 impl Astray {
     /// Whether there are none, as nearly always.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.waiting.borrow().is_empty()
     }

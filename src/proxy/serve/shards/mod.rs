@@ -10,6 +10,7 @@
 
 mod again;
 mod listen;
+mod one_key;
 mod parts;
 mod questions;
 mod sides;
@@ -138,6 +139,9 @@ impl Shards {
         commands: &Commands,
         now: Moment,
     ) -> Step {
+        if let Some(step) = self.follow(connection, request, intent, commands, now) {
+            return step;
+        }
         let generation = self.cluster.generation();
         let is_astray = || !connection.client.status.astray.is_empty();
         if generation != self.generation || is_astray() {
