@@ -105,3 +105,24 @@ fn have_same_ends<const LENGTH: usize>(known: &[u8], name: &[u8]) -> bool {
     known.first_chunk::<LENGTH>() == name.first_chunk::<LENGTH>()
         && known.last_chunk::<LENGTH>() == name.last_chunk::<LENGTH>()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_name_is_the_same_if_all_of_it_is(name in "[a-bA]{0,18}", other in "[a-bA]{0,18}", at in 0usize..18) {
+            let (name, mut other) = (name.into_bytes(), other.into_bytes());
+            prop_assert_eq!(is_same_name(&name, &other), name == other);
+            other.clone_from(&name);
+            prop_assert!(is_same_name(&name, &other));
+            if let Some(letter) = other.get_mut(at) {
+                *letter = b'x';
+                prop_assert!(!is_same_name(&name, &other));
+            }
+        }
+    }
+}

@@ -111,3 +111,35 @@ impl Flight {
         self.keys = VecDeque::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::core::fence::FenceTable;
+
+    proptest! {
+        #[test]
+        fn one_key_is_added_as_a_list_of_one_is(
+            added in prop::collection::vec((0..3u8, prop::option::of(0..2u32), any::<bool>()), 0..40),
+            before in prop::sample::select(vec![0, KEYS_KEPT - 20, KEYS_KEPT]),
+        ) {
+            let table = FenceTable::new(1 << 16, [1, 2, 3, 4]);
+            let (mut alone, mut listed) = (Flight::default(), Flight::default());
+            for flight in [&mut alone, &mut listed] {
+                (0..before as u64).for_each(|seq| flight.add(seq, &[table.slot(b"before")], None));
+            }
+            for ((key, at, forgets), seq) in added.into_iter().zip(before as u64..) {
+                let (slot, at) = (table.slot(&[key]), at.map(NodeId));
+                alone.add_one(seq, slot, at);
+                listed.add(seq, &[slot], at);
+                if forgets {
+                    alone.forget(seq);
+                    listed.forget(seq);
+                }
+                prop_assert_eq!(format!("{alone:?}"), format!("{listed:?}"));
+            }
+        }
+    }
+}
