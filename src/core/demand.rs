@@ -263,6 +263,7 @@ impl Writes<'_> {
 
     /// Whether a read of this key demands no more than the one before it did, which went to a replica that has applied
     /// `applied`. `oldest` is the session's oldest command that is not answered yet.
+    #[inline]
     pub fn may_follow(
         &self,
         session: &mut Session,

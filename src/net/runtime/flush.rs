@@ -92,6 +92,7 @@ impl<T: Flush> DirtyList<T> {
         self.flush_unless(T::waits_for_more)
     }
 
+    #[inline]
     fn flush_unless(&self, waits: impl Fn(&T) -> bool) -> bool {
         if self.dirty.borrow().is_empty() {
             return false;

@@ -285,7 +285,7 @@ impl Server {
 
     /// Waits for bytes; ends when there will be none, or when the process drains and nothing is owed.
     async fn input_or_end(&mut self) -> WaitEnd {
-        if self.client.status.is_called() {
+        if self.is_called() {
             return WaitEnd::Changed;
         }
         let draining = self.worker.draining.get();
@@ -322,7 +322,7 @@ impl Server {
             if self.connection.pin.is_some() {
                 self.connection.release_when_over();
             }
-            if self.worker.draining.get() || self.client.status.is_called() {
+            if self.worker.draining.get() || self.is_called() {
                 return Poll::Ready(WaitEnd::Changed);
             }
             let event = self.input.poll(&self.worker, &mut self.read, cx);
@@ -336,6 +336,12 @@ impl Server {
             self.client.set_waits(false);
         }
         event
+    }
+
+    /// Whether something has to be asked in the name of a client of a cluster.
+    #[inline]
+    fn is_called(&self) -> bool {
+        self.shards.is_some() && self.client.status.is_called()
     }
 
     /// What has come of the client, if anything has.

@@ -209,7 +209,8 @@ impl History {
     /// that acknowledgement: only strong reads promise more.
     pub(crate) fn missing_what_was_shown_early(&self) -> Vec<&Read> {
         let (registers, shown) = (self.registers(), self.shown());
-        let acked = |read: &Read| registers.get(&read.key).map_or(0, |of_key| before(&of_key.acked, read.start));
+        let acked =
+            |read: &Read| registers.get(&read.key).map_or(0, |of_key| before(&of_key.acked, read.start));
         self.reads.iter().filter(|read| shown.hides(read) && read.version >= acked(read)).collect()
     }
 
@@ -305,7 +306,13 @@ mod tests {
     #[test]
     fn what_is_shown_early_is_told_apart_from_what_was_acknowledged() {
         let start = Instant::now();
-        let read = |s, version| Read { key: 0, session: s as usize, start: at(start, s), end: at(start, s + 1), version };
+        let read = |s, version| Read {
+            key: 0,
+            session: s as usize,
+            start: at(start, s),
+            end: at(start, s + 1),
+            version,
+        };
         let count = |reads: &[Read]| {
             let history = History { writes: five_writes(start), reads: reads.to_vec() };
             history.missing_what_was_shown_early().len()

@@ -66,6 +66,10 @@ impl Shards {
     /// Whether the client has begun something that its next command may be a part of, or has to wait for.
     #[inline]
     fn is_occupied(&self) -> bool {
-        self.begins || self.again || self.parts.is_some() || self.listening.is_some() || !self.queued.is_empty()
+        self.begins
+            || self.again
+            || self.parts.is_some()
+            || self.listening.is_some()
+            || !self.queued.is_empty()
     }
 }
