@@ -30,7 +30,16 @@ const SOUND_PRIMARY: [&str; 2] = ["--min-replicas-to-write", "1"];
 const SOUND_REPLICA: [&str; 2] = ["--replica-serve-stale-data", "no"];
 
 fn sound(replicas: usize) -> Topology {
-    Topology::with(&SOUND_PRIMARY, replicas, &SOUND_REPLICA)
+    counted(Topology::with(&SOUND_PRIMARY, replicas, &SOUND_REPLICA))
+}
+
+/// Once the primary has counted its replicas, for `min-replicas-to-write`: it does so once a second.
+fn counted(topology: Topology) -> Topology {
+    let linked = topology.replicas.len().to_string();
+    eventually("the primary has counted its replicas", secs(10), || {
+        topology.primary.info("replication").get("min_slaves_good_slaves").is_none_or(|good| *good == linked)
+    });
+    topology
 }
 
 fn address(port: u16) -> String {

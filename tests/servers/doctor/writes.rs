@@ -1,6 +1,8 @@
 //! Primaries that answer, and take no writes.
 
-use super::{Fault, SOUND_REPLICA, address, await_cleared, await_look, doctor_json, eventually, secs, sound};
+use super::{
+    Fault, SOUND_REPLICA, address, await_cleared, await_look, counted, doctor_json, eventually, secs, sound,
+};
 use crate::support::{Redis, Setup, Topology};
 
 /// Its clients read, and hear from itself why they cannot write: newcomers, too.
@@ -45,7 +47,7 @@ fn a_primary_that_cannot_save_its_data() {
 
 #[test]
 fn a_primary_that_wants_more_replicas() {
-    let topology = Topology::with(&["--min-replicas-to-write", "2"], 1, &SOUND_REPLICA);
+    let topology = counted(Topology::with(&["--min-replicas-to-write", "2"], 1, &SOUND_REPLICA));
     let proxy = Setup::of(&topology).start();
     let fault = Fault::begins("fewer replicas are linked than `min-replicas-to-write`");
     let node = address(topology.primary.port);

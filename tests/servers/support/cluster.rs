@@ -147,7 +147,7 @@ impl Cluster {
         self.slot_owners()[usize::from(slot)].unwrap_or_else(|| panic!("nobody owns slot {slot}"))
     }
 
-    fn slot_owners(&self) -> Vec<Option<usize>> {
+    pub(crate) fn slot_owners(&self) -> Vec<Option<usize>> {
         let mut owners = vec![None; usize::from(SLOTS)];
         let mut epochs = vec![0; usize::from(SLOTS)];
         for (n, node) in self.running() {
