@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use super::unfinished::await_served_by_replica;
-use super::{BOUND, BOUNDED, EVENTUAL, FENCED, Promise, Rig, SESSION, STRONG, moving, setup};
+use super::{BOUND, BOUNDED, EVENTUAL, FENCED, Promise, Rig, SESSION, STRONG, WRITE_HOLD, moving, setup};
 use crate::support::checker::Level;
 use crate::support::cluster::registers::Plan;
 use crate::support::cluster::{Access, Direct, Shape, Via, key_in};
-use crate::support::{Cluster, Direction, Server, Value, eventually, ms, secs, sleep_ms};
+use crate::support::{Cluster, Direction, Server, Setup, Value, eventually, ms, secs, sleep_ms};
 
 /// Keys in each of the slots that move there and back.
 const KEYS: usize = 8;
@@ -242,4 +242,43 @@ fn keys_of_a_slot_that_is_emptied_are_gone_and_those_of_others_are_served() {
     });
     assert!(in_time, "the replica has all of the others");
     await_served_by_replica(&rig, 1, 0);
+}
+
+/// What a replica holds of a slot from before is not what its shard has been given back, also where reads of other keys go to it
+/// one behind the other.
+#[test]
+fn a_slot_that_comes_back_is_not_what_its_late_replica_has_from_before() {
+    const LATE: u64 = 5000;
+    let cluster = Cluster::with(&Shape { relays: true, ..shape() });
+    let policy = "consistency = \"fenced\"\nmax-lag = \"60s\"";
+    let setup = Setup::by_cluster(&cluster.addresses()).policy("default", policy).upstream(WRITE_HOLD);
+    let rig = Rig { proxy: setup.start_with_any_replicas(), cluster };
+    let (comes_back, stays) = (key_in(6000, 0), key_in(7000, 0));
+    for key in [&comes_back, &stays] {
+        assert_eq!(rig.proxy.cmd(&["SET", key, "old"]), "OK");
+    }
+    rig.cluster.await_sync();
+    rig.await_replicas();
+    rig.cluster.link(1).delay(Direction::Down, ms(LATE));
+    let begun = Instant::now();
+    rig.cluster.move_at_once(6000..6001, 0);
+    assert_eq!(rig.proxy.cmd(&["SET", &comes_back, "new"]), "OK");
+    rig.cluster.move_at_once(6000..6001, 1);
+    let replicas = rig.cluster.replicas_of(1);
+    let (before, mut rounds) = (rig.cluster.calls(&replicas, &["get"]), 0);
+    while begun.elapsed() < ms(LATE - 1000) {
+        // What a client has seen of the primary it would go on reading there.
+        let mut conn = rig.connect();
+        conn.ask(&["GET", &stays]).ask(&["GET", &stays]).ask(&["GET", &comes_back]).ask(&["GET", &stays]);
+        for value in ["old", "old", "new", "old"] {
+            assert_eq!(conn.read(), value, "round {rounds}");
+        }
+        rounds += 1;
+    }
+    let calls = rig.cluster.calls(&replicas, &["get"]) - before;
+    println!("{rounds} rounds, {calls} reads at the replica");
+    assert!(
+        rounds > 100 && calls > 2 * rounds,
+        "{rounds} rounds, of which its replica has served {calls} reads"
+    );
 }

@@ -112,19 +112,20 @@ fn serves_only_while_the_owner_says_so(rig: &Rig) {
     let mut conn = rig.connect();
     assert_eq!(conn.cmd(&["SET", &key, "v"]), "OK");
     // At both alike: who may do more at a replica than at its primary reads nothing there.
-    let rights = |rule: &str| {
+    let rights = |may: char| {
+        let (nodes, slots) = (format!("{may}cluster|nodes"), format!("{may}cluster|slots"));
         for n in [0, replica[0]] {
-            assert_eq!(rig.cluster.nodes[n].cmd(&["ACL", "SETUSER", "default", rule]), "OK");
+            assert_eq!(rig.cluster.nodes[n].cmd(&["ACL", "SETUSER", "default", &nodes, &slots]), "OK");
         }
     };
-    rights("-cluster|nodes");
+    rights('-');
     sleep_ms(2 * BOUND.as_millis() as u64);
     let before = rig.cluster.calls(&replica, &["get"]);
     for _ in 0..20 {
         assert_eq!(conn.cmd(&["GET", &key]), "v");
     }
     assert_eq!(rig.cluster.calls(&replica, &["get"]), before);
-    rights("+cluster|nodes");
+    rights('+');
     eventually("its replica serves again", secs(15), || {
         assert_eq!(conn.cmd(&["GET", &key]), "v");
         rig.cluster.calls(&replica, &["get"]) > before
